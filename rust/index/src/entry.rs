@@ -1,0 +1,168 @@
+//! The dataset's root, and what stands at a path inside it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{open, statat, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::path::under;
+use crate::reason;
+use crate::stat::{file_type, Precision, StatKey};
+use crate::{Error, Result};
+
+/// An open dataset.
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) fd: OwnedFd,
+    pub(crate) precision: Precision,
+    pub(crate) follow_links: bool,
+    canonical: PathBuf,
+}
+
+/// A file as the walk met it. Nothing was opened.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: Box<[u8]>,
+    pub(crate) key: StatKey,
+    /// It is a symbolic link that may be followed.
+    pub(crate) linked: bool,
+    /// Why it cannot be used, whatever it holds.
+    pub(crate) odd: Option<&'static str>,
+}
+
+/// A path that could not be looked at.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) path: Box<[u8]>,
+    pub(crate) reason: String,
+    /// What is known at and under the path may still be there.
+    pub(crate) hides: bool,
+}
+
+/// All that a walk, or a list, came upon; both sorted by path.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    pub(crate) found: Vec<Found>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// What stands at a path.
+pub(crate) enum Seen {
+    File { key: StatKey, linked: bool },
+    Folder { key: StatKey, linked: bool },
+    Odd { key: StatKey, reason: &'static str },
+}
+
+impl Root {
+    pub(crate) fn open(path: &Path, follow_links: bool) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = open(path, flags, Mode::empty()).map_err(|e| Error::io(path, e))?;
+        let canonical = path.canonicalize().map_err(|e| Error::io(path, e))?;
+        Ok(Root {
+            path: path.to_path_buf(),
+            precision: Precision::of(&fd),
+            fd,
+            follow_links,
+            canonical,
+        })
+    }
+
+    /// Where `path` leads, relative to the root, if that is inside the root.
+    pub(crate) fn resolve_inside(&self, path: &[u8]) -> io::Result<Option<PathBuf>> {
+        let target = under(&self.canonical, path).canonicalize()?;
+        let inside = target.strip_prefix(&self.canonical);
+        Ok(inside.ok().map(Path::to_path_buf))
+    }
+
+    /// Looks at `name` in the open folder `at`; `path` is the same thing seen
+    /// from the root. One stat, and a second one for a link.
+    pub(crate) fn look(
+        &self,
+        at: impl AsFd,
+        name: impl Arg + Copy,
+        path: &[u8],
+    ) -> std::result::Result<Seen, Errno> {
+        let stat = statat(&at, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match file_type(&stat) {
+            FileType::Symlink => self.look_through(at, name, path, &stat),
+            _ => Ok(self.classify(&stat, false)),
+        }
+    }
+
+    fn look_through(
+        &self,
+        at: impl AsFd,
+        name: impl Arg,
+        path: &[u8],
+        link: &Stat,
+    ) -> std::result::Result<Seen, Errno> {
+        let odd = |reason| {
+            let key = self.precision.key(link);
+            Ok(Seen::Odd { key, reason })
+        };
+        let target = match statat(at, name, AtFlags::empty()) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return odd(reason::DANGLING),
+            Err(errno) => return Err(errno),
+        };
+        let inside = || matches!(self.resolve_inside(path), Ok(Some(_)));
+        if self.follow_links || inside() {
+            return Ok(self.classify(&target, true));
+        }
+        odd(reason::ESCAPES)
+    }
+
+    fn classify(&self, stat: &Stat, linked: bool) -> Seen {
+        let key = self.precision.key(stat);
+        match file_type(stat) {
+            FileType::RegularFile => Seen::File { key, linked },
+            FileType::Directory => Seen::Folder { key, linked },
+            _ => Seen::Odd {
+                key,
+                reason: reason::NOT_REGULAR,
+            },
+        }
+    }
+}
+
+impl Tree {
+    pub(crate) fn file(&mut self, path: Box<[u8]>, key: StatKey, linked: bool) {
+        self.found.push(Found {
+            path,
+            key,
+            linked,
+            odd: None,
+        });
+    }
+
+    pub(crate) fn odd(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
+        self.found.push(Found {
+            path,
+            key,
+            linked: false,
+            odd: Some(reason),
+        });
+    }
+
+    /// Records what hinders us at `path`, unless it is just gone.
+    pub(crate) fn fault(&mut self, path: Box<[u8]>, errno: Errno) {
+        if errno != Errno::NOENT {
+            self.faults.push(Fault {
+                path,
+                reason: reason::unreadable(&errno.into()),
+                hides: true,
+            });
+        }
+    }
+
+    pub(crate) fn sorted(mut self) -> Self {
+        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        // readdir may name an entry twice in a folder that changes meanwhile.
+        self.found.dedup_by(|a, b| a.path == b.path);
+        self.faults.sort_by(|a, b| a.path.cmp(&b.path));
+        self
+    }
+}

@@ -1,0 +1,103 @@
+//! The rules that a manifest obeys, whoever wrote it.
+
+use serde_json::value::RawValue;
+
+use super::{Content, Manifest, Pack, Segment};
+
+/// The version of the file format.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// Sizes and counts are handed on as signed 64-bit integers.
+const MAX_COUNT: u64 = i64::MAX as u64;
+
+type Check = Result<(), String>;
+
+/// The header is a JSON object.
+pub(super) fn header(json: &str) -> Check {
+    let value: &RawValue =
+        serde_json::from_str(json).map_err(|error| format!("header is not JSON: {error}"))?;
+    match value.get().starts_with('{') {
+        true => Ok(()),
+        false => Err("header must be a JSON object".into()),
+    }
+}
+
+/// A pack's name is that of a plain file, and its checksum has the shape of one.
+pub(super) fn pack(pack: &Pack) -> Check {
+    let name = pack.name.as_str();
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+        return Err(format!("pack name {name:?} must be a plain file name"));
+    }
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if pack.checksum.len() != 64 || !pack.checksum.bytes().all(is_hex) {
+        return Err(format!("pack {name:?}: checksum must be 64 hex digits"));
+    }
+    if pack.rows > MAX_COUNT || pack.bytes > MAX_COUNT {
+        return Err(format!("pack {name:?}: rows or bytes exceed {MAX_COUNT}"));
+    }
+    Ok(())
+}
+
+/// A content's rows lie inside its packs, and its sums are finite.
+pub(super) fn content(content: &Content, packs: &[Pack]) -> Check {
+    for segment in &content.segments {
+        self::segment(segment, packs)?;
+    }
+    if content.skipped.is_some() && !content.segments.is_empty() {
+        return Err("a skipped content has no rows".into());
+    }
+    if content.silent > MAX_COUNT {
+        return Err(format!("silent={} exceeds {MAX_COUNT}", content.silent));
+    }
+    match content.sums.iter().all(|sum| sum.is_finite()) {
+        true => Ok(()),
+        false => Err(format!("sums={:?} must be finite", content.sums)),
+    }
+}
+
+fn segment(segment: &Segment, packs: &[Pack]) -> Check {
+    let Segment { pack, first, rows } = *segment;
+    let held = usize::try_from(pack).ok().and_then(|i| packs.get(i));
+    let Some(held) = held else {
+        return Err(format!("segment names pack {pack} of {}", packs.len()));
+    };
+    let end = first.checked_add(rows);
+    if rows == 0 || end.is_none_or(|end| end > held.rows) {
+        return Err(format!(
+            "segment of {rows} rows from {first} is not inside the {} rows of pack {:?}",
+            held.rows, held.name
+        ));
+    }
+    Ok(())
+}
+
+/// The rules across the tables that only hold of a whole manifest: totals fit
+/// their type, and no row belongs to two contents.
+pub(super) fn whole(manifest: &Manifest) -> Check {
+    let sum = |of: fn(&Pack) -> u64| {
+        let mut counts = manifest.packs.iter().map(of);
+        counts.try_fold(0, |sum: u64, n| {
+            sum.checked_add(n).filter(|&n| n <= MAX_COUNT)
+        })
+    };
+    if sum(|pack| pack.rows).is_none() || sum(|pack| pack.bytes).is_none() {
+        return Err(format!("the packs' rows or bytes exceed {MAX_COUNT}"));
+    }
+    let contents = manifest.contents.values();
+    let segments = contents.flat_map(|content| &content.segments);
+    let mut runs: Vec<(u64, u64, u64)> = segments.map(|s| (s.pack, s.first, s.rows)).collect();
+    runs.sort_unstable();
+    let overlaps = |pair: &[(u64, u64, u64)]| {
+        let [(pack, first, rows), (next_pack, next_first, _)] = pair else {
+            return false;
+        };
+        pack == next_pack && first + rows > *next_first
+    };
+    match runs.windows(2).find(|pair| overlaps(pair)) {
+        Some(pair) => Err(format!(
+            "row {} of pack {} belongs to two contents",
+            pair[1].1, pair[1].0
+        )),
+        None => Ok(()),
+    }
+}

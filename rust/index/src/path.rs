@@ -1,0 +1,47 @@
+//! The rules for a path inside a dataset.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Why `path` is not a plain relative path: absolute, empty, with an empty,
+/// `.` or `..` component, or with a NUL.
+pub fn check_relative(path: &[u8]) -> Result<(), &'static str> {
+    if path.starts_with(b"/") {
+        return Err("is absolute");
+    }
+    if path.contains(&0) {
+        return Err("holds a NUL");
+    }
+    for component in path.split(|&byte| byte == b'/') {
+        match component {
+            b"" => return Err("has an empty component"),
+            b"." | b".." => return Err("has a '.' or '..' component"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `folder/name`, or `name` in the root.
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
+    if folder.is_empty() {
+        return name.into();
+    }
+    let mut path = Vec::with_capacity(folder.len() + 1 + name.len());
+    path.extend_from_slice(folder);
+    path.push(b'/');
+    path.extend_from_slice(name);
+    path.into_boxed_slice()
+}
+
+/// The folder of a relative path: empty for the root.
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
+    let slash = path.iter().rposition(|&byte| byte == b'/');
+    &path[..slash.unwrap_or(0)]
+}
+
+/// A relative path under `root`, for the system.
+pub(crate) fn under(root: &Path, path: &[u8]) -> PathBuf {
+    root.join(OsStr::from_bytes(path))
+}

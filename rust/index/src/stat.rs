@@ -1,0 +1,153 @@
+//! The stamps by which an unchanged file is known without opening it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fd::AsFd;
+use rustix::fs::{FileType, Stat};
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+/// What a file's content is identified by between scans. The type is not kept:
+/// only regular files have a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatKey {
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change of the content, nanoseconds since 1970. A program may set it.
+    pub mtime_ns: i64,
+    /// Last change of the inode, nanoseconds since 1970. No program can set it.
+    pub ctime_ns: i64,
+    /// The inode's number, or 0 where it means nothing.
+    pub inode: u64,
+}
+
+/// How far the stamps of a filesystem can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Stable inodes and stamps finer than a second.
+    Exact,
+    /// Inodes may be made up at each mount and stamps may be of whole seconds,
+    /// or two (FAT, network filesystems, anything unknown).
+    Coarse,
+}
+
+impl Precision {
+    /// The precision of the filesystem that holds `fd`. Unknown means coarse.
+    pub(crate) fn of(fd: impl AsFd) -> Self {
+        match rustix::fs::fstatfs(fd) {
+            Ok(statfs) if is_well_behaved(&statfs) => Precision::Exact,
+            _ => Precision::Coarse,
+        }
+    }
+
+    /// How close to the start of a scan a stamp is too young to be trusted: a
+    /// write in the same tick of the filesystem's clock would not move it.
+    fn racy_window(self) -> Duration {
+        match self {
+            Precision::Exact => Duration::from_secs(2),
+            Precision::Coarse => Duration::from_secs(4),
+        }
+    }
+
+    /// The first stamp that is racy for a scan that starts now.
+    pub(crate) fn racy_from(self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let from = now.saturating_sub(self.racy_window());
+        i64::try_from(from.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    /// The key of a stat result, less what this precision cannot promise.
+    pub(crate) fn key(self, stat: &Stat) -> StatKey {
+        #[allow(clippy::unnecessary_cast)] // the types differ between systems
+        let key = StatKey {
+            size: stat.st_size as u64,
+            mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            inode: stat.st_ino as u64,
+        };
+        match self {
+            Precision::Exact => key,
+            Precision::Coarse => StatKey {
+                mtime_ns: whole_seconds(key.mtime_ns),
+                ctime_ns: whole_seconds(key.ctime_ns),
+                inode: 0,
+                ..key
+            },
+        }
+    }
+}
+
+impl StatKey {
+    /// Whether a later write could leave these stamps as they are. Stamps in
+    /// the future are always racy.
+    pub(crate) fn is_racy(&self, racy_from: i64) -> bool {
+        self.mtime_ns.max(self.ctime_ns) >= racy_from
+    }
+}
+
+/// The type of a stat result.
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Saturates: btrfs keeps seconds that no 64 bits of nanoseconds can hold.
+fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(NS_PER_S).saturating_add(nanos)
+}
+
+fn whole_seconds(ns: i64) -> i64 {
+    ns.div_euclid(NS_PER_S).saturating_mul(NS_PER_S)
+}
+
+#[cfg(target_os = "linux")]
+fn is_well_behaved(statfs: &rustix::fs::StatFs) -> bool {
+    const EXT: u64 = 0xEF53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683E;
+    const TMPFS: u64 = 0x0102_1994;
+    const OVERLAYFS: u64 = 0x794C_7630;
+    #[allow(clippy::unnecessary_cast)] // the type differs between architectures
+    let magic = statfs.f_type as u64 & 0xFFFF_FFFF;
+    matches!(magic, EXT | XFS | BTRFS | TMPFS | OVERLAYFS)
+}
+
+#[cfg(target_os = "macos")]
+fn is_well_behaved(statfs: &rustix::fs::StatFs) -> bool {
+    let name = statfs.f_fstypename.iter().map(|&c| c as u8);
+    let name: Vec<u8> = name.take_while(|&c| c != 0).collect();
+    name == b"apfs" || name == b"hfs"
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn is_well_behaved(_: &rustix::fs::StatFs) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_round_down_before_1970_too() {
+        assert_eq!(whole_seconds(1_999_999_999), 1_000_000_000);
+        assert_eq!(whole_seconds(-1), -1_000_000_000);
+        assert_eq!(nanoseconds(i64::MAX, 1), i64::MAX);
+        // div_euclid then saturating_mul: the extremes must not overflow.
+        assert!(whole_seconds(i64::MIN) <= i64::MIN + NS_PER_S);
+    }
+
+    #[test]
+    fn stamps_at_the_window_and_in_the_future_are_racy() {
+        let key = |mtime_ns, ctime_ns| StatKey {
+            mtime_ns,
+            ctime_ns,
+            ..StatKey::default()
+        };
+        assert!(key(10, 0).is_racy(10));
+        assert!(key(0, 10).is_racy(10));
+        assert!(key(i64::MAX, 0).is_racy(10));
+        assert!(!key(9, 9).is_racy(10));
+    }
+}

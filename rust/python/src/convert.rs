@@ -1,0 +1,60 @@
+//! Paths, hashes and errors between Rust and Python.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use distill_index::{Error, Hash};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+create_exception!(distill._native, ManifestError, PyValueError);
+
+/// A `str`, `bytes` or `os.PathLike`, as `os.fsencode` takes it.
+pub(crate) struct AnyPath(pub(crate) PathBuf);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for AnyPath {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let os = object.py().import("os")?;
+        let bytes = os.call_method1("fsencode", (object,))?;
+        let bytes = bytes.cast::<PyBytes>()?.as_bytes().to_vec();
+        Ok(AnyPath(OsString::from_vec(bytes).into()))
+    }
+}
+
+/// A path as the `str` that `os.fsdecode` gives.
+pub(crate) fn fsdecode<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    Ok(OsStr::from_bytes(path).into_pyobject(py)?)
+}
+
+pub(crate) fn hash_from(bytes: &[u8]) -> PyResult<Hash> {
+    bytes.try_into().map_err(|_| {
+        let length = bytes.len();
+        PyValueError::new_err(format!("hash must have 32 bytes, not {length}"))
+    })
+}
+
+/// An I/O error with its errno becomes Python's own: `FileNotFoundError`,
+/// `PermissionError` and so on, with its path.
+pub(crate) fn to_python(error: Error) -> PyErr {
+    match error {
+        Error::Io { path, source } => match source.raw_os_error() {
+            Some(errno) => PyOSError::new_err((errno, strerror(&source), path.into_os_string())),
+            None => PyOSError::new_err(format!("{}: {source}", path.display())),
+        },
+        Error::Manifest(reason) => ManifestError::new_err(reason),
+        Error::Invalid(reason) => PyValueError::new_err(reason),
+        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
+    }
+}
+
+/// "Permission denied", without the number that Rust adds.
+fn strerror(source: &std::io::Error) -> String {
+    let text = source.to_string();
+    let bare = text.split(" (os error").next().map(str::to_owned);
+    bare.unwrap_or(text)
+}

@@ -1,0 +1,251 @@
+//! `distill._native.Manifest`.
+
+use std::fmt::Write;
+
+use distill_index::{Content, Manifest, Options, Pack, Segment, Totals, Trust};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use crate::convert::{fsdecode, hash_from, to_python, AnyPath};
+use crate::scan::PyScan;
+use crate::watch::PythonWatch;
+
+#[pyclass(name = "Manifest", module = "distill._native")]
+pub(crate) struct PyManifest(Manifest);
+
+#[pymethods]
+impl PyManifest {
+    #[new]
+    fn new() -> Self {
+        PyManifest(Manifest::default())
+    }
+
+    #[staticmethod]
+    fn load(py: Python, path: AnyPath) -> PyResult<Self> {
+        let manifest = py.detach(|| Manifest::load(&path.0));
+        manifest.map(PyManifest).map_err(to_python)
+    }
+
+    fn save(&self, py: Python, path: AnyPath) -> PyResult<()> {
+        py.detach(|| self.0.save(&path.0)).map_err(to_python)
+    }
+
+    #[getter]
+    fn header(&self) -> &str {
+        self.0.header()
+    }
+
+    #[setter]
+    fn set_header(&mut self, json: &str) -> PyResult<()> {
+        self.0.set_header(json).map_err(to_python)
+    }
+
+    #[pyo3(signature = (root, *, extensions, exclude = Vec::new(), files = None,
+        follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
+        hash_added = true, progress = None))]
+    #[allow(clippy::too_many_arguments)] // Python's keywords
+    fn scan(
+        &self,
+        py: Python,
+        root: AnyPath,
+        extensions: Vec<String>,
+        exclude: Vec<AnyPath>,
+        files: Option<Vec<Vec<u8>>>,
+        follow_links: bool,
+        trust: &str,
+        max_bytes: u64,
+        workers: usize,
+        hash_added: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<PyScan> {
+        let options = Options {
+            extensions,
+            exclude: exclude.into_iter().map(|path| path.0).collect(),
+            files,
+            follow_links,
+            trust: trust_from(trust)?,
+            max_bytes,
+            workers,
+            hash_added,
+        };
+        let watch = PythonWatch::new(progress);
+        let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &watch));
+        watch.finish(py)?;
+        scan.map(PyScan).map_err(to_python)
+    }
+
+    fn apply(&mut self, scan: &PyScan) -> bool {
+        self.0.apply(&scan.0)
+    }
+
+    fn add_pack(
+        &mut self,
+        name: String,
+        rows: u64,
+        size: u64,
+        checksum: String,
+        backend: String,
+    ) -> PyResult<u64> {
+        let pack = Pack {
+            name,
+            rows,
+            bytes: size,
+            checksum,
+            backend,
+        };
+        self.0.add_pack(pack).map_err(to_python)
+    }
+
+    #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None))]
+    fn set_content(
+        &mut self,
+        content_hash: &[u8],
+        segments: Vec<(u64, u64, u64)>,
+        silent: u64,
+        sums: Vec<f64>,
+        skipped: Option<String>,
+    ) -> PyResult<()> {
+        let sums: [f64; 5] = sums.try_into().map_err(|sums: Vec<f64>| {
+            PyValueError::new_err(format!("sums must have 5 numbers, not {}", sums.len()))
+        })?;
+        let segment = |(pack, first, rows)| Segment { pack, first, rows };
+        let content = Content {
+            segments: segments.into_iter().map(segment).collect(),
+            silent,
+            sums,
+            skipped,
+        };
+        let hash = hash_from(content_hash)?;
+        self.0.set_content(hash, content).map_err(to_python)
+    }
+
+    fn has_content(&self, content_hash: &[u8]) -> PyResult<bool> {
+        Ok(self.0.content(&hash_from(content_hash)?).is_some())
+    }
+
+    fn clear_contents(&mut self) {
+        self.0.clear_contents();
+    }
+
+    fn drop_dead(&mut self) {
+        self.0.drop_dead();
+    }
+
+    fn drop_pack(&mut self, name: &str) -> bool {
+        self.0.drop_pack(name)
+    }
+
+    fn totals(&self, py: Python) -> PyTotals {
+        py.detach(|| self.0.totals()).into()
+    }
+
+    #[allow(clippy::type_complexity)] // three columns
+    fn live<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> (
+        Bound<'py, PyBytes>,
+        Bound<'py, PyBytes>,
+        Bound<'py, PyBytes>,
+    ) {
+        let live = py.detach(|| self.0.live());
+        let segments = live.segments.iter().flatten();
+        let segments: Vec<u8> = segments.flat_map(|n| n.to_le_bytes()).collect();
+        let silent: Vec<u8> = live.silent.iter().flat_map(|n| n.to_le_bytes()).collect();
+        (
+            PyBytes::new(py, live.hashes.as_flattened()),
+            PyBytes::new(py, &segments),
+            PyBytes::new(py, &silent),
+        )
+    }
+
+    fn pack_names(&self) -> Vec<&str> {
+        self.0.packs().iter().map(|pack| &*pack.name).collect()
+    }
+
+    fn packs<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let dict = |pack: &Pack| {
+            let dict = PyDict::new(py);
+            dict.set_item("name", &pack.name)?;
+            dict.set_item("rows", pack.rows)?;
+            dict.set_item("bytes", pack.bytes)?;
+            dict.set_item("checksum", &pack.checksum)?;
+            dict.set_item("backend", &pack.backend)?;
+            Ok(dict)
+        };
+        self.0.packs().iter().map(dict).collect()
+    }
+
+    fn files<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let dict = |summary: distill_index::Summary| {
+            let file = summary.file;
+            let dict = PyDict::new(py);
+            dict.set_item("path", fsdecode(py, &file.path)?)?;
+            dict.set_item("size", file.key.size)?;
+            dict.set_item("mtime_ns", file.key.mtime_ns)?;
+            dict.set_item("content_hash", file.content.map(|hash| hex(&hash)))?;
+            dict.set_item("rows", summary.rows)?;
+            dict.set_item("skipped", summary.skipped)?;
+            Ok(dict)
+        };
+        self.0.summaries().map(dict).collect()
+    }
+
+    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyString>, String)>> {
+        let entry = |summary: distill_index::Summary<'_>| {
+            let reason = summary.skipped?.to_owned();
+            Some(fsdecode(py, &summary.file.path).map(|path| (path, reason)))
+        };
+        self.0.summaries().filter_map(entry).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let (files, packs) = (self.0.files().len(), self.0.packs().len());
+        format!("<Manifest of {files} files and {packs} packs>")
+    }
+}
+
+#[pyclass(name = "Totals", module = "distill._native", frozen, get_all)]
+pub(crate) struct PyTotals {
+    files: u64,
+    contents: u64,
+    skipped: u64,
+    rows: u64,
+    silent: u64,
+    sums: [f64; 5],
+    dead_rows: u64,
+    pack_bytes: u64,
+}
+
+impl From<Totals> for PyTotals {
+    fn from(totals: Totals) -> Self {
+        PyTotals {
+            files: totals.files,
+            contents: totals.contents,
+            skipped: totals.skipped,
+            rows: totals.rows,
+            silent: totals.silent,
+            sums: totals.sums,
+            dead_rows: totals.dead_rows,
+            pack_bytes: totals.pack_bytes,
+        }
+    }
+}
+
+fn trust_from(name: &str) -> PyResult<Trust> {
+    match name {
+        "stat" => Ok(Trust::Stat),
+        "content" => Ok(Trust::Content),
+        _ => Err(PyValueError::new_err(format!(
+            "trust={name:?} must be \"stat\" or \"content\""
+        ))),
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a String takes all
+        text
+    })
+}

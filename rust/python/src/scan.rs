@@ -1,0 +1,120 @@
+//! `distill._native.Scan`.
+
+use distill_index::Scan;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+
+use crate::convert::fsdecode;
+
+#[pyclass(name = "Scan", module = "distill._native", frozen)]
+pub(crate) struct PyScan(pub(crate) Scan);
+
+type Text<'py> = Bound<'py, PyString>;
+
+#[pymethods]
+impl PyScan {
+    #[getter]
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = &self.0.counts;
+        let dict = PyDict::new(py);
+        dict.set_item("unchanged", counts.unchanged)?;
+        dict.set_item("added", counts.added)?;
+        dict.set_item("changed", counts.changed)?;
+        dict.set_item("renamed", counts.renamed)?;
+        dict.set_item("removed", counts.removed)?;
+        dict.set_item("skipped", counts.skipped)?;
+        Ok(dict)
+    }
+
+    #[getter]
+    fn unchanged(&self) -> u64 {
+        self.0.counts.unchanged
+    }
+
+    #[getter]
+    fn refreshed(&self) -> u64 {
+        self.0.counts.refreshed
+    }
+
+    #[getter]
+    fn n_files(&self) -> u64 {
+        self.0.n_files
+    }
+
+    #[getter]
+    fn total_bytes(&self) -> u64 {
+        self.0.total_bytes
+    }
+
+    #[getter]
+    fn added<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
+        paths(py, &self.0.added)
+    }
+
+    #[getter]
+    fn changed<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
+        paths(py, &self.0.changed)
+    }
+
+    #[getter]
+    fn removed<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
+        paths(py, &self.0.removed)
+    }
+
+    #[getter]
+    fn renamed<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, Text<'py>)>> {
+        let pairs = self.0.renamed.iter();
+        pairs
+            .map(|(old, new)| Ok((fsdecode(py, old)?, fsdecode(py, new)?)))
+            .collect()
+    }
+
+    #[getter]
+    fn todo<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let todo = self.0.todo.iter();
+        todo.map(|todo| {
+            let path = PyBytes::new(py, &todo.path);
+            (path, PyBytes::new(py, &todo.hash), todo.size).into_pyobject(py)
+        })
+        .collect()
+    }
+
+    #[getter]
+    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, &str)>> {
+        reasons(py, &self.0.skipped)
+    }
+
+    #[getter]
+    fn faults<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, &str)>> {
+        reasons(py, &self.0.faults)
+    }
+
+    fn __repr__(&self) -> String {
+        let counts = &self.0.counts;
+        format!(
+            "<Scan of {} files: {} unchanged, {} added, {} changed, {} renamed, {} removed, \
+             {} skipped>",
+            self.0.n_files,
+            counts.unchanged,
+            counts.added,
+            counts.changed,
+            counts.renamed,
+            counts.removed,
+            counts.skipped
+        )
+    }
+}
+
+fn paths<'py>(py: Python<'py>, paths: &[Box<[u8]>]) -> PyResult<Vec<Text<'py>>> {
+    paths.iter().map(|path| fsdecode(py, path)).collect()
+}
+
+fn reasons<'py, 'a>(
+    py: Python<'py>,
+    reasons: &'a [(Box<[u8]>, String)],
+) -> PyResult<Vec<(Text<'py>, &'a str)>> {
+    let reasons = reasons.iter();
+    reasons
+        .map(|(path, reason)| Ok((fsdecode(py, path)?, reason.as_str())))
+        .collect()
+}
