@@ -1,0 +1,36 @@
+"""distill turns a folder of someone's own audio into a trained generative model.
+
+Examples
+--------
+>>> from distill.training import train
+>>> result = train("recordings", "runs/first")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from distill._lazy import lazy_names
+
+__version__ = "0.1.0"
+
+# Not `train`: distill.train is the module behind `python -m distill.train`.
+_PUBLIC = {
+    "ComplexSpectrogram": "distill.audio",
+    "ComplexSpectrogramConfig": "distill.config",
+    "SpectrogramConfig": "distill.config",
+    "AugmentationConfig": "distill.config",
+    "TrainingConfig": "distill.config",
+    "load_cache_manifest": "distill.audio",
+    "preprocess_complex_spectrograms": "distill.audio",
+    "ConvVAE": "distill.models",
+    "load_model": "distill.models",
+}
+
+__all__ = ["__version__"]
+__all__ += list(_PUBLIC)
+
+
+__getattr__ = lazy_names(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
