@@ -1,0 +1,154 @@
+"""The features as modules: configuration and checks around :mod:`distill.audio.reference`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+
+from .mel import mel_bands
+from .reference import complex_mel, log_mel
+
+
+class ComplexSpectrogram(nn.Module):
+    """Two mel channels of a waveform: log power and instantaneous frequency.
+
+    Channel 0 is ``log1p`` of the mel power. Channel 1 is the energy-weighted mean over the band of the reassigned
+    frequency [1]_ [2]_, less the band's centre, over half its support, clamped to ±2; 0 where the band's power is not
+    above ``config.if_masking_threshold``. Frames are centred, with reflect padding and a periodic Hann window.
+
+    The module has no state: it works on the device of what it is given, and ``half()`` leaves its tables alone.
+
+    Parameters
+    ----------
+    config : ComplexSpectrogramConfig, optional
+        Rate, frame and bands. Default: ``ComplexSpectrogramConfig()``.
+
+    References
+    ----------
+    .. [1] K. Kodera, C. de Villedary, R. Gendrin, "A new method for the numerical analysis of non-stationary
+           signals", Physics of the Earth and Planetary Interiors 12, 1976.
+    .. [2] F. Auger, P. Flandrin, "Improving the readability of time-frequency and time-scale representations by the
+           reassignment method", IEEE Transactions on Signal Processing 43, 1995.
+
+    Examples
+    --------
+    >>> features = ComplexSpectrogram()(torch.randn(1, 1, 48_000))
+    >>> features.shape
+    torch.Size([1, 2, 128, 94])
+    """
+
+    def __init__(self, config: ComplexSpectrogramConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ComplexSpectrogramConfig()
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Features of a batch of mono waveforms.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor
+            Shape (B, 1, S), S above n_fft / 2, any floating type, at ``config.sample_rate``. Half precision is
+            computed in float32.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 2, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the type does not fit, or the waveform is too short to be reflected.
+        """
+        _check_waveform(waveform, self.config.n_fft)
+        threshold = self.config.if_masking_threshold
+        return complex_mel(waveform[:, 0], **_numbers(self.config), if_masking_threshold=threshold)
+
+    def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
+        """Channel 1 as a frequency.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 2, M, T), as from :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Hz, shape (B, M, T); a masked band reads as its centre. float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit.
+        """
+        n_mels = self.config.n_mels
+        if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
+            raise ValueError(f"features of shape {list(features.shape)} must be [batch, 2, n_mels={n_mels}, frames]")
+        bands = mel_bands(**_numbers(self.config))
+        bin_hz = self.config.sample_rate / self.config.n_fft
+        offset = features[:, 1] if features.dtype == torch.float64 else features[:, 1].float()
+        scale = torch.tensor(bands.half_support * bin_hz, dtype=offset.dtype).to(offset.device)
+        centre = torch.tensor(bands.centre * bin_hz, dtype=offset.dtype).to(offset.device)
+        return offset * scale[:, None] + centre[:, None]
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print(module)``."""
+        return repr(self.config)
+
+
+class AudioSpectrogram(nn.Module):
+    """One mel channel of a waveform: log power, the same as channel 0 of :class:`ComplexSpectrogram`.
+
+    Parameters
+    ----------
+    config : SpectrogramConfig, optional
+        Rate, frame and bands. Default: ``SpectrogramConfig()``.
+    """
+
+    def __init__(self, config: SpectrogramConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or SpectrogramConfig()
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """``log1p`` of the mel power of a batch of mono waveforms.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor
+            Shape (B, 1, S), as for :meth:`ComplexSpectrogram.forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the type does not fit, or the waveform is too short to be reflected.
+        """
+        _check_waveform(waveform, self.config.n_fft)
+        return log_mel(waveform[:, 0], **_numbers(self.config))
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print(module)``."""
+        return repr(self.config)
+
+
+def _numbers(config: ComplexSpectrogramConfig | SpectrogramConfig) -> dict[str, Any]:
+    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:
+    if waveform.ndim != 3 or waveform.shape[1] != 1:
+        raise ValueError(f"waveform of shape {list(waveform.shape)} must be [batch, 1, samples], mono")
+    if not waveform.is_floating_point():
+        raise ValueError(f"waveform of type {waveform.dtype} must be of a floating type, within ±1")
+    if waveform.shape[-1] <= n_fft // 2:
+        raise ValueError(f"waveform of {waveform.shape[-1]} samples must be longer than n_fft/2 = {n_fft // 2} samples")
