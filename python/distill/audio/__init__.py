@@ -1,0 +1,24 @@
+"""From a file to its features, and from a dataset to its cache."""
+
+from __future__ import annotations
+
+from distill._lazy import lazy_names
+
+_PUBLIC = {
+    "AudioSpectrogram": "distill.audio.spectrogram",
+    "AugmentationConfig": "distill.config",
+    "ComplexSpectrogram": "distill.audio.spectrogram",
+    "ComplexSpectrogramConfig": "distill.config",
+    "SpectrogramConfig": "distill.config",
+    "load_audio": "distill.audio.decode",
+    "load_cache_manifest": "distill.cache.manifest",
+    "preprocess_complex_spectrograms": "distill.audio.preprocessing",
+}
+
+__all__ = list(_PUBLIC)
+
+__getattr__ = lazy_names(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,105 @@
+"""Waveform to fixed chunks: peak-normalised, the last one zero-padded, silent ones left out.
+
+file     |-------------------------------------------|
+chunks   |-----------|-----------|-----------|-------000|
+                          silent: left out
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.audio.decode import decode_blocks, duration_s
+from distill.config import Normalize
+
+SILENCE_PEAK = 1e-3
+"""Peak, after normalisation, below which a chunk counts as silent: -60 dBFS."""
+NO_SIGNAL_PEAK = 1e-6
+"""Peak below which there is nothing to normalise: -120 dBFS."""
+_HELD_S = 60.0
+
+
+@dataclass
+class Chunks:
+    """Iterate over the chunks of one file that are not silent, in order.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    sample_rate : int
+        Hz.
+    chunk_samples : int
+        Length of a chunk, samples.
+    normalize : {"file", "chunk", "none"}
+        What is scaled to a peak of 1.
+
+    Attributes
+    ----------
+    silent : int
+        Chunks that were left out so far.
+
+    Yields
+    ------
+    ndarray of shape [chunk_samples], float32
+
+    Raises
+    ------
+    AudioFileError
+        From decoding.
+    """
+
+    path: str | os.PathLike[str]
+    sample_rate: int
+    chunk_samples: int
+    normalize: Normalize = "file"
+    silent: int = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.silent = 0
+        blocks, scale = self._blocks()
+        for chunk in _cut(blocks, self.chunk_samples):
+            factor = _to_full_scale(_peak(chunk)) if self.normalize == "chunk" else scale
+            chunk *= np.float32(factor)
+            if _peak(chunk) < SILENCE_PEAK:
+                self.silent += 1
+            else:
+                yield chunk
+
+    def _blocks(self) -> tuple[Iterable[np.ndarray], float]:
+        if self.normalize != "file":
+            return decode_blocks(self.path, self.sample_rate), 1.0
+        # The peak is known only at the end: short files are held, long ones decoded twice.
+        if duration_s(self.path) <= _HELD_S:
+            held = list(decode_blocks(self.path, self.sample_rate))
+            return held, _to_full_scale(max(map(_peak, held)))
+        peak = max(map(_peak, decode_blocks(self.path, self.sample_rate)))
+        return decode_blocks(self.path, self.sample_rate), _to_full_scale(peak)
+
+
+def _peak(samples: np.ndarray) -> float:
+    return float(max(samples.max(), -samples.min()))
+
+
+def _to_full_scale(peak: float) -> float:
+    return 1.0 / peak if peak >= NO_SIGNAL_PEAK else 0.0
+
+
+def _cut(blocks: Iterable[np.ndarray], chunk_samples: int) -> Iterator[np.ndarray]:
+    chunk = np.zeros(chunk_samples, np.float32)
+    filled = 0
+    for block in blocks:
+        start = 0
+        while start < block.size:
+            taken = min(chunk_samples - filled, block.size - start)
+            chunk[filled : filled + taken] = block[start : start + taken]
+            filled, start = filled + taken, start + taken
+            if filled == chunk_samples:
+                yield chunk
+                chunk, filled = np.zeros(chunk_samples, np.float32), 0
+    if filled:
+        yield chunk

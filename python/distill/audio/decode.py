@@ -1,0 +1,154 @@
+"""File to mono float32 at the target rate, block by block, so that memory does not grow with a file's length."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from distill.errors import AudioFileError
+
+BLOCK_FRAMES = 1 << 17
+MAX_CHANNELS = 64
+MAX_DURATION_S = 48 * 3600
+SAMPLE_RATES = (1_000, 768_000)
+DECODER_VERSION = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+
+# libsndfile reads a cut file as if it were whole, and says so only in its log. Only the chunk that holds the samples
+# counts: many programs write a RIFF size that is a few bytes off.
+_CUT = re.compile(r"^\s*(data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_CONTAINER_SLACK = 64
+_SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF  # recorders that stream write a size near the limit: no promise
+
+
+def open_audio(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+    """Open an audio file after checking what its header promises.
+
+    Raises
+    ------
+    AudioFileError
+        If it cannot be opened, is cut short, or is outside the limits on channels, rate and length.
+    """
+    try:
+        # As bytes, because a name need not be valid UTF-8.
+        sound = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.LibsndfileError as error:
+        raise AudioFileError(os.fspath(path), f"cannot be decoded: {_reason(error)}") from error
+    except OSError as error:
+        raise AudioFileError(os.fspath(path), f"cannot be read: {error.strerror or error}") from error
+    reason = _header_fault(sound)
+    if reason:
+        sound.close()
+        raise AudioFileError(os.fspath(path), reason)
+    return sound
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return error.error_string.strip().rstrip(".") or f"the decoder gave up (libsndfile error {error.code})"
+
+
+def _header_fault(sound: soundfile.SoundFile) -> str | None:
+    for kind, promised, actual in _CUT.findall(sound.extra_info):
+        slack = _CONTAINER_SLACK if kind.lower().startswith("riff") else 0
+        if int(actual) + slack < int(promised) < _SIZE_UNKNOWN:
+            return f"cut short: its header promises {promised} bytes of samples, the file holds {actual}"
+    if sound.frames == 0:
+        return "holds no samples"
+    if sound.channels > MAX_CHANNELS:
+        return f"has {sound.channels} channels, more than {MAX_CHANNELS}"
+    low, high = SAMPLE_RATES
+    if not low <= sound.samplerate <= high:
+        return f"has a sample rate of {sound.samplerate} Hz, outside {low} to {high}"
+    if sound.frames / sound.samplerate > MAX_DURATION_S:
+        return f"is longer than {MAX_DURATION_S // 3600} hours"
+    return None
+
+
+def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
+    """Decode a file to mono at `sample_rate`, in blocks.
+
+    Channels are averaged. The result does not depend on anything but the file, so that features are repeatable.
+
+    Parameters
+    ----------
+    path : path
+        Any kind that libsndfile reads.
+    sample_rate : int
+        Rate of the result, Hz.
+
+    Yields
+    ------
+    ndarray of shape [n], float32
+        n varies; values are as decoded, so floats may lie beyond ±1.
+
+    Raises
+    ------
+    AudioFileError
+        If decoding fails, gives fewer frames than the header promises, or gives NaN or Inf.
+    """
+    with open_audio(path) as sound:
+        resampler = None
+        if sound.samplerate != sample_rate:
+            resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+        produced = 0
+        for mono, last in _mono_blocks(sound, os.fspath(path)):
+            block = mono if resampler is None else resampler.resample_chunk(mono, last=last)
+            produced += block.size
+            if last and produced == 0:
+                block = mono[:1]  # shorter than one sample at the new rate
+            if block.size:
+                yield block
+
+
+def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.ndarray, bool]]:
+    read = 0
+    while read < sound.frames:
+        try:
+            block = sound.read(min(BLOCK_FRAMES, sound.frames - read), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioFileError(path, f"decoding fails after {read} frames: {_reason(error)}") from error
+        if len(block) == 0:
+            raise AudioFileError(path, f"cut short: its header promises {sound.frames} frames, decoding gives {read}")
+        read += len(block)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        if not np.isfinite(mono).all():
+            raise AudioFileError(path, "has samples that are NaN or infinite")
+        yield mono, read >= sound.frames
+
+
+def duration_s(path: str | os.PathLike[str]) -> float:
+    """Length in seconds that the header promises; 0 where it cannot be read."""
+    try:
+        with open_audio(path) as sound:
+            return float(sound.frames / sound.samplerate)
+    except AudioFileError:
+        return 0.0
+
+
+def load_audio(path: str | os.PathLike[str], sample_rate: int = 48_000) -> torch.Tensor:
+    """Load a whole file as a mono waveform.
+
+    Parameters
+    ----------
+    path : path
+        Any kind that libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64, AU.
+    sample_rate : int
+        Rate of the result, Hz. Default: 48000.
+
+    Returns
+    -------
+    Tensor of shape [1, S], float32
+        Not normalised.
+
+    Raises
+    ------
+    AudioFileError
+        If the file cannot be used; the message says why.
+    """
+    blocks = list(decode_blocks(path, sample_rate))
+    return torch.from_numpy(np.concatenate(blocks))[None]

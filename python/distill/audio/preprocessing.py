@@ -1,0 +1,415 @@
+"""A dataset to its cache: the one place that composes index, decoding, features and store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from distill import _native
+from distill.audio.augmentation import check_available
+from distill.audio.decode import DECODER_VERSION, duration_s
+from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, default_workers, extract
+from distill.audio.spectrogram import ComplexSpectrogram
+from distill.cache.manifest import FEATURE_VERSION, cache_path, fingerprint, open_manifest, row_shape
+from distill.cache.writer import CacheWriter, check_space
+from distill.config import (
+    AugmentationConfig,
+    ComplexSpectrogramConfig,
+    Normalize,
+    TrainingConfig,
+    collecting_faults,
+    feature_identity,
+)
+from distill.device import resolve_device
+from distill.errors import ConfigError, NothingUsableError, PreprocessingCancelled, StorageError
+from distill.index import check_dataset, no_audio, scan_dataset
+
+logger = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[str, int, int], None]
+ConfirmCallback = Callable[[str], bool]
+PathLike = str | os.PathLike[str]
+
+CONFIRM_ABOVE_BYTES = 100_000_000
+_SMALL_DATASET_FILES = 1000
+_SMALL_DATASET_EXPANSION = 4
+_REASONS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """What preprocessing did.
+
+    Attributes
+    ----------
+    cache_dir : Path
+    normalization_stats : dict
+        mag_mean, mag_std, if_mean, if_std.
+    rows : int
+        Rows in the cache that the dataset uses.
+    decoded : int
+        Files decoded by this call.
+    skipped : list of (path, reason)
+        Paths relative to the dataset, undecodable bytes as surrogate escapes.
+    counts : dict
+        Files by unchanged, added, changed, renamed, removed, skipped.
+    augmentation_expansion : int
+        The variants a chunk that were asked for, or chosen.
+    changed_fields : list of str
+        Why a cache that was there could not be used; empty if it could.
+    seconds : float
+    """
+
+    cache_dir: Path
+    normalization_stats: dict[str, float]
+    rows: int
+    decoded: int
+    skipped: list[tuple[str, str]]
+    counts: dict[str, int]
+    augmentation_expansion: int
+    changed_fields: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def log(self) -> None:
+        """Say what was done, and which files were left out and why."""
+        work = f"{self.decoded} files decoded" if self.decoded else "nothing decoded: all of it was in the cache"
+        logger.info("%d rows of features, %s", self.rows, work)
+        log_skipped(self.skipped)
+
+
+def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Say which files were left out and why."""
+    if skipped:
+        logger.warning("%d files skipped:", len(skipped))
+    for path, reason in skipped:
+        logger.warning("  %s: %s", path, reason)
+
+
+def preprocess_complex_spectrograms(
+    files: Sequence[PathLike] | None,
+    dataset_dir: PathLike,
+    complex_spectrogram_config: ComplexSpectrogramConfig,
+    augmentation_config: AugmentationConfig | None = None,
+    augmentation_expansion: int = 0,
+    chunk_samples: int = 48_000,
+    sample_rate: int = 48_000,
+    progress_callback: ProgressCallback | None = None,
+    confirm_callback: ConfirmCallback | None = None,
+    *,
+    cache_dir: PathLike | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    normalize: Normalize = "file",
+) -> tuple[Path, dict[str, float]]:
+    """Compute the two-channel features of a dataset that are not in its cache yet.
+
+    Parameters
+    ----------
+    files : sequence of path, or None
+        Files of the dataset, absolute or relative to it; None: every audio file under it.
+    dataset_dir : path
+        The folder.
+    complex_spectrogram_config : ComplexSpectrogramConfig
+        The feature.
+    augmentation_config : AugmentationConfig, optional
+        Ranges of the variants. Default: ``AugmentationConfig()``.
+    augmentation_expansion : int
+        Variants of each chunk beside the original. Default: 0.
+    chunk_samples : int
+        Length of a chunk, samples. Default: 48000.
+    sample_rate : int
+        Hz; the same as the feature's. Default: 48000.
+    progress_callback : callable, optional
+        Called with (stage, current, total); stages are "scan", "hash" and "features".
+    confirm_callback : callable, optional
+        Asked with a message before more than 100 MB are written.
+    cache_dir : path, optional
+        Default: DATASET/.cache.
+    device : str
+        Where features are computed: "auto", "cpu", "cuda", "cuda:N" or "mps". Default: "auto".
+    workers : int, optional
+        Threads. Default: one a core.
+    normalize : {"file", "chunk", "none"}
+        What is scaled to a peak of 1. Default: "file".
+
+    Returns
+    -------
+    cache_dir : Path
+    normalization_stats : dict
+        mag_mean, mag_std, if_mean, if_std over all rows.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration cannot be used.
+    DatasetError
+        If the dataset is no folder, or holds no audio.
+    NothingUsableError
+        If no file gives a single chunk.
+    PreprocessingCancelled
+        If `confirm_callback` returned False.
+    StorageError
+        If the cache cannot be written; what was finished is kept.
+    """
+    if sample_rate != complex_spectrogram_config.sample_rate:
+        raise ConfigError(
+            [f"sample_rate={sample_rate} must be the feature's, {complex_spectrogram_config.sample_rate}"]
+        )
+    with collecting_faults():
+        config = TrainingConfig(
+            complex_spectrogram=replace(complex_spectrogram_config, enabled=True),
+            augmentation=augmentation_config or AugmentationConfig(),
+            augmentation_expansion=augmentation_expansion,
+            chunk_samples=chunk_samples,
+            normalize=normalize,
+            device=device,
+        )
+    result = preprocess(
+        dataset_dir,
+        config,
+        files=files,
+        cache_dir=cache_dir,
+        workers=workers,
+        progress=progress_callback,
+        confirm=confirm_callback,
+    )
+    return result.cache_dir, result.normalization_stats
+
+
+def preprocess(
+    dataset_dir: PathLike,
+    config: TrainingConfig,
+    *,
+    files: Sequence[PathLike] | None = None,
+    cache_dir: PathLike | None = None,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+    confirm: ConfirmCallback | None = None,
+) -> PreprocessResult:
+    """Bring a dataset's cache up to date for a training configuration; what commands and training call.
+
+    Parameters, errors and effects are those of `preprocess_complex_spectrograms`; an `augmentation_expansion` of
+    None is resolved here, so that every caller resolves it alike.
+    """
+    job = _Job(
+        check_dataset(dataset_dir), config, files, cache_path(dataset_dir, cache_dir), workers, progress, confirm
+    )
+    return job.run()
+
+
+def list_files(dataset_dir: PathLike, files: Sequence[PathLike] | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """Audio files of a dataset, and those that its index leaves out, each with the reason.
+
+    Raises
+    ------
+    DatasetError
+        If there are none.
+    """
+    scan = scan_dataset(_native.Manifest(), dataset_dir, files=files, hash_added=False)
+    if not scan.n_files:
+        raise no_audio(Path(dataset_dir))
+    return [os.path.join(dataset_dir, path) for path in scan.added], list(scan.skipped)
+
+
+class _Job:
+    """One call of `preprocess`."""
+
+    def __init__(
+        self,
+        dataset_dir: Path,
+        config: TrainingConfig,
+        files: Sequence[PathLike] | None,
+        cache_dir: Path,
+        workers: int | None,
+        progress: ProgressCallback | None,
+        confirm: ConfirmCallback | None,
+    ) -> None:
+        self.start = time.monotonic()
+        self.dataset_dir, self.config, self.files, self.cache_dir = dataset_dir, config, files, cache_dir
+        self.workers = workers or default_workers()
+        self.progress = progress or (lambda stage, current, total: None)
+        self.confirm = confirm
+        self.device = resolve_device(config.device)
+        self.changed_fields: list[str] = []
+        self.decoded = 0
+        self.failed: list[tuple[str, str]] = []
+
+    def run(self) -> PreprocessResult:
+        manifest = open_manifest(self.cache_dir)
+        if manifest is None and not self._scan(_native.Manifest(), hash_added=False).n_files:
+            # Said before anything is written: a folder without audio gets no cache.
+            raise no_audio(self.dataset_dir)
+        try:
+            with CacheWriter(self.cache_dir, self._say_waiting) as writer:
+                result = self._update(writer)
+        except StorageError:
+            # A read-only dataset is as good as any while nothing has changed.
+            result = self._unchanged(manifest)
+            if result is None:
+                raise
+        if not result.rows:
+            reasons = "\n".join(f"  {path}: {reason}" for path, reason in result.skipped[:_REASONS_SHOWN])
+            raise NothingUsableError(f"{self.dataset_dir}: no file could be used\n{reasons}")
+        return result
+
+    def _say_waiting(self) -> None:
+        logger.info("another process is preprocessing this dataset: waiting for it")
+
+    def _scan(self, manifest: _native.Manifest, *, hash_added: bool = True) -> _native.Scan:
+        return scan_dataset(
+            manifest,
+            self.dataset_dir,
+            cache_dir=self.cache_dir,
+            files=self.files,
+            workers=self.workers,
+            progress=self.progress,
+            hash_added=hash_added,
+        )
+
+    def _resolve(self, manifest: _native.Manifest, n_files: int) -> None:
+        """Settle what the configuration leaves open, and what that makes of a row."""
+        header = json.loads(manifest.header)
+        expansion = self.config.augmentation_expansion
+        if expansion is None:
+            expansion = header.get("augmentation_expansion")
+        if expansion is None:
+            expansion = _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
+        self.expansion: int = expansion
+        if expansion:
+            check_available(self.config.augmentation)
+        config = self.config
+        self.identity = feature_identity(
+            config.complex_spectrogram,
+            config.augmentation,
+            expansion,
+            config.chunk_samples,
+            config.complex_spectrogram.sample_rate,
+            config.normalize,
+        ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
+        if header and header["config_fingerprint"] != fingerprint(self.identity):
+            self.changed_fields = _differences(header["identity"], self.identity)
+
+    def _unchanged(self, manifest: _native.Manifest | None) -> PreprocessResult | None:
+        """The result if the cache already has everything, without writing; else None."""
+        if manifest is None:
+            return None
+        scan = self._scan(manifest)
+        self._resolve(manifest, scan.n_files)
+        if self.changed_fields or scan.todo:
+            return None
+        manifest.apply(scan)
+        return self._result(manifest, scan)
+
+    def _update(self, writer: CacheWriter) -> PreprocessResult:
+        manifest = writer.manifest
+        writer.drop_damaged()
+        scan = self._scan(manifest)
+        if not scan.n_files:
+            raise no_audio(self.dataset_dir)
+        self._resolve(manifest, scan.n_files)
+        if self.changed_fields:
+            logger.info("the cache is computed anew: %s", "; ".join(self.changed_fields))
+            manifest.clear_contents()
+            scan = self._scan(manifest)
+        self._log_found(scan)
+        sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
+        if sources:
+            self._check_need(sources)
+        writer.identity, writer.config = self.identity, asdict(self.config.complex_spectrogram)
+        writer.row_shape = row_shape(self.config.complex_spectrogram, self.config.chunk_samples)
+        writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
+        self._extract(writer, sources)
+        writer.finish()
+        return self._result(manifest, scan)
+
+    def _absolute(self, path: bytes) -> str:
+        return os.fsdecode(os.path.join(os.fsencode(self.dataset_dir), path))
+
+    def _log_found(self, scan: _native.Scan) -> None:
+        changes = ", ".join(f"{n} {kind}" for kind, n in scan.counts.items() if n)
+        logger.info("%s: %d audio files (%s)", self.dataset_dir, scan.n_files, changes)
+        for path, reason in scan.faults:
+            logger.warning("%s: %s", path, reason)
+
+    def _check_need(self, sources: Sequence[Source]) -> None:
+        """Say what the features need, and ask, before the work starts."""
+        config = self.config
+        chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
+        chunks = sum(math.ceil(duration_s(source.path) / chunk_s) for source in sources)
+        rows = chunks * (1 + self.expansion)
+        shape = row_shape(config.complex_spectrogram, config.chunk_samples)
+        needed = rows * math.prod(shape) * 4
+        message = f"{len(sources)} files to compute: {rows} rows, {needed / 1e6:.0f} MB in {self.cache_dir}"
+        logger.info("%s, on %s", message, self.device)
+        check_space(self.cache_dir, needed)
+        if needed > CONFIRM_ABOVE_BYTES and self.confirm and not self.confirm(f"{message}. Go on?"):
+            raise PreprocessingCancelled("preprocessing was cancelled; nothing was written")
+
+    def _extract(self, writer: CacheWriter, sources: Sequence[Source]) -> None:
+        config = self.config
+        extractor = Extractor(
+            ComplexSpectrogram(config.complex_spectrogram).to(self.device),
+            self.device,
+            config.augmentation,
+            self.expansion,
+            config.chunk_samples,
+            config.complex_spectrogram.sample_rate,
+            config.normalize,
+        )
+        ended = 0
+        with closing(extract(extractor, sources, min(self.workers, max(1, len(sources))))) as events:
+            for event in events:
+                if isinstance(event, Rows):
+                    writer.add_rows(event.source.content_hash, event.rows)
+                    continue
+                ended += 1
+                self._end(writer, event)
+                self.progress("features", ended, len(sources))
+
+    def _end(self, writer: CacheWriter, event: Finished | Failed) -> None:
+        content_hash = event.source.content_hash
+        if isinstance(event, Finished):
+            self.decoded += 1
+            if event.sums[0]:
+                writer.finish_content(content_hash, event.silent, event.sums)
+            else:
+                writer.skip_content(content_hash, "silent throughout: nothing in it is above -60 dBFS", event.silent)
+        elif event.permanent:
+            writer.skip_content(content_hash, event.reason)
+        else:
+            writer.drop_content(content_hash)
+            self.failed.append((os.path.relpath(event.source.path, self.dataset_dir), event.reason))
+
+    def _result(self, manifest: _native.Manifest, scan: _native.Scan) -> PreprocessResult:
+        header = json.loads(manifest.header)
+        return PreprocessResult(
+            cache_dir=self.cache_dir,
+            normalization_stats=header["normalization_stats"],
+            rows=header["total_spectrograms"],
+            decoded=self.decoded,
+            skipped=sorted([*manifest.skipped(), *self.failed]),
+            counts=dict(scan.counts),
+            augmentation_expansion=self.expansion,
+            changed_fields=self.changed_fields,
+            seconds=time.monotonic() - self.start,
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Each field that differs, as "name was A, is B"."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} was {old}, is {new}")
+    return found

@@ -1,0 +1,98 @@
+"""Rows of a cache, by number; what a dataset reads from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.cache.manifest import PACKS_NAME, open_manifest
+from distill.cache.pack import PackInfo, PackReader
+from distill.errors import CacheError
+
+
+class CacheReader:
+    """Random access to the rows of a cache, in an order that depends on contents alone.
+
+    Rows are ordered by the hash of their source's content, then chunk, then variant (the original first). A reader
+    keeps the manifest that it opened with; a writer beside it does no harm.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The folder that preprocessing returned.
+
+    Attributes
+    ----------
+    header : dict
+        Configuration, statistics and totals.
+    row_shape : tuple of int
+        (2, n_mels, T).
+    content_hashes : list of bytes
+        One a source content, ascending.
+    source : ndarray of shape [N], int64
+        Which content each row comes from.
+    chunk, variant : ndarray of shape [N], int64
+        Which chunk of that content (of those that are not silent), and which variant of it (0: the original).
+
+    Raises
+    ------
+    CacheError
+        If there is no valid manifest.
+    """
+
+    def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
+        self.cache_dir = Path(cache_dir)
+        manifest = open_manifest(self.cache_dir)
+        if manifest is None:
+            raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+        self.header: dict[str, Any] = json.loads(manifest.header)
+        self.row_shape = tuple(self.header["row_shape"])
+        self._packs = [PackInfo(p["name"], p["rows"], p["bytes"], p["checksum"]) for p in manifest.packs()]
+        self._readers: dict[int, PackReader] = {}
+        hashes, segments, _ = manifest.live()
+        self.content_hashes = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
+        table = np.frombuffer(segments, "<i8").reshape(-1, 4)
+        lengths = table[:, 3]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        self.source = np.repeat(table[:, 0], lengths)
+        self._pack = np.repeat(table[:, 1], lengths)
+        self._row = np.repeat(table[:, 2], lengths) + within
+        # A content's segments follow each other, so its rows count up from its first.
+        first_row = np.searchsorted(self.source, np.arange(len(self.content_hashes)))
+        number = np.arange(len(self.source)) - first_row[self.source]
+        per_chunk = 1 + self.header["augmentation_expansion"]
+        self.chunk, self.variant = number // per_chunk, number % per_chunk
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [k, 2, n_mels, T] as float32, before normalisation, in the order asked for.
+
+        Raises
+        ------
+        CacheError
+            If a pack or a row is damaged.
+        """
+        out = np.empty((len(rows), *self.row_shape), np.float32)
+        order = np.lexsort((self._row[rows], self._pack[rows]))
+        sorted_rows = rows[order]
+        packs = self._pack[sorted_rows]
+        starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+            reader = self._reader(int(packs[start]))
+            part = np.empty((stop - start, *self.row_shape), np.float32)
+            reader.read_into(self._row[sorted_rows[start:stop]], part)
+            out[order[start:stop]] = part
+        return out
+
+    def _reader(self, pack: int) -> PackReader:
+        if pack not in self._readers:
+            info = self._packs[pack]
+            path = self.cache_dir / PACKS_NAME / info.name
+            self._readers[pack] = PackReader(path, info, self.row_shape, self.header["dtype"])
+        return self._readers[pack]
