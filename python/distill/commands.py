@@ -1,0 +1,126 @@
+"""The ``distill`` command: train, preprocess, status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from distill import train as train_command
+from distill.config import TrainingConfig
+from distill.console import ProgressView, say, say_error
+from distill.errors import DistillError
+
+_USAGE = """usage: distill COMMAND [OPTIONS]
+
+  train DATASET        train a model on a folder of audio (the same as python -m distill.train)
+  preprocess DATASET   compute and keep the features that training would use, and no more
+  status DATASET       what is in the cache and what has changed, without decoding anything
+
+distill COMMAND --help lists a command's options."""
+
+
+@dataclass(frozen=True)
+class PreprocessArguments:
+    """Compute the features that training with the same options would use, and keep them."""
+
+    dataset: tyro.conf.Positional[Path]
+    """The folder of audio."""
+    json: bool = False
+    """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
+    workers: int | None = None
+    """Threads. Default: one a core."""
+    config: Path | None = None
+    """A TOML file of the fields below; flags win over it."""
+    preset: Literal["default", "quick", "large"] = "default"
+    """A named set of values to start from; --config and flags win over it."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """The training configuration."""
+
+
+@dataclass(frozen=True)
+class StatusArguments:
+    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
+
+    dataset: tyro.conf.Positional[Path]
+    """The folder of audio."""
+    json: bool = False
+    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+
+
+def _preprocess(argv: Sequence[str]) -> int:
+    default = PreprocessArguments(dataset=tyro.MISSING, training=train_command.base_config(argv))
+    arguments = train_command.parse(default, argv, "distill preprocess")
+    from distill.audio.preprocessing import preprocess  # noqa: PLC0415 - torch takes seconds; --help needs none
+
+    # Standard output is for the result alone when it is to be read by a program.
+    with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
+        result = preprocess(
+            arguments.dataset,
+            arguments.training,
+            cache_dir=arguments.cache_dir,
+            workers=arguments.workers,
+            progress=view.preprocess,
+        )
+        result.log()
+    if arguments.json:
+        skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
+        figures = {name: getattr(result, name) for name in ("decoded", "rows", "normalization_stats", "seconds")}
+        say(json.dumps({"cache_dir": str(result.cache_dir), "skipped": skipped, **figures}))
+    return 0
+
+
+def _status(argv: Sequence[str]) -> int:
+    arguments = train_command.parse(StatusArguments(dataset=tyro.MISSING), argv, "distill status")
+    from distill.cache.status import dataset_status  # noqa: PLC0415 - as above
+
+    status = dataset_status(arguments.dataset, arguments.cache_dir)
+    if arguments.json:
+        say(json.dumps(status))
+        return 0
+    counts = ", ".join(f"{status[kind]} {kind}" for kind in ("unchanged", "added", "changed", "renamed", "removed"))
+    say(f"{arguments.dataset}: {status['files']} audio files ({counts})")
+    say(f"cache: {status['rows']} rows, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
+    for entry in status["skipped_files"]:
+        say(f"  skipped: {entry['path']}: {entry['reason']}")
+    return 0
+
+
+def _train(argv: Sequence[str]) -> int:
+    return train_command.main(argv, "distill train")
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "preprocess": _preprocess, "status": _status}
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Run a command; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        say(_USAGE)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from distill import __version__  # noqa: PLC0415
+
+        say(f"distill {__version__}")
+        return 0
+    if argv[0] not in _COMMANDS:
+        say(f"error: no command {argv[0]!r}\n{_USAGE}", sys.stderr)
+        return 2
+    try:
+        return _COMMANDS[argv[0]](argv[1:])
+    except DistillError as error:
+        say_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept", sys.stderr)
+        return train_command.INTERRUPTED

@@ -1,0 +1,9 @@
+"""Models: the VAE and its PCA start, its loss and score, and how it is stored."""
+
+from distill.models.losses import vae_loss
+from distill.models.metrics import ReconstructionR2
+from distill.models.pca import fit_pca
+from distill.models.store import load_model, save_model
+from distill.models.vae import ConvVAE
+
+__all__ = ["ConvVAE", "ReconstructionR2", "fit_pca", "load_model", "save_model", "vae_loss"]

@@ -1,0 +1,95 @@
+"""R² of reconstructions, streamed over batches in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class BandMeans:
+    """The best constant a mel band: mean magnitude, and mean frequency weighted by energy.
+
+    Streamed over the training rows, then handed to `ReconstructionR2`.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels C, 1 or 2.
+    n_mels : int
+        Mel bands M.
+    """
+
+    def __init__(self, in_channels: int, n_mels: int) -> None:
+        self._sum = torch.zeros(in_channels, n_mels, dtype=torch.float64)
+        self._weight = torch.zeros(in_channels, n_mels, dtype=torch.float64)
+
+    def update(self, rows: Tensor, energy: Tensor | None = None) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        rows : Tensor [B, C, M, T]
+            Z-scored features.
+        energy : Tensor [B, M, T], optional
+            Channel 0 before z-scoring, >= 0. Default: all points alike.
+        """
+        weights = _weights(rows, energy)
+        self._sum += (weights * rows).sum(dim=(0, 3), dtype=torch.float64).cpu()
+        self._weight += weights.sum(dim=(0, 3), dtype=torch.float64).cpu()
+
+    def result(self) -> Tensor:
+        """Means [C, M], float64; 0, the mean of z-scored features, where nothing had weight."""
+        return torch.where(self._weight > 0, self._sum / self._weight.clamp(min=1e-300), 0.0)
+
+
+class ReconstructionR2:
+    """R² of reconstructions against predicting each mel band's mean over the training rows.
+
+    ``1 - Σ w (target - reconstruction)² / Σ w (target - band mean)²``, with w = 1 for magnitude and w = energy for the
+    instantaneous frequency: 1 is perfect, 0 no better than a constant a band, below 0 worse.
+
+    Parameters
+    ----------
+    band_means : Tensor [C, M]
+        Means of the *training* rows, as `BandMeans` gives them.
+    """
+
+    def __init__(self, band_means: Tensor) -> None:
+        self._means = band_means.detach().to("cpu", torch.float64)
+        self._residual = torch.zeros(len(band_means), dtype=torch.float64)
+        self._total = torch.zeros(len(band_means), dtype=torch.float64)
+
+    def update(self, reconstruction: Tensor, target: Tensor, energy: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        reconstruction, target : Tensor [B, C, M, T]
+            Z-scored features.
+        energy : Tensor [B, M, T], optional
+            Channel 0 of the target before z-scoring, >= 0. Default: all points alike.
+        """
+        weights = _weights(target, energy)
+        target = target.detach()
+        means = self._means.to(target.device, target.dtype)[:, :, None]
+        residual = (reconstruction.detach() - target).square() * weights
+        total = (target - means).square() * weights
+        self._residual += residual.sum(dim=(0, 2, 3), dtype=torch.float64).cpu()
+        self._total += total.sum(dim=(0, 2, 3), dtype=torch.float64).cpu()
+
+    def result(self) -> dict[str, float]:
+        """`magnitude_r2` and, for two channels, `if_r2`.
+
+        0.0 where the targets have no variance about the band means (nothing was there to explain), or none was given.
+        """
+        names = ("magnitude_r2", "if_r2")[: len(self._total)]
+        scores = zip(names, self._residual.tolist(), self._total.tolist(), strict=True)
+        return {name: 1.0 - residual / total if total > 0 else 0.0 for name, residual, total in scores}
+
+
+def _weights(rows: Tensor, energy: Tensor | None) -> Tensor:
+    """Weights [B, C, M, T]: 1 for magnitude, energy for the frequency."""
+    weights = torch.ones_like(rows)
+    if rows.shape[1] > 1 and energy is not None:
+        weights[:, 1] = energy
+    return weights

@@ -1,0 +1,171 @@
+"""A trained model on disk: `model.safetensors` for the weights, `model.json` for what rebuilds and feeds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from distill import __version__
+from distill.errors import RunError
+from distill.models.vae import ConvVAE
+
+WEIGHTS_NAME = "model.safetensors"
+DESCRIPTION_NAME = "model.json"
+_FORMAT = 1
+_REMEDY = "train again into this folder, or name the run folder of a finished training"
+
+
+def save_model(
+    run_dir: str | os.PathLike[str],
+    model: ConvVAE,
+    *,
+    features: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    **extra: Any,
+) -> None:
+    """Write the model to `run_dir`, each file whole or not at all.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run folder; made when missing.
+    model : ConvVAE
+        Its weights are saved in their own precision, from any device.
+    features : mapping
+        Configuration of the features, as plain JSON values.
+    statistics : mapping
+        Means and standard deviations that z-score the features, as plain JSON values.
+    **extra
+        Further plain JSON values for `model.json`.
+
+    Raises
+    ------
+    ValueError
+        A value that JSON cannot hold, or an `extra` with the name of a field of `model.json`.
+    OSError
+        The folder cannot be written.
+    """
+    description = {
+        "format": _FORMAT,
+        "distill_version": __version__,
+        "architecture": model.config,
+        "features": dict(features),
+        "statistics": dict(statistics),
+    }
+    if clash := sorted(description.keys() & extra.keys()):
+        raise ValueError(f"extra {clash[0]!r} is already a field of {DESCRIPTION_NAME}")
+    try:
+        text = json.dumps(description | extra, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{DESCRIPTION_NAME}: {error}") from error
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _replace(folder / WEIGHTS_NAME, save(weights))
+    # Last: a description says that the weights beside it are complete.
+    _replace(folder / DESCRIPTION_NAME, text.encode())
+
+
+def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> ConvVAE:
+    """The model that `save_model` wrote, in eval mode.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run folder.
+    device : str or torch.device
+        Where the model shall live.
+
+    Raises
+    ------
+    RunError
+        A file is missing or damaged, or weights and description do not fit each other.
+    """
+    description = load_description(run_dir)
+    path = Path(run_dir) / WEIGHTS_NAME
+    try:
+        model = ConvVAE(**description["architecture"])
+    except (TypeError, ValueError) as error:
+        reason = f"architecture cannot be built: {error}"
+        raise RunError(f"{Path(run_dir) / DESCRIPTION_NAME}: {reason}", _REMEDY) from error
+    try:
+        weights = load(_read(path))
+    except SafetensorError as error:
+        raise RunError(f"{path}: damaged: {error}", _REMEDY) from error
+    if fault := _misfit(model.state_dict(), weights):
+        raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", _REMEDY)
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def load_description(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of `model.json`: architecture, features, statistics, distill_version and what was added.
+
+    Raises
+    ------
+    RunError
+        The file is missing or damaged, or of a format this version does not know.
+    """
+    path = Path(run_dir) / DESCRIPTION_NAME
+    try:
+        description = json.loads(_read(path))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged: {error}", _REMEDY) from error
+    if not isinstance(description, dict):
+        raise RunError(f"{path}: damaged: it holds no object", _REMEDY)
+    if description.get("format") != _FORMAT:
+        reason = f"format={description.get('format')!r} must be {_FORMAT}"
+        raise RunError(f"{path}: {reason}", "load it with the version of distill that wrote it")
+    for name in ("architecture", "features", "statistics"):
+        if not isinstance(description.get(name), dict):
+            raise RunError(f"{path}: damaged: {name!r} is missing", _REMEDY)
+    return description
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing", _REMEDY) from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from error
+
+
+def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
+    """The first difference in names, shapes or types, in words."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name!r} is missing"
+        if name not in expected:
+            return f"{name!r} is unknown"
+        ours, theirs = expected[name], found[name]
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            return f"{name!r} is {_kind(theirs)}, must be {_kind(ours)}"
+    return None
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to the disk, and rename over it: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,252 @@
+"""ConvVAE: a convolutional VAE around a linear path, the PCA of the training rows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.models.pca import PCA, gate_frequency
+
+_LOGVAR_START = -3.0
+# Wide enough never to bind in a healthy run; beyond it, exp() makes noise or a KL that ruins a step.
+_LOGVAR_RANGE = (-10.0, 4.0)
+_WIDTHS = (1, 2, 4, 6)
+_GROUPS = 4
+
+
+class LinearPath(nn.Module):
+    """Whitened PCA and its inverse, fixed: trained along, they gained nothing and doubled the weights.
+
+    Parameters
+    ----------
+    latent_dim : int
+        Size k of the latent vector.
+    row_size : int
+        Size D = C·M·T of a flattened row.
+    """
+
+    def __init__(self, latent_dim: int, row_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(row_size))
+        self.register_buffer("components", torch.zeros(latent_dim, row_size))
+        self.register_buffer("scale", torch.zeros(latent_dim))
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """Whitened coordinates [B, k] of flattened rows [B, D]; 0 along axes without scale."""
+        whiten = torch.where(self.scale > 0, 1 / self.scale, 0.0)
+        return F.linear(rows - self.mean, self.components) * whiten
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Flattened rows [B, D] of latent vectors [B, k]."""
+        return (z * self.scale) @ self.components + self.mean
+
+
+def _down(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, stride=2, padding=1),
+        nn.GroupNorm(_GROUPS, n_out),
+        nn.SiLU(),
+    )
+
+
+class ConvDecoder(nn.Module):
+    """Correction of the linear path's row, from the latent vector and that row; zero until trained.
+
+    The latent vector alone tells too little from little data. The row is already close, and what the PCA blurs in it
+    (a partial between two bands, noise around an attack) looks alike everywhere: a filter learns that from few rows.
+
+    Parameters
+    ----------
+    latent_dim : int
+        Size k of the latent vector.
+    widths : list of int
+        Channels of the row and of each stage, from the row inwards.
+    sizes : list of tuple of int
+        Mel bands and frames of the row and of each stage, from the row inwards.
+    dropout : float
+        Share of the innermost activations that a training step leaves out.
+    """
+
+    def __init__(self, latent_dim: int, widths: list[int], sizes: list[tuple[int, int]], dropout: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        channels, width = widths[0], widths[1]
+        self.start = nn.Linear(latent_dim, widths[-1] * sizes[-1][0] * sizes[-1][1])
+        self.dropout = nn.Dropout(dropout)
+        outwards = list(zip(widths[:1:-1], widths[-2:0:-1], strict=True))
+        self.stages = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in outwards)
+        self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, b) for _, b in outwards)
+        self.look = nn.Conv2d(channels, width, 4, stride=2, padding=1)
+        self.refine = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(_GROUPS, width), nn.SiLU())
+        self.out = nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, z: Tensor, linear: Tensor) -> Tensor:
+        """Correction [B, C, M, T] of `linear` [B, C, M, T], decoded from latent vectors `z` [B, k]."""
+        h = self.dropout(self.start(z)).unflatten(1, (-1, *self.sizes[-1]))
+        # A stage doubles the size; odd sizes were halved upwards on the way in, so one line is cut off.
+        for stage, norm, (n_mels, n_frames) in zip(self.stages, self.norms, self.sizes[-2:0:-1], strict=True):
+            h = F.silu(norm(stage(h)[:, :, :n_mels, :n_frames]))
+        n_mels, n_frames = self.sizes[0]
+        h = self.refine(h + self.look(F.pad(linear, (0, n_frames % 2, 0, n_mels % 2))))
+        return self.out(h)[:, :, :n_mels, :n_frames]
+
+
+class ConvVAE(nn.Module):
+    """Variational autoencoder of feature rows, useful from the first step through its linear path.
+
+    ``mu = whitened PCA(x) + conv encoder(x)`` and ``output = linear + conv decoder(z, linear)`` with
+    ``linear = inverse PCA(z)``. The convolutions' last layers start at zero, so after `init_linear_path` the model is
+    the PCA, and without it, a plain VAE. Features are z-scored, so heads and output are linear.
+
+    Parameters
+    ----------
+    in_channels : int
+        1 (magnitude) or 2 (magnitude and instantaneous frequency).
+    latent_dim : int
+        Size k of the latent vector, at least 1.
+    n_mels : int
+        Mel bands M, at least 1.
+    n_frames : int
+        Frames T, at least 1.
+    base_channels : int
+        Channels of the first stage, a multiple of 8; the others have 2, 4 and 6 times as many.
+    dropout : float
+        Share of the innermost activations of encoder and decoder that a training step leaves out, from 0 to below 1.
+
+    Raises
+    ------
+    ValueError
+        A parameter outside its range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 2,
+        latent_dim: int = 128,
+        *,
+        n_mels: int = 128,
+        n_frames: int = 94,
+        base_channels: int = 16,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "in_channels": in_channels,
+            "latent_dim": latent_dim,
+            "n_mels": n_mels,
+            "n_frames": n_frames,
+            "base_channels": base_channels,
+            "dropout": dropout,
+        }
+        _check(self.config)
+        self.row_shape = (in_channels, n_mels, n_frames)
+        self.latent_dim = latent_dim
+        widths = [in_channels, *(base_channels * factor for factor in _WIDTHS)]
+        sizes = [(n_mels, n_frames)]
+        for _ in _WIDTHS:
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        # Silence and width of the frequency's gate; a width of 0 passes everything until the PCA sets it.
+        self.register_buffer("silence", torch.zeros(()))
+        self.register_buffer("gate_width", torch.zeros(()))
+        self.linear = LinearPath(latent_dim, in_channels * n_mels * n_frames)
+        stages = [_down(a, b) for a, b in pairwise(widths)]
+        self.encoder = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout))
+        flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
+        self.mu = nn.Linear(flat, latent_dim)
+        self.logvar = nn.Linear(flat, latent_dim)
+        for head, start in ((self.mu, 0.0), (self.logvar, _LOGVAR_START)):
+            nn.init.zeros_(head.weight)
+            nn.init.constant_(head.bias, start)
+        self.decoder = ConvDecoder(latent_dim, widths, sizes, dropout)
+
+    @torch.no_grad()
+    def init_linear_path(self, pca: PCA) -> None:
+        """Make `pca` the linear path; axes that it lacks stay zero, axes beyond `latent_dim` are left out.
+
+        Parameters
+        ----------
+        pca : PCA
+            Fitted to rows of this model's shape.
+
+        Raises
+        ------
+        ValueError
+            The PCA is of rows of another size.
+        """
+        if pca.mean.shape != self.linear.mean.shape:
+            size = self.linear.mean.numel()
+            raise ValueError(f"PCA of rows of {pca.mean.numel()} values; the model's rows {self.row_shape} have {size}")
+        count = min(len(pca.components), self.latent_dim)
+        self.linear.mean.copy_(pca.mean)
+        self.linear.components.zero_()[:count] = pca.components[:count]
+        self.linear.scale.zero_()[:count] = pca.scale[:count]
+        self.silence.fill_(pca.silence)
+        self.gate_width.fill_(pca.gate_width)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latent vector.
+
+        Parameters
+        ----------
+        x : Tensor [B, C, M, T]
+            Z-scored features.
+
+        Returns
+        -------
+        mu, logvar : Tensor [B, k]
+
+        Raises
+        ------
+        ValueError
+            `x` has another shape.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.row_shape:
+            expected = ", ".join(map(str, self.row_shape))
+            raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {expected})")
+        x = gate_frequency(x, self.silence, self.gate_width)
+        h = self.encoder(x)
+        return self.linear.encode(x.flatten(1)) + self.mu(h), self.logvar(h).clamp(*_LOGVAR_RANGE)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Features [B, C, M, T], z-scored, of latent vectors `z` [B, k].
+
+        Raises
+        ------
+        ValueError
+            `z` has another shape.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
+        linear = self.linear.decode(z).unflatten(1, self.row_shape)
+        return linear + self.decoder(z, linear)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct `x` [B, C, M, T], from a sample of the latent vector in training mode, else from its mean.
+
+        Returns
+        -------
+        reconstruction : Tensor [B, C, M, T]
+        mu, logvar : Tensor [B, k]
+        """
+        mu, logvar = self.encode(x)
+        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
+        return self.decode(z), mu, logvar
+
+
+def _check(config: dict[str, Any]) -> None:
+    if config["in_channels"] not in (1, 2):
+        raise ValueError(f"in_channels={config['in_channels']} must be 1 or 2")
+    for name in ("latent_dim", "n_mels", "n_frames"):
+        if config[name] < 1:
+            raise ValueError(f"{name}={config[name]} must be at least 1")
+    # A group of one channel and one point would be normalised to nothing.
+    if config["base_channels"] < 1 or config["base_channels"] % (2 * _GROUPS):
+        raise ValueError(f"base_channels={config['base_channels']} must be a multiple of {2 * _GROUPS}")
+    if not 0 <= config["dropout"] < 1:
+        raise ValueError(f"dropout={config['dropout']} must be at least 0 and below 1")

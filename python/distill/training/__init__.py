@@ -1,0 +1,24 @@
+"""From a cache to a trained model."""
+
+from distill.config import TrainingConfig
+from distill.training.dataset import (
+    AudioTrainingDataset,
+    CachedSpectrogramDataset,
+    create_complex_data_loaders,
+    create_data_loaders,
+)
+from distill.training.epochs import train_epoch, validate_epoch
+from distill.training.loop import TrainEvent, TrainResult, train
+
+__all__ = [
+    "AudioTrainingDataset",
+    "CachedSpectrogramDataset",
+    "TrainEvent",
+    "TrainResult",
+    "TrainingConfig",
+    "create_complex_data_loaders",
+    "create_data_loaders",
+    "train",
+    "train_epoch",
+    "validate_epoch",
+]

@@ -1,0 +1,186 @@
+"""The run folder: what a run leaves behind, and what it needs to go on after any kind of end.
+
+config.toml          what the run does, with nothing left open
+run.json             which dataset and cache it reads
+metrics.jsonl        a line an epoch
+model.safetensors    the best weights so far; model.json beside it says what they are
+checkpoints/         step-NNNNNNNNN.pt, the last few; best.pt
+loss.png, reconstruction.png
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.errors import ConfigError, RunError, StorageError
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+logger = logging.getLogger(__name__)
+
+_STATE_VERSION = 1
+
+
+class RunFolder:
+    """Files of one run.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._checkpoints = self.path / "checkpoints"
+
+    def create(self, config: TrainingConfig, source: dict[str, Any]) -> None:
+        """Start a new run, with `source` (dataset, cache_dir, files) for a later resume.
+
+        Raises
+        ------
+        RunError
+            If the folder already holds a run.
+        StorageError
+            If it cannot be written.
+        """
+        if (self.path / "run.json").exists():
+            raise RunError(
+                f"{self.path}: already holds a run", f"go on with it by --resume {self.path}, or choose another --out"
+            )
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            self.write_config(config)
+            write_atomically(self.path / "run.json", json.dumps(source, indent=2).encode())
+        except OSError as error:
+            tip = "choose another place with --out DIR"
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}", tip) from error
+
+    def source(self) -> dict[str, Any]:
+        """What `create` was given.
+
+        Raises
+        ------
+        RunError
+            If this is no run.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: no such run folder", "give the folder that a run printed at its start")
+        try:
+            source = json.loads((self.path / "run.json").read_bytes())
+            return {"dataset": source["dataset"], "cache_dir": source["cache_dir"], "files": source["files"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self.path}: not a run: no readable run.json in it", "give the folder that a run printed at its start"
+            ) from error
+
+    def config(self) -> TrainingConfig:
+        """The configuration of the run.
+
+        Raises
+        ------
+        RunError
+            If it cannot be read.
+        """
+        try:
+            return config_from_dict(tomllib.loads((self.path / "config.toml").read_text("utf-8")))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
+            raise RunError(f"{self.path / 'config.toml'}: cannot be read: {error}") from error
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """Replace config.toml."""
+        write_atomically(self.path / "config.toml", config_to_toml(config).encode())
+
+    def save_state(self, state: dict[str, Any], *, keep: int, is_best: bool) -> None:
+        """Save the state to resume from, and drop all but the last `keep`.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written; earlier states are still there.
+        """
+        path = self._checkpoints / f"step-{state['step']:09d}.pt"
+        partial = path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save({"version": _STATE_VERSION, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            if is_best:
+                shutil.copyfile(path, partial)
+                partial.replace(self._checkpoints / "best.pt")
+        except (OSError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError of its own.
+            partial.unlink(missing_ok=True)
+            raise StorageError(f"{path}: cannot be written: {error}", "make room and resume the run") from error
+        for old in self._states()[keep:]:
+            old.unlink()
+
+    def _states(self) -> list[Path]:
+        return sorted(self._checkpoints.glob("step-*.pt"), reverse=True)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The newest state that can be read; None if the run had none yet."""
+        for path in self._states():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                logger.warning("%s: cannot be read, the one before is used: %s", path, str(error).split("\n")[0])
+                continue
+            if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
+                return state
+            logger.warning("%s: of another version, the one before is used", path)
+        return None
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return list(_whole_lines(path.read_text("utf-8").splitlines()))
+
+    def drop_metrics_from(self, epoch: int) -> None:
+        """Drop the lines of epochs that the resumed run does again."""
+        kept = [line for line in self.metrics() if line["epoch"] < epoch]
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:  # the last line of a run that was killed
+            return
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

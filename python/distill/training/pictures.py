@@ -1,0 +1,79 @@
+"""Pictures of a run: its losses, and what it makes of chunks that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_MAGNITUDE_MAP, _FREQUENCY_MAP = "magma", "RdBu_r"
+
+
+def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw losses and R² over epochs, from the lines of metrics.jsonl."""
+    epochs = [line["epoch"] for line in metrics]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, r2 = figure.subplots(1, 2)
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        loss.plot(epochs, [line[name] for line in metrics], label=label, marker="." if len(epochs) < 3 else "")
+    loss.set(xlabel="epoch", ylabel="loss", yscale="log")
+    for name, label in (("val_magnitude_r2", "magnitude"), ("val_if_r2", "instantaneous frequency")):
+        values = [np.nan if line[name] is None else line[name] for line in metrics]
+        if np.isfinite(values).any():
+            r2.plot(epochs, values, label=label, marker="." if len(epochs) < 3 else "")
+    r2.set(xlabel="epoch", ylabel="validation R²")
+    for axes in (loss, r2):
+        axes.legend()
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def save_reconstruction_picture(
+    inputs: np.ndarray, outputs: np.ndarray, path: Path, *, sample_rate: int, hop_length: int
+) -> None:
+    """Draw features beside their reconstruction.
+
+    Parameters
+    ----------
+    inputs, outputs : ndarray of shape [N, C, n_mels, T]
+        Features before normalisation; a column each.
+    path : Path
+        The picture.
+    sample_rate : int
+        Hz.
+    hop_length : int
+        Samples.
+    """
+    columns, channels = inputs.shape[:2]
+    figure = Figure(figsize=(3.2 * columns + 1, 1.9 * 2 * channels), layout="constrained")
+    grid = figure.subplots(2 * channels, columns, squeeze=False, sharex=True, sharey=True)
+    top = float(inputs[:, 0].max())
+    for channel, name in list(enumerate(("magnitude", "IF")))[:channels]:
+        scale = {"cmap": _FREQUENCY_MAP, "vmin": -1, "vmax": 1} if channel else {"vmin": 0, "vmax": top}
+        scale.setdefault("cmap", _MAGNITUDE_MAP)
+        for row, (source, features) in enumerate((("input", inputs), ("output", outputs))):
+            for column in range(columns):
+                axes = grid[2 * channel + row][column]
+                extent = (0, features.shape[-1] * hop_length / sample_rate, 0, features.shape[-2])
+                image = axes.imshow(
+                    features[column, channel],
+                    origin="lower",
+                    aspect="auto",
+                    extent=extent,
+                    interpolation="none",
+                    **scale,
+                )
+            grid[2 * channel + row][0].set_ylabel(f"{name}, {source}\nmel band")
+            figure.colorbar(image, ax=grid[2 * channel + row].tolist(), pad=0.01)
+    for axes in grid[-1]:
+        axes.set_xlabel("time, s")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, dpi=100, format="png")
+    partial.replace(path)

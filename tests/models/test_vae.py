@@ -1,0 +1,206 @@
+"""ConvVAE: shapes, the linear path against scikit-learn's PCA, and that training helps."""
+
+import math
+
+import pytest
+import torch
+from sklearn import decomposition
+
+from distill.models import ConvVAE, ReconstructionR2, fit_pca, vae_loss
+from distill.models.metrics import BandMeans
+
+SHAPE = (2, 16, 11)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Layers this small are slower on several threads, and far slower on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_rows(count, seed=0, shape=SHAPE):
+    """Ridges that glide over the bands: few numbers decide a row, but not linearly."""
+    generator = torch.Generator().manual_seed(seed)
+    channels, n_mels, n_frames = shape
+    start, slope, width, level = torch.rand(4, count, 1, 1, generator=generator)
+    frames = torch.linspace(0, 1, n_frames)
+    centre = n_mels * (0.2 + 0.6 * start + (slope - 0.5) * 0.5 * frames)
+    bands = torch.arange(n_mels, dtype=torch.float32)[:, None]
+    offset = (bands - centre) / (1 + width)
+    magnitude = (0.5 + level) * torch.exp(-(offset**2) - frames)
+    rows = torch.stack([magnitude * 4 - 0.5, offset.clamp(-2, 2)], dim=1)
+    return rows[:, :channels].contiguous()
+
+
+def new_model(shape=SHAPE, latent_dim=6, seed=0, **options):
+    torch.manual_seed(seed)
+    channels, n_mels, n_frames = shape
+    return ConvVAE(channels, latent_dim, n_mels=n_mels, n_frames=n_frames, base_channels=8, **options)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 128, 94), (1, 128, 94), (2, 16, 3), (2, 1, 1), (1, 33, 47), (2, 80, 101)], ids=str
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_shapes_round_trip(shape, count):
+    model = new_model(shape, latent_dim=5)
+    x = torch.randn(count, *shape)
+    reconstruction, mu, logvar = model(x)
+    assert reconstruction.shape == x.shape
+    assert mu.shape == logvar.shape == (count, 5)
+    assert model.decode(mu).shape == x.shape
+    reconstruction.square().sum().backward()
+    assert torch.isfinite(reconstruction).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_components"), [((2, 16, 11), 6), ((1, 16, 11), 6), ((2, 9, 7), 3)], ids=["two", "one", "fewer-axes"]
+)
+def test_fresh_model_is_sklearns_pca(shape, n_components):
+    rows, others = make_rows(50, shape=shape), make_rows(9, seed=1, shape=shape)
+    model = new_model(shape, latent_dim=6)
+    model.init_linear_path(fit_pca(rows, n_components))
+    peer = decomposition.PCA(n_components, svd_solver="full").fit(rows.flatten(1).double().numpy())
+    flat = others.flatten(1).double().numpy()
+    expected = torch.from_numpy(peer.inverse_transform(peer.transform(flat)).reshape(others.shape)).float()
+    with torch.no_grad():
+        reconstruction, mu, _ = model.eval()(others)
+    torch.testing.assert_close(reconstruction, expected, atol=1e-3, rtol=0)
+    # Latent axes of the training rows are whitened; those that the PCA lacks are zero.
+    with torch.no_grad():
+        mu, _ = model.encode(rows)
+    torch.testing.assert_close(mu.std(dim=0, correction=0)[:n_components], torch.ones(n_components), atol=1e-2, rtol=0)
+    assert mu[:, n_components:].eq(0).all()
+
+
+def test_gate_makes_the_model_blind_to_the_frequency_of_silence():
+    rows = make_rows(50)
+    model = new_model().eval()
+    model.init_linear_path(fit_pca(rows, 6, silence=-0.5))
+    noisy, loud = rows[:5].clone(), rows[:5].clone()
+    quiet = rows[:5, 0] < -0.4999
+    assert quiet.any()
+    noisy[:, 1][quiet] += 2.0
+    loud[:, 1][rows[:5, 0] > 0.5] += 2.0
+    with torch.no_grad():
+        mu, same, other = (model.encode(x)[0] for x in (rows[:5], noisy, loud))
+    torch.testing.assert_close(same, mu, atol=1e-2, rtol=0)
+    assert (other - mu).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_samples_and_evaluation_does_not(seed):
+    model = new_model()
+    model.init_linear_path(fit_pca(make_rows(50), 6))
+    x = make_rows(4, seed=1)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        trained = [model.train()(x) for _ in range(2)]
+        fixed = [model.eval()(x) for _ in range(2)]
+    assert not torch.equal(trained[0][0], trained[1][0])
+    assert torch.equal(trained[0][1], trained[1][1])
+    assert torch.equal(fixed[0][0], fixed[1][0])
+    torch.testing.assert_close(fixed[0][0], model.decode(fixed[0][1]))
+
+
+def test_sampled_latents_have_the_variance_that_encode_tells():
+    model = new_model().train()
+    x = make_rows(1).expand(4000, *SHAPE)
+    seen = []
+    model.decode = lambda z: seen.append(z) or z
+    with torch.no_grad():
+        _, mu, logvar = model(x)
+    assert logvar.eq(-3).all()
+    assert (seen[0] - mu).std().item() == pytest.approx(math.exp(-1.5), rel=0.02)
+
+
+def test_log_variance_stays_in_range_for_wild_input():
+    model = new_model().eval()
+    torch.nn.init.normal_(model.logvar.weight, std=10)
+    _, logvar = model.encode(1e4 * make_rows(8))
+    assert logvar.min() >= -10
+    assert logvar.max() <= 4
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 16, 11), (3, 2, 16, 12), (2, 16, 11)], ids=str)
+def test_wrong_shapes_are_named(shape):
+    with pytest.raises(ValueError, match=r"must be \(B, 2, 16, 11\)") as caught:
+        new_model()(torch.zeros(shape))
+    assert str(shape) in str(caught.value)
+    with pytest.raises(ValueError, match=r"z has shape \(3, 5\), must be \(B, 6\)"):
+        new_model().decode(torch.zeros(3, 5))
+
+
+def test_pca_of_other_rows_is_refused():
+    with pytest.raises(ValueError, match="352"):
+        new_model().init_linear_path(fit_pca(torch.randn(4, 2, 16, 12), 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 3}, "in_channels=3 must be 1 or 2"),
+        ({"latent_dim": 0}, "latent_dim=0"),
+        ({"n_frames": 0}, "n_frames=0"),
+        ({"base_channels": 12}, "base_channels=12 must be a multiple of 8"),
+        ({"dropout": 1.0}, r"dropout=1\.0"),
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        ConvVAE(**options)
+
+
+def score(model, rows, means):
+    metric = ReconstructionR2(means)
+    with torch.no_grad():
+        metric.update(model.eval()(rows)[0], rows, energy_of(rows))
+    return metric.result()
+
+
+def energy_of(rows):
+    return (rows[:, 0] + 0.5).clamp(min=0)
+
+
+def train(model, rows, steps=100):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    generator = torch.Generator().manual_seed(0)
+    model.train()
+    for _ in range(steps):
+        x = rows[torch.randint(len(rows), (32,), generator=generator)]
+        reconstruction, mu, logvar = model(x)
+        figures = vae_loss(reconstruction, x, mu, logvar, energy_of(x), if_weight=0.5, kl_weight=2e-3, free_bits=0.05)
+        optimizer.zero_grad()
+        figures["loss"].backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("start", ["pca", "scratch"])
+def test_training_improves_rows_never_seen(start):
+    rows, held_out = make_rows(300), make_rows(80, seed=1)
+    means = BandMeans(2, SHAPE[1])
+    means.update(rows, energy_of(rows))
+    model = new_model()
+    if start == "pca":
+        model.init_linear_path(fit_pca(rows, 6, silence=-0.5))
+    before = score(model, held_out, means.result())
+    train(model, rows)
+    after = score(model, held_out, means.result())
+    # The mean of each band scores 0, and so does about everything that ignores its input.
+    assert after["magnitude_r2"] > max(before["magnitude_r2"] + 0.02, 0.3)
+    assert after["if_r2"] > max(before["if_r2"] + 0.02, 0.3)
+
+
+def test_pca_start_beats_scratch_by_far():
+    rows, held_out = make_rows(300), make_rows(80, seed=1)
+    means = BandMeans(2, SHAPE[1])
+    means.update(rows, energy_of(rows))
+    scratch, started = new_model(), new_model()
+    started.init_linear_path(fit_pca(rows, 6, silence=-0.5))
+    before, after = score(scratch, held_out, means.result()), score(started, held_out, means.result())
+    assert after["magnitude_r2"] > max(0.5, before["magnitude_r2"] + 0.3)
+    assert after["if_r2"] > max(0.5, before["if_r2"] + 0.3)
