@@ -204,7 +204,7 @@ class TrainingConfig:
     """Rows a step; None: 16 below 2000 training rows, 32 below 20000, else 64."""
     epochs: int | None = None
     """Passes over the training rows; None: as many as 6000 steps hold, from 10 to 200."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW, reached after a short warm-up, then a cosine down to 1 % of it."""
     weight_decay: float | None = None
     """AdamW weight decay; None: 0.1 below 2000 training rows, 0.01 above."""

@@ -137,7 +137,7 @@ def pca_baseline(
     from distill.training import CachedSpectrogramDataset  # noqa: PLC0415 - torch takes seconds
 
     parts = (CachedSpectrogramDataset(cache_dir, split, val_fraction, split_by) for split in ("train", "val"))
-    train, val = (part.__getitems__(range(len(part))).double().numpy() for part in parts)
+    train, val = (part.rows(range(len(part))).double().numpy() for part in parts)
     rows = train.reshape(len(train), -1)
     mean = rows.mean(axis=0)
     rows -= mean
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the dataset, run the main job on it, and compare."""
     parser = argparse.ArgumentParser(prog="python -m distill.demo", description=__doc__)
     parser.add_argument("folder", type=Path, help="where sounds and run go")
-    parser.add_argument("--epochs", type=int, default=40, help="epochs of training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of training (default: %(default)s)")
     arguments = parser.parse_args(argv)
     from distill import train  # noqa: PLC0415 - torch takes seconds
 

@@ -212,9 +212,12 @@ def _tables_for(waveform: torch.Tensor, **numbers: float | None) -> BandTables:
     return band_tables.__wrapped__(dtype=dtype, device=waveform.device, **numbers)
 
 
-@torch.compiler.assume_constant_result
 def _constant_tables(dtype: torch.dtype, device: torch.device, **numbers: float | None) -> BandTables:
     return band_tables(dtype=dtype, device=device, **numbers)
+
+
+# What torch.compiler.assume_constant_result sets; calling that imports the compiler, which takes seconds.
+_constant_tables._dynamo_marked_constant = True
 
 
 def _working(waveform: torch.Tensor) -> torch.Tensor:

@@ -140,14 +140,18 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
-        return self.__getitems__([index])[0]
+        return self.rows([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> torch.Tensor:
-        """Rows [k, 2, n_mels, T] at once; what a DataLoader calls for a batch."""
-        rows = self._reader.read(self._rows[np.asarray(indices, np.int64)])
-        rows -= self._mean
-        rows *= self._scale
-        return torch.from_numpy(rows)
+    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """Several rows at once; what a DataLoader calls for a batch."""
+        return list(self.rows(indices))
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        """Normalised rows [k, 2, n_mels, T], in the order asked for."""
+        features = self._reader.read(self._rows[np.asarray(indices, np.int64)])
+        features -= self._mean
+        features *= self._scale
+        return torch.from_numpy(features)
 
 
 class AudioTrainingDataset(Dataset[torch.Tensor]):
@@ -244,19 +248,15 @@ class EpochBatches(Sampler[list[int]]):
             yield order[start : start + self.batch_size]
 
 
-def _as_they_come(batch: torch.Tensor) -> torch.Tensor:
-    return batch
-
-
 def _loaders(
     train: Dataset[torch.Tensor], val: Dataset[torch.Tensor], config: TrainingConfig
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
     batches = EpochBatches(len(train), size, config.seed)  # type: ignore[arg-type]
-    collate = _as_they_come if isinstance(train, CachedSpectrogramDataset) else None
+    # A generator of their own: a loader draws a number when it starts, and must not draw it from the model's dropout.
     return (
-        DataLoader(train, batch_sampler=batches, collate_fn=collate),
-        DataLoader(val, batch_size=size, shuffle=False, collate_fn=collate),
+        DataLoader(train, batch_sampler=batches, generator=torch.Generator()),
+        DataLoader(val, batch_size=size, shuffle=False, generator=torch.Generator()),
     )
 
 

@@ -165,7 +165,8 @@ def validate_epoch(
     Returns
     -------
     dict
-        Means over rows: loss, magnitude, instantaneous_frequency, kl; and magnitude_r2, if_r2 over all of them.
+        Means over rows: loss, magnitude, instantaneous_frequency, kl; and magnitude_r2, if_r2 over all of them
+        (NaN where there is no such channel).
 
     Raises
     ------
@@ -185,4 +186,5 @@ def validate_epoch(
         )
         means.add(figures, len(target))
         r2.update(reconstruction, target, energy)
-    return means.result() | (r2.result() if r2 is not None else {"magnitude_r2": math.nan, "if_r2": math.nan})
+    unknown = {"magnitude_r2": math.nan, "if_r2": math.nan}
+    return means.result() | unknown | (r2.result() if r2 is not None else {})

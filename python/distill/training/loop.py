@@ -40,6 +40,7 @@ BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
 _WARM_UP_STEPS = 50
 _FINAL_LEARNING_RATE = 0.01
 _PICTURED_CHUNKS = 4
+_PICTURES_EVERY_S = 20.0
 _PCA_ROWS = 2048
 
 PathLike = str | os.PathLike[str]
@@ -198,6 +199,7 @@ class _Session:
         self.cancel = cancel_event or threading.Event()
         self._on_event = on_event or (lambda event: None)
         self.state = run.load_state()
+        self.pictured = -math.inf
 
     def tell(self, kind: Literal["preprocess", "start", "step", "epoch"], **values: Any) -> None:
         self._on_event(TrainEvent(kind, values))
@@ -440,9 +442,9 @@ class _Session:
         self.folder.append_metrics(line)
         self._save(is_best=is_best)
         self.tell("epoch", **line, is_best=is_best, epochs=self.config.epochs)
-        save_loss_picture(self.folder.metrics(), self.folder.path / "loss.png")
-        if is_best:
-            self._picture()
+        # On a small dataset pictures would cost more than the epoch.
+        if time.monotonic() - self.pictured >= _PICTURES_EVERY_S:
+            self._draw()
 
     def _metrics_line(self, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
         return {
@@ -462,7 +464,9 @@ class _Session:
             "val_kl": validated["kl"],
         }
 
-    def _picture(self) -> None:
+    def _draw(self) -> None:
+        """Draw the losses, and what the model makes of held-out chunks."""
+        save_loss_picture(self.folder.metrics(), self.folder.path / "loss.png")
         features = next(self.material.features(self.material.val))[:_PICTURED_CHUNKS]
         self.model.eval()
         with torch.no_grad():
@@ -478,9 +482,12 @@ class _Session:
             sample_rate=self.config.features.sample_rate,
             hop_length=self.config.features.hop_length,
         )
+        self.pictured = time.monotonic()
 
     def _end(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
         lines = self.folder.metrics()
+        if lines:
+            self._draw()
         best = min(lines, key=lambda line: line["val_loss"], default={})
         return TrainResult(self.folder.path, status, self.epoch, best)
 

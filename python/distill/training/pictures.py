@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _MAGNITUDE_MAP, _FREQUENCY_MAP = "magma", "RdBu_r"
 
@@ -48,7 +49,18 @@ def save_reconstruction_picture(
         Samples.
     """
     columns, channels = inputs.shape[:2]
-    figure = Figure(figsize=(3.2 * columns + 1, 1.9 * 2 * channels), layout="constrained")
+    figure = Figure(figsize=(3.2 * columns + 1, 1.9 * 2 * channels))
+    # Fixed margins: letting matplotlib find them takes longer than a short epoch.
+    margins = {"left": 0.8, "right": 3.2 * columns + 0.95, "bottom": 0.5, "top": 1.9 * 2 * channels - 0.15}
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        margins["left"] / width,
+        margins["bottom"] / height,
+        margins["right"] / width,
+        margins["top"] / height,
+        0.06,
+        0.1,
+    )
     grid = figure.subplots(2 * channels, columns, squeeze=False, sharex=True, sharey=True)
     top = float(inputs[:, 0].max())
     for channel, name in list(enumerate(("magnitude", "IF")))[:channels]:
@@ -67,9 +79,10 @@ def save_reconstruction_picture(
                     **scale,
                 )
             grid[2 * channel + row][0].set_ylabel(f"{name}, {source}\nmel band")
-            figure.colorbar(image, ax=grid[2 * channel + row].tolist(), pad=0.01)
+            figure.colorbar(image, ax=grid[2 * channel + row].tolist(), pad=0.01, fraction=0.02)
     for axes in grid[-1]:
         axes.set_xlabel("time, s")
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
     _save(figure, path)
 
 

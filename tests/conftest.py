@@ -1,0 +1,68 @@
+"""What all tests share: CUDA tests are counted and named where there is no GPU; a small dataset and its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_not_run: list[str] = []
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu and not _has_gpu():
+        _not_run.extend(item.nodeid for item in gpu)
+        config.hook.pytest_deselected(items=gpu)
+        items[:] = [item for item in items if item not in gpu]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _not_run:
+        terminalreporter.section(f"{len(_not_run)} tests need a CUDA device and were not run")
+        for name in _not_run:
+            terminalreporter.write_line(f"  {name}")
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A feature and a model that take milliseconds."""
+    from distill.config import AugmentationConfig, ComplexSpectrogramConfig, SpectrogramConfig, TrainingConfig
+
+    numbers = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 256, "n_mels": 32}
+    return TrainingConfig(
+        complex_spectrogram=ComplexSpectrogramConfig(**numbers),
+        spectrogram=SpectrogramConfig(**numbers),
+        augmentation=AugmentationConfig(),
+        augmentation_expansion=1,
+        chunk_samples=8_000,
+        val_fraction=0.25,
+        latent_dim=8,
+        epochs=3,
+        batch_size=16,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's 60 sounds; tests that change a dataset copy it."""
+    from distill.demo import write_dataset
+
+    folder = tmp_path_factory.mktemp("sounds")
+    write_dataset(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(sounds: Path, small_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of `sounds` for `small_config`."""
+    from distill.audio.preprocessing import preprocess
+
+    return preprocess(sounds, small_config, cache_dir=tmp_path_factory.mktemp("cache")).cache_dir

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from distill.audio import AudioSpectrogram, load_cache_manifest
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader
+from distill.errors import CacheError, ConfigError
+from distill.training import (
+    AudioTrainingDataset,
+    CachedSpectrogramDataset,
+    create_complex_data_loaders,
+    create_data_loaders,
+)
+
+
+def keys(cache_dir, split, **options):
+    """(content hash, chunk, variant) of each row of a split."""
+    dataset = CachedSpectrogramDataset(cache_dir, split, **options)
+    reader = CacheReader(cache_dir)
+    rows = dataset._rows
+    hashes = [reader.content_hashes[i] for i in reader.source[rows]]
+    return list(zip(hashes, reader.chunk[rows].tolist(), reader.variant[rows].tolist(), strict=True))
+
+
+def test_items_are_normalised_rows(cache):
+    dataset = CachedSpectrogramDataset(cache)
+    items = torch.stack([dataset[i] for i in range(len(dataset))]).double().numpy()
+    assert items.shape == (load_cache_manifest(cache)["total_spectrograms"], 2, 32, 32)
+    assert np.allclose(items.mean(axis=(0, 2, 3)), 0, atol=1e-4)
+    assert np.allclose(items.std(axis=(0, 2, 3)), 1, atol=1e-4)
+
+
+def test_a_batch_equals_its_items_in_any_order(cache):
+    dataset = CachedSpectrogramDataset(cache)
+    order = np.random.default_rng(0).permutation(len(dataset))[:50].tolist()
+    batch = dataset.rows(order)
+    assert batch.dtype == torch.float32
+    for index, row in zip(order, batch, strict=True):
+        assert torch.equal(dataset[index], row)
+
+
+def test_a_plain_data_loader_takes_it(cache):
+    batch = next(iter(DataLoader(CachedSpectrogramDataset(cache), batch_size=7)))
+    assert batch.shape == (7, 2, 32, 32)
+    assert batch.std() > 0.5
+
+
+@pytest.mark.parametrize("split_by", ["chunk", "file"])
+def test_splits_part_chunks_and_hold_out_originals(cache, split_by):
+    options = {"val_fraction": 0.3, "split_by": split_by}
+    train, val, everything = (keys(cache, split, **options) for split in ("train", "val", "all"))
+    assert {variant for *_, variant in val} == {0}
+    assert {variant for *_, variant in train} == {0, 1}
+    part = slice(0, 2) if split_by == "chunk" else slice(0, 1)
+    assert not {key[part] for key in train} & {key[part] for key in val}
+    assert len(train) + 2 * len(val) == len(everything)
+    assert 0.15 < len(val) / (len(everything) / 2) < 0.45
+
+
+def test_adding_a_file_moves_no_other_chunk(sounds, small_config, tmp_path):
+    dataset = tmp_path / "dataset"
+    shutil.copytree(sounds / "drums", dataset)
+    before = set(keys(preprocess(dataset, small_config).cache_dir, "val"))
+    for path in (sounds / "metal").iterdir():
+        shutil.copy(path, dataset)
+    cache_dir = preprocess(dataset, small_config).cache_dir
+    after, train = set(keys(cache_dir, "val")), set(keys(cache_dir, "train"))
+    assert before < after
+    assert not before & train
+
+
+def test_one_chunk_is_in_both_splits(small_config, tmp_path):
+    soundfile.write(tmp_path / "one.wav", np.sin(np.arange(4000) / 10), 16_000)
+    cache_dir = preprocess(tmp_path, small_config).cache_dir
+    train, val = (CachedSpectrogramDataset(cache_dir, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (2, 1)
+    assert train.is_shared
+    assert torch.equal(train[0], val[0])
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_two_chunks_are_never_on_one_side(small_config, tmp_path, fraction):
+    soundfile.write(tmp_path / "two.wav", np.sin(np.arange(16_000) / 10), 16_000)
+    cache_dir = preprocess(tmp_path, small_config).cache_dir
+    sizes = [len(CachedSpectrogramDataset(cache_dir, split, fraction)) for split in ("train", "val")]
+    assert sizes == [2, 1]
+
+
+def test_loaders_give_every_training_row_once_in_an_order_of_the_epoch(cache, small_config):
+    loader, val_loader = create_complex_data_loaders(cache, small_config)
+
+    def epoch(number):
+        loader.batch_sampler.epoch = number
+        return torch.cat(list(loader))
+
+    first, again, second = epoch(0), epoch(0), epoch(1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    totals = [batch.double().sum(dim=(1, 2, 3)).sort().values for batch in (first, second)]
+    assert torch.equal(*totals)
+    assert sum(map(len, val_loader)) == len(CachedSpectrogramDataset(cache, "val", 0.25))
+
+
+def test_an_interrupted_epoch_goes_on_where_it_was(cache, small_config):
+    loader, _ = create_complex_data_loaders(cache, small_config)
+    whole = list(loader)
+    loader.batch_sampler.first_step = 3
+    rest = list(loader)
+    assert len(rest) == len(whole) - 3
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[3:], strict=True))
+
+
+def test_waveforms_hold_the_chunks_of_the_cache(sounds, cache, small_config):
+    files = sorted(path for path in sounds.rglob("*") if path.is_file())
+    dataset = AudioTrainingDataset(files, 8_000, 16_000)
+    originals = [i for i, (*_, variant) in enumerate(keys(cache, "all")) if variant == 0]
+    assert len(dataset) == len(originals)
+    cached = CachedSpectrogramDataset(cache)
+    stats = cached.normalization_stats
+    features = AudioSpectrogram(small_config.spectrogram)(torch.stack([dataset[i] for i in range(20)]))[:, 0]
+    expected = cached.rows(originals[:20])[:, 0] * stats["mag_std"] + stats["mag_mean"]
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)
+
+
+def test_waveform_loaders_split_like_the_cache(sounds, cache, small_config):
+    files = sorted(path for path in sounds.rglob("*") if path.is_file())
+    train, val = create_data_loaders(files, small_config)
+    assert next(iter(train)).shape == (16, 1, 8_000)
+    assert len(val.dataset) == len(CachedSpectrogramDataset(cache, "val", 0.25))
+
+
+def test_files_that_cannot_be_used_are_listed(sounds, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    good = next((sounds / "metal").iterdir())
+    dataset = AudioTrainingDataset([tmp_path / "text.wav", tmp_path / "gone.wav", good], 8_000, 16_000)
+    assert len(dataset) > 0
+    assert [path for path, _ in dataset.skipped] == [str(tmp_path / "text.wav"), str(tmp_path / "gone.wav")]
+
+
+def test_no_cache_is_an_error_with_a_remedy(tmp_path):
+    with pytest.raises(CacheError, match="no valid cache") as caught:
+        CachedSpectrogramDataset(tmp_path)
+    assert "distill preprocess" in caught.value.tip
+
+
+def test_arguments_out_of_range_are_named_together(cache):
+    with pytest.raises(ConfigError) as caught:
+        CachedSpectrogramDataset(cache, "test", 1.5, "bar")
+    assert len(caught.value.faults) == 3
+
+
+def test_a_row_out_of_range_is_an_index_error(cache):
+    dataset = CachedSpectrogramDataset(cache)
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def test_val_fraction_of_the_call_wins_over_the_configuration(cache, small_config):
+    config = dataclasses.replace(small_config, val_fraction=0.1)
+    few, many = (create_complex_data_loaders(cache, config, fraction)[1].dataset for fraction in (None, 0.5))
+    assert len(few) < len(many)

@@ -1,0 +1,309 @@
+"""The main job, end to end: in this process where that is enough, in processes of their own where signals matter."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.errors import ConfigError, DatasetError, DeviceError, NothingUsableError, RunError
+from distill.models import load_model
+from distill.training import CachedSpectrogramDataset, train
+
+METRICS = (
+    "train_loss",
+    "val_loss",
+    "val_magnitude_r2",
+    "val_if_r2",
+    "kl",
+    "learning_rate",
+    "seconds",
+    "examples_per_s",
+)
+
+
+@pytest.fixture
+def config(small_config) -> TrainingConfig:
+    return small_config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    # Steps of a model this small only get slower when they are shared out.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(sounds, cache, config, tmp_path):
+    run = tmp_path / "run"
+    events = []
+    result = train(sounds, run, config, cache_dir=cache, on_event=events.append)
+    assert (result.status, result.epochs) == ("finished", 3)
+    lines = metrics(run)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all(math.isfinite(line[name]) for line in lines for name in METRICS)
+    assert result.best in lines
+    assert {event.kind for event in events} >= {"start", "step", "epoch"}
+    for picture in ("loss.png", "reconstruction.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+    assert (run / "checkpoints" / "best.pt").exists()
+    assert len(list((run / "checkpoints").glob("step-*.pt"))) == config.keep_checkpoints
+
+
+def test_the_config_of_a_run_is_resolved_and_reads_back(sounds, cache, config, tmp_path):
+    open_config = dataclasses.replace(config, batch_size=None, weight_decay=None, dropout=None, epochs=1)
+    train(sounds, tmp_path / "run", open_config, cache_dir=cache)
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found = config_from_dict(tomllib.loads((tmp_path / "run" / "config.toml").read_text()))
+    assert None not in (found.batch_size, found.weight_decay, found.dropout)
+    assert dataclasses.replace(found, batch_size=None, weight_decay=None, dropout=None) == open_config
+
+
+def test_a_loaded_model_reconstructs_held_out_chunks(sounds, cache, config, tmp_path):
+    result = train(sounds, tmp_path / "run", config, cache_dir=cache)
+    model = load_model(result.run_dir)
+    assert not model.training
+    dataset = CachedSpectrogramDataset(cache, "val", config.val_fraction)
+    rows = dataset.rows(range(len(dataset)))
+    with torch.no_grad():
+        mu, logvar = model.encode(rows)
+        output = model.decode(mu)
+    assert mu.shape == logvar.shape == (len(rows), 8)
+    baseline = dataset.rows(range(len(dataset)))[:, 0].var()
+    assert (output - rows)[:, 0].square().mean() < 0.5 * baseline
+    # The best epoch's figure is that of the weights that were kept.
+    assert result.best["val_magnitude"] == pytest.approx((output - rows)[:, 0].square().mean().item(), rel=1e-3)
+
+
+def test_the_v1_path_runs_end_to_end(sounds, config, tmp_path):
+    feature = dataclasses.replace(config.complex_spectrogram, enabled=False)
+    result = train(sounds, tmp_path / "run", dataclasses.replace(config, complex_spectrogram=feature))
+    assert result.best["val_magnitude_r2"] > 0.5
+    assert result.best["val_if_r2"] is None
+    assert load_model(result.run_dir).config["in_channels"] == 1
+    assert not (sounds / ".cache").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(sounds, cache, config, tmp_path):
+    runs = [("a", config), ("b", config), ("c", dataclasses.replace(config, seed=1))]
+    weights = [
+        load_file(train(sounds, tmp_path / name, cfg, cache_dir=cache).run_dir / "model.safetensors")
+        for name, cfg in runs
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_cancelling_in_an_epoch_and_resuming_ends_with_the_same_weights(sounds, cache, config, tmp_path):
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    cancel, steps = threading.Event(), []
+
+    def cancel_at_the_fifth_step(event):
+        steps.append(event.kind == "step")
+        if sum(steps) == 5:
+            cancel.set()
+
+    parted = train(
+        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_at_the_fifth_step, cancel_event=cancel
+    )
+    assert parted.status == "interrupted"
+    assert load_model(parted.run_dir)
+    resumed = train(None, tmp_path / "parted", resume=True)
+    assert (resumed.status, resumed.epochs) == ("finished", 3)
+    assert_same_run(whole.run_dir, resumed.run_dir)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    weights = [load_file(run / "model.safetensors") for run in (first, second)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    timings = ("seconds", "examples_per_s")
+    lines = [[{k: v for k, v in line.items() if k not in timings} for line in metrics(run)] for run in (first, second)]
+    assert lines[0] == lines[1]
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(sounds, cache, config, tmp_path):
+    stuck = dataclasses.replace(config, epochs=30, patience=2, learning_rate=1.0, gradient_clip=1e6)
+    result = train(sounds, tmp_path / "run", stuck, cache_dir=cache)
+    assert result.status == "stopped early"
+    assert result.epochs < 30
+    assert result.best["epoch"] == result.epochs - 2
+
+
+def test_one_chunk_trains_with_a_warning(config, tmp_path, caplog):
+    import numpy as np
+    import soundfile
+
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    soundfile.write(dataset / "one.wav", np.sin(np.arange(8000) / 10), 16_000)
+    result = train(dataset, tmp_path / "run", config)
+    assert result.status == "finished"
+    assert "only one chunk" in caplog.text
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(sounds, cache, config, tmp_path, caplog):
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = train(None, tmp_path / "run", resume=True)
+    assert "cannot be read" in caplog.text
+    assert_same_run(whole.run_dir, resumed.run_dir)
+
+
+def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
+    import pickle
+
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(trap),))
+
+    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        path.write_bytes(pickle.dumps(Trap(), protocol=2))
+    train(None, tmp_path / "run", resume=True)
+    assert not trap.exists()
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(sounds, config, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(DatasetError, match="no such folder"):
+        train(tmp_path / "nowhere", run, config)
+    with pytest.raises(DatasetError, match="not a folder"):
+        train(next(path for path in sounds.rglob("*.wav")), run, config)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            train(sounds, run, dataclasses.replace(config, device="cuda"))
+    with pytest.raises(RunError, match="no such run"):
+        train(None, run, resume=True)
+    with pytest.raises(RunError, match="not a run"):
+        train(None, sounds, resume=True)
+    assert not run.exists()
+
+
+def test_a_run_is_never_overwritten(sounds, cache, config, tmp_path):
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="already holds a run") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert "--resume" in caught.value.tip
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_nothing_usable_names_the_files(config, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    for enabled in (True, False):
+        feature = dataclasses.replace(config.complex_spectrogram, enabled=enabled)
+        with pytest.raises(NothingUsableError, match=r"text\.wav"):
+            train(tmp_path, tmp_path / f"run-{enabled}", dataclasses.replace(config, complex_spectrogram=feature))
+
+
+def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    with pytest.raises(RunError, match="does not fit"):
+        train(None, tmp_path / "run", dataclasses.replace(config, latent_dim=4), resume=True)
+
+
+def test_faults_between_fields_are_found():
+    with pytest.raises(ConfigError, match="chunk_samples=256 must be above n_fft/2"):
+        config_from_dict({"chunk_samples": 256, "complex_spectrogram": {"n_fft": 512}})
+
+
+class Process:
+    """`python -m distill.train` in a process of its own."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self.output = ""
+        command = [sys.executable, "-m", "distill.train", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def until(self, text: str) -> None:
+        for line in self.process.stdout:
+            self.output += line
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was never printed:\n{self.output}")
+
+    def end(self) -> int:
+        with self.process:
+            self.output += self.process.stdout.read()
+            return self.process.wait(timeout=120)
+
+
+@pytest.fixture
+def place(sounds, config, tmp_path) -> Path:
+    """A folder with a small dataset, its cache, and a configuration file."""
+    for family in ("drums", "metal"):
+        shutil.copytree(sounds / family, tmp_path / "dataset" / family)
+    (tmp_path / "config.toml").write_text(config_to_toml(dataclasses.replace(config, epochs=6, batch_size=8)))
+    return tmp_path
+
+
+def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_run(place):
+    options = ("--config", "config.toml")
+    whole = Process("dataset", "--out", "whole", *options, cwd=place)
+    assert whole.end() == 0, whole.output
+
+    killed = Process("dataset", "--out", "killed", *options, cwd=place)
+    killed.until("epoch 2/")
+    killed.process.send_signal(signal.SIGKILL)
+    assert killed.end() == -signal.SIGKILL
+    resumed = Process("--resume", "killed", cwd=place)
+    assert resumed.end() == 0, resumed.output
+    assert_same_run(place / "whole", place / "killed")
+
+    interrupted = Process("dataset", "--out", "interrupted run", *options, cwd=place)
+    interrupted.until("epoch 2/")
+    sent = time.monotonic()
+    interrupted.process.send_signal(signal.SIGINT)
+    assert interrupted.end() == 130, interrupted.output
+    assert time.monotonic() - sent < 30
+    assert "Traceback" not in interrupted.output
+    command = re.search(r"python -m distill\.train (.*)", interrupted.output)[1]
+    assert command == "--resume 'interrupted run'"
+    resumed = Process("--resume", "interrupted run", cwd=place)
+    assert resumed.end() == 0, resumed.output
+    assert_same_run(place / "whole", place / "interrupted run")
+
+
+def test_a_second_run_decodes_nothing_and_says_so(place):
+    options = ("--config", "config.toml", "--epochs", "1")
+    first = Process("dataset", "--out", "first", *options, cwd=place)
+    assert first.end() == 0, first.output
+    assert "30 files decoded" in first.output
+    second = Process("dataset", "--out", "second", *options, cwd=place)
+    assert second.end() == 0, second.output
+    assert "nothing decoded" in second.output
