@@ -148,13 +148,18 @@ def pca_baseline(
     centred = val.reshape(len(val), -1) - mean
     output = ((centred @ axes.T) @ axes + mean).reshape(val.shape)
     rows += mean
-    band_means = rows.reshape(train.shape).mean(axis=(0, 3))[None, :, :, None]
-    weight = np.maximum(val[:, 0] * stats["mag_std"] + stats["mag_mean"], 0)
-    missed, spread = (output - val) ** 2, (val - band_means) ** 2
-    return {
-        "magnitude_r2": float(1 - missed[:, 0].sum() / spread[:, 0].sum()),
-        "if_r2": float(1 - (weight * missed[:, 1]).sum() / (weight * spread[:, 1]).sum()),
-    }
+
+    def energy(values: np.ndarray) -> np.ndarray:
+        return np.maximum(values[:, 0] * stats["mag_std"] + stats["mag_mean"], 0)
+
+    r2 = {}
+    for channel, name in enumerate(("magnitude_r2", "if_r2")):
+        weight, train_weight = (energy(val), energy(train)) if channel else (1.0, np.ones_like(train[:, 0]))
+        band_sums = (train_weight * train[:, channel]).sum(axis=(0, 2))
+        band_means = (band_sums / np.maximum(train_weight.sum(axis=(0, 2)), 1e-300))[:, None]
+        missed = weight * (output[:, channel] - val[:, channel]) ** 2
+        r2[name] = float(1 - missed.sum() / (weight * (val[:, channel] - band_means) ** 2).sum())
+    return r2
 
 
 def compare(dataset: Path, run_dir: Path, cache_dir: Path | None = None) -> bool:

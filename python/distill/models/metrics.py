@@ -34,8 +34,8 @@ class BandMeans:
             Channel 0 before z-scoring, >= 0. Default: all points alike.
         """
         weights = _weights(rows, energy)
-        self._sum += (weights * rows).sum(dim=(0, 3), dtype=torch.float64).cpu()
-        self._weight += weights.sum(dim=(0, 3), dtype=torch.float64).cpu()
+        self._sum += _band_sums(weights * rows)
+        self._weight += _band_sums(weights)
 
     def result(self) -> Tensor:
         """Means [C, M], float64; 0, the mean of z-scored features, where nothing had weight."""
@@ -71,11 +71,11 @@ class ReconstructionR2:
         """
         weights = _weights(target, energy)
         target = target.detach()
-        means = self._means.to(target.device, target.dtype)[:, :, None]
+        means = self._means.to(target.dtype).to(target.device)[:, :, None]
         residual = (reconstruction.detach() - target).square() * weights
         total = (target - means).square() * weights
-        self._residual += residual.sum(dim=(0, 2, 3), dtype=torch.float64).cpu()
-        self._total += total.sum(dim=(0, 2, 3), dtype=torch.float64).cpu()
+        self._residual += _band_sums(residual).sum(dim=1)
+        self._total += _band_sums(total).sum(dim=1)
 
     def result(self) -> dict[str, float]:
         """`magnitude_r2` and, for two channels, `if_r2`.
@@ -93,3 +93,9 @@ def _weights(rows: Tensor, energy: Tensor | None) -> Tensor:
     if rows.shape[1] > 1 and energy is not None:
         weights[:, 1] = energy
     return weights
+
+
+def _band_sums(values: Tensor) -> Tensor:
+    """Sums [C, M], float64, of values [B, C, M, T]; waits for the device."""
+    # Over frames where the values are, the rest on the CPU: not every device has float64.
+    return values.sum(dim=3).cpu().sum(dim=0, dtype=torch.float64)

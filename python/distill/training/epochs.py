@@ -55,10 +55,18 @@ def _features(
             raise ValueError("waveforms need a spectrogram: pass spectrogram=AudioSpectrogram(...)")
         with torch.no_grad():
             features = _normalised(spectrogram(batch.to(device)), stats)
+    return features, energy_of(features, stats)
+
+
+def energy_of(features: Tensor, stats: dict[str, float] | None) -> Tensor | None:
+    """Channel 0 of normalised features [B, 2, M, T] before normalisation, [B, M, T]: what the IF is weighted by.
+
+    None for one channel: there is nothing to weigh.
+    """
     if features.shape[1] == 1:
-        return features, None
+        return None
     scale, mean = (stats["mag_std"], stats["mag_mean"]) if stats else (1.0, 0.0)
-    return features, (features[:, 0] * scale + mean).clamp_min(0.0)
+    return (features[:, 0] * scale + mean).clamp_min(0.0)
 
 
 def _normalised(features: Tensor, stats: dict[str, float] | None) -> Tensor:
@@ -160,7 +168,8 @@ def validate_epoch(
     model, loader, spectrogram, use_cached_spectrograms, normalization_stats, if_weight, kl_weight, free_bits
         As for `train_epoch`.
     band_means : Tensor of shape [C, n_mels], optional
-        Mean of the normalised training features per mel band: what R² compares with. Default: zeros, their mean.
+        Mean of the normalised training features per mel band, that of the IF weighted by energy: what R² compares
+        with. Default: zeros, the mean over all bands.
 
     Returns
     -------

@@ -23,6 +23,7 @@ from distill.device import resolve_device
 from distill.errors import NothingUsableError, PreprocessingCancelled, RunError
 from distill.index import check_dataset
 from distill.models import ConvVAE, fit_pca, save_model
+from distill.models.metrics import BandMeans
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import (
     CachedSpectrogramDataset,
@@ -30,7 +31,7 @@ from distill.training.dataset import (
     create_complex_data_loaders,
     create_data_loaders,
 )
-from distill.training.epochs import Means, train_epoch, validate_epoch
+from distill.training.epochs import Means, energy_of, train_epoch, validate_epoch
 from distill.training.pictures import save_loss_picture, save_reconstruction_picture
 from distill.training.resolve import resolve_training
 
@@ -310,11 +311,10 @@ class _Session:
 
     def _begin(self) -> None:
         material = self.material
-        total, rows = torch.zeros(()), 0
+        means = BandMeans(self.model.row_shape[0], self.model.row_shape[1])
         for features in material.features(material.train):
-            total = total + features.double().mean(dim=3).sum(dim=0)
-            rows += len(features)
-        self.band_means = (total / rows).float()
+            means.update(features, energy_of(features, material.stats))
+        self.band_means = means.result().float()
         stats = material.stats
         pca = fit_pca(
             material.features(material.train),
