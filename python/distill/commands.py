@@ -23,6 +23,7 @@ _USAGE = """usage: distill COMMAND [OPTIONS]
   status DATASET       what is in the cache and what has changed, without decoding anything
 
 distill COMMAND --help lists a command's options."""
+_STATUS_FIGURES = ("files", "unchanged", "added", "changed", "renamed", "removed", "skipped", "rows", "bytes")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _status(argv: Sequence[str]) -> int:
 
     status = dataset_status(arguments.dataset, arguments.cache_dir)
     if arguments.json:
-        say(json.dumps(status))
+        say(json.dumps({name: status[name] for name in _STATUS_FIGURES}))
         return 0
     counts = ", ".join(f"{status[kind]} {kind}" for kind in ("unchanged", "added", "changed", "renamed", "removed"))
     say(f"{arguments.dataset}: {status['files']} audio files ({counts})")

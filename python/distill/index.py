@@ -16,6 +16,7 @@ from distill._native import (
     Scan,
     Totals,
     hash_bytes,
+    hash_file,
     row_checksums,
 )
 from distill.errors import DatasetError
@@ -28,6 +29,7 @@ __all__ = [
     "Totals",
     "check_dataset",
     "hash_bytes",
+    "hash_file",
     "no_audio",
     "row_checksums",
     "scan_dataset",
@@ -65,10 +67,14 @@ def check_dataset(dataset_dir: StrPath) -> Path:
     """
     path = Path(dataset_dir)
     tip = "give the folder that holds your recordings"
-    if not path.exists():
-        raise DatasetError(f"{path}: no such folder", tip)
-    if not path.is_dir():
-        raise DatasetError(f"{path}: not a folder", tip)
+    try:
+        os.scandir(path).close()
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: no such folder", tip) from error
+    except NotADirectoryError as error:
+        raise DatasetError(f"{path}: not a folder", tip) from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}", tip) from error
     return path
 
 

@@ -98,6 +98,8 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np
         produced = 0
         for mono, last in _mono_blocks(sound, os.fspath(path)):
             block = mono if resampler is None else resampler.resample_chunk(mono, last=last)
+            if resampler is not None and not np.isfinite(block).all():
+                raise AudioFileError(os.fspath(path), "has samples too large to be resampled")
             produced += block.size
             if last and produced == 0:
                 block = mono[:1]  # shorter than one sample at the new rate
@@ -115,9 +117,10 @@ def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.nda
         if len(block) == 0:
             raise AudioFileError(path, f"cut short: its header promises {sound.frames} frames, decoding gives {read}")
         read += len(block)
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-        if not np.isfinite(mono).all():
+        if not np.isfinite(block).all():
             raise AudioFileError(path, "has samples that are NaN or infinite")
+        # In float64, because floats near the limit add up to more than it.
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32)
         yield mono, read >= sound.frames
 
 

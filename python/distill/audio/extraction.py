@@ -79,6 +79,7 @@ class Extractor:
             for waveforms in self._batches(chunks, source.content_hash):
                 rows = self._features(waveforms)
                 sums += _sums(rows)
+                _check_finite(sums, source)
                 yield Rows(source, rows)
         except AudioFileError as error:
             # A file that was replaced while it was decoded may fail for that reason alone.
@@ -119,6 +120,16 @@ def _sums(rows: np.ndarray) -> np.ndarray:
         values = rows[:, channel].astype(np.float64).reshape(-1)
         result += [values.sum(), np.dot(values, values)]
     return np.array(result)
+
+
+def _check_finite(sums: np.ndarray, source: Source) -> None:
+    if not np.isfinite(sums).all():
+        raise AudioFileError(source.path, "has samples so large that its features are not finite")
+
+
+def _check_finite(sums: np.ndarray, path: str) -> None:
+    if not np.isfinite(sums).all():
+        raise AudioFileError(path, "has samples so large that its features are not finite")
 
 
 def _still_holds(source: Source) -> bool:

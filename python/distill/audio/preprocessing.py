@@ -9,14 +9,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from distill import _native
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, default_workers, extract
+from distill.audio.outcome import PreprocessResult, differences, nothing_usable
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.manifest import FEATURE_VERSION, cache_path, fingerprint, open_manifest, row_shape
 from distill.cache.writer import CacheWriter, check_space
@@ -29,7 +29,7 @@ from distill.config import (
     feature_identity,
 )
 from distill.device import resolve_device
-from distill.errors import ConfigError, NothingUsableError, PreprocessingCancelled, StorageError
+from distill.errors import ConfigError, PreprocessingCancelled, StorageError
 from distill.index import check_dataset, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
@@ -41,56 +41,6 @@ PathLike = str | os.PathLike[str]
 CONFIRM_ABOVE_BYTES = 100_000_000
 _SMALL_DATASET_FILES = 1000
 _SMALL_DATASET_EXPANSION = 4
-_REASONS_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class PreprocessResult:
-    """What preprocessing did.
-
-    Attributes
-    ----------
-    cache_dir : Path
-    normalization_stats : dict
-        mag_mean, mag_std, if_mean, if_std.
-    rows : int
-        Rows in the cache that the dataset uses.
-    decoded : int
-        Files decoded by this call.
-    skipped : list of (path, reason)
-        Paths relative to the dataset, undecodable bytes as surrogate escapes.
-    counts : dict
-        Files by unchanged, added, changed, renamed, removed, skipped.
-    augmentation_expansion : int
-        The variants a chunk that were asked for, or chosen.
-    changed_fields : list of str
-        Why a cache that was there could not be used; empty if it could.
-    seconds : float
-    """
-
-    cache_dir: Path
-    normalization_stats: dict[str, float]
-    rows: int
-    decoded: int
-    skipped: list[tuple[str, str]]
-    counts: dict[str, int]
-    augmentation_expansion: int
-    changed_fields: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def log(self) -> None:
-        """Say what was done, and which files were left out and why."""
-        work = f"{self.decoded} files decoded" if self.decoded else "nothing decoded: all of it was in the cache"
-        logger.info("%d rows of features, %s", self.rows, work)
-        log_skipped(self.skipped)
-
-
-def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Say which files were left out and why."""
-    if skipped:
-        logger.warning("%d files skipped:", len(skipped))
-    for path, reason in skipped:
-        logger.warning("  %s: %s", path, reason)
 
 
 def preprocess_complex_spectrograms(
@@ -234,6 +184,8 @@ class _Job:
     ) -> None:
         self.start = time.monotonic()
         self.dataset_dir, self.config, self.files, self.cache_dir = dataset_dir, config, files, cache_dir
+        if workers is not None and workers < 1:
+            raise ConfigError([f"workers={workers} must be at least 1"])
         self.workers = workers or default_workers()
         self.progress = progress or (lambda stage, current, total: None)
         self.confirm = confirm
@@ -256,8 +208,7 @@ class _Job:
             if result is None:
                 raise
         if not result.rows:
-            reasons = "\n".join(f"  {path}: {reason}" for path, reason in result.skipped[:_REASONS_SHOWN])
-            raise NothingUsableError(f"{self.dataset_dir}: no file could be used\n{reasons}")
+            raise nothing_usable(self.dataset_dir, result.skipped)
         return result
 
     def _say_waiting(self) -> None:
@@ -295,7 +246,7 @@ class _Job:
             config.normalize,
         ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
         if header and header["config_fingerprint"] != fingerprint(self.identity):
-            self.changed_fields = _differences(header["identity"], self.identity)
+            self.changed_fields = differences(header["identity"], self.identity)
 
     def _unchanged(self, manifest: _native.Manifest | None) -> PreprocessResult | None:
         """The result if the cache already has everything, without writing; else None."""
@@ -323,9 +274,10 @@ class _Job:
         sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
         if sources:
             self._check_need(sources)
-        writer.identity, writer.config = self.identity, asdict(self.config.complex_spectrogram)
-        writer.row_shape = row_shape(self.config.complex_spectrogram, self.config.chunk_samples)
         writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
+        writer.row_shape = row_shape(self.config.complex_spectrogram, self.config.chunk_samples)
+        # From here on, leaving commits.
+        writer.identity, writer.config = self.identity, asdict(self.config.complex_spectrogram)
         self._extract(writer, sources)
         writer.finish()
         return self._result(manifest, scan)
@@ -369,9 +321,10 @@ class _Job:
             for event in events:
                 if isinstance(event, Rows):
                     writer.add_rows(event.source.content_hash, event.rows)
-                    continue
-                ended += 1
-                self._end(writer, event)
+                else:
+                    ended += 1
+                    self._end(writer, event)
+                # With rows too: a file of hours must not make a caller wait who wants to stop.
                 self.progress("features", ended, len(sources))
 
     def _end(self, writer: CacheWriter, event: Finished | Failed) -> None:
@@ -401,15 +354,3 @@ class _Job:
             changed_fields=self.changed_fields,
             seconds=time.monotonic() - self.start,
         )
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Each field that differs, as "name was A, is B"."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            found.append(f"{prefix}{name} was {old}, is {new}")
-    return found

@@ -96,7 +96,10 @@ class PackWriter:
 
     def close(self) -> PackInfo:
         """Make the pack durable and tell what the manifest needs to know."""
-        checksums = b"".join(self._checksums)
+        # A write that failed or was interrupted may have left part of a row.
+        self._file.seek(HEADER_BYTES + self.rows * self._row_bytes)
+        self._file.truncate()
+        checksums = b"".join(self._checksums)[: self.rows * CHECKSUM_BYTES]
         header = _header(self.rows, self.row_shape, self.dtype)
         self._write(checksums)
         size = self._file.tell()

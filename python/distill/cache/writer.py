@@ -117,7 +117,8 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
+            # Without an identity nothing was begun.
+            if error is not None and self.identity:
                 self._rescue()
         finally:
             os.close(self._lock)
@@ -142,7 +143,7 @@ class CacheWriter:
             self._close_pack()
             if self.dirty:
                 self._commit()
-                self._remove_unnamed()
+            self._remove_unnamed()
         except OSError as error:
             raise storage_error(self.cache_dir, error) from error
 
@@ -192,14 +193,16 @@ class CacheWriter:
 
     def _close_pack(self) -> None:
         if self._pack is not None:
-            pack, self._pack = self._pack, None
             try:
-                info = pack.close()
+                info = self._pack.close()
             except OSError:
-                pack.abandon()
+                self._pack.abandon()
+                self._pack = None
                 self._finished.clear()
                 raise
+            # Ctrl-C until here leaves a pack that can be closed again.
             self._pack_index[info.name] = self.manifest.add_pack(*info, self.backend)
+            self._pack = None
         for content_hash, segments, silent, sums in self._finished:
             placed = [(self._pack_index[name], first, rows) for name, first, rows in _merged(segments)]
             self.manifest.set_content(content_hash, placed, silent, sums, None)
@@ -218,6 +221,9 @@ class CacheWriter:
         for path in self.packs_dir.iterdir():
             if path.suffix == PACK_SUFFIX and path.name not in named:
                 path.unlink()
+        # What a writer that was killed left behind.
+        for path in self.cache_dir.glob(f".{MANIFEST_NAME}.*.tmp"):
+            path.unlink()
 
 
 class _Segment(NamedTuple):

@@ -1,0 +1,83 @@
+"""What preprocessing did, and how it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.errors import NothingUsableError
+
+logger = logging.getLogger(__name__)
+
+_REASONS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """What preprocessing did.
+
+    Attributes
+    ----------
+    cache_dir : Path
+    normalization_stats : dict
+        mag_mean, mag_std, if_mean, if_std.
+    rows : int
+        Rows in the cache that the dataset uses.
+    decoded : int
+        Files decoded by this call.
+    skipped : list of (path, reason)
+        Paths relative to the dataset, undecodable bytes as surrogate escapes.
+    counts : dict
+        Files by unchanged, added, changed, renamed, removed, skipped.
+    augmentation_expansion : int
+        The variants a chunk that were asked for, or chosen.
+    changed_fields : list of str
+        Why a cache that was there could not be used; empty if it could.
+    seconds : float
+    """
+
+    cache_dir: Path
+    normalization_stats: dict[str, float]
+    rows: int
+    decoded: int
+    skipped: list[tuple[str, str]]
+    counts: dict[str, int]
+    augmentation_expansion: int
+    changed_fields: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def log(self) -> None:
+        """Say what was done, and which files were left out and why."""
+        work = f"{self.decoded} files decoded" if self.decoded else "nothing decoded: all of it was in the cache"
+        logger.info("%d rows of features, %s", self.rows, work)
+        log_skipped(self.skipped)
+
+
+def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Say which files were left out and why."""
+    if skipped:
+        logger.warning("%d files skipped:", len(skipped))
+    for path, reason in skipped:
+        logger.warning("  %s: %s", path, reason)
+
+
+def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:
+    """The error for a dataset in which no file gives a single chunk."""
+    reasons = "".join(f"\n  {path}: {reason}" for path, reason in skipped[:_REASONS_SHOWN])
+    more = f"\n  and {len(skipped) - _REASONS_SHOWN} more" if len(skipped) > _REASONS_SHOWN else ""
+    return NothingUsableError(f"{dataset_dir}: no file could be used{reasons}{more}")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Each field that differs, as "name was A, is B"."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} was {old}, is {new}")
+    return found

@@ -1,0 +1,136 @@
+"""Chunks against slices made by hand from what soundfile reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.audio import chunking, decode
+from distill.audio.chunking import Chunks
+from distill.audio.decode import duration_s
+from sounds import noise, write
+
+RATE, CHUNK = 16_000, 4_000
+
+
+def expected(path, normalize, chunk_samples=CHUNK, rate=RATE):
+    """All chunks of a file at `rate`, silent ones too, cut and scaled by hand."""
+    samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    assert found == rate
+    mono = samples.mean(axis=1)
+    if normalize == "file":
+        mono = mono / np.abs(mono).max()
+    chunks = np.pad(mono, (0, -len(mono) % chunk_samples)).reshape(-1, chunk_samples)
+    return chunks / np.abs(chunks).max(axis=1, keepdims=True) if normalize == "chunk" else chunks
+
+
+def scaled_noise(*peaks):
+    """One chunk of noise a peak, and half a chunk at the end."""
+    parts = [noise(seed, CHUNK, peak) for seed, peak in enumerate(peaks)]
+    return np.concatenate([*parts, noise(99, CHUNK // 2, peaks[0])])
+
+
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_chunks_are_slices_scaled_to_full(tmp_path, normalize, channels):
+    samples = np.stack([scaled_noise(0.1, 0.5, 0.02)] * channels, axis=1)
+    samples[:, -1] *= 0.7
+    path = write(tmp_path / "a.wav", samples)
+    chunks = list(Chunks(path, RATE, CHUNK, normalize))
+    assert all(chunk.shape == (CHUNK,) and chunk.dtype == np.float32 for chunk in chunks)
+    np.testing.assert_allclose(np.stack(chunks), expected(path, normalize), atol=2e-7)
+
+
+def test_peaks_after_normalisation(tmp_path):
+    path = write(tmp_path / "a.wav", scaled_noise(0.1, 0.5, 0.02))
+    peaks = {
+        kind: [np.abs(chunk).max() for chunk in Chunks(path, RATE, CHUNK, kind)] for kind in ("file", "chunk", "none")
+    }
+    assert peaks["file"][:3] == pytest.approx([0.2, 1, 0.04], rel=1e-6)
+    assert peaks["chunk"] == pytest.approx([1] * 4, rel=1e-6)
+    assert peaks["none"][:3] == pytest.approx([0.1, 0.5, 0.02], rel=1e-6)
+
+
+def test_a_negative_peak_counts(tmp_path):
+    samples = noise(1, CHUNK, 0.1)
+    samples[7] = -0.8
+    chunk = next(iter(Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK)))
+    assert chunk.min() == pytest.approx(-1)
+    assert chunk.max() < 0.2
+
+
+def test_floats_beyond_full_scale_come_down_to_it(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1, CHUNK, 12.0))
+    assert np.abs(next(iter(Chunks(path, RATE, CHUNK)))).max() == pytest.approx(1)
+
+
+def test_the_last_chunk_is_padded_with_zeros(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1, CHUNK + 1_500))
+    first, last = Chunks(path, RATE, CHUNK)
+    assert np.abs(first[-100:]).max() > 0
+    assert np.abs(last[:1_500]).max() > 0
+    assert not last[1_500:].any()
+
+
+@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+def test_number_of_chunks(tmp_path, length):
+    path = write(tmp_path / "a.wav", noise(1, length) + 0.3)
+    assert len(list(Chunks(path, RATE, CHUNK))) == -(-length // CHUNK)
+
+
+@pytest.mark.parametrize(("peak", "kept"), [(1.01e-3, True), (0.99e-3, False)])
+@pytest.mark.parametrize("normalize", ["file", "none"])
+def test_silence_is_below_minus_60_dbfs(tmp_path, peak, kept, normalize):
+    """On both sides of the limit, after normalisation: with "file" the loudest chunk sets what 0 dB is."""
+    loudest = 0.25 if normalize == "file" else 1.0
+    parts = [noise(1, CHUNK, loudest), noise(2, CHUNK, peak * loudest), noise(3, CHUNK, loudest / 2)]
+    chunks = Chunks(write(tmp_path / "a.wav", np.concatenate(parts)), RATE, CHUNK, normalize)
+    found = list(chunks)
+    assert len(found) == 2 + kept
+    assert chunks.silent == 1 - kept
+    # The order stays, and nothing but the silent chunk is missing.
+    assert [np.abs(chunk).max() for chunk in (found[0], found[-1])] == pytest.approx([1, 0.5], rel=1e-5)
+
+
+def test_a_chunk_normalised_by_itself_is_silent_only_without_signal(tmp_path):
+    parts = [noise(1, CHUNK, 2e-6), np.zeros(CHUNK), noise(2, CHUNK, 0.5e-6)]
+    chunks = Chunks(write(tmp_path / "a.wav", np.concatenate(parts)), RATE, CHUNK, "chunk")
+    (found,) = chunks
+    assert np.abs(found).max() == pytest.approx(1)
+    assert chunks.silent == 2
+
+
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+def test_a_file_all_silent_gives_nothing_and_counts_it(tmp_path, normalize):
+    samples = np.zeros(2 * CHUNK + 5)
+    chunks = Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK, normalize)
+    assert list(chunks) == []
+    assert chunks.silent == 3
+
+
+def test_iterating_again_counts_anew(tmp_path):
+    chunks = Chunks(write(tmp_path / "a.wav", np.concatenate([noise(1, CHUNK), np.zeros(CHUNK)])), RATE, CHUNK)
+    first, second = list(chunks), list(chunks)
+    np.testing.assert_array_equal(first, second)
+    assert chunks.silent == 1
+
+
+@pytest.mark.parametrize("source_rate", [16_000, 44_100])
+def test_a_long_file_gives_the_chunks_of_a_short_one_bit_for_bit(tmp_path, monkeypatch, source_rate):
+    path = write(tmp_path / "a.flac", noise(1, 90_000), source_rate, "PCM_24")
+    monkeypatch.setattr(decode, "BLOCK_FRAMES", 10_000)
+    held = list(Chunks(path, RATE, CHUNK))
+    decodes = []
+    once = chunking.decode_blocks
+    monkeypatch.setattr(chunking, "decode_blocks", lambda *given: decodes.append(given) or once(*given))
+    monkeypatch.setattr(chunking, "_HELD_S", 1.0)
+    streamed = list(Chunks(path, RATE, CHUNK))
+    assert len(decodes) == 2
+    assert len(held) > 8
+    np.testing.assert_array_equal(np.stack(held), np.stack(streamed))
+
+
+def test_duration_is_what_the_header_promises(tmp_path):
+    assert duration_s(write(tmp_path / "a.wav", noise(1, 22_050), 44_100)) == 0.5
+    assert duration_s(tmp_path / "missing.wav") == 0

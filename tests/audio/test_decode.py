@@ -1,0 +1,196 @@
+"""Decoding against soundfile, numpy and scipy; and every way in which a file can be unusable."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import soxr
+
+from distill.audio import decode, load_audio
+from distill.audio.decode import decode_blocks
+from distill.errors import AudioFileError
+from sounds import noise, sine, write
+
+# (name, subtype, atol): rounding to so many bits, and what lossy codecs do to a sine.
+KINDS = [
+    ("a.wav", "PCM_16", 2**-15),
+    ("a.wav", "PCM_24", 2**-23),
+    ("a.wav", "FLOAT", 1e-7),
+    ("a.wav", "DOUBLE", 1e-7),
+    ("a.wav", "PCM_U8", 2**-6),
+    ("a.flac", "PCM_16", 2**-15),
+    ("a.flac", "PCM_24", 2**-23),
+    ("a.aiff", "PCM_16", 2**-15),
+    ("a.caf", "PCM_24", 2**-23),
+    ("a.au", "PCM_16", 2**-15),
+    ("a.w64", "FLOAT", 1e-7),
+    ("a.ogg", "VORBIS", 0.05),
+    ("a.mp3", "MPEG_LAYER_III", 0.05),
+]
+
+
+def reason(path, rate=48_000) -> str:
+    """Why a file is refused; the message names it."""
+    with pytest.raises(AudioFileError) as caught:
+        load_audio(path, rate)
+    assert os.fspath(path) in str(caught.value)
+    assert caught.value.reason in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(("name", "subtype", "atol"), KINDS)
+def test_kinds_give_the_samples_that_were_written(tmp_path, name, subtype, atol):
+    samples = sine(440, rate=44_100) * np.hanning(44_100)
+    path = write(tmp_path / name, samples, 44_100, subtype)
+    decoded = load_audio(path, 44_100)
+    assert decoded.shape == (1, 44_100)
+    assert decoded.dtype.is_floating_point
+    np.testing.assert_allclose(decoded[0].numpy(), samples, atol=atol)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    samples = np.stack([noise(channel, 5_000) for channel in range(channels)], axis=1)
+    path = write(tmp_path / "a.wav", samples)
+    expected = samples.astype(np.float32).astype(np.float64).mean(axis=1)
+    np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), expected, atol=1e-7)
+
+
+def test_floats_beyond_full_scale_stay_as_they_are(tmp_path):
+    samples = sine(440, level=7.5)
+    assert np.abs(samples).max() > 7
+    path = write(tmp_path / "a.wav", samples)
+    np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), samples, atol=1e-6)
+
+
+@pytest.mark.parametrize("source_rate", [8_000, 11_025, 22_050, 32_000, 44_100, 88_200, 96_000, 192_000])
+def test_a_resampled_sine_is_the_sine_at_the_new_rate(tmp_path, source_rate):
+    path = write(tmp_path / "a.wav", sine(1_000, 1.0, source_rate), source_rate)
+    decoded = load_audio(path, 48_000)[0].numpy()
+    assert abs(len(decoded) - 48_000) <= 1
+    # Away from the ends, where any resampler rings: the same phase, level and frequency, to -80 dB.
+    middle = slice(4_800, 43_200)
+    np.testing.assert_allclose(decoded[middle], sine(1_000, 1.0, 48_000)[middle], atol=5e-5)
+
+
+def test_what_lies_above_the_new_nyquist_is_gone(tmp_path):
+    path = write(tmp_path / "a.wav", sine(1_000, 1.0, 48_000) + sine(11_000, 1.0, 48_000, 0.4), 48_000)
+    decoded = load_audio(path, 16_000)[0].numpy()[2_000:14_000]
+    frequencies, power = scipy.signal.periodogram(decoded, 16_000, "blackmanharris")
+    tone = np.abs(frequencies - 1_000) < 20
+    assert power[tone].sum() > 1e7 * power[~tone].sum()
+
+
+@pytest.mark.parametrize("source_rate", [44_100, 48_000])
+def test_blocks_equal_one_shot(tmp_path, source_rate):
+    samples = noise(1, 3 * decode.BLOCK_FRAMES + 777).astype(np.float32)
+    path = write(tmp_path / "a.wav", samples, source_rate)
+    blocks = list(decode_blocks(path, 48_000))
+    assert len(blocks) >= 4
+    whole = samples if source_rate == 48_000 else soxr.resample(samples, source_rate, 48_000, quality="HQ")
+    joined = np.concatenate(blocks)
+    assert joined.dtype == np.float32
+    assert joined.shape == whole.shape
+    np.testing.assert_allclose(joined, whole, atol=1e-6)
+
+
+def test_blocks_of_another_size_give_the_same_sound(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.flac", noise(2, 50_000), 44_100, "PCM_16")
+    whole = load_audio(path).numpy()
+    monkeypatch.setattr(decode, "BLOCK_FRAMES", 4_096)
+    np.testing.assert_allclose(load_audio(path).numpy(), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8_000, 48_000, 192_000])
+def test_one_sample(tmp_path, rate):
+    path = write(tmp_path / "a.wav", np.array([0.25]), rate)
+    decoded = load_audio(path, 16_000)[0].numpy()
+    assert 1 <= len(decoded) <= 6
+    assert np.abs(decoded).max() > 0.1
+    assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize(
+    "name", [b"two words.wav", b"new\nline.wav", b"\xff\xfe latin \xe9.wav", "ünïcode-音.wav".encode()]
+)
+def test_any_name_that_a_file_can_have(tmp_path, name):
+    samples = noise(3)
+    path = write(os.path.join(os.fsencode(tmp_path), name), samples)
+    np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), samples, atol=1e-7)
+    np.testing.assert_allclose(load_audio(os.fspath(path), 16_000)[0].numpy(), samples, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.w64", "a.caf", "a.flac", "a.mp3"])
+@pytest.mark.parametrize("share", [0.3, 0.95])
+def test_a_file_cut_short_is_refused(tmp_path, name, share):
+    path = write(tmp_path / name, noise(4, 100_000), 44_100, None)
+    assert load_audio(path).shape[-1] > 100_000
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    told = reason(path)
+    assert any(word in told for word in ("cut short", "decoding fails", "cannot be decoded")), told
+
+
+def test_a_cut_wav_says_what_was_promised(tmp_path):
+    path = write(tmp_path / "a.wav", noise(4, 10_000), subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:-5_000])
+    assert reason(path) == "cut short: its header promises 20000 bytes of samples, the file holds 15000"
+
+
+def test_a_riff_size_that_is_a_few_bytes_off_is_no_cut(tmp_path):
+    samples = noise(5)
+    path = write(tmp_path / "a.wav", samples)
+    content = bytearray(path.read_bytes())
+    content[4:8] = struct.pack("<I", struct.unpack("<I", content[4:8])[0] + 8)
+    path.write_bytes(content)
+    np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), samples, atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_that_are_no_numbers_are_refused(tmp_path, value, channels):
+    samples = np.stack([noise(6)] * channels, axis=1)
+    samples[5_000, 0] = value
+    samples[5_000, -1] = -value if channels > 1 else value
+    assert "NaN or infinite" in reason(write(tmp_path / "a.wav", samples))
+
+
+def test_floats_near_the_limit_average_or_are_refused_but_never_turn_infinite(tmp_path):
+    largest = np.float32(3.4e38)
+    path = write(tmp_path / "a.wav", np.full((100, 2), largest))
+    assert np.all(load_audio(path, 16_000).numpy() == largest)
+    path = write(tmp_path / "b.wav", largest * np.sign(noise(7)))
+    assert "too large" in reason(path)
+
+
+def test_what_is_no_audio_is_refused(tmp_path):
+    for name, content in (("text.wav", b"not a sound at all\n" * 50), ("empty.wav", b""), ("magic.flac", b"fLaC" * 9)):
+        (tmp_path / name).write_bytes(content)
+        assert "cannot be decoded" in reason(tmp_path / name)
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("missing.wav", "folder.wav"):
+        assert "cannot be decoded" in reason(tmp_path / name)
+
+
+def test_zero_frames_are_refused(tmp_path):
+    assert reason(write(tmp_path / "a.wav", np.zeros(0))) == "holds no samples"
+
+
+def test_limits_on_rate_and_channels(tmp_path):
+    assert "900 Hz" in reason(write(tmp_path / "slow.wav", noise(8), 900))
+    assert "65 channels" in reason(write(tmp_path / "wide.wav", np.stack([noise(8, 100)] * 65, axis=1)))
+
+
+def test_no_file_stays_open(tmp_path):
+    write(tmp_path / "a.wav", noise(9, 400_000))
+    write(tmp_path / "b.wav", np.zeros(0))
+    before = len(list(Path("/dev/fd").iterdir()))
+    next(iter(decode_blocks(tmp_path / "a.wav", 48_000)))
+    reason(tmp_path / "b.wav")
+    load_audio(tmp_path / "a.wav")
+    assert len(list(Path("/dev/fd").iterdir())) <= before

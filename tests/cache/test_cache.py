@@ -1,0 +1,245 @@
+"""The store at rest: packs against the safetensors library, damage found and never served."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from distill.audio import load_cache_manifest
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader, PackReader, PackWriter, pack
+from distill.errors import CacheError
+from sounds import CHUNK, noise, rows_by_content, training, write, write_dataset
+
+ROW = (2, 3, 5)
+
+
+def some_rows(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, *ROW)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A dataset with its cache; tests copy it."""
+    root = tmp_path_factory.mktemp("made") / "dataset"
+    write_dataset(root)
+    preprocess(root, training())
+    return root
+
+
+@pytest.fixture
+def dataset(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "dataset")
+
+
+@pytest.fixture
+def small_packs(monkeypatch):
+    """Packs of three rows, so that a file of four spans two."""
+    monkeypatch.setattr(pack, "MAX_PACK_BYTES", 1024 + 3 * (2 * 32 * 32 * 4 + 8))
+
+
+def packs_of(cache_dir):
+    return sorted((cache_dir / "packs").glob("*.safetensors"))
+
+
+def flip(path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_pack_is_a_safetensors_file(tmp_path, dtype):
+    rows = some_rows(7)
+    writer = PackWriter(tmp_path, ROW, dtype)
+    assert (writer.append(rows[:3]), writer.append(rows[3:])) == (0, 3)
+    info = writer.close()
+    path = tmp_path / info.name
+    assert (info.rows, info.bytes) == (7, path.stat().st_size)
+    np.testing.assert_array_equal(load_file(path)["features"], rows.astype(dtype))
+    with safe_open(path, "numpy") as opened:
+        assert opened.get_slice("features").get_shape() == [7, *ROW]
+    out = np.full((3, *ROW), np.nan, np.float32)
+    PackReader(path, info, ROW, dtype).read_into(np.array([6, 0, 3]), out)
+    np.testing.assert_array_equal(out, rows[[6, 0, 3]].astype(dtype))
+
+
+def test_a_write_that_failed_leaves_whole_rows_only(tmp_path, monkeypatch):
+    rows = some_rows(5)
+    writer = PackWriter(tmp_path, ROW)
+    writer.append(rows[:2])
+    whole = writer._write
+
+    def partial(data):
+        whole(bytes(data)[:77])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "_write", partial)
+    with pytest.raises(OSError, match="No space"):
+        writer.append(rows[2:])
+    monkeypatch.setattr(writer, "_write", whole)
+    info = writer.close()
+    np.testing.assert_array_equal(load_file(tmp_path / info.name)["features"], rows[:2])
+    out = np.empty((2, *ROW), np.float32)
+    PackReader(tmp_path / info.name, info, ROW, "float32").read_into(np.arange(2), out)
+    np.testing.assert_array_equal(out, rows[:2])
+
+
+def test_packs_of_a_cache_are_readable_without_distill(dataset):
+    reader = CacheReader(dataset / ".cache")
+    rows = reader.read(np.arange(len(reader)))
+    (path,) = packs_of(dataset / ".cache")
+    stored = load_file(path)["features"]
+    assert stored.shape == rows.shape == (10, 2, 32, 32)
+    np.testing.assert_array_equal(np.unique(stored.reshape(10, -1), axis=0), np.unique(rows.reshape(10, -1), axis=0))
+
+
+def test_contents_that_span_packs_read_right(made, tmp_path, request):
+    config = training(augmentation_expansion=1)
+    whole = rows_by_content(preprocess(made, config, cache_dir=tmp_path / "whole", workers=1).cache_dir)
+    assert len(packs_of(tmp_path / "whole")) == 1
+    request.getfixturevalue("small_packs")
+    preprocess(made, config, cache_dir=tmp_path / "small", workers=3)
+    manifest = load_cache_manifest(tmp_path / "small")
+    assert [entry["rows"] for entry in manifest["packs"]] == [3] * 6 + [2]
+    assert manifest["total_spectrograms"] == 20
+    small = rows_by_content(tmp_path / "small")
+    assert small.keys() == whole.keys()
+    for content, rows in whole.items():
+        np.testing.assert_array_equal(small[content], rows)
+
+
+def test_rows_come_in_the_order_asked_for(made, tmp_path, small_packs):
+    preprocess(made, training(augmentation_expansion=1), cache_dir=tmp_path)
+    reader = CacheReader(tmp_path)
+    everything = reader.read(np.arange(len(reader)))
+    assert len(np.unique(everything.reshape(20, -1), axis=0)) == 20
+    for seed in range(5):
+        order = np.random.default_rng(seed).integers(0, 20, 13)
+        np.testing.assert_array_equal(reader.read(order), everything[order])
+    np.testing.assert_array_equal(np.unique(reader.chunk), [0, 1])
+    np.testing.assert_array_equal(reader.variant, [0, 1] * 10)
+    assert reader.content_hashes == sorted(reader.content_hashes)
+
+
+def test_a_reader_keeps_what_it_opened_with(dataset):
+    reader = CacheReader(dataset / ".cache")
+    before = reader.read(np.arange(len(reader)))
+    write(dataset / "new.wav", noise(9, 3 * CHUNK))
+    preprocess(dataset, training())
+    np.testing.assert_array_equal(reader.read(np.arange(len(reader))), before)
+    assert len(CacheReader(dataset / ".cache")) == len(reader) + 3
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])
+def test_a_flipped_bit_in_the_manifest_means_computing_anew(dataset, share):
+    before = rows_by_content(dataset / ".cache")
+    path = dataset / ".cache" / "manifest.json"
+    flip(path, int(share * path.stat().st_size))
+    assert load_cache_manifest(dataset / ".cache") is None
+    with pytest.raises(CacheError, match="no valid cache"):
+        CacheReader(dataset / ".cache")
+    assert preprocess(dataset, training()).decoded == 5
+    after = rows_by_content(dataset / ".cache")
+    assert all(np.array_equal(after[content], rows) for content, rows in before.items())
+    assert len(packs_of(dataset / ".cache")) == 1
+
+
+def test_a_manifest_that_is_cut_empty_foreign_or_of_another_version_is_none(dataset):
+    path = dataset / ".cache" / "manifest.json"
+    content = path.read_bytes()
+    assert json.loads(content)
+    for damaged in (content[:-1], content[: len(content) // 2], b"", b"{}", b"[]", b"\x00" * 100, content + content):
+        path.write_bytes(damaged)
+        assert load_cache_manifest(dataset / ".cache") is None
+    version = json.loads(content)["version"]
+    path.write_bytes(content.replace(f'"version":{version}'.encode(), b'"version":99', 1))
+    assert path.read_bytes() != content
+    assert load_cache_manifest(dataset / ".cache") is None
+    assert preprocess(dataset, training()).decoded == 5
+    assert load_cache_manifest(dataset / "nowhere") is None
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut", "grown"])
+def test_a_pack_that_is_missing_or_of_another_size_is_computed_anew(dataset, damage):
+    before = rows_by_content(dataset / ".cache")
+    (path,) = packs_of(dataset / ".cache")
+    content = path.read_bytes()
+    path.unlink() if damage == "deleted" else path.write_bytes(content[:-1] if damage == "cut" else content + b"\0")
+    with pytest.raises(CacheError, match=path.name):
+        rows_by_content(dataset / ".cache")
+    result = preprocess(dataset, training())
+    assert (result.decoded, result.rows) == (5, 10)
+    after = rows_by_content(dataset / ".cache")
+    assert all(np.array_equal(after[content], rows) for content, rows in before.items())
+    assert path not in packs_of(dataset / ".cache")
+
+
+def test_only_the_rows_of_the_lost_pack_are_computed_anew(dataset):
+    write(dataset / "new.wav", noise(9, 3 * CHUNK))
+    (first,) = packs_of(dataset / ".cache")
+    preprocess(dataset, training())
+    (second,) = set(packs_of(dataset / ".cache")) - {first}
+    second.unlink()
+    assert preprocess(dataset, training()).decoded == 1
+    first.unlink()
+    assert preprocess(dataset, training()).decoded == 5
+
+
+@pytest.mark.parametrize("where", ["header", "row", "checksum"])
+def test_a_flipped_bit_in_a_pack_is_an_error_that_names_it(dataset, where):
+    (path,) = packs_of(dataset / ".cache")
+    flip(path, {"header": 30, "row": 1024 + 3 * 2 * 32 * 32 * 4 + 1_000, "checksum": -1}[where])
+    reader = CacheReader(dataset / ".cache")
+    with pytest.raises(CacheError, match=path.name) as caught:
+        reader.read(np.arange(len(reader)))
+    assert "preprocess again" in caught.value.tip
+    if where == "row":
+        assert "row 3" in str(caught.value)
+        sound = [row for row in range(10) if reader._row[row] != 3]
+        assert np.isfinite(reader.read(np.array(sound))).all()
+        # The tip is true.
+        path.unlink()
+        assert preprocess(dataset, training()).decoded == 5
+        assert len(rows_by_content(dataset / ".cache")) == 5
+
+
+def test_every_row_is_checked_when_it_is_first_read(dataset):
+    (path,) = packs_of(dataset / ".cache")
+    row_bytes = 2 * 32 * 32 * 4
+    for row in range(10):
+        flip(path, 1024 + row * row_bytes + 77)
+        reader = CacheReader(dataset / ".cache")
+        bad = np.flatnonzero(reader._row == row)
+        with pytest.raises(CacheError, match=f"row {row} "):
+            reader.read(bad)
+        flip(path, 1024 + row * row_bytes + 77)
+    assert len(CacheReader(dataset / ".cache").read(np.arange(10))) == 10
+
+
+class Planted:
+    def __reduce__(self):
+        return (pytest.fail, ("a planted pickle was loaded",))
+
+
+def test_a_planted_pickle_is_never_loaded(dataset):
+    cache_dir = dataset / ".cache"
+    planted = pickle.dumps(Planted())
+    for name in ("manifest.pkl", "stats.pt", "packs/features.pt", "packs/x.safetensors"):
+        (cache_dir / name).write_bytes(planted)
+    assert preprocess(dataset, training()).decoded == 0
+    assert len(rows_by_content(cache_dir)) == 5
+    (path,) = (path for path in packs_of(cache_dir) if path.stat().st_size > 10_000)
+    path.write_bytes(planted)
+    with pytest.raises(CacheError, match=path.name):
+        rows_by_content(cache_dir)
+    (cache_dir / "manifest.json").write_bytes(planted)
+    assert load_cache_manifest(cache_dir) is None
+    assert preprocess(dataset, training()).decoded == 5
+    assert len(packs_of(cache_dir)) == 1

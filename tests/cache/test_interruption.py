@@ -1,0 +1,293 @@
+"""What a cache holds after an error, Ctrl-C, a full disk, SIGKILL, and beside another writer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.audio import chunking, load_cache_manifest
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader
+from distill.errors import DatasetError, PreprocessingCancelled, StorageError
+from sounds import noise, rows_by_content, training, write, write_dataset
+
+ROW_BYTES = 2 * 32 * 32 * 4
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Rows of an uninterrupted run, by content."""
+    root = tmp_path_factory.mktemp("whole")
+    write_dataset(root)
+    return rows_by_content(preprocess(root, training()).cache_dir)
+
+
+def assert_whole(cache_dir, whole):
+    """A cache that holds what an uninterrupted run gives, and nothing else on the disk."""
+    found = rows_by_content(cache_dir)
+    assert found.keys() == whole.keys()
+    assert all(np.array_equal(found[content], rows) for content, rows in whole.items())
+    named = {pack["name"] for pack in load_cache_manifest(cache_dir)["packs"]}
+    left = {str(path.relative_to(cache_dir)) for path in cache_dir.rglob("*") if path.is_file()}
+    assert left == {"manifest.json", "lock"} | {f"packs/{name}" for name in named}
+
+
+def stop_after(files: int, error: type[BaseException] = KeyboardInterrupt):
+    def progress(stage, current, total):
+        if stage == "features" and current == files:
+            raise error
+
+    return progress
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_keeps_what_was_finished(dataset, whole, error):
+    with pytest.raises(error):
+        preprocess(dataset, training(), workers=1, progress=stop_after(3, error))
+    kept = rows_by_content(dataset / ".cache")
+    assert len(kept) == 3
+    assert all(np.array_equal(whole[content], rows) for content, rows in kept.items())
+    assert len(load_cache_manifest(dataset / ".cache")["files"]) == 3
+    assert preprocess(dataset, training()).decoded == 2
+    assert_whole(dataset / ".cache", whole)
+
+
+def test_ctrl_c_while_a_pack_is_made_durable_keeps_it(dataset, whole, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def interrupted(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(dataset, training())
+    assert preprocess(dataset, training()).decoded == 0
+    assert_whole(dataset / ".cache", whole)
+
+
+def test_no_thread_outlives_an_interruption(dataset):
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(dataset, training(), workers=3, progress=stop_after(1))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("rows_that_fit", [2.01, 4.5, 7.3])
+def test_a_full_disk_keeps_what_was_finished(dataset, whole, rows_that_fit):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Beyond this size a write fails, partly done, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 + int(rows_that_fit * ROW_BYTES), limit[1]))
+    try:
+        with pytest.raises(StorageError, match="disk is full") as caught:
+            preprocess(dataset, training(), workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "--cache-dir" in caught.value.tip
+    finished = int(rows_that_fit) // 2
+    kept = rows_by_content(dataset / ".cache")
+    assert len(kept) == finished
+    assert all(np.array_equal(whole[content], rows) for content, rows in kept.items())
+    assert preprocess(dataset, training()).decoded == 5 - finished
+    assert_whole(dataset / ".cache", whole)
+
+
+def test_too_little_disk_is_said_before_work_starts(dataset, monkeypatch):
+    monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail("work was started"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(StorageError, match=r"need about 0 MB, the disk has 1 MB left") as caught:
+        preprocess(dataset, training())
+    assert "--cache-dir" in caught.value.tip
+
+
+def test_a_place_that_cannot_be_written(dataset, whole, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match="cannot be written") as caught:
+        preprocess(dataset, training(), cache_dir=tmp_path / "file" / "cache")
+    assert "--cache-dir" in caught.value.tip
+    result = preprocess(dataset, training(), cache_dir=tmp_path / "elsewhere" / "deep")
+    assert_whole(result.cache_dir, whole)
+    assert not (dataset / ".cache").exists()
+
+
+def test_a_read_only_cache_serves_while_nothing_changes(dataset, monkeypatch):
+    made = preprocess(dataset, training())
+    open_file = os.open
+
+    def read_only(path, flags, *rest, **named):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return open_file(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    again = preprocess(dataset, training())
+    assert (again.decoded, again.rows) == (0, 10)
+    assert again.normalization_stats == made.normalization_stats
+    write(dataset / "new.wav", noise(9))
+    with pytest.raises(StorageError, match="Read-only"):
+        preprocess(dataset, training())
+    with pytest.raises(StorageError, match="Read-only"):
+        preprocess(dataset, training(chunk_samples=4_000))
+
+
+def test_ending_early_with_a_lost_pack_says_why_it_ended(dataset, whole, monkeypatch):
+    preprocess(dataset, training())
+    (pack,) = (dataset / ".cache" / "packs").iterdir()
+    pack.unlink()
+    monkeypatch.setattr("distill.audio.preprocessing.CONFIRM_ABOVE_BYTES", 1)
+    with pytest.raises(PreprocessingCancelled):
+        preprocess(dataset, training(), confirm=lambda message: False)
+    aside = dataset.with_name("aside")
+    dataset.rename(aside)
+    (dataset / "empty").mkdir(parents=True)
+    shutil.copytree(aside / ".cache", dataset / ".cache")
+    with pytest.raises(DatasetError, match="no audio"):
+        preprocess(dataset, training())
+    assert preprocess(aside, training()).decoded == 5
+    assert_whole(aside / ".cache", whole)
+
+
+def test_a_second_writer_waits_and_then_decodes_nothing(dataset, caplog):
+    started, go_on, results = threading.Event(), threading.Event(), []
+
+    def hold(stage, current, total):
+        if stage == "features":
+            started.set()
+            assert go_on.wait(60)
+
+    first = threading.Thread(target=lambda: results.append(preprocess(dataset, training(), progress=hold)))
+    second = threading.Thread(target=lambda: results.append(preprocess(dataset, training())))
+    with caplog.at_level("INFO", "distill"):
+        first.start()
+        assert started.wait(60)
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        assert "waiting" in caplog.text
+        go_on.set()
+        first.join()
+        second.join()
+    assert [result.decoded for result in results] == [5, 0]
+
+
+# In a process of its own, because fork and kill do not go with threads. It forks once for each point where a write
+# can be cut off, dies there, and goes on to the next one until a run gets through.
+KILLED = """
+import json, os, pathlib, shutil, signal, sys, time
+import torch
+from distill import _native
+from distill.audio import chunking, preprocessing
+from distill.cache import pack
+from sounds import training
+
+made, work = map(pathlib.Path, sys.argv[1:])
+pack.MAX_PACK_BYTES = 1024 + 3 * (2 * 32 * 32 * 4 + 8)
+
+def fork(run):
+    child = os.fork()
+    if not child:
+        try:
+            run()
+            os._exit(0)
+        except BaseException:
+            import traceback; traceback.print_exc()
+            os._exit(9)
+    return child
+
+def killed_at(number, root):
+    left = number
+    def before(function):
+        def call(*given, **named):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*given, **named)
+        return call
+    pack.PackWriter._write = before(pack.PackWriter._write)
+    os.fsync = before(os.fsync)
+    pathlib.Path.unlink = before(pathlib.Path.unlink)
+    chunking.decode_blocks = before(chunking.decode_blocks)
+    preprocessing.CacheWriter._commit = before(preprocessing.CacheWriter._commit)
+    preprocessing.preprocess(root, training(), workers=1)
+
+points = 0
+while True:
+    root = work / f"killed-{points}"
+    shutil.copytree(made, root)
+    _, status = os.waitpid(fork(lambda: killed_at(points, root)), 0)
+    if not os.WIFSIGNALED(status):
+        assert status == 0, status
+        break
+    points += 1
+
+both = work / "both"
+shutil.copytree(made, both, ignore=shutil.ignore_patterns(".cache"))
+def slowly(name):
+    decode_blocks = chunking.decode_blocks
+    chunking.decode_blocks = lambda *given: time.sleep(0.1) or decode_blocks(*given)
+    (work / name).write_text(str(preprocessing.preprocess(both, training()).decoded))
+for child in [fork(lambda: slowly("first")), fork(lambda: slowly("second"))]:
+    assert os.waitpid(child, 0)[1] == 0
+print(json.dumps({"points": points, "decoded": [int((work / name).read_text()) for name in ("first", "second")]}))
+"""
+
+
+def run_killed(made: Path, work: Path) -> dict:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, made, work],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_sigkill_at_any_write_leaves_a_valid_cache(dataset, whole, tmp_path):
+    """Old manifest or new, never a mixture; and the next run completes it to the same bits."""
+    for name in ("sound-1.wav", "sound-3.wav"):
+        (dataset / name).rename(tmp_path / name)
+    preprocess(dataset, training())
+    old = rows_by_content(dataset / ".cache")
+    assert len(old) == 3
+    for name in ("sound-1.wav", "sound-3.wav"):
+        (tmp_path / name).rename(dataset / name)
+    (dataset / ".cache" / ".manifest.json.1-0.tmp").write_text("what a killed writer leaves")
+    told = run_killed(dataset, tmp_path)
+    assert told["points"] > 8
+    kept = set()
+    for point in range(told["points"] + 1):
+        cache_dir = tmp_path / f"killed-{point}" / ".cache"
+        reader = CacheReader(cache_dir)
+        found = rows_by_content(cache_dir)
+        assert found.keys() >= old.keys()
+        assert all(np.array_equal(whole[content], rows) for content, rows in found.items())
+        assert reader.header["total_spectrograms"] == len(reader)
+        kept.add(len(found))
+        missing = 5 - len(found)
+        assert preprocess(cache_dir.parent, training()).decoded == missing
+        assert_whole(cache_dir, whole)
+    assert kept >= {3, 5}
+    # Two at once: one does the work, the other waits for it.
+    assert sorted(told["decoded"]) == [0, 5]

@@ -1,0 +1,88 @@
+"""Sounds for tests: written with soundfile, seeded, none of them silent or constant; and small configurations."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from distill.audio import load_cache_manifest
+from distill.cache import CacheReader
+from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
+
+RATE = 16_000
+CHUNK = 8_000
+FEATURE = {"sample_rate": RATE, "n_fft": 512, "hop_length": 256, "n_mels": 32}
+
+
+def sine(frequency: float, seconds: float = 1.0, rate: int = RATE, level: float = 0.5) -> np.ndarray:
+    """A sine [S], float64."""
+    return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def noise(seed: int, samples: int = CHUNK, level: float = 0.2) -> np.ndarray:
+    """White noise [samples], float64, its peak at `level`."""
+    values = np.random.default_rng(seed).standard_normal(samples)
+    return level * values / np.abs(values).max()
+
+
+def write(
+    path: Path | str | bytes, samples: np.ndarray, rate: int = RATE, subtype: str | None = "FLOAT", **kind
+) -> Path:
+    """Write `samples`, [S] or [S, channels]; the kind comes from the name unless `format` is given."""
+    path = Path(os.fsdecode(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(os.fsencode(path), samples, rate, subtype=subtype, **kind)
+    return path
+
+
+def write_dataset(root: Path, n_files: int = 5, chunks: int = 2) -> list[Path]:
+    """`n_files` of noise and a tone, each of `chunks` chunks less a few samples, in nested folders.
+
+    The same bytes each time: WAV of floats would hold the time of writing.
+    """
+    paths = []
+    for number in range(n_files):
+        samples = (
+            noise(number, chunks * CHUNK - 100 * number) + sine(300 + 170 * number, chunks / 2)[: -100 * number or None]
+        )
+        paths.append(write(root / ("" if number % 2 else "deep/er") / f"sound-{number}.wav", samples, subtype="PCM_24"))
+    return paths
+
+
+def training(**changes) -> TrainingConfig:
+    """A configuration whose rows [2, 32, 32] take a millisecond."""
+    values = {"complex_spectrogram": ComplexSpectrogramConfig(**FEATURE), "augmentation": AugmentationConfig()}
+    values |= {"augmentation_expansion": 0, "chunk_samples": CHUNK, "device": "cpu"}
+    return TrainingConfig(**(values | changes))
+
+
+def age(root: Path) -> None:
+    """Wait until no stamp under `root` is too young for the index to trust."""
+    stamps = [max(s.st_mtime, s.st_ctime) for s in (path.lstat() for path in root.rglob("*"))]
+    time.sleep(max(0.0, max(stamps) + 2.05 - time.time()))
+
+
+def chunks_by_hand(path: Path) -> np.ndarray:
+    """Chunks [n, CHUNK], float32, of a mono file at RATE, normalised per file."""
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples = samples * np.float32(1 / np.abs(samples).max())
+    return np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
+
+
+def rows_by_content(cache_dir: Path) -> dict[str, np.ndarray]:
+    """Rows [k, 2, n_mels, T] of each content hash."""
+    reader = CacheReader(cache_dir)
+    rows = reader.read(np.arange(len(reader)))
+    return {content.hex(): rows[reader.source == index] for index, content in enumerate(reader.content_hashes)}
+
+
+def rows_by_path(cache_dir: Path) -> dict[str, np.ndarray]:
+    """Rows [k, 2, n_mels, T] of each file that has some."""
+    rows = rows_by_content(cache_dir)
+    return {
+        file["path"]: rows[file["content_hash"]] for file in load_cache_manifest(cache_dir)["files"] if file["rows"]
+    }

@@ -1,0 +1,171 @@
+"""Who imports whom: data flows one way, and a stage knows configuration, errors and plain types, not other stages."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import distill
+
+ROOT = Path(distill.__file__).parent
+
+# What every module may import: no stage, no composition.
+PLAIN = {"distill", "_lazy", "_native", "config", "errors", "device", "files"}
+COMMANDS = {"train", "commands", "demo", "console"}
+# The parts of the pipeline, in the order in which data flows. Modules of one stage may import each other.
+STAGES = {
+    "index": {"index"},
+    "decode": {"audio.decode", "audio.chunking"},
+    "augmentation": {"audio.augmentation"},
+    "features": {"audio.mel", "audio.reference", "audio.spectrogram", "audio.inverse"},
+    "cache": {"cache", "cache.manifest", "cache.pack", "cache.reader", "cache.writer"},
+    "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},
+}
+# The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
+COMPOSE = {
+    # A plain result, and how it is told.
+    "audio.outcome": set(),
+    # One file to rows: what preprocessing runs in threads.
+    "audio.extraction": {"decode", "augmentation", "features"},
+    # Index to cache, and nothing else does.
+    "audio.preprocessing": {
+        "index",
+        "decode",
+        "augmentation",
+        "features",
+        "cache",
+        "audio.extraction",
+        "audio.outcome",
+    },
+    # The same comparison without the work.
+    "cache.status": {"index", "cache"},
+    # Rows of the cache, or waveforms of the v1.0 path, as tensors.
+    "training.dataset": {"decode", "cache", "training.resolve"},
+    "training.epochs": {"models"},
+    "training.checkpoint": set(),
+    "training.pictures": set(),
+    "training.resolve": set(),
+    "training.session": {"models"} | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "pictures")},
+    # Cache to model, and nothing else does.
+    "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
+    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "pictures", "resolve", "session")},
+}
+# Packages that only name what is inside them.
+FACES = {"", "audio", "training"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of distill that a file imports, anywhere in it but for types alone; "distill" for its version."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    package = ["distill", *path.relative_to(ROOT).parts[:-1]]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names} if is_package(base) else {base}
+    return {name.removeprefix("distill.") for name in found if name.split(".")[0] == "distill"}
+
+
+def is_package(name: str) -> bool:
+    parts = name.split(".")
+    return parts[0] == "distill" and (ROOT.joinpath(*parts[1:]) / "__init__.py").exists()
+
+
+def known(name: str) -> str:
+    """The module that a dotted name lies in: "models.ConvVAE" lies in "models"."""
+    while name and not (ROOT.joinpath(*name.split(".")).with_suffix(".py").exists() or is_package(f"distill.{name}")):
+        if name == "_native":
+            return name
+        name = name.rpartition(".")[0]
+    return name or "distill"
+
+
+def stage_of(module: str) -> str:
+    return next((stage for stage, modules in STAGES.items() if module in modules), module)
+
+
+MODULES = {module_name(path): {known(name) for name in imports(path)} for path in sorted(ROOT.rglob("*.py"))}
+
+
+def test_the_reader_of_imports_sees_them():
+    assert {"cache.writer", "index", "audio.extraction"} <= MODULES["audio.preprocessing"]
+    assert "audio.mel" in MODULES["audio.spectrogram"]
+    assert "audio.preprocessing" in MODULES["commands"]
+    assert "distill" in MODULES["models.store"]
+
+
+def test_every_module_has_its_place():
+    placed = set().union(*STAGES.values()) | COMPOSE.keys() | PLAIN | COMMANDS | FACES
+    assert MODULES.keys() - {""} <= placed, "say in this file what a new module may import"
+    assert COMPOSE.keys() <= MODULES.keys()
+
+
+def test_plain_modules_import_no_stage():
+    for module in PLAIN & MODULES.keys():
+        assert MODULES[module] <= PLAIN, module
+
+
+def test_a_stage_imports_no_other_stage():
+    for stage, modules in STAGES.items():
+        for module in modules & MODULES.keys():
+            assert MODULES[module] - PLAIN <= modules, f"{module} of stage {stage}"
+
+
+def test_what_composes_stages_composes_only_these():
+    for module, allowed in COMPOSE.items():
+        assert {stage_of(name) for name in MODULES[module] - PLAIN} <= allowed, module
+
+
+def test_faces_only_name_what_is_inside_them():
+    for module in FACES:
+        outside = {name for name in MODULES[module] if not module or not name.startswith(f"{module}.")}
+        assert outside <= PLAIN, module
+
+
+def test_nothing_imports_a_command():
+    for module, imported in MODULES.items():
+        if module not in COMMANDS:
+            assert not imported & COMMANDS, module
+
+
+def test_importing_distill_and_the_index_imports_neither_torch_nor_numpy():
+    code = "import sys, distill, distill.index, distill.config; print(sorted({'torch', 'numpy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_public_names_are_those_of_the_interface():
+    import distill.audio
+    import distill.models
+    import distill.training
+
+    fixed = {
+        distill.audio: "ComplexSpectrogram ComplexSpectrogramConfig AudioSpectrogram SpectrogramConfig "
+        "AugmentationConfig load_audio preprocess_complex_spectrograms load_cache_manifest",
+        distill.training: "TrainingConfig CachedSpectrogramDataset AudioTrainingDataset create_complex_data_loaders "
+        "create_data_loaders train train_epoch validate_epoch",
+        distill.models: "ConvVAE load_model",
+    }
+    for package, names in fixed.items():
+        assert set(names.split()) <= set(package.__all__)
+        assert all(callable(getattr(package, name)) for name in names.split())
+
+
+def test_every_public_name_of_distill_resolves():
+    assert len(distill.__all__) > 5
+    for name in distill.__all__:
+        assert getattr(distill, name) is not None
+    assert not hasattr(distill, "no_such_name")

@@ -1,0 +1,198 @@
+"""Configurations: their faults, all at once; TOML there and back; presets; and what the fingerprint covers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from distill.cache.manifest import fingerprint
+from distill.config import (
+    PRESETS,
+    AugmentationConfig,
+    ComplexSpectrogramConfig,
+    SpectrogramConfig,
+    TrainingConfig,
+    collecting_faults,
+    config_from_dict,
+    config_to_toml,
+    feature_identity,
+)
+from distill.errors import ConfigError
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+
+FAULTS = [
+    (ComplexSpectrogramConfig, {"n_fft": 1000}, "n_fft=1000 must be a power of two"),
+    (ComplexSpectrogramConfig, {"n_fft": 16, "hop_length": 8, "n_mels": 8}, "from 32 to 65536"),
+    (ComplexSpectrogramConfig, {"hop_length": 0}, "hop_length=0 must be from 1 to n_fft=2048"),
+    (ComplexSpectrogramConfig, {"hop_length": 4096}, "hop_length=4096"),
+    (ComplexSpectrogramConfig, {"n_mels": 1026}, "n_mels=1026 must be from 1 to 1025"),
+    (ComplexSpectrogramConfig, {"sample_rate": 10}, "sample_rate=10"),
+    (ComplexSpectrogramConfig, {"f_min": -1.0}, "f_min=-1.0"),
+    (ComplexSpectrogramConfig, {"f_min": 24_000.0}, "below 24000 Hz"),
+    (ComplexSpectrogramConfig, {"f_max": 24_001.0}, "at most 24000 Hz"),
+    (ComplexSpectrogramConfig, {"f_min": 500.0, "f_max": 400.0}, "f_max=400.0 must be above f_min=500.0"),
+    (ComplexSpectrogramConfig, {"f_max": math.nan}, "f_max=nan must be finite"),
+    (ComplexSpectrogramConfig, {"if_masking_threshold": -1e-9}, "if_masking_threshold"),
+    (ComplexSpectrogramConfig, {"n_fft": "2048"}, "n_fft='2048' must be int"),
+    (ComplexSpectrogramConfig, {"n_fft": 2048.0}, "n_fft=2048.0 must be int"),
+    (ComplexSpectrogramConfig, {"n_mels": True}, "n_mels=True must be int"),
+    (ComplexSpectrogramConfig, {"enabled": 1}, "enabled=1 must be bool"),
+    (SpectrogramConfig, {"n_fft": 768}, "n_fft=768"),
+    (AugmentationConfig, {"gain_db": -1.0}, "gain_db"),
+    (AugmentationConfig, {"noise_db": 5.0}, "noise_db"),
+    (AugmentationConfig, {"speed": 0.6}, "speed"),
+    (AugmentationConfig, {"pitch_semitones": 25.0}, "pitch_semitones"),
+    (AugmentationConfig, {"time_shift_s": math.inf}, "time_shift_s=inf must be finite"),
+    (TrainingConfig, {"chunk_samples": 1024}, "chunk_samples=1024 must be above n_fft/2 = 1024"),
+    (TrainingConfig, {"normalize": "flie"}, "did you mean 'file'"),
+    (TrainingConfig, {"val_fraction": 1.0}, "val_fraction"),
+    (TrainingConfig, {"val_fraction": 0.0}, "val_fraction"),
+    (TrainingConfig, {"device": "cuda:x"}, "device=cuda:x"),
+    (TrainingConfig, {"augmentation_expansion": -1}, "augmentation_expansion"),
+    (TrainingConfig, {"batch_size": 0}, "batch_size"),
+    (TrainingConfig, {"seed": 2**63}, "seed"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "told"), FAULTS)
+def test_a_value_out_of_range_is_named_with_its_rule(kind, values, told):
+    with pytest.raises(ConfigError) as caught:
+        kind(**values)
+    assert told in str(caught.value)
+    assert len(caught.value.faults) == 1
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"n_fft": 32, "hop_length": 32, "n_mels": 17},
+        {"f_min": 0, "f_max": 24_000},
+        {"sample_rate": 192_000, "n_fft": 65_536},
+        {"if_masking_threshold": 0},
+    ],
+)
+def test_values_at_the_edge_are_taken(values):
+    assert dataclasses.asdict(ComplexSpectrogramConfig(**values)).items() >= values.items()
+
+
+def test_all_faults_at_once():
+    with pytest.raises(ConfigError) as caught:
+        ComplexSpectrogramConfig(n_fft=1000, hop_length=0, f_min=-5.0)
+    assert [fault.split("=")[0] for fault in caught.value.faults] == ["n_fft", "hop_length", "f_min"]
+
+
+def test_faults_of_many_configurations_come_together():
+    def make():
+        with collecting_faults():
+            TrainingConfig(complex_spectrogram=ComplexSpectrogramConfig(n_mels=0), epochs=0)
+            AugmentationConfig(speed=-1.0)
+
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert [fault.split("=")[0] for fault in caught.value.faults] == ["n_mels", "epochs", "speed"]
+    # And no fault is left for the next one.
+    with collecting_faults():
+        TrainingConfig()
+
+
+def test_toml_there_and_back():
+    config = TrainingConfig(
+        complex_spectrogram=ComplexSpectrogramConfig(f_max=12_000.5, n_mels=64, if_masking_threshold=3e-7),
+        augmentation=AugmentationConfig(pitch_semitones=1.5),
+        augmentation_expansion=3,
+        normalize="none",
+        dropout=0.25,
+        seed=2**62 + 1,
+    )
+    text = config_to_toml(config)
+    assert tomllib.loads(text)["complex_spectrogram"]["n_mels"] == 64
+    assert config_from_dict(tomllib.loads(text)) == config
+    assert config_from_dict(tomllib.loads(config_to_toml(TrainingConfig()))) == TrainingConfig()
+
+
+def test_what_toml_leaves_out_comes_from_the_base():
+    base = TrainingConfig(epochs=7, complex_spectrogram=ComplexSpectrogramConfig(n_mels=64))
+    config = config_from_dict({"latent_dim": 9, "complex_spectrogram": {"hop_length": 256}}, base)
+    assert (config.epochs, config.latent_dim) == (7, 9)
+    assert (config.complex_spectrogram.n_mels, config.complex_spectrogram.hop_length) == (64, 256)
+
+
+def test_faults_of_a_file_all_at_once_with_the_nearest_key():
+    values = {
+        "latent_dimm": 3,
+        "xyzzy": 1,
+        "epochs": "many",
+        "augmentation": 5,
+        "complex_spectrogram": {"n_ftt": 512, "hop_length": 0},
+    }
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict(values)
+    faults = caught.value.faults
+    assert len(faults) == 6
+    told = "\n".join(faults)
+    for part in (
+        "unknown key 'latent_dimm'; did you mean 'latent_dim'?",
+        "unknown key 'xyzzy'\n",
+        "epochs='many' must be",
+        "augmentation=5 must be a table",
+        "unknown key 'complex_spectrogram.n_ftt'; did you mean 'complex_spectrogram.n_fft'?",
+        "hop_length=0",
+    ):
+        assert part in told + "\n"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_each_its_own(name):
+    config = config_from_dict(PRESETS[name])
+    names = [item.name for item in dataclasses.fields(config)]
+    changed = {name for name in names if getattr(config, name) != getattr(TrainingConfig(), name)}
+    assert changed == set(PRESETS[name])
+    assert bool(changed) == (name != "default")
+
+
+def identity(feature=None, augmentation=None, **changes) -> str:
+    values = {"augmentation_expansion": 1, "chunk_samples": 48_000, "sample_rate": 48_000, "normalize": "file"}
+    feature, augmentation = feature or ComplexSpectrogramConfig(), augmentation or AugmentationConfig()
+    return fingerprint(feature_identity(feature, augmentation, **(values | changes)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, item.name) for kind in (ComplexSpectrogramConfig, AugmentationConfig) for item in dataclasses.fields(kind)],
+)
+def test_every_field_decides_the_fingerprint_but_enabled(kind, field):
+    value = getattr(kind(), field)
+    changed = kind(**{field: not value if isinstance(value, bool) else 2 * value if value else 20.0})
+    assert getattr(changed, field) != value
+    given = {"feature" if kind is ComplexSpectrogramConfig else "augmentation": changed}
+    assert (identity(**given) == identity()) == (field == "enabled")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"augmentation_expansion": 2}, {"chunk_samples": 24_000}, {"sample_rate": 44_100}, {"normalize": "chunk"}],
+)
+def test_everything_else_that_decides_a_row_is_in_the_fingerprint(changes):
+    assert identity(**changes) != identity()
+
+
+def test_augmentation_that_is_not_used_is_not_in_the_fingerprint():
+    other = AugmentationConfig(gain_db=1.0)
+    assert identity(augmentation=other, augmentation_expansion=0) == identity(augmentation_expansion=0)
+    assert identity(augmentation=other) != identity()
+
+
+def test_configurations_are_frozen_and_documented():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainingConfig().epochs = 3
+    for kind in (ComplexSpectrogramConfig, SpectrogramConfig, AugmentationConfig, TrainingConfig):
+        assert kind.__doc__
+        assert kind() == kind()
+        assert hash(kind()) == hash(kind())
