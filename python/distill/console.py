@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from distill.errors import DistillError
 
 if TYPE_CHECKING:
-    from distill.training.loop import TrainEvent
+    from distill.training.session import TrainEvent
 
 _PLAIN_EVERY_S = 5.0
 

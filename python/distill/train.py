@@ -28,7 +28,7 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from distill.training.loop import TrainResult
+    from distill.training.session import TrainResult
 
 INTERRUPTED = 130
 

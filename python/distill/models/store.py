@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 
 from distill import __version__
 from distill.errors import RunError
+from distill.files import write_atomically
 from distill.models.vae import ConvVAE
 
 WEIGHTS_NAME = "model.safetensors"
@@ -69,9 +69,9 @@ def save_model(
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _replace(folder / WEIGHTS_NAME, save(weights))
+    write_atomically(folder / WEIGHTS_NAME, save(weights))
     # Last: a description says that the weights beside it are complete.
-    _replace(folder / DESCRIPTION_NAME, text.encode())
+    write_atomically(folder / DESCRIPTION_NAME, text.encode())
 
 
 def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> ConvVAE:
@@ -154,18 +154,3 @@ def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tens
 
 def _kind(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, and rename over it: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise

@@ -8,7 +8,8 @@ from distill.training.dataset import (
     create_data_loaders,
 )
 from distill.training.epochs import train_epoch, validate_epoch
-from distill.training.loop import TrainEvent, TrainResult, train
+from distill.training.loop import train
+from distill.training.session import TrainEvent, TrainResult
 
 __all__ = [
     "AudioTrainingDataset",

@@ -23,6 +23,7 @@ import torch
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
+from distill.files import write_atomically
 
 try:
     import tomllib
@@ -174,13 +175,3 @@ def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError:  # the last line of a run that was killed
             return
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -1,0 +1,342 @@
+"""One session of a run: from its start, or from where it was left, to its end or the next interruption."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from distill.config import TrainingConfig
+from distill.device import resolve_device
+from distill.errors import RunError
+from distill.models import ConvVAE, fit_pca, save_model
+from distill.models.metrics import BandMeans
+from distill.training.checkpoint import RunFolder
+from distill.training.dataset import EpochBatches
+from distill.training.epochs import Means, energy_of, train_epoch, validate_epoch
+from distill.training.pictures import save_loss_picture, save_reconstruction_picture
+
+logger = logging.getLogger(__name__)
+
+BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
+_WARM_UP_STEPS = 50
+_FINAL_LEARNING_RATE = 0.01
+_PICTURED_CHUNKS = 4
+_PICTURES_EVERY_S = 20.0
+_PCA_ROWS = 2048
+
+EventKind = Literal["preprocess", "start", "step", "epoch"]
+
+
+@dataclass(frozen=True)
+class TrainEvent:
+    """What `train` reports as it goes.
+
+    Attributes
+    ----------
+    kind : {"preprocess", "start", "step", "epoch"}
+        preprocess: stage, current, total. start: epoch, epochs, steps_per_epoch. step: epoch, step, loss.
+        epoch: the line of metrics.jsonl.
+    values : dict
+        As above.
+    """
+
+    kind: EventKind
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training run ended.
+
+    Attributes
+    ----------
+    run_dir : Path
+    status : {"finished", "stopped early", "interrupted"}
+    epochs : int
+        Epochs completed, over all sessions of the run.
+    best : dict
+        The line of metrics.jsonl of the best epoch; empty if none was completed.
+    """
+
+    run_dir: Path
+    status: Literal["finished", "stopped early", "interrupted"]
+    epochs: int
+    best: dict[str, Any]
+
+
+@dataclass
+class Material:
+    """What is trained on, by either path."""
+
+    train: DataLoader[Tensor]
+    val: DataLoader[Tensor]
+    spectrogram: nn.Module | None
+    stats: dict[str, float]
+    is_shared: bool
+
+    @property
+    def batches(self) -> EpochBatches:
+        """The order of the training rows."""
+        return self.train.batch_sampler  # type: ignore[return-value]
+
+    def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+        """Normalised features of a loader's batches, on the CPU."""
+        for batch in loader:
+            if self.spectrogram is None:
+                yield batch
+            else:
+                with torch.no_grad():
+                    yield (self.spectrogram(batch) - self.stats["mag_mean"]) / self.stats["mag_std"]
+
+
+class Session:
+    """Trains what it is given, tells what it does, and saves what a later session needs."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: TrainingConfig,
+        on_event: Callable[[TrainEvent], None] | None,
+        cancel_event: threading.Event | None,
+    ) -> None:
+        self.folder, self.config = run, config
+        self.device = resolve_device(config.device)
+        self.cancel = cancel_event or threading.Event()
+        self._on_event = on_event or (lambda event: None)
+        self.state = run.load_state()
+        # A run keeps the statistics that it began with: its weights are made for them.
+        self.normalization_stats: dict[str, float] | None = self.state["normalization_stats"] if self.state else None
+        self.pictured = -math.inf
+
+    def tell(self, kind: EventKind, **values: Any) -> None:
+        """Report an event to the caller."""
+        self._on_event(TrainEvent(kind, values))
+
+    def run(self, material: Material) -> TrainResult:
+        """Train until the end, early stopping or cancellation."""
+        torch.manual_seed(self.config.seed)
+        sample = next(material.features(material.val))
+        self.model = self._make_model(sample.shape[1:]).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        self.material = material
+        if self.state:
+            self._restore(self.state)
+        else:
+            self._begin()
+        steps = len(material.batches)
+        self.tell("start", epoch=self.epoch, epochs=self.config.epochs, steps_per_epoch=steps)
+        while self.epoch < self.config.epochs:
+            if self.since_best >= self.config.patience:
+                return self._end("stopped early")
+            if not self._run_epoch(steps):
+                return self._end("interrupted")
+        return self._end("finished")
+
+    def _make_model(self, shape: torch.Size) -> ConvVAE:
+        channels, n_mels, n_frames = shape
+        return ConvVAE(
+            in_channels=channels,
+            latent_dim=self.config.latent_dim,
+            n_mels=n_mels,
+            n_frames=n_frames,
+            base_channels=BASE_CHANNELS[self.config.model_size],
+            dropout=self.config.dropout or 0.0,
+        )
+
+    def _begin(self) -> None:
+        material = self.material
+        means = BandMeans(self.model.row_shape[0], self.model.row_shape[1])
+        for features in material.features(material.train):
+            means.update(features, energy_of(features, material.stats))
+        self.band_means = means.result().float()
+        stats = material.stats
+        pca = fit_pca(
+            material.features(material.train),
+            self.config.latent_dim,
+            max_rows=_PCA_ROWS,
+            # What a band without energy becomes once it is normalised.
+            silence=-stats["mag_mean"] / stats["mag_std"],
+            seed=self.config.seed,
+        )
+        self.model.init_linear_path(pca)
+        self.step = self.epoch = self.epoch_step = self.since_best = 0
+        self.best_loss, self.means, self.epoch_seconds = math.inf, Means(), 0.0
+        # Before the first step too: as a PCA, the model is of use already.
+        self._save_model()
+        self._save(is_best=False)
+
+    def _save_model(self) -> None:
+        features = asdict(self.config.features)
+        save_model(self.folder.path, self.model, features=features, statistics=self.material.stats)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise RunError(
+                f"{self.folder.path}: its checkpoint does not fit its configuration: {str(error).splitlines()[0]}",
+                "resume with the configuration that the run was started with",
+            ) from error
+        self.band_means = state["band_means"]
+        self.step, self.epoch, self.epoch_step = state["step"], state["epoch"], state["epoch_step"]
+        self.best_loss, self.since_best = state["best_loss"], state["since_best"]
+        self.means, self.epoch_seconds = Means(state["rows"], state["sums"]), state["epoch_seconds"]
+        if state["train_rows"] != self.material.batches.length:
+            logger.warning("the dataset has changed since: the epoch that was interrupted begins anew")
+            self.epoch_step, self.means, self.epoch_seconds = 0, Means(), 0.0
+        torch.set_rng_state(state["rng"])
+        self.folder.drop_metrics_from(self.epoch + 1)
+        logger.info("resumed after %d epochs and %d steps", self.epoch, self.epoch_step)
+
+    def _save(self, *, is_best: bool) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "band_means": self.band_means,
+            "normalization_stats": self.material.stats,
+            "train_rows": self.material.batches.length,
+            "step": self.step,
+            "epoch": self.epoch,
+            "epoch_step": self.epoch_step,
+            "best_loss": self.best_loss,
+            "since_best": self.since_best,
+            "rows": self.means.rows,
+            "sums": self.means.sums,
+            "epoch_seconds": self.epoch_seconds,
+            "rng": torch.get_rng_state(),
+        }
+        self.folder.save_state(state, keep=self.config.keep_checkpoints, is_best=is_best)
+
+    def _run_epoch(self, steps: int) -> bool:
+        """One epoch, or the rest of one; False if it was interrupted."""
+        started = time.monotonic()
+        batches = self.material.batches
+        batches.epoch, batches.first_step = self.epoch, self.epoch_step
+        if self.epoch_step == 0:
+            # The epoch alone decides dropout and sampling, whatever ran before it in this process.
+            torch.manual_seed(hash((self.config.seed, self.epoch)))
+        kl_weight = self.config.kl_weight * min(1.0, self.epoch / max(1, self.config.kl_warmup_epochs))
+        trained = train_epoch(
+            self.model,
+            self.material.train,
+            self.optimizer,
+            self.material.spectrogram,
+            **self._objective() | {"kl_weight": kl_weight},
+            gradient_clip=self.config.gradient_clip,
+            means=self.means,
+            before_step=lambda: self._before_step(steps),
+        )
+        self.epoch_seconds += time.monotonic() - started
+        if self.epoch_step < steps:
+            self._save(is_best=False)
+            return False
+        self._finish_epoch(trained)
+        return True
+
+    def _objective(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "use_cached_spectrograms": self.material.spectrogram is None,
+            "normalization_stats": self.material.stats,
+            "if_weight": config.if_weight,
+            "kl_weight": config.kl_weight,
+            "free_bits": config.free_bits,
+        }
+
+    def _before_step(self, steps: int) -> bool:
+        if self.cancel.is_set():
+            return False
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(steps * self.config.epochs)
+        self.tell("step", epoch=self.epoch + 1, step=self.epoch_step, **self.means.result())
+        self.step += 1
+        self.epoch_step += 1
+        return True
+
+    def _learning_rate(self, total: int) -> float:
+        warm_up = min(1.0, (self.step + 1) / min(_WARM_UP_STEPS, max(1, total // 10)))
+        cosine = (1 + math.cos(math.pi * min(1.0, self.step / total))) / 2
+        return self.config.learning_rate * warm_up * (_FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine)
+
+    def _finish_epoch(self, trained: dict[str, float]) -> None:
+        validated = validate_epoch(
+            self.model, self.material.val, self.material.spectrogram, **self._objective(), band_means=self.band_means
+        )
+        self.epoch += 1
+        is_best = validated["loss"] < self.best_loss
+        line = self._metrics_line(trained, validated)
+        if is_best:
+            self.best_loss, self.since_best = validated["loss"], 0
+            self._save_model()
+        else:
+            self.since_best += 1
+        self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()
+        # The line first: a resumed run drops the lines that its state does not cover.
+        self.folder.append_metrics(line)
+        self._save(is_best=is_best)
+        self.tell("epoch", **line, is_best=is_best, epochs=self.config.epochs)
+        # On a small dataset pictures would cost more than the epoch.
+        if time.monotonic() - self.pictured >= _PICTURES_EVERY_S:
+            self._draw()
+
+    def _metrics_line(self, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "train_loss": trained["loss"],
+            "val_loss": validated["loss"],
+            "val_magnitude_r2": _finite(validated["magnitude_r2"]),
+            "val_if_r2": _finite(validated["if_r2"]),
+            "kl": trained["kl"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": self.epoch_seconds,
+            "examples_per_s": self.means.rows / self.epoch_seconds,
+            "train_magnitude": trained["magnitude"],
+            "train_if": trained["instantaneous_frequency"],
+            "val_magnitude": validated["magnitude"],
+            "val_if": validated["instantaneous_frequency"],
+            "val_kl": validated["kl"],
+        }
+
+    def _draw(self) -> None:
+        """Draw the losses, and what the model makes of held-out chunks."""
+        save_loss_picture(self.folder.metrics(), self.folder.path / "loss.png")
+        features = next(self.material.features(self.material.val))[:_PICTURED_CHUNKS]
+        self.model.eval()
+        with torch.no_grad():
+            output = self.model(features.to(self.device))[0].cpu()
+        stats = self.material.stats
+        names = ("mag", "if")[: features.shape[1]]
+        scale = torch.tensor([stats[f"{name}_std"] for name in names]).view(-1, 1, 1)
+        mean = torch.tensor([stats[f"{name}_mean"] for name in names]).view(-1, 1, 1)
+        save_reconstruction_picture(
+            (features * scale + mean).numpy(),
+            (output * scale + mean).numpy(),
+            self.folder.path / "reconstruction.png",
+            sample_rate=self.config.features.sample_rate,
+            hop_length=self.config.features.hop_length,
+        )
+        self.pictured = time.monotonic()
+
+    def _end(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
+        lines = self.folder.metrics()
+        if lines:
+            self._draw()
+        best = min(lines, key=lambda line: line["val_loss"], default={})
+        return TrainResult(self.folder.path, status, self.epoch, best)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
