@@ -99,7 +99,7 @@ def write_dataset(folder: Path, seed: int = 7) -> list[Path]:
     folder : Path
         Where to; made if missing.
     seed : int
-        The same seed gives the same files.
+        The same seed gives the same samples; a few bytes are the time of writing or the encoder's own.
 
     Returns
     -------

@@ -78,8 +78,11 @@ def check_dataset(dataset_dir: StrPath) -> Path:
     return path
 
 
-def no_audio(dataset_dir: Path) -> DatasetError:
-    """The error for a dataset in which no file has an audio file's name."""
+def no_audio(dataset_dir: Path, files: Sequence[StrPath] | None = None) -> DatasetError:
+    """The error for a dataset in which no file has an audio file's name, or none of those asked for is there."""
+    if files is not None:
+        named = ", ".join(os.fspath(file) for file in files[:3]) or "an empty list"
+        return DatasetError(f"{dataset_dir}: none of the files asked for is in this folder: {named}")
     return DatasetError(f"{dataset_dir}: no audio in this folder", f"distill reads {', '.join(AUDIO_EXTENSIONS)}")
 
 

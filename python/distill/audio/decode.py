@@ -23,6 +23,7 @@ DECODER_VERSION = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__
 # counts: many programs write a RIFF size that is a few bytes off.
 _CUT = re.compile(r"^\s*(data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CONTAINER_SLACK = 64
+_LENGTH_UNKNOWN = 1 << 62
 _SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF  # recorders that stream write a size near the limit: no promise
 
 
@@ -59,6 +60,8 @@ def _header_fault(sound: soundfile.SoundFile) -> str | None:
             return f"cut short: its header promises {promised} bytes of samples, the file holds {actual}"
     if sound.frames == 0:
         return "holds no samples"
+    if sound.frames >= _LENGTH_UNKNOWN:
+        return "does not say how long it is, as a stream that was never finished: encode it again"
     if sound.channels > MAX_CHANNELS:
         return f"has {sound.channels} channels, more than {MAX_CHANNELS}"
     low, high = SAMPLE_RATES

@@ -127,11 +127,6 @@ def _check_finite(sums: np.ndarray, source: Source) -> None:
         raise AudioFileError(source.path, "has samples so large that its features are not finite")
 
 
-def _check_finite(sums: np.ndarray, path: str) -> None:
-    if not np.isfinite(sums).all():
-        raise AudioFileError(path, "has samples so large that its features are not finite")
-
-
 def _still_holds(source: Source) -> bool:
     try:
         return _native.hash_file(source.path) == source.content_hash

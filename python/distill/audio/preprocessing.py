@@ -165,7 +165,7 @@ def list_files(dataset_dir: PathLike, files: Sequence[PathLike] | None) -> tuple
     """
     scan = scan_dataset(_native.Manifest(), dataset_dir, files=files, hash_added=False)
     if not scan.n_files:
-        raise no_audio(Path(dataset_dir))
+        raise no_audio(Path(dataset_dir), files)
     return [os.path.join(dataset_dir, path) for path in scan.added], list(scan.skipped)
 
 
@@ -198,7 +198,7 @@ class _Job:
         manifest = open_manifest(self.cache_dir)
         if manifest is None and not self._scan(_native.Manifest(), hash_added=False).n_files:
             # Said before anything is written: a folder without audio gets no cache.
-            raise no_audio(self.dataset_dir)
+            raise no_audio(self.dataset_dir, self.files)
         try:
             with CacheWriter(self.cache_dir, self._say_waiting) as writer:
                 result = self._update(writer)
@@ -264,7 +264,7 @@ class _Job:
         writer.drop_damaged()
         scan = self._scan(manifest)
         if not scan.n_files:
-            raise no_audio(self.dataset_dir)
+            raise no_audio(self.dataset_dir, self.files)
         self._resolve(manifest, scan.n_files)
         if self.changed_fields:
             logger.info("the cache is computed anew: %s", "; ".join(self.changed_fields))
