@@ -13,8 +13,7 @@ import tyro
 
 from distill import train as train_command
 from distill.config import TrainingConfig
-from distill.console import ProgressView, say, say_error
-from distill.errors import DistillError
+from distill.console import ProgressView, run_command, say
 
 _USAGE = """usage: distill COMMAND [OPTIONS]
 
@@ -117,11 +116,4 @@ def main(argv: Sequence[str] | None = None) -> Any:
     if argv[0] not in _COMMANDS:
         say(f"error: no command {argv[0]!r}\n{_USAGE}", sys.stderr)
         return 2
-    try:
-        return _COMMANDS[argv[0]](argv[1:])
-    except DistillError as error:
-        say_error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("interrupted; what was finished is kept", sys.stderr)
-        return train_command.INTERRUPTED
+    return run_command(lambda: _COMMANDS[argv[0]](argv[1:]))

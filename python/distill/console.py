@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +18,7 @@ from distill.errors import DistillError
 if TYPE_CHECKING:
     from distill.training.session import TrainEvent
 
+INTERRUPTED = 130
 _PLAIN_EVERY_S = 5.0
 
 
@@ -24,6 +27,30 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command's body, and turn what ends it early into a message and an exit status.
+
+    Returns
+    -------
+    int
+        What `command` returns; that of the error; 130 after Ctrl-C.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()
+    except DistillError as error:
+        say_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept", sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def say_error(error: DistillError) -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from distill.config import PRESETS, TrainingConfig, collecting_faults, config_from_dict
-from distill.console import ProgressView, say, say_error
-from distill.errors import ConfigError, DatasetError, DistillError
+from distill.console import INTERRUPTED, ProgressView, run_command, say
+from distill.errors import ConfigError, DatasetError
 
 try:
     import tomllib
@@ -29,8 +29,6 @@ except ModuleNotFoundError:  # Python 3.10
 
 if TYPE_CHECKING:
     from distill.training.session import TrainResult
-
-INTERRUPTED = 130
 
 T = TypeVar("T")
 
@@ -126,15 +124,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m distill.tr
         Exit status: 0 done, 1 it could not be done, 2 it was asked for wrongly, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        arguments = parse(TrainArguments(training=base_config(argv)), argv, program)
-        return _train(arguments)
-    except DistillError as error:
-        say_error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("interrupted", sys.stderr)
-        return INTERRUPTED
+    return run_command(lambda: _train(parse(TrainArguments(training=base_config(argv)), argv, program)))
 
 
 def _train(arguments: TrainArguments) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -20,9 +21,10 @@ import torch
 from safetensors.torch import load_file
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
-from distill.errors import ConfigError, DatasetError, DeviceError, NothingUsableError, RunError
+from distill.errors import ConfigError, DatasetError, DeviceError, NothingUsableError, RunError, StorageError
 from distill.models import load_model
 from distill.training import CachedSpectrogramDataset, train
+from distill.training.checkpoint import RunFolder
 
 METRICS = (
     "train_loss",
@@ -222,6 +224,18 @@ def test_nothing_usable_names_the_files(config, tmp_path):
         feature = dataclasses.replace(config.complex_spectrogram, enabled=enabled)
         with pytest.raises(NothingUsableError, match=r"text\.wav"):
             train(tmp_path, tmp_path / f"run-{enabled}", dataclasses.replace(config, complex_spectrogram=feature))
+
+
+def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, monkeypatch):
+    def full(self, line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "append_metrics", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert f"--resume {tmp_path / 'run'}" in caught.value.tip
+    monkeypatch.undo()
+    assert train(None, tmp_path / "run", resume=True).status == "finished"
 
 
 def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):

@@ -233,6 +233,8 @@ class _Job:
             expansion = header.get("augmentation_expansion")
         if expansion is None:
             expansion = _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
+        if self.config.augmentation_expansion is None:
+            logger.info("chosen: augmentation_expansion=%d", expansion)
         self.expansion: int = expansion
         if expansion:
             check_available(self.config.augmentation)

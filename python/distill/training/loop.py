@@ -18,7 +18,7 @@ from distill.audio.preprocessing import ConfirmCallback, list_files, preprocess
 from distill.audio.spectrogram import AudioSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import PreprocessingCancelled, RunError
+from distill.errors import PreprocessingCancelled, RunError, StorageError
 from distill.index import check_dataset
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders
@@ -104,7 +104,15 @@ def train(
         if cancel_event is None or not cancel_event.is_set():
             raise
         return TrainResult(run.path, "interrupted", 0, {})
-    return session.run(material)
+    try:
+        return session.run(material)
+    except BrokenPipeError:  # from the caller's own output, in `on_event`
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"{run.path}: cannot be written: {reason}", f"make room, then --resume {run.path}"
+        ) from error
 
 
 @dataclass(frozen=True)
