@@ -88,3 +88,7 @@ class DeviceError(DistillError):
     """A device that this machine does not have."""
 
     exit_code = 2
+
+
+class TrainingDivergedError(DistillError):
+    """A loss that is NaN or infinite."""

@@ -21,7 +21,15 @@ import torch
 from safetensors.torch import load_file
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
-from distill.errors import ConfigError, DatasetError, DeviceError, NothingUsableError, RunError, StorageError
+from distill.errors import (
+    ConfigError,
+    DatasetError,
+    DeviceError,
+    NothingUsableError,
+    RunError,
+    StorageError,
+    TrainingDivergedError,
+)
 from distill.models import load_model
 from distill.training import CachedSpectrogramDataset, train
 from distill.training.checkpoint import RunFolder
@@ -153,6 +161,17 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(sounds, cache, config
     assert result.status == "stopped early"
     assert result.epochs < 30
     assert result.best["epoch"] == result.epochs - 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_weights(sounds, cache, config, tmp_path, monkeypatch):
+    from distill.training import epochs
+
+    real = epochs.vae_loss
+    monkeypatch.setattr(epochs, "vae_loss", lambda *a, **k: {n: v * math.nan for n, v in real(*a, **k).items()})
+    with pytest.raises(TrainingDivergedError, match="epoch 1") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert "--learning-rate below 0.002" in caught.value.tip
+    assert all(value.isfinite().all() for value in load_model(tmp_path / "run").state_dict().values())
 
 
 def test_one_chunk_trains_with_a_warning(config, tmp_path, caplog):

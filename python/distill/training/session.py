@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import RunError
-from distill.models import ConvVAE, fit_pca, save_model
+from distill.errors import RunError, TrainingDivergedError
+from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.metrics import BandMeans
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import EpochBatches
@@ -228,7 +228,8 @@ class Session:
         if self.epoch_step == 0:
             # The epoch alone decides dropout and sampling, whatever ran before it in this process.
             torch.manual_seed(hash((self.config.seed, self.epoch)))
-        kl_weight = self.config.kl_weight * min(1.0, self.epoch / max(1, self.config.kl_warmup_epochs))
+        warm_up = self.config.kl_warmup_epochs
+        kl_weight = self.config.kl_weight * (min(1.0, self.epoch / warm_up) if warm_up else 1.0)
         trained = train_epoch(
             self.model,
             self.material.train,
@@ -275,6 +276,11 @@ class Session:
         validated = validate_epoch(
             self.model, self.material.val, self.material.spectrogram, **self._objective(), band_means=self.band_means
         )
+        if not math.isfinite(trained["loss"] + validated["loss"]):
+            raise TrainingDivergedError(
+                f"the loss is no longer finite in epoch {self.epoch + 1}; the best weights so far are kept",
+                f"start again with a --learning-rate below {self.config.learning_rate:g}",
+            )
         self.epoch += 1
         is_best = validated["loss"] < self.best_loss
         line = self._metrics_line(trained, validated)
@@ -311,12 +317,11 @@ class Session:
         }
 
     def _draw(self) -> None:
-        """Draw the losses, and what the model makes of held-out chunks."""
+        """Draw the losses, and what the best weights so far make of held-out chunks."""
         save_loss_picture(self.folder.metrics(), self.folder.path / "loss.png")
         features = next(self.material.features(self.material.val))[:_PICTURED_CHUNKS]
-        self.model.eval()
         with torch.no_grad():
-            output = self.model(features.to(self.device))[0].cpu()
+            output = load_model(self.folder.path)(features)[0]
         stats = self.material.stats
         names = ("mag", "if")[: features.shape[1]]
         scale = torch.tensor([stats[f"{name}_std"] for name in names]).view(-1, 1, 1)
