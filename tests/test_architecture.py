@@ -13,7 +13,7 @@ ROOT = Path(distill.__file__).parent
 
 # What every module may import: no stage, no composition.
 PLAIN = {"distill", "_lazy", "_native", "config", "errors", "device", "files"}
-COMMANDS = {"train", "commands", "demo", "console"}
+COMMANDS = {"train", "commands", "demo", "console", "entry", "options"}
 # The parts of the pipeline, in the order in which data flows. Modules of one stage may import each other.
 STAGES = {
     "index": {"index"},

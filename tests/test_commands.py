@@ -296,3 +296,21 @@ def test_a_real_process_exits_so_too(tmp_path):
     assert "epochs=0" in done.stderr
     assert "device=x" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_v1_path_is_a_flag_away(dataset, tmp_path):
+    from distill import train
+
+    flags = ["--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4", "--device", "cpu"]
+    assert train.main([str(dataset), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert "enabled = false" in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_a_name_cannot_steer_the_terminal(dataset, capsys):
+    from distill import commands
+
+    (dataset / "a\x1b]0;title\x07b.wav").write_text("no sound")
+    assert commands.main(["status", str(dataset)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"a\x1b]0;title\x07b.wav" in shown

@@ -19,6 +19,7 @@ _PUBLIC = {
     "SpectrogramConfig": "distill.config",
     "AugmentationConfig": "distill.config",
     "TrainingConfig": "distill.config",
+    "PreprocessingCancelled": "distill.errors",
     "load_cache_manifest": "distill.audio",
     "preprocess_complex_spectrograms": "distill.audio",
     "ConvVAE": "distill.models",

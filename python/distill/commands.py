@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from distill import train as train_command
-from distill.config import TrainingConfig
-from distill.console import ProgressView, run_command, say
+from distill.entry import run_command, say
+from distill.files import printable
 
 _USAGE = """usage: distill COMMAND [OPTIONS]
 
@@ -25,41 +21,11 @@ distill COMMAND --help lists a command's options."""
 _STATUS_FIGURES = ("files", "unchanged", "added", "changed", "renamed", "removed", "skipped", "rows", "bytes")
 
 
-@dataclass(frozen=True)
-class PreprocessArguments:
-    """Compute the features that training with the same options would use, and keep them."""
-
-    dataset: tyro.conf.Positional[Path]
-    """The folder of audio."""
-    json: bool = False
-    """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
-    workers: int | None = None
-    """Threads. Default: one a core."""
-    config: Path | None = None
-    """A TOML file of the fields below; flags win over it."""
-    preset: Literal["default", "quick", "large"] = "default"
-    """A named set of values to start from; --config and flags win over it."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """The training configuration."""
-
-
-@dataclass(frozen=True)
-class StatusArguments:
-    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
-
-    dataset: tyro.conf.Positional[Path]
-    """The folder of audio."""
-    json: bool = False
-    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-
-
 def _preprocess(argv: Sequence[str]) -> int:
-    default = PreprocessArguments(dataset=tyro.MISSING, training=train_command.base_config(argv))
-    arguments = train_command.parse(default, argv, "distill preprocess")
+    from distill.console import ProgressView  # noqa: PLC0415 - Ctrl-C is answered while these are imported
+    from distill.options import preprocess_arguments  # noqa: PLC0415
+
+    arguments = preprocess_arguments(argv)
     from distill.audio.preprocessing import preprocess  # noqa: PLC0415 - torch takes seconds; --help needs none
 
     # Standard output is for the result alone when it is to be read by a program.
@@ -80,7 +46,9 @@ def _preprocess(argv: Sequence[str]) -> int:
 
 
 def _status(argv: Sequence[str]) -> int:
-    arguments = train_command.parse(StatusArguments(dataset=tyro.MISSING), argv, "distill status")
+    from distill.options import status_arguments  # noqa: PLC0415 - as above
+
+    arguments = status_arguments(argv)
     from distill.cache.status import dataset_status  # noqa: PLC0415 - as above
 
     status = dataset_status(arguments.dataset, arguments.cache_dir)
@@ -91,7 +59,7 @@ def _status(argv: Sequence[str]) -> int:
     say(f"{arguments.dataset}: {status['files']} audio files ({counts})")
     say(f"cache: {status['rows']} rows, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
     for entry in status["skipped_files"]:
-        say(f"  skipped: {entry['path']}: {entry['reason']}")
+        say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
     return 0
 
 

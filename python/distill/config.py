@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +18,8 @@ Normalize = Literal["file", "chunk", "none"]
 Device = str
 
 _collector: ContextVar[list[str] | None] = ContextVar("faults", default=None)
+_prefix: ContextVar[str] = ContextVar("prefix", default="")
+"""The table that is being read, with a dot."""
 
 
 @contextmanager
@@ -39,7 +41,9 @@ def collecting_faults() -> Iterator[None]:
         raise ConfigError(list(dict.fromkeys(faults)))
 
 
-def _report(faults: list[str]) -> None:
+def _report(faults: list[str], *, prefixed: bool = True) -> None:
+    if prefixed:
+        faults = [_prefix.get() + fault for fault in faults]
     collector = _collector.get()
     if collector is not None:
         collector.extend(faults)
@@ -63,7 +67,7 @@ def _type_faults(config: Any) -> list[str]:
         allowed = tuple(choice for choice in choices if isinstance(choice, type))
         widened = (*allowed, int) if float in allowed else allowed
         if not isinstance(value, widened) or (isinstance(value, bool) and bool not in allowed):
-            names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
+            names = " or ".join("left out" if kind is type(None) else kind.__name__ for kind in allowed)
             faults.append(f"{item.name}={value!r} must be {names}")
         elif isinstance(value, float) and not math.isfinite(value):
             faults.append(f"{item.name}={value!r} must be finite")
@@ -76,9 +80,16 @@ def _check(config: Any, *rules: tuple[str, Any, str]) -> None:
     ill_typed = {fault.split("=", 1)[0] for fault in faults}
     for name, predicate, must in rules:
         value = getattr(config, name)
-        if not ill_typed and value is not None and not predicate(value):
+        if value is not None and name not in ill_typed and not _holds(predicate, value):
             faults.append(f"{name}={value} must be {must}")
     _report(faults)
+
+
+def _holds(predicate: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return predicate(value)
+    except TypeError:  # it compares with a field that is ill-typed itself, and reported
+        return True
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -187,7 +198,7 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """Ranges of the augmented variants."""
     augmentation_expansion: int | None = None
-    """Augmented variants a chunk, beside the original; None: as the cache has, else 4 up to 1000 files, 0 above."""
+    """Augmented variants a chunk, beside the original; None: as chosen before, else 4 up to 1000 files, 0 above."""
     chunk_samples: int = 48_000
     """Length of a chunk, samples."""
     normalize: Normalize = "file"
@@ -299,20 +310,29 @@ def config_from_dict(values: Mapping[str, Any], base: TrainingConfig | None = No
 
 
 def _replace(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    token = _prefix.set(prefix)
+    try:
+        return dataclasses.replace(config, **_changes(config, values))
+    finally:
+        _prefix.reset(token)
+
+
+def _changes(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     names = [item.name for item in dataclasses.fields(config)]
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            _report([f"unknown key {prefix + key!r}" + (f"; did you mean {prefix + near[0]!r}?" if near else "")])
+            near, table = difflib.get_close_matches(key, names, 1), _prefix.get()
+            hint = f"; did you mean {table + near[0]!r}?" if near else ""
+            _report([f"unknown key {table + key!r}{hint}"], prefixed=False)
         elif dataclasses.is_dataclass(getattr(config, key)):
             if isinstance(value, Mapping):
-                changes[key] = _replace(getattr(config, key), value, f"{prefix}{key}.")
+                changes[key] = _replace(getattr(config, key), value, f"{key}.")
             else:
-                _report([f"{prefix}{key}={value!r} must be a table of fields"])
+                _report([f"{key}={value!r} must be a table of fields"])
         else:
             changes[key] = value
-    return dataclasses.replace(config, **changes)
+    return changes
 
 
 def config_to_toml(config: TrainingConfig) -> str:

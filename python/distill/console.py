@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distill.errors import DistillError
+from distill.entry import say
 
 if TYPE_CHECKING:
     from distill.training.session import TrainEvent
 
-INTERRUPTED = 130
 _PLAIN_EVERY_S = 5.0
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line; names that are not valid Unicode are shown escaped."""
-    stream = stream or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-
-
-def run_command(command: Callable[[], int]) -> int:
-    """Run a command's body, and turn what ends it early into a message and an exit status.
-
-    Returns
-    -------
-    int
-        What `command` returns; that of the error; 130 after Ctrl-C.
-    """
-    try:
-        status = command()
-        sys.stdout.flush()
-    except DistillError as error:
-        say_error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("interrupted; what was finished is kept", sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status
-
-
-def say_error(error: DistillError) -> None:
-    """Print an error and its remedy to standard error."""
-    say(f"error: {error}", sys.stderr)
-    if error.tip:
-        say(f"tip: {error.tip}", sys.stderr)
 
 
 class _Lines(logging.Handler):

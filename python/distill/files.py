@@ -1,9 +1,12 @@
-"""Files that are either there whole or not at all."""
+"""Files that are either there whole or not at all, and their names as one can print them."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,3 +27,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def printable(name: str) -> str:
+    """A file's name with newlines and control characters escaped: a name must not steer a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), name)

@@ -226,12 +226,17 @@ def test_what_does_not_touch_the_features_computes_nothing(dataset):
     assert preprocess(dataset, other).decoded == 0
 
 
-def test_expansion_left_open_is_chosen_and_then_kept(dataset, tmp_path):
+def test_expansion_left_open_is_chosen_and_then_kept(dataset, tmp_path, monkeypatch):
     chosen = preprocess(dataset, training(augmentation_expansion=None), cache_dir=tmp_path / "a")
     assert (chosen.augmentation_expansion, chosen.rows) == (4, 50)
+    # What was asked for once is no choice: the next run without a wish is as if it were the first.
     preprocess(dataset, training(augmentation_expansion=1), cache_dir=tmp_path / "b")
-    kept = preprocess(dataset, training(augmentation_expansion=None), cache_dir=tmp_path / "b")
-    assert (kept.augmentation_expansion, kept.decoded) == (1, 0)
+    assert preprocess(dataset, training(augmentation_expansion=None), cache_dir=tmp_path / "b").rows == 50
+    # A dataset that grows beyond small keeps what was chosen for it.
+    monkeypatch.setattr(preprocessing, "_SMALL_DATASET_FILES", 0)
+    kept = preprocess(dataset, training(augmentation_expansion=None), cache_dir=tmp_path / "a")
+    assert (kept.augmentation_expansion, kept.decoded) == (4, 0)
+    assert preprocess(dataset, training(augmentation_expansion=None), cache_dir=tmp_path / "c").rows == 10
 
 
 def test_above_100_mb_it_asks_and_no_means_no(tmp_path):

@@ -208,7 +208,8 @@ def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
 
     for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
         path.write_bytes(pickle.dumps(Trap(), protocol=2))
-    train(None, tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="none of its checkpoints can be read"):
+        train(None, tmp_path / "run", resume=True)
     assert not trap.exists()
 
 
@@ -226,6 +227,23 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(sounds, config, 
     with pytest.raises(RunError, match="not a run"):
         train(None, sounds, resume=True)
     assert not run.exists()
+
+
+def test_a_run_that_could_not_begin_leaves_nothing_in_the_way(sounds, config, tmp_path):
+    under_a_file = next(sounds.rglob("*.wav")) / "cache"
+    with pytest.raises(StorageError, match="cannot be written"):
+        train(sounds, tmp_path / "run", config, cache_dir=under_a_file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_that_changed_is_noticed_on_resume(sounds, config, tmp_path, caplog):
+    dataset = tmp_path / "dataset"
+    shutil.copytree(sounds / "drums", dataset)
+    train(dataset, tmp_path / "run", dataclasses.replace(config, epochs=1))
+    shutil.copytree(sounds / "metal", dataset / "metal")
+    result = train(None, tmp_path / "run", dataclasses.replace(config, epochs=2), resume=True)
+    assert "the dataset has changed" in caplog.text
+    assert (result.status, result.epochs) == ("finished", 2)
 
 
 def test_a_run_is_never_overwritten(sounds, cache, config, tmp_path):
@@ -259,8 +277,10 @@ def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, mo
 
 def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):
     train(sounds, tmp_path / "run", config, cache_dir=cache)
-    with pytest.raises(RunError, match="does not fit"):
+    with pytest.raises(RunError, match="latent_dim was 8, is 4"):
         train(None, tmp_path / "run", dataclasses.replace(config, latent_dim=4), resume=True)
+    more = dataclasses.replace(config, epochs=4, learning_rate=1e-4)
+    assert train(None, tmp_path / "run", more, resume=True).epochs == 4
 
 
 def test_faults_between_fields_are_found():

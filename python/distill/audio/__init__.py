@@ -9,6 +9,7 @@ _PUBLIC = {
     "AugmentationConfig": "distill.config",
     "ComplexSpectrogram": "distill.audio.spectrogram",
     "ComplexSpectrogramConfig": "distill.config",
+    "PreprocessingCancelled": "distill.errors",
     "SpectrogramConfig": "distill.config",
     "load_audio": "distill.audio.decode",
     "load_cache_manifest": "distill.cache.manifest",

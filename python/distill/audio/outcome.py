@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import NothingUsableError
+from distill.files import printable
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,12 @@ def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     if skipped:
         logger.warning("%d files skipped:", len(skipped))
     for path, reason in skipped:
-        logger.warning("  %s: %s", path, reason)
+        logger.warning("  %s: %s", printable(path), reason)
 
 
 def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:
     """The error for a dataset in which no file gives a single chunk."""
-    reasons = "".join(f"\n  {path}: {reason}" for path, reason in skipped[:_REASONS_SHOWN])
+    reasons = "".join(f"\n  {printable(path)}: {reason}" for path, reason in skipped[:_REASONS_SHOWN])
     more = f"\n  and {len(skipped) - _REASONS_SHOWN} more" if len(skipped) > _REASONS_SHOWN else ""
     return NothingUsableError(f"{dataset_dir}: no file could be used{reasons}{more}")
 

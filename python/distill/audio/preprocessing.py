@@ -7,10 +7,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from distill import _native
 from distill.audio.augmentation import check_available
@@ -30,6 +31,7 @@ from distill.config import (
 )
 from distill.device import resolve_device
 from distill.errors import ConfigError, PreprocessingCancelled, StorageError
+from distill.files import printable
 from distill.index import check_dataset, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
@@ -229,17 +231,27 @@ class _Job:
         """Settle what the configuration leaves open, and what that makes of a row."""
         header = json.loads(manifest.header)
         expansion = self.config.augmentation_expansion
+        self.is_chosen = expansion is None
         if expansion is None:
-            expansion = header.get("augmentation_expansion")
-        if expansion is None:
-            expansion = _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
-        if self.config.augmentation_expansion is None:
+            expansion = self._choose_expansion(header, n_files)
             logger.info("chosen: augmentation_expansion=%d", expansion)
         self.expansion: int = expansion
         if expansion:
             check_available(self.config.augmentation)
+        self.identity = self._identity(expansion)
+        if header and header["config_fingerprint"] != fingerprint(self.identity):
+            self.changed_fields = differences(header["identity"], self.identity)
+
+    def _choose_expansion(self, header: Mapping[str, Any], n_files: int) -> int:
+        """What was chosen before, so that a file more does not compute everything anew; else by the size."""
+        before = header.get("augmentation_expansion", 0)
+        if header.get("expansion_is_chosen") and header["config_fingerprint"] == fingerprint(self._identity(before)):
+            return before
+        return _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
+
+    def _identity(self, expansion: int) -> dict[str, Any]:
         config = self.config
-        self.identity = feature_identity(
+        return feature_identity(
             config.complex_spectrogram,
             config.augmentation,
             expansion,
@@ -247,8 +259,6 @@ class _Job:
             config.complex_spectrogram.sample_rate,
             config.normalize,
         ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
-        if header and header["config_fingerprint"] != fingerprint(self.identity):
-            self.changed_fields = differences(header["identity"], self.identity)
 
     def _unchanged(self, manifest: _native.Manifest | None) -> PreprocessResult | None:
         """The result if the cache already has everything, without writing; else None."""
@@ -280,6 +290,7 @@ class _Job:
         writer.row_shape = row_shape(self.config.complex_spectrogram, self.config.chunk_samples)
         # From here on, leaving commits.
         writer.identity, writer.config = self.identity, asdict(self.config.complex_spectrogram)
+        writer.expansion_is_chosen = self.is_chosen
         self._extract(writer, sources)
         writer.finish()
         return self._result(manifest, scan)
@@ -291,7 +302,7 @@ class _Job:
         changes = ", ".join(f"{n} {kind}" for kind, n in scan.counts.items() if n)
         logger.info("%s: %d audio files (%s)", self.dataset_dir, scan.n_files, changes)
         for path, reason in scan.faults:
-            logger.warning("%s: %s", path, reason)
+            logger.warning("%s: %s", printable(path), reason)
 
     def _check_need(self, sources: Sequence[Source]) -> None:
         """Say what the features need, and ask, before the work starts."""
@@ -305,7 +316,7 @@ class _Job:
         logger.info("%s, on %s", message, self.device)
         check_space(self.cache_dir, needed)
         if needed > CONFIRM_ABOVE_BYTES and self.confirm and not self.confirm(f"{message}. Go on?"):
-            raise PreprocessingCancelled("preprocessing was cancelled; nothing was written")
+            raise PreprocessingCancelled("preprocessing was cancelled before anything was computed")
 
     def _extract(self, writer: CacheWriter, sources: Sequence[Source]) -> None:
         config = self.config
@@ -336,7 +347,9 @@ class _Job:
             if event.sums[0]:
                 writer.finish_content(content_hash, event.silent, event.sums)
             else:
-                writer.skip_content(content_hash, "silent throughout: nothing in it is above -60 dBFS", event.silent)
+                writer.skip_content(
+                    content_hash, "silent throughout: mixed to mono, nothing in it is above -60 dBFS", event.silent
+                )
         elif event.permanent:
             writer.skip_content(content_hash, event.reason)
         else:

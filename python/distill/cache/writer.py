@@ -80,6 +80,7 @@ class CacheWriter:
         self.config: Mapping[str, Any] = {}
         self.dtype = "float32"
         self.backend = "cpu"
+        self.expansion_is_chosen = False
         self.dirty = False
         self._on_wait = on_wait
         self._pack: PackWriter | None = None
@@ -212,6 +213,7 @@ class CacheWriter:
         header = build_header(
             self.identity, self.config, self.manifest.totals(), created=self._created, dtype=self.dtype
         )
+        header["expansion_is_chosen"] = self.expansion_is_chosen
         self.manifest.header = json.dumps(header)
         self.manifest.save(self.cache_dir / MANIFEST_NAME)
         self.dirty = False

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,14 +81,14 @@ class RunFolder:
         RunError
             If this is no run.
         """
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: no such run folder", "give the folder that a run printed at its start")
+        if not self.path.exists():
+            raise RunError(f"{self.path}: no such run folder", "give the folder that a run printed at its end")
         try:
             source = json.loads((self.path / "run.json").read_bytes())
             return {"dataset": source["dataset"], "cache_dir": source["cache_dir"], "files": source["files"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self.path}: not a run: no readable run.json in it", "give the folder that a run printed at its start"
+                f"{self.path}: not a run: no readable run.json in it", "give the folder that a run printed at its end"
             ) from error
 
     def config(self) -> TrainingConfig:
@@ -103,7 +102,10 @@ class RunFolder:
         try:
             return config_from_dict(tomllib.loads((self.path / "config.toml").read_text("utf-8")))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
-            raise RunError(f"{self.path / 'config.toml'}: cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RunError(
+                f"{self.path / 'config.toml'}: cannot be read: {reason}", "copy one from a run like it, or start anew"
+            ) from error
 
     def write_config(self, config: TrainingConfig) -> None:
         """Replace config.toml."""
@@ -143,13 +145,30 @@ class RunFolder:
         for path in self._states():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                logger.warning("%s: cannot be read, the one before is used: %s", path, str(error).split("\n")[0])
+            except Exception as error:  # noqa: BLE001 - unpickling damaged bytes raises whatever it comes upon
+                logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
                 continue
             if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
                 return state
-            logger.warning("%s: of another version, the one before is used", path)
+            logger.warning("%s: of another version", path)
+        if self.has_state():
+            raise RunError(
+                f"{self.path}: none of its checkpoints can be read",
+                "its best weights are still in model.safetensors; train on in a new run",
+            )
         return None
+
+    def has_state(self) -> bool:
+        """Whether there is anything to resume from, readable or not."""
+        return bool(self._states())
+
+    def discard(self) -> None:
+        """Remove what `create` made, if nothing else has been added."""
+        for name in ("run.json", "config.toml"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self._checkpoints, self.path):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -172,6 +191,8 @@ class RunFolder:
 def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
-            yield json.loads(line)
+            entry = json.loads(line)
         except json.JSONDecodeError:  # the last line of a run that was killed
             return
+        if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
+            yield entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -93,6 +93,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         What rows are normalised with.
     row_shape : tuple of int
         (2, n_mels, T).
+    content_key : str
+        The same for the same contents and variants.
     is_shared : bool
         Whether training and validation are the same chunk, for want of a second.
 
@@ -115,6 +117,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         _check_split(split, val_fraction, split_by)
         self._reader = CacheReader(cache_dir)
         self.row_shape = self._reader.row_shape
+        self.content_key = f"{_native.hash_bytes(b''.join(self._reader.content_hashes)).hex()} {len(self._reader)}"
         self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
         stats = self.normalization_stats
         self._mean = np.array([stats["mag_mean"], stats["if_mean"]], np.float32).reshape(2, 1, 1)
@@ -167,11 +170,15 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
         Hz. Default: 48000.
     normalize : {"file", "chunk", "none"}
         What is scaled to a peak of 1. Default: "file".
+    progress : callable, optional
+        Called with (files decoded, files).
 
     Attributes
     ----------
     skipped : list of (path, reason)
         Files that could not be used.
+    content_key : str
+        The same for the same contents.
     """
 
     def __init__(
@@ -180,10 +187,13 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
         chunk_samples: int = 48_000,
         sample_rate: int = 48_000,
         normalize: Normalize = "file",
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.skipped: list[tuple[str, str]] = []
         found: dict[tuple[bytes, int], np.ndarray] = {}
-        for path in files:
+        for number, path in enumerate(files):
+            if progress is not None:
+                progress(number, len(files))
             chunks = Chunks(path, sample_rate, chunk_samples, normalize)
             try:
                 content_hash = _native.hash_file(path)
@@ -195,6 +205,8 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
         # By content, as in the cache: neither names nor their order matter.
         self._keys = sorted(found)
         self._chunks = [found[key] for key in self._keys]
+        hashes = b"".join(content_hash for content_hash, _ in self._keys)
+        self.content_key = _native.hash_bytes(hashes).hex()
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -229,7 +241,7 @@ class EpochBatches(Sampler[list[int]]):
     Attributes
     ----------
     epoch : int
-        Set it before each epoch.
+        Counts passes; set it to have a certain one.
     first_step : int
         Batches to leave out at the beginning, for an epoch that was interrupted.
     """
@@ -246,6 +258,8 @@ class EpochBatches(Sampler[list[int]]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
         for start in range(self.first_step * self.batch_size, self.length, self.batch_size):
             yield order[start : start + self.batch_size]
+        self.epoch += 1
+        self.first_step = 0
 
 
 def _loaders(
@@ -299,7 +313,11 @@ def create_complex_data_loaders(
 
 
 def create_data_loaders(
-    files: Sequence[str | os.PathLike[str]], config: TrainingConfig, val_fraction: float | None = None
+    files: Sequence[str | os.PathLike[str]],
+    config: TrainingConfig,
+    val_fraction: float | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Loaders of waveforms [B, 1, S] for the v1.0 path.
 
@@ -311,11 +329,14 @@ def create_data_loaders(
         Chunk length, rate, batch size, seed and split.
     val_fraction : float, optional
         Share held out. Default: the configuration's.
+    progress : callable, optional
+        Called with (files decoded, files).
 
     Returns
     -------
     train_loader, val_loader : DataLoader
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
-    dataset = AudioTrainingDataset(files, config.chunk_samples, config.features.sample_rate, config.normalize)
+    rate = config.features.sample_rate
+    dataset = AudioTrainingDataset(files, config.chunk_samples, rate, config.normalize, progress)
     return _loaders(*dataset.split(fraction, config.split_by), config)

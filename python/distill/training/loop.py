@@ -7,18 +7,18 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from distill.audio.outcome import log_skipped, nothing_usable
+from distill.audio.outcome import differences, log_skipped, nothing_usable
 from distill.audio.preprocessing import ConfirmCallback, list_files, preprocess
 from distill.audio.spectrogram import AudioSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import PreprocessingCancelled, RunError, StorageError
+from distill.errors import DistillError, PreprocessingCancelled, RunError, StorageError
 from distill.index import check_dataset
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders
@@ -82,6 +82,7 @@ def train(
     if resume:
         source = run.source()
         config = config or run.config()
+        _check_resumable(run, config)
         dataset_dir = dataset_dir if dataset_dir is not None else source["dataset"]
         cache_dir = cache_dir if cache_dir is not None else source["cache_dir"]
         files = files if files is not None else source["files"]
@@ -100,10 +101,13 @@ def train(
     session = Session(run, config, on_event, cancel_event)
     try:
         material = _Source(dataset_dir, files, cache_dir, confirm_callback).prepare(session)
-    except PreprocessingCancelled:
-        if cancel_event is None or not cancel_event.is_set():
-            raise
-        return TrainResult(run.path, "interrupted", 0, {})
+    except DistillError as error:
+        if isinstance(error, PreprocessingCancelled) and session.cancel.is_set():
+            return TrainResult(run.path, "interrupted", 0, {})
+        if not resume:
+            # What is left would stand in the way of the next try.
+            run.discard()
+        raise
     try:
         return session.run(material)
     except BrokenPipeError:  # from the caller's own output, in `on_event`
@@ -113,6 +117,28 @@ def train(
         raise StorageError(
             f"{run.path}: cannot be written: {reason}", f"make room, then --resume {run.path}"
         ) from error
+
+
+_FREE_ON_RESUME = {
+    *("batch_size", "epochs", "learning_rate", "weight_decay", "dropout", "if_weight", "kl_weight", "kl_warmup_epochs"),
+    *("free_bits", "gradient_clip", "patience", "keep_checkpoints", "device"),
+}
+
+
+def _check_resumable(run: RunFolder, config: TrainingConfig) -> None:
+    """Raise RunError if weights exist and `config` would have others, or other features or another split."""
+    if not run.has_state():
+        return
+    before, now = (
+        {name: value for name, value in asdict(each).items() if name not in _FREE_ON_RESUME}
+        for each in (run.config(), config)
+    )
+    changed = differences(before, now)
+    if changed:
+        raise RunError(
+            f"{run.path}: cannot go on with another configuration: {'; '.join(changed)}",
+            "resume without these options, or start a new run",
+        )
 
 
 @dataclass(frozen=True)
@@ -135,21 +161,20 @@ class _Source:
         logger.info("%d training rows, %d held out, on %s", rows, held_out, session.device)
         if chosen:
             logger.info("chosen for this size: %s", ", ".join(chosen))
-        session.folder.write_config(session.config)
         return material
 
-    def _cached(self, session: Session) -> Material:
-        def progress(stage: str, current: int, total: int) -> None:
-            if session.cancel.is_set():
-                raise PreprocessingCancelled("cancelled; what was finished is kept")
-            session.tell("preprocess", stage=stage, current=current, total=total)
+    def _tell_progress(self, session: Session, stage: str, current: int, total: int) -> None:
+        if session.cancel.is_set():
+            raise PreprocessingCancelled("cancelled; what was finished is kept")
+        session.tell("preprocess", stage=stage, current=current, total=total)
 
+    def _cached(self, session: Session) -> Material:
         result = preprocess(
             self.dataset_dir,
             session.config,
             files=self.files,
             cache_dir=self.cache_dir,
-            progress=progress,
+            progress=lambda *figures: self._tell_progress(session, *figures),
             confirm=self.confirm,
         )
         result.log()
@@ -159,11 +184,16 @@ class _Source:
         )
         dataset = loaders[0].dataset
         assert isinstance(dataset, CachedSpectrogramDataset)
-        return Material(*loaders, None, dataset.normalization_stats, dataset.is_shared)
+        return Material(*loaders, None, dataset.normalization_stats, dataset.is_shared, dataset.content_key)
 
     def _waveforms(self, session: Session) -> Material:
         found, skipped = list_files(self.dataset_dir, self.files)
-        train_loader, val_loader = create_data_loaders(found, session.config)
+        logger.info("%s: %d audio files", self.dataset_dir, len(found) + len(skipped))
+        train_loader, val_loader = create_data_loaders(
+            found,
+            session.config,
+            progress=lambda current, total: self._tell_progress(session, "decode", current, total),
+        )
         parts = train_loader.dataset, val_loader.dataset
         waveforms = parts[0].dataset  # type: ignore[attr-defined]
         skipped += waveforms.skipped
@@ -173,7 +203,8 @@ class _Source:
         log_skipped(skipped)
         is_shared = parts[0].indices == parts[1].indices  # type: ignore[attr-defined]
         spectrogram = AudioSpectrogram(session.config.spectrogram)
-        material = Material(train_loader, val_loader, spectrogram, {"mag_mean": 0.0, "mag_std": 1.0}, is_shared)
+        stats = {"mag_mean": 0.0, "mag_std": 1.0}
+        material = Material(train_loader, val_loader, spectrogram, stats, is_shared, waveforms.content_key)
         material.stats = session.normalization_stats or _magnitude_stats(material.features(train_loader))
         return material
 

@@ -83,6 +83,8 @@ class Material:
     spectrogram: nn.Module | None
     stats: dict[str, float]
     is_shared: bool
+    content_key: str
+    """Tells whether a resumed run finds the sounds that it left."""
 
     @property
     def batches(self) -> EpochBatches:
@@ -135,6 +137,8 @@ class Session:
             self._restore(self.state)
         else:
             self._begin()
+        # Only now: a run whose state does not fit is left as it is.
+        self.folder.write_config(self.config)
         steps = len(material.batches)
         self.tell("start", epoch=self.epoch, epochs=self.config.epochs, steps_per_epoch=steps)
         while self.epoch < self.config.epochs:
@@ -161,6 +165,7 @@ class Session:
         for features in material.features(material.train):
             means.update(features, energy_of(features, material.stats))
         self.band_means = means.result().float()
+        self.folder.drop_metrics_from(1)
         stats = material.stats
         pca = fit_pca(
             material.features(material.train),
@@ -187,16 +192,17 @@ class Session:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise RunError(
-                f"{self.folder.path}: its checkpoint does not fit its configuration: {str(error).splitlines()[0]}",
+                f"{self.folder.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
                 "resume with the configuration that the run was started with",
             ) from error
         self.band_means = state["band_means"]
         self.step, self.epoch, self.epoch_step = state["step"], state["epoch"], state["epoch_step"]
         self.best_loss, self.since_best = state["best_loss"], state["since_best"]
         self.means, self.epoch_seconds = Means(state["rows"], state["sums"]), state["epoch_seconds"]
-        if state["train_rows"] != self.material.batches.length:
-            logger.warning("the dataset has changed since: the epoch that was interrupted begins anew")
+        if state["content_key"] != self.material.content_key:
+            logger.warning("the dataset has changed since: its epoch begins anew, and so does the search for the best")
             self.epoch_step, self.means, self.epoch_seconds = 0, Means(), 0.0
+            self.best_loss, self.since_best = math.inf, 0
         torch.set_rng_state(state["rng"])
         self.folder.drop_metrics_from(self.epoch + 1)
         logger.info("resumed after %d epochs and %d steps", self.epoch, self.epoch_step)
@@ -207,7 +213,7 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "band_means": self.band_means,
             "normalization_stats": self.material.stats,
-            "train_rows": self.material.batches.length,
+            "content_key": self.material.content_key,
             "step": self.step,
             "epoch": self.epoch,
             "epoch_step": self.epoch_step,
@@ -268,7 +274,8 @@ class Session:
         return True
 
     def _learning_rate(self, total: int) -> float:
-        warm_up = min(1.0, (self.step + 1) / min(_WARM_UP_STEPS, max(1, total // 10)))
+        # However short the run: the first steps must not undo the start from the PCA.
+        warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         cosine = (1 + math.cos(math.pi * min(1.0, self.step / total))) / 2
         return self.config.learning_rate * warm_up * (_FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine)
 

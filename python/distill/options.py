@@ -1,0 +1,138 @@
+"""What the commands take: flags over a file over a preset."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from distill.config import PRESETS, TrainingConfig, collecting_faults, config_from_dict
+from distill.errors import ConfigError
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a model on a folder of audio.
+
+    Features are computed for what is new in the folder and kept in DATASET/.cache; then a VAE is trained on them.
+    Ctrl-C stops after the step in hand, with everything saved.
+    """
+
+    dataset: tyro.conf.Positional[Path | None] = None
+    """The folder of audio; left out with --resume."""
+    out: Path | None = None
+    """The run folder. Default: runs/DATASET-TIME."""
+    resume: Path | None = None
+    """Go on with the run in this folder; nothing else need be given."""
+    config: Path | None = None
+    """A TOML file of the fields below; flags win over it."""
+    preset: Literal["default", "quick", "large"] = "default"
+    """A named set of values to start from; --config and flags win over it."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """The training configuration."""
+
+
+@dataclass(frozen=True)
+class PreprocessArguments:
+    """Compute the features that training with the same options would use, and keep them."""
+
+    dataset: tyro.conf.Positional[Path]
+    """The folder of audio."""
+    json: bool = False
+    """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
+    workers: int | None = None
+    """Threads. Default: one a core."""
+    config: Path | None = None
+    """A TOML file of the fields below; flags win over it."""
+    preset: Literal["default", "quick", "large"] = "default"
+    """A named set of values to start from; --config and flags win over it."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """The training configuration."""
+
+
+@dataclass(frozen=True)
+class StatusArguments:
+    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
+
+    dataset: tyro.conf.Positional[Path]
+    """The folder of audio."""
+    json: bool = False
+    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+
+
+def base_config(argv: Sequence[str]) -> TrainingConfig:
+    """What flags are laid over: the defaults or the run to resume, then the preset, then the file that `argv` names.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be used.
+    RunError
+        If the run to resume is none.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--resume", type=Path)
+    try:
+        named, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:
+        return TrainingConfig()  # tyro says what is wrong
+    config = TrainingConfig()
+    if named.resume is not None:
+        from distill.training.checkpoint import RunFolder  # noqa: PLC0415 - imports torch
+
+        run = RunFolder(named.resume)
+        run.source()
+        config = run.config()
+    config = config_from_dict(PRESETS.get(named.preset, {}), config)
+    if named.config is None:
+        return config
+    try:
+        return config_from_dict(_read_toml(named.config), config)
+    except ConfigError as error:
+        raise ConfigError([f"{named.config}: {fault}" for fault in error.faults], error.tip) from error
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError([f"cannot be read: {reason}"], "see config.toml in any run folder") from error
+
+
+def parse(default: T, argv: Sequence[str], program: str) -> T:
+    """Parse `argv` over `default`, with every fault of the configuration reported at once."""
+    with collecting_faults():
+        # As most programs have it, --no-table.field; tyro has --table.no-field.
+        plain = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
+        return tyro.cli(type(default), args=plain, prog=program, default=default)
+
+
+def preprocess_arguments(argv: Sequence[str]) -> PreprocessArguments:
+    """Arguments of ``distill preprocess``."""
+    return parse(PreprocessArguments(dataset=tyro.MISSING, training=base_config(argv)), argv, "distill preprocess")
+
+
+def status_arguments(argv: Sequence[str]) -> StatusArguments:
+    """Arguments of ``distill status``."""
+    return parse(StatusArguments(dataset=tyro.MISSING), argv, "distill status")
