@@ -11,11 +11,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from distill.audio import load_cache_manifest
+from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
 from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, PackReader, PackWriter, pack
 from distill.errors import CacheError
-from sounds import CHUNK, noise, rows_by_content, training, write, write_dataset
+from sounds import CHUNK, FEATURE, noise, rows_by_content, training, write, write_dataset
 
 ROW = (2, 3, 5)
 
@@ -196,8 +196,8 @@ def test_only_the_rows_of_the_lost_pack_are_computed_anew(dataset):
 def test_a_flipped_bit_in_a_pack_is_an_error_that_names_it(dataset, where):
     (path,) = packs_of(dataset / ".cache")
     flip(path, {"header": 30, "row": 1024 + 3 * 2 * 32 * 32 * 4 + 1_000, "checksum": -1}[where])
-    reader = CacheReader(dataset / ".cache")
-    with pytest.raises(CacheError, match=path.name) as caught:
+    with pytest.raises(CacheError, match=path.name) as caught:  # noqa: PT012 - whichever comes upon it first
+        reader = CacheReader(dataset / ".cache")
         reader.read(np.arange(len(reader)))
     assert "preprocess again" in caught.value.tip
     if where == "row":
@@ -243,3 +243,15 @@ def test_a_planted_pickle_is_never_loaded(dataset):
     assert load_cache_manifest(cache_dir) is None
     assert preprocess(dataset, training()).decoded == 5
     assert len(packs_of(cache_dir)) == 1
+
+
+def test_a_reader_goes_on_when_the_cache_is_computed_anew(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    cache_dir = preprocess(tmp_path / "dataset", training()).cache_dir
+    reader = CacheReader(cache_dir)
+    rows = np.arange(len(reader))
+    before = CacheReader(cache_dir).read(rows)
+    other = ComplexSpectrogramConfig(**(FEATURE | {"n_mels": 16}))
+    preprocess(tmp_path / "dataset", training(complex_spectrogram=other))
+    assert np.array_equal(reader.read(rows), before)
+    assert CacheReader(cache_dir).row_shape != reader.row_shape

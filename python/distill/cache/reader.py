@@ -18,7 +18,8 @@ class CacheReader:
     """Random access to the rows of a cache, in an order that depends on contents alone.
 
     Rows are ordered by the hash of their source's content, then chunk, then variant (the original first). A reader
-    keeps the manifest that it opened with; a writer beside it does no harm.
+    keeps the manifest that it opened with and every pack that it names, mapped: a writer that computes the cache anew
+    takes nothing from it.
 
     Parameters
     ----------
@@ -41,18 +42,23 @@ class CacheReader:
     Raises
     ------
     CacheError
-        If there is no valid manifest.
+        If there is no valid manifest, or a pack is missing or damaged.
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
         self.cache_dir = Path(cache_dir)
+        try:
+            self._open()
+        except CacheError:
+            # A writer may have replaced the manifest, and removed a pack, since we read it.
+            self._open()
+
+    def _open(self) -> None:
         manifest = open_manifest(self.cache_dir)
         if manifest is None:
             raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
         self.header: dict[str, Any] = json.loads(manifest.header)
         self.row_shape = tuple(self.header["row_shape"])
-        self._packs = [PackInfo(p["name"], p["rows"], p["bytes"], p["checksum"]) for p in manifest.packs()]
-        self._readers: dict[int, PackReader] = {}
         hashes, segments, _ = manifest.live()
         self.content_hashes = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
         table = np.frombuffer(segments, "<i8").reshape(-1, 4)
@@ -66,6 +72,8 @@ class CacheReader:
         number = np.arange(len(self.source)) - first_row[self.source]
         per_chunk = 1 + self.header["augmentation_expansion"]
         self.chunk, self.variant = number // per_chunk, number % per_chunk
+        packs = [PackInfo(p["name"], p["rows"], p["bytes"], p["checksum"]) for p in manifest.packs()]
+        self._readers = {index: self._reader(packs[index]) for index in np.unique(self._pack).tolist()}
 
     def __len__(self) -> int:
         return len(self._row)
@@ -84,15 +92,12 @@ class CacheReader:
         packs = self._pack[sorted_rows]
         starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-            reader = self._reader(int(packs[start]))
+            reader = self._readers[int(packs[start])]
             part = np.empty((stop - start, *self.row_shape), np.float32)
             reader.read_into(self._row[sorted_rows[start:stop]], part)
             out[order[start:stop]] = part
         return out
 
-    def _reader(self, pack: int) -> PackReader:
-        if pack not in self._readers:
-            info = self._packs[pack]
-            path = self.cache_dir / PACKS_NAME / info.name
-            self._readers[pack] = PackReader(path, info, self.row_shape, self.header["dtype"])
-        return self._readers[pack]
+    def _reader(self, info: PackInfo) -> PackReader:
+        path = self.cache_dir / PACKS_NAME / info.name
+        return PackReader(path, info, self.row_shape, self.header["dtype"])
