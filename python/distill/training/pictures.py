@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 _MAGNITUDE_MAP, _FREQUENCY_MAP = "magma", "RdBu_r"
 
@@ -51,7 +50,7 @@ def save_reconstruction_picture(
     columns, channels = inputs.shape[:2]
     figure = Figure(figsize=(3.2 * columns + 1, 1.9 * 2 * channels))
     # Fixed margins: letting matplotlib find them takes longer than a short epoch.
-    margins = {"left": 0.8, "right": 3.2 * columns + 0.95, "bottom": 0.5, "top": 1.9 * 2 * channels - 0.15}
+    margins = {"left": 0.8, "right": 3.2 * columns + 0.7, "bottom": 0.5, "top": 1.9 * 2 * channels - 0.15}
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
         margins["left"] / width,
@@ -82,7 +81,9 @@ def save_reconstruction_picture(
             figure.colorbar(image, ax=grid[2 * channel + row].tolist(), pad=0.01, fraction=0.02)
     for axes in grid[-1]:
         axes.set_xlabel("time, s")
-        axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
+        # None at the right edge, where the next column's first would meet it.
+        middle_s = round(extent[1] / 2, 1) or extent[1] / 2
+        axes.set_xticks([0.0, middle_s])
     _save(figure, path)
 
 
