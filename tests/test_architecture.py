@@ -43,11 +43,13 @@ COMPOSE = {
     "cache.status": {"index", "cache"},
     # Rows of the cache, or waveforms of the v1.0 path, as tensors.
     "training.dataset": {"decode", "cache", "training.resolve"},
-    "training.epochs": {"models"},
+    "training.normalization": set(),
+    "training.epochs": {"models", "training.normalization"},
     "training.checkpoint": set(),
     "training.pictures": set(),
     "training.resolve": set(),
-    "training.session": {"models"} | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "pictures")},
+    "training.session": {"models"}
+    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "normalization", "pictures")},
     # Cache to model, and nothing else does.
     "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
     | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "pictures", "resolve", "session")},

@@ -22,8 +22,22 @@ except ModuleNotFoundError:  # Python 3.10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class TrainArguments:
+@dataclass(frozen=True, kw_only=True)
+class _ConfiguredArguments:
+    """What train and preprocess have in common."""
+
+    config: Path | None = None
+    """A TOML file of the fields below; flags win over it."""
+    preset: Literal["default", "quick", "large"] = "default"
+    """A named set of values to start from; --config and flags win over it."""
+    cache_dir: Path | None = None
+    """Where features are kept. Default: DATASET/.cache."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """The training configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(_ConfiguredArguments):
     """Train a model on a folder of audio.
 
     Features are computed for what is new in the folder and kept in DATASET/.cache; then a VAE is trained on them.
@@ -36,18 +50,10 @@ class TrainArguments:
     """The run folder. Default: runs/DATASET-TIME."""
     resume: Path | None = None
     """Go on with the run in this folder; nothing else need be given."""
-    config: Path | None = None
-    """A TOML file of the fields below; flags win over it."""
-    preset: Literal["default", "quick", "large"] = "default"
-    """A named set of values to start from; --config and flags win over it."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """The training configuration."""
 
 
-@dataclass(frozen=True)
-class PreprocessArguments:
+@dataclass(frozen=True, kw_only=True)
+class PreprocessArguments(_ConfiguredArguments):
     """Compute the features that training with the same options would use, and keep them."""
 
     dataset: tyro.conf.Positional[Path]
@@ -56,14 +62,6 @@ class PreprocessArguments:
     """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
     workers: int | None = None
     """Threads. Default: one a core."""
-    config: Path | None = None
-    """A TOML file of the fields below; flags win over it."""
-    preset: Literal["default", "quick", "large"] = "default"
-    """A named set of values to start from; --config and flags win over it."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """The training configuration."""
 
 
 @dataclass(frozen=True)

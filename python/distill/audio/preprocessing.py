@@ -19,7 +19,7 @@ from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, default_workers, extract
 from distill.audio.outcome import PreprocessResult, differences, nothing_usable
 from distill.audio.spectrogram import ComplexSpectrogram
-from distill.cache.manifest import FEATURE_VERSION, cache_path, fingerprint, open_manifest, row_shape
+from distill.cache.manifest import FEATURE_VERSION, MANIFEST_NAME, cache_path, fingerprint, open_manifest, row_shape
 from distill.cache.writer import CacheWriter, check_space
 from distill.config import (
     AugmentationConfig,
@@ -197,8 +197,8 @@ class _Job:
         self.failed: list[tuple[str, str]] = []
 
     def run(self) -> PreprocessResult:
-        manifest = open_manifest(self.cache_dir)
-        if manifest is None and not self._scan(_native.Manifest(), hash_added=False).n_files:
+        is_new = not (self.cache_dir / MANIFEST_NAME).exists()
+        if is_new and not self._scan(_native.Manifest(), hash_added=False).n_files:
             # Said before anything is written: a folder without audio gets no cache.
             raise no_audio(self.dataset_dir, self.files)
         try:
@@ -206,7 +206,7 @@ class _Job:
                 result = self._update(writer)
         except StorageError:
             # A read-only dataset is as good as any while nothing has changed.
-            result = self._unchanged(manifest)
+            result = self._unchanged()
             if result is None:
                 raise
         if not result.rows:
@@ -260,8 +260,9 @@ class _Job:
             config.normalize,
         ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
 
-    def _unchanged(self, manifest: _native.Manifest | None) -> PreprocessResult | None:
+    def _unchanged(self) -> PreprocessResult | None:
         """The result if the cache already has everything, without writing; else None."""
+        manifest = open_manifest(self.cache_dir)
         if manifest is None:
             return None
         scan = self._scan(manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -122,20 +123,29 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         stats = self.normalization_stats
         self._mean = np.array([stats["mag_mean"], stats["if_mean"]], np.float32).reshape(2, 1, 1)
         self._scale = 1 / np.array([stats["mag_std"], stats["if_std"]], np.float32).reshape(2, 1, 1)
-        self._rows = np.arange(len(self._reader))
-        self.is_shared = False
-        if split != "all":
-            self._rows = self._split(split, val_fraction, split_by)
+        self._choose(split, val_fraction, split_by)
 
-    def _split(self, split: Split, val_fraction: float, split_by: SplitBy) -> np.ndarray:
+    def with_split(self, split: Split, val_fraction: float, split_by: SplitBy) -> CachedSpectrogramDataset:
+        """Another part of the same cache, opened once: both see the same manifest, whatever is written meanwhile."""
+        _check_split(split, val_fraction, split_by)
+        other = copy.copy(self)
+        other._choose(split, val_fraction, split_by)
+        return other
+
+    def _choose(self, split: Split, val_fraction: float, split_by: SplitBy) -> None:
         reader = self._reader
+        if split == "all":
+            self._rows, self.is_shared = np.arange(len(reader)), False
+            return
         hashes = np.frombuffer(b"".join(reader.content_hashes), np.uint8).reshape(-1, 32)
         validation = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by)
         self.is_shared = not validation.any()
         originals = reader.variant == 0
         if self.is_shared:
-            return np.flatnonzero(originals if split == "val" else np.ones_like(originals))
-        return np.flatnonzero(validation & originals if split == "val" else ~validation)
+            mask = originals if split == "val" else np.ones_like(originals)
+        else:
+            mask = validation & originals if split == "val" else ~validation
+        self._rows = np.flatnonzero(mask)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -305,11 +315,8 @@ def create_complex_data_loaders(
         If there is no valid cache.
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
-    train, val = (
-        CachedSpectrogramDataset(cache_dir, split, fraction, config.split_by, normalization_stats)
-        for split in ("train", "val")
-    )
-    return _loaders(train, val, config)
+    train = CachedSpectrogramDataset(cache_dir, "train", fraction, config.split_by, normalization_stats)
+    return _loaders(train, train.with_split("val", fraction, config.split_by), config)
 
 
 def create_data_loaders(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distill.models.losses import vae_loss
 from distill.models.metrics import ReconstructionR2
 from distill.models.vae import ConvVAE
+from distill.training.normalization import energy_of, normalize
 
 
 @dataclass
@@ -54,28 +55,8 @@ def _features(
         if spectrogram is None:
             raise ValueError("waveforms need a spectrogram: pass spectrogram=AudioSpectrogram(...)")
         with torch.no_grad():
-            features = _normalised(spectrogram(batch.to(device)), stats)
+            features = normalize(spectrogram(batch.to(device)), stats)
     return features, energy_of(features, stats)
-
-
-def energy_of(features: Tensor, stats: dict[str, float] | None) -> Tensor | None:
-    """Channel 0 of normalised features [B, 2, M, T] before normalisation, [B, M, T]: what the IF is weighted by.
-
-    None for one channel: there is nothing to weigh.
-    """
-    if features.shape[1] == 1:
-        return None
-    scale, mean = (stats["mag_std"], stats["mag_mean"]) if stats else (1.0, 0.0)
-    return (features[:, 0] * scale + mean).clamp_min(0.0)
-
-
-def _normalised(features: Tensor, stats: dict[str, float] | None) -> Tensor:
-    if stats is None:
-        return features
-    names = ("mag", "if")[: features.shape[1]]
-    mean = features.new_tensor([stats[f"{name}_mean"] for name in names]).view(-1, 1, 1)
-    scale = features.new_tensor([stats[f"{name}_std"] for name in names]).view(-1, 1, 1)
-    return (features - mean) / scale
 
 
 def train_epoch(

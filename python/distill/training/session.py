@@ -22,7 +22,8 @@ from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.metrics import BandMeans
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import EpochBatches
-from distill.training.epochs import Means, energy_of, train_epoch, validate_epoch
+from distill.training.epochs import Means, train_epoch, validate_epoch
+from distill.training.normalization import denormalize, energy_of, normalize
 from distill.training.pictures import save_loss_picture, save_reconstruction_picture
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Material:
                 yield batch
             else:
                 with torch.no_grad():
-                    yield (self.spectrogram(batch) - self.stats["mag_mean"]) / self.stats["mag_std"]
+                    yield normalize(self.spectrogram(batch), self.stats)
 
 
 class Session:
@@ -330,12 +331,9 @@ class Session:
         with torch.no_grad():
             output = load_model(self.folder.path)(features)[0]
         stats = self.material.stats
-        names = ("mag", "if")[: features.shape[1]]
-        scale = torch.tensor([stats[f"{name}_std"] for name in names]).view(-1, 1, 1)
-        mean = torch.tensor([stats[f"{name}_mean"] for name in names]).view(-1, 1, 1)
         save_reconstruction_picture(
-            (features * scale + mean).numpy(),
-            (output * scale + mean).numpy(),
+            denormalize(features, stats).numpy(),
+            denormalize(output, stats).numpy(),
             self.folder.path / "reconstruction.png",
             sample_rate=self.config.features.sample_rate,
             hop_length=self.config.features.hop_length,
