@@ -162,7 +162,7 @@ def test_a_manifest_is_json_that_python_reads(tree: Path, tmp_path: Path):
     manifest.header = json.dumps({"config": {"n_fft": 1024}}, indent=2)
     scan = scan_dataset(manifest, tree)
     manifest.apply(scan)
-    pack = manifest.add_pack("p.safetensors", 100, 12345, CHECKSUM, "cpu")
+    pack = manifest.add_pack("p.safetensors", 100, 12345, CHECKSUM, "cpu", 1, 2)
     sums = [3.0, 0.1, 1e-300, -1 / 3, 2.0**60]
     for index, (_, content, _) in enumerate(scan.todo):
         manifest.set_content(content, [(pack, 2 * index, 1), (pack, 2 * index + 1, 1)], index, sums)
@@ -197,7 +197,7 @@ def test_live_rows_are_ordered_by_hash(tree: Path):
     manifest = Manifest()
     scan = scan_dataset(manifest, tree)
     manifest.apply(scan)
-    pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu")
+    pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu", 1, 2)
     for index, (_, content, _) in enumerate(scan.todo):
         manifest.set_content(content, [(pack, index, 1)], 10 + index, [1.0] * 5)
     hashes, segments, silent = manifest.live()
@@ -397,7 +397,7 @@ def test_a_header_is_an_object(header: str):
 
 def test_contents_obey_their_pack():
     manifest = Manifest()
-    pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu")
+    pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu", 1, 2)
     for segments in ([(pack, 0, 11)], [(pack, 10, 1)], [(1, 0, 1)], [(pack, 0, 0)], [(pack, 2**64 - 1, 2)]):
         with pytest.raises(ValueError, match="segment"):
             manifest.set_content(b"h" * 32, segments, 0, [0.0] * 5)

@@ -29,6 +29,8 @@ class Pack(TypedDict):
     name: str
     rows: int
     bytes: int
+    mtime_ns: int
+    ctime_ns: int
     checksum: str
     backend: str
 
@@ -216,19 +218,28 @@ class Manifest:
         """
     def apply(self, scan: Scan) -> bool:
         """Adopt the files of ``scan``; whether the table is another one now."""
-    def add_pack(self, name: str, rows: int, size: int, checksum: str, backend: str) -> int:
+    def add_pack(
+        self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
+    ) -> int:
         """List a pack, and return its index.
 
         Parameters
         ----------
         size
             Of the file, in bytes.
+        mtime_ns, ctime_ns
+            The file's stamps, in nanoseconds.
 
         Raises
         ------
         ValueError
             The name is no plain file name or is listed, or ``checksum`` is not
             64 lower-case hexadecimal digits.
+        """
+    def set_pack_stamps(self, name: str, mtime_ns: int, ctime_ns: int) -> bool:
+        """Record the stamps that a pack had when it was last found whole.
+
+        Whether there is such a pack.
         """
     def set_content(
         self,
@@ -266,6 +277,20 @@ class Manifest:
         """Forget contents that no file has, and packs left without rows.
 
         Pack indices change.
+        """
+    def drop_rows(self, pack_name: str, rows: Sequence[int]) -> int:
+        """Forget each content that has one of these rows of a pack.
+
+        Returns how many were forgotten. Pack indices change.
+        """
+    def move_content(self, content_hash: bytes, segments: Sequence[tuple[int, int, int]]) -> None:
+        """Say that a content's rows are elsewhere now; all else stays.
+
+        Raises
+        ------
+        ValueError
+            There is no such content, it has another number of rows, or a
+            segment is not inside its pack.
         """
     def drop_pack(self, name: str) -> bool:
         """Forget a damaged pack and the contents that have rows in it.

@@ -49,6 +49,8 @@ fn pack(name: &str, rows: u64) -> Pack {
         name: name.into(),
         rows,
         bytes: 7,
+        mtime_ns: -7,
+        ctime_ns: 1 << 60,
         checksum: "0f".repeat(32),
         backend: "cpu".into(),
     }
@@ -113,7 +115,7 @@ proptest! {
             let at = at.index(text.len());
             match kind {
                 0 => text[at] = byte,
-                1 => { text.remove(at); }
+                1 if text.len() > 1 => { text.remove(at); }
                 2 => text.truncate(at.max(1)),
                 _ => { text.splice(at..at, splice.bytes()); }
             }
@@ -214,4 +216,59 @@ fn dead_packs_go_and_indices_follow() {
     assert_eq!(manifest.content(&hash).unwrap().segments[0].pack, 1);
     assert!(manifest.content(&[9; 32]).is_none());
     assert_eq!(manifest.totals().dead_rows, 1010 - 4 - 2);
+}
+
+/// Two contents of three rows each in one pack, and a file for each.
+fn two_contents() -> Manifest {
+    let names = [b"a.wav".to_vec(), b"b.wav".to_vec()];
+    let mut manifest = Manifest::default();
+    manifest.add_pack(pack("one", 6)).unwrap();
+    for (index, _) in names.iter().enumerate() {
+        let content = Content {
+            segments: vec![Segment {
+                pack: 0,
+                first: 3 * index as u64,
+                rows: 3,
+            }],
+            ..Content::default()
+        };
+        manifest.set_content([index as u8; 32], content).unwrap();
+    }
+    manifest
+}
+
+#[test]
+fn dropping_rows_forgets_the_contents_that_have_them_and_no_others() {
+    for row in 0..6 {
+        let mut manifest = two_contents();
+        assert_eq!(manifest.drop_rows("one", &[row]), 1);
+        assert_eq!(manifest.content(&[0; 32]).is_some(), row >= 3);
+        assert_eq!(manifest.content(&[1; 32]).is_some(), row < 3);
+    }
+    let mut manifest = two_contents();
+    assert_eq!(manifest.drop_rows("one", &[6, 99]), 0);
+    assert_eq!(manifest.drop_rows("other", &[0]), 0);
+    assert_eq!(manifest.drop_rows("one", &[5, 0]), 2);
+    assert!(manifest.packs().is_empty());
+}
+
+#[test]
+fn a_content_moves_with_all_its_rows_or_not_at_all() {
+    let mut manifest = two_contents();
+    let to = manifest.add_pack(pack("two", 3)).unwrap();
+    let place = |rows| Segment {
+        pack: to,
+        first: 0,
+        rows,
+    };
+    assert!(manifest.move_content(&[0; 32], vec![place(2)]).is_err());
+    assert!(manifest.move_content(&[0; 32], vec![place(4)]).is_err());
+    assert!(manifest.move_content(&[7; 32], vec![place(3)]).is_err());
+    manifest.move_content(&[0; 32], vec![place(3)]).unwrap();
+    assert_eq!(manifest.content(&[0; 32]).unwrap().segments, [place(3)]);
+    assert!(manifest.set_pack_stamps("two", 5, 6));
+    assert!(!manifest.set_pack_stamps("three", 5, 6));
+    let read = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap();
+    assert_eq!(read, manifest);
+    assert_eq!((read.packs()[1].mtime_ns, read.packs()[1].ctime_ns), (5, 6));
 }

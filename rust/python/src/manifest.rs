@@ -79,6 +79,7 @@ impl PyManifest {
         self.0.apply(&scan.0)
     }
 
+    #[allow(clippy::too_many_arguments)] // a record's fields
     fn add_pack(
         &mut self,
         name: String,
@@ -86,15 +87,23 @@ impl PyManifest {
         size: u64,
         checksum: String,
         backend: String,
+        mtime_ns: i64,
+        ctime_ns: i64,
     ) -> PyResult<u64> {
         let pack = Pack {
             name,
             rows,
             bytes: size,
+            mtime_ns,
+            ctime_ns,
             checksum,
             backend,
         };
         self.0.add_pack(pack).map_err(to_python)
+    }
+
+    fn set_pack_stamps(&mut self, name: &str, mtime_ns: i64, ctime_ns: i64) -> bool {
+        self.0.set_pack_stamps(name, mtime_ns, ctime_ns)
     }
 
     #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None))]
@@ -109,7 +118,6 @@ impl PyManifest {
         let sums: [f64; 5] = sums.try_into().map_err(|sums: Vec<f64>| {
             PyValueError::new_err(format!("sums must have 5 numbers, not {}", sums.len()))
         })?;
-        let segment = |(pack, first, rows)| Segment { pack, first, rows };
         let content = Content {
             segments: segments.into_iter().map(segment).collect(),
             silent,
@@ -134,6 +142,20 @@ impl PyManifest {
 
     fn drop_pack(&mut self, name: &str) -> bool {
         self.0.drop_pack(name)
+    }
+
+    fn drop_rows(&mut self, pack_name: &str, rows: Vec<u64>) -> u64 {
+        self.0.drop_rows(pack_name, &rows)
+    }
+
+    fn move_content(
+        &mut self,
+        content_hash: &[u8],
+        segments: Vec<(u64, u64, u64)>,
+    ) -> PyResult<()> {
+        let hash = hash_from(content_hash)?;
+        let segments = segments.into_iter().map(segment).collect();
+        self.0.move_content(&hash, segments).map_err(to_python)
     }
 
     fn totals(&self, py: Python) -> PyTotals {
@@ -170,6 +192,8 @@ impl PyManifest {
             dict.set_item("name", &pack.name)?;
             dict.set_item("rows", pack.rows)?;
             dict.set_item("bytes", pack.bytes)?;
+            dict.set_item("mtime_ns", pack.mtime_ns)?;
+            dict.set_item("ctime_ns", pack.ctime_ns)?;
             dict.set_item("checksum", &pack.checksum)?;
             dict.set_item("backend", &pack.backend)?;
             Ok(dict)
@@ -231,6 +255,10 @@ impl From<Totals> for PyTotals {
             pack_bytes: totals.pack_bytes,
         }
     }
+}
+
+fn segment((pack, first, rows): (u64, u64, u64)) -> Segment {
+    Segment { pack, first, rows }
 }
 
 fn trust_from(name: &str) -> PyResult<Trust> {

@@ -27,6 +27,10 @@ pub struct Pack {
     pub rows: u64,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Its modification time when it was last known to be whole.
+    pub mtime_ns: i64,
+    /// Its change time then.
+    pub ctime_ns: i64,
     /// 64 lower-case hexadecimal digits; what they are of is the caller's rule.
     pub checksum: String,
     /// What computed the rows.
@@ -144,6 +148,17 @@ impl Manifest {
         Ok(self.packs.len() as u64 - 1)
     }
 
+    /// Records the stamps that a pack had when it was last found whole. Whether
+    /// there is such a pack.
+    pub fn set_pack_stamps(&mut self, name: &str, mtime_ns: i64, ctime_ns: i64) -> bool {
+        let pack = self.packs.iter_mut().find(|pack| pack.name == name);
+        let found = pack.is_some();
+        if let Some(pack) = pack {
+            (pack.mtime_ns, pack.ctime_ns) = (mtime_ns, ctime_ns);
+        }
+        found
+    }
+
     /// Records, or replaces, what is known of a content.
     pub fn set_content(&mut self, hash: Hash, content: Content) -> Result<()> {
         check::content(&content, &self.packs).map_err(Error::Invalid)?;
@@ -177,6 +192,47 @@ impl Manifest {
             .retain(|_, content| content.segments.iter().all(|s| s.pack != index));
         self.drop_unused_packs();
         true
+    }
+
+    /// Forgets each content that has one of these rows of a pack, and the packs
+    /// that then hold no row of any. How many contents were forgotten.
+    pub fn drop_rows(&mut self, name: &str, rows: &[u64]) -> u64 {
+        let Some(index) = self.packs.iter().position(|pack| pack.name == name) else {
+            return 0;
+        };
+        let mut bad = rows.to_vec();
+        bad.sort_unstable();
+        let is_hit = |segment: &Segment| {
+            let at = bad.partition_point(|&row| row < segment.first);
+            let row = bad.get(at).filter(|_| segment.pack == index as u64);
+            row.is_some_and(|&row| row - segment.first < segment.rows)
+        };
+        let before = self.contents.len();
+        self.contents
+            .retain(|_, content| !content.segments.iter().any(is_hit));
+        self.drop_unused_packs();
+        (before - self.contents.len()) as u64
+    }
+
+    /// Says that a content's rows are elsewhere now.
+    pub fn move_content(&mut self, hash: &Hash, segments: Vec<Segment>) -> Result<()> {
+        let Some(content) = self.contents.get_mut(hash) else {
+            return Err(Error::Invalid("no such content".into()));
+        };
+        let moved = Content {
+            segments,
+            ..content.clone()
+        };
+        check::content(&moved, &self.packs).map_err(Error::Invalid)?;
+        if moved.rows() != content.rows() {
+            return Err(Error::Invalid(format!(
+                "a content of {} rows cannot have {}",
+                content.rows(),
+                moved.rows()
+            )));
+        }
+        *content = moved;
+        Ok(())
     }
 
     fn drop_unused_packs(&mut self) {

@@ -139,6 +139,10 @@ fn pack(cursor: &mut Cursor) -> Parsed<Pack> {
     let rows = cursor.uint()?;
     cursor.expect(",\"bytes\":")?;
     let bytes = cursor.uint()?;
+    cursor.expect(",\"mtime_ns\":")?;
+    let mtime_ns = cursor.int()?;
+    cursor.expect(",\"ctime_ns\":")?;
+    let ctime_ns = cursor.int()?;
     cursor.expect(",\"checksum\":")?;
     let checksum = cursor.text()?;
     cursor.expect(",\"backend\":")?;
@@ -148,6 +152,8 @@ fn pack(cursor: &mut Cursor) -> Parsed<Pack> {
         name,
         rows,
         bytes,
+        mtime_ns,
+        ctime_ns,
         checksum,
         backend,
     })

@@ -80,6 +80,10 @@ impl Writer {
         self.uint(pack.rows);
         self.raw(",\"bytes\":");
         self.uint(pack.bytes);
+        self.raw(",\"mtime_ns\":");
+        self.int(pack.mtime_ns);
+        self.raw(",\"ctime_ns\":");
+        self.int(pack.ctime_ns);
         self.raw(",\"checksum\":");
         self.string(pack.checksum.as_bytes());
         self.raw(",\"backend\":");
