@@ -20,7 +20,8 @@ STAGES = {
     "decode": {"audio.decode", "audio.chunking"},
     "augmentation": {"audio.augmentation"},
     "features": {"audio.mel", "audio.reference", "audio.spectrogram", "audio.inverse"},
-    "cache": {"cache", "cache.manifest", "cache.pack", "cache.reader", "cache.writer"},
+    "cache": {"cache"}
+    | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},
 }
 # The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
@@ -41,6 +42,8 @@ COMPOSE = {
     },
     # The same comparison without the work.
     "cache.status": {"index", "cache"},
+    # Cache and dataset against the manifest; what fails is preprocessed again.
+    "verification": {"index", "cache", "audio.preprocessing", "audio.extraction", "audio.outcome"},
     # Rows of the cache, or waveforms of the v1.0 path, as tensors.
     "training.dataset": {"decode", "cache", "training.resolve"},
     "training.normalization": set(),

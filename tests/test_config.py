@@ -159,6 +159,7 @@ def test_presets_are_valid_and_each_its_own(name):
 
 def identity(feature=None, augmentation=None, **changes) -> str:
     values = {"augmentation_expansion": 1, "chunk_samples": 48_000, "sample_rate": 48_000, "normalize": "file"}
+    values |= {"cache_dtype": "float32"}
     feature, augmentation = feature or ComplexSpectrogramConfig(), augmentation or AugmentationConfig()
     return fingerprint(feature_identity(feature, augmentation, **(values | changes)))
 
@@ -177,7 +178,10 @@ def test_every_field_decides_the_fingerprint_but_enabled(kind, field):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"augmentation_expansion": 2}, {"chunk_samples": 24_000}, {"sample_rate": 44_100}, {"normalize": "chunk"}],
+    [
+        *({"augmentation_expansion": 2}, {"chunk_samples": 24_000}, {"sample_rate": 44_100}, {"normalize": "chunk"}),
+        {"cache_dtype": "float16"},
+    ],
 )
 def test_everything_else_that_decides_a_row_is_in_the_fingerprint(changes):
     assert identity(**changes) != identity()

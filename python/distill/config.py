@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from distill.errors import ConfigError
 
 Normalize = Literal["file", "chunk", "none"]
+CacheDtype = Literal["float32", "float16"]
 Device = str
 
 _collector: ContextVar[list[str] | None] = ContextVar("faults", default=None)
@@ -203,6 +204,8 @@ class TrainingConfig:
     """Length of a chunk, samples."""
     normalize: Normalize = "file"
     """Peak normalisation to 1: per file, per chunk, or none."""
+    cache_dtype: CacheDtype = "float32"
+    """How rows are kept on disk: float32, or float16 for half the space."""
     split_by: Literal["chunk", "file"] = "chunk"
     """What is held out for validation: single chunks, or whole files."""
     val_fraction: float = 0.15
@@ -237,6 +240,8 @@ class TrainingConfig:
     """How many of the last epochs' checkpoints stay on disk, beside the best."""
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    device_budget_mb: int | None = None
+    """Rows up to this size stay on the training device; None: a quarter of its free memory; 0: none."""
     seed: int = 0
     """Seed of weights, order of rows and sampling."""
 
@@ -259,6 +264,7 @@ class TrainingConfig:
             ("gradient_clip", lambda v: v > 0, "above 0"),
             ("patience", lambda v: v >= 1, "at least 1"),
             ("keep_checkpoints", lambda v: v >= 1, "at least 1"),
+            ("device_budget_mb", lambda v: v >= 0, "at least 0"),
             ("device", _is_device, "auto, cpu, cuda, cuda:N or mps"),
             ("seed", lambda v: 0 <= v < 2**63, "from 0 to 2**63 - 1"),
         )
@@ -359,6 +365,7 @@ def feature_identity(
     chunk_samples: int,
     sample_rate: int,
     normalize: Normalize,
+    cache_dtype: CacheDtype,
 ) -> dict[str, Any]:
     """All that decides a row of features beside the file's content, as plain JSON values.
 
@@ -374,4 +381,5 @@ def feature_identity(
         "chunk_samples": chunk_samples,
         "sample_rate": sample_rate,
         "normalize": normalize,
+        "dtype": cache_dtype,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
@@ -72,6 +73,23 @@ class StorageError(DistillError):
 
 class CacheError(DistillError):
     """A cache that is damaged, or that does not fit what is asked of it."""
+
+
+class DamagedPackError(CacheError):
+    """A pack that is missing or is not what the manifest says.
+
+    Parameters
+    ----------
+    path : path
+        The pack.
+    reason : str
+        What is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: damaged pack: {reason}", "run: distill verify DATASET --repair")
+        self.path = path
+        self.reason = reason
 
 
 class PreprocessingCancelled(DistillError):  # noqa: N818 - the public name, fixed by the interface

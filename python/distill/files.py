@@ -29,6 +29,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises
+    ------
+    OSError
+        If the system cannot.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def printable(name: str) -> str:
     """A file's name with newlines and control characters escaped: a name must not steer a terminal."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), name)

@@ -27,6 +27,7 @@ __all__ = [
     "ManifestError",
     "Scan",
     "Totals",
+    "Trust",
     "check_dataset",
     "hash_bytes",
     "hash_file",
@@ -55,6 +56,7 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
 """Extensions of the files that a walk looks at, whatever their case."""
 
 StrPath = str | os.PathLike[str]
+Trust = Literal["stat", "content"]
 
 
 def check_dataset(dataset_dir: StrPath) -> Path:
@@ -92,7 +94,7 @@ def scan_dataset(
     *,
     cache_dir: StrPath | None = None,
     files: Sequence[StrPath] | None = None,
-    trust: Literal["stat", "content"] = "stat",
+    trust: Trust = "stat",
     follow_links: bool = False,
     workers: int = 1,
     hash_added: bool = True,

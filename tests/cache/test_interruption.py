@@ -226,7 +226,7 @@ def killed_at(number, root):
     os.fsync = before(os.fsync)
     pathlib.Path.unlink = before(pathlib.Path.unlink)
     chunking.decode_blocks = before(chunking.decode_blocks)
-    preprocessing.CacheWriter._commit = before(preprocessing.CacheWriter._commit)
+    preprocessing.CacheWriter.commit = before(preprocessing.CacheWriter.commit)
     preprocessing.preprocess(root, training(), workers=1)
 
 points = 0

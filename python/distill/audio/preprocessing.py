@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distill import _native
 from distill.audio.augmentation import check_available
@@ -19,10 +21,13 @@ from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, default_workers, extract
 from distill.audio.outcome import PreprocessResult, differences, nothing_usable
 from distill.audio.spectrogram import ComplexSpectrogram
+from distill.cache.compaction import compact_if_wasteful
+from distill.cache.damage import ProgressCallback
 from distill.cache.manifest import FEATURE_VERSION, MANIFEST_NAME, cache_path, fingerprint, open_manifest, row_shape
 from distill.cache.writer import CacheWriter, check_space
 from distill.config import (
     AugmentationConfig,
+    CacheDtype,
     ComplexSpectrogramConfig,
     Normalize,
     TrainingConfig,
@@ -32,11 +37,10 @@ from distill.config import (
 from distill.device import resolve_device
 from distill.errors import ConfigError, PreprocessingCancelled, StorageError
 from distill.files import printable
-from distill.index import check_dataset, no_audio, scan_dataset
+from distill.index import Trust, check_dataset, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[str, int, int], None]
 ConfirmCallback = Callable[[str], bool]
 PathLike = str | os.PathLike[str]
 
@@ -60,6 +64,9 @@ def preprocess_complex_spectrograms(
     device: str = "auto",
     workers: int | None = None,
     normalize: Normalize = "file",
+    cache_dtype: CacheDtype = "float32",
+    trust: Trust = "stat",
+    follow_links: bool = False,
 ) -> tuple[Path, dict[str, float]]:
     """Compute the two-channel features of a dataset that are not in its cache yet.
 
@@ -80,7 +87,8 @@ def preprocess_complex_spectrograms(
     sample_rate : int
         Hz; the same as the feature's. Default: 48000.
     progress_callback : callable, optional
-        Called with (stage, current, total); stages are "scan", "hash" and "features".
+        Called with (stage, current, total); stages are "check" (packs that something touched), "scan", "hash" and
+        "features".
     confirm_callback : callable, optional
         Asked with a message before more than 100 MB are written.
     cache_dir : path, optional
@@ -91,6 +99,12 @@ def preprocess_complex_spectrograms(
         Threads. Default: one a core.
     normalize : {"file", "chunk", "none"}
         What is scaled to a peak of 1. Default: "file".
+    cache_dtype : {"float32", "float16"}
+        How rows are kept. Default: "float32".
+    trust : {"stat", "content"}
+        When a file counts as unchanged: its stamps are those recorded, or, read anew, its bytes. Default: "stat".
+    follow_links : bool
+        Follow symbolic links that lead out of the dataset, and links to folders. Default: False.
 
     Returns
     -------
@@ -122,6 +136,7 @@ def preprocess_complex_spectrograms(
             augmentation_expansion=augmentation_expansion,
             chunk_samples=chunk_samples,
             normalize=normalize,
+            cache_dtype=cache_dtype,
             device=device,
         )
     result = preprocess(
@@ -130,6 +145,8 @@ def preprocess_complex_spectrograms(
         files=files,
         cache_dir=cache_dir,
         workers=workers,
+        trust=trust,
+        follow_links=follow_links,
         progress=progress_callback,
         confirm=confirm_callback,
     )
@@ -143,55 +160,53 @@ def preprocess(
     files: Sequence[PathLike] | None = None,
     cache_dir: PathLike | None = None,
     workers: int | None = None,
+    trust: Trust = "stat",
+    follow_links: bool = False,
+    check_packs: bool = False,
     progress: ProgressCallback | None = None,
     confirm: ConfirmCallback | None = None,
 ) -> PreprocessResult:
     """Bring a dataset's cache up to date for a training configuration; what commands and training call.
 
     Parameters, errors and effects are those of `preprocess_complex_spectrograms`; an `augmentation_expansion` of
-    None is resolved here, so that every caller resolves it alike.
+    None is resolved here, so that every caller resolves it alike. With `check_packs`, every row's checksum is checked,
+    not only those of packs that something touched.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError([f"workers={workers} must be at least 1"])
     job = _Job(
-        check_dataset(dataset_dir), config, files, cache_path(dataset_dir, cache_dir), workers, progress, confirm
+        dataset_dir=check_dataset(dataset_dir),
+        config=config,
+        files=files,
+        cache_dir=cache_path(dataset_dir, cache_dir),
+        workers=workers or default_workers(),
+        trust=trust,
+        follow_links=follow_links,
+        check_packs=check_packs,
+        progress=progress or (lambda stage, current, total: None),
+        confirm=confirm,
     )
     return job.run()
 
 
-def list_files(dataset_dir: PathLike, files: Sequence[PathLike] | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Audio files of a dataset, and those that its index leaves out, each with the reason.
-
-    Raises
-    ------
-    DatasetError
-        If there are none.
-    """
-    scan = scan_dataset(_native.Manifest(), dataset_dir, files=files, hash_added=False)
-    if not scan.n_files:
-        raise no_audio(Path(dataset_dir), files)
-    return [os.path.join(dataset_dir, path) for path in scan.added], list(scan.skipped)
-
-
+@dataclass(kw_only=True)
 class _Job:
     """One call of `preprocess`."""
 
-    def __init__(
-        self,
-        dataset_dir: Path,
-        config: TrainingConfig,
-        files: Sequence[PathLike] | None,
-        cache_dir: Path,
-        workers: int | None,
-        progress: ProgressCallback | None,
-        confirm: ConfirmCallback | None,
-    ) -> None:
+    dataset_dir: Path
+    config: TrainingConfig
+    files: Sequence[PathLike] | None
+    cache_dir: Path
+    workers: int
+    trust: Trust
+    follow_links: bool
+    check_packs: bool
+    progress: ProgressCallback
+    confirm: ConfirmCallback | None
+
+    def __post_init__(self) -> None:
         self.start = time.monotonic()
-        self.dataset_dir, self.config, self.files, self.cache_dir = dataset_dir, config, files, cache_dir
-        if workers is not None and workers < 1:
-            raise ConfigError([f"workers={workers} must be at least 1"])
-        self.workers = workers or default_workers()
-        self.progress = progress or (lambda stage, current, total: None)
-        self.confirm = confirm
-        self.device = resolve_device(config.device)
+        self.device = resolve_device(self.config.device)
         self.changed_fields: list[str] = []
         self.decoded = 0
         self.failed: list[tuple[str, str]] = []
@@ -223,6 +238,8 @@ class _Job:
             cache_dir=self.cache_dir,
             files=self.files,
             workers=self.workers,
+            trust=self.trust,
+            follow_links=self.follow_links,
             progress=self.progress,
             hash_added=hash_added,
         )
@@ -258,6 +275,7 @@ class _Job:
             config.chunk_samples,
             config.complex_spectrogram.sample_rate,
             config.normalize,
+            config.cache_dtype,
         ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
 
     def _unchanged(self) -> PreprocessResult | None:
@@ -274,7 +292,7 @@ class _Job:
 
     def _update(self, writer: CacheWriter) -> PreprocessResult:
         manifest = writer.manifest
-        writer.drop_damaged()
+        writer.drop_damaged(every=self.check_packs, progress=self.progress)
         scan = self._scan(manifest)
         if not scan.n_files:
             raise no_audio(self.dataset_dir, self.files)
@@ -288,12 +306,11 @@ class _Job:
         if sources:
             self._check_need(sources)
         writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
-        writer.row_shape = row_shape(self.config.complex_spectrogram, self.config.chunk_samples)
-        # From here on, leaving commits.
-        writer.identity, writer.config = self.identity, asdict(self.config.complex_spectrogram)
-        writer.expansion_is_chosen = self.is_chosen
+        writer.begin(self.identity, asdict(self.config.complex_spectrogram), expansion_is_chosen=self.is_chosen)
         self._extract(writer, sources)
         writer.finish()
+        if writer.has_committed:
+            compact_if_wasteful(writer)
         return self._result(manifest, scan)
 
     def _absolute(self, path: bytes) -> str:
@@ -312,7 +329,7 @@ class _Job:
         chunks = sum(math.ceil(duration_s(source.path) / chunk_s) for source in sources)
         rows = chunks * (1 + self.expansion)
         shape = row_shape(config.complex_spectrogram, config.chunk_samples)
-        needed = rows * math.prod(shape) * 4
+        needed = rows * math.prod(shape) * np.dtype(config.cache_dtype).itemsize
         message = f"{len(sources)} files to compute: {rows} rows, {needed / 1e6:.0f} MB in {self.cache_dir}"
         logger.info("%s, on %s", message, self.device)
         check_space(self.cache_dir, needed)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distill import __version__, _native
 from distill.config import ComplexSpectrogramConfig
 
@@ -51,6 +53,12 @@ def normalization_stats(sums: Sequence[float]) -> dict[str, float]:
     return stats
 
 
+def normalization_arrays(stats: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and reciprocal standard deviation, [2, 1, 1] each, float32: rows less the one, times the other."""
+    mean = np.array([stats["mag_mean"], stats["if_mean"]], np.float32).reshape(2, 1, 1)
+    return mean, 1 / np.array([stats["mag_std"], stats["if_std"]], np.float32).reshape(2, 1, 1)
+
+
 def open_manifest(cache_dir: Path) -> _native.Manifest | None:
     """The manifest of a cache; None if it is missing, damaged, or of another version."""
     try:
@@ -60,11 +68,19 @@ def open_manifest(cache_dir: Path) -> _native.Manifest | None:
     return manifest if set(json.loads(manifest.header)) >= _HEADER_KEYS else None
 
 
-_HEADER_KEYS = {"config_fingerprint", "identity", "complex_spectrogram_config", "row_shape", "dtype"}
+_HEADER_KEYS = {
+    *("created", "identity", "config_fingerprint", "expansion_is_chosen"),
+    *("complex_spectrogram_config", "row_shape", "dtype"),
+}
 
 
 def build_header(
-    identity: Mapping[str, Any], config: Mapping[str, Any], totals: _native.Totals, *, created: str, dtype: str
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any],
+    totals: _native.Totals,
+    *,
+    created: str,
+    expansion_is_chosen: bool,
 ) -> dict[str, Any]:
     """The header for what a manifest holds now."""
     spectrogram = ComplexSpectrogramConfig(**config)
@@ -75,11 +91,12 @@ def build_header(
         "complex_spectrogram_config": dict(config),
         "identity": dict(identity),
         "config_fingerprint": fingerprint(identity),
+        "expansion_is_chosen": expansion_is_chosen,
         "row_shape": row_shape(spectrogram, identity["chunk_samples"]),
-        "dtype": dtype,
         "normalization_stats": normalization_stats(totals.sums),
         "total_spectrograms": totals.rows,
         "silent_chunks": totals.silent,
+        "dead_rows": totals.dead_rows,
         "cache_size_bytes": totals.pack_bytes,
     }
 
@@ -99,8 +116,9 @@ def load_cache_manifest(cache_dir: str | os.PathLike[str]) -> dict[str, Any] | N
         ``path`` relative to the dataset, undecodable bytes as surrogate escapes; ``size`` in bytes; ``mtime_ns``;
         ``content_hash``, BLAKE3 in hex; ``rows``; ``skipped``, None or the reason), ``complex_spectrogram_config``,
         ``augmentation_config`` (None when nothing is augmented), ``augmentation_expansion``, ``chunk_samples``,
-        ``sample_rate``, ``normalize``, ``config_fingerprint``, ``normalization_stats`` (``mag_mean``, ``mag_std``,
-        ``if_mean``, ``if_std``), ``total_spectrograms``, ``cache_size_bytes``, and what else the header holds.
+        ``sample_rate``, ``normalize``, ``dtype``, ``config_fingerprint``, ``normalization_stats`` (``mag_mean``,
+        ``mag_std``, ``if_mean``, ``if_std``), ``total_spectrograms``, ``cache_size_bytes``, and what else the header
+        holds.
     """
     manifest = open_manifest(Path(cache_dir))
     if manifest is None:

@@ -9,33 +9,44 @@ Each row has a checksum, and the manifest holds one over header and checksums: e
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill import _native
-from distill.errors import CacheError
+from distill.errors import DamagedPackError
+from distill.files import sync_folder
 
 HEADER_BYTES = 1024
 CHECKSUM_BYTES = 8
 PACK_SUFFIX = ".safetensors"
 MAX_PACK_BYTES = 128 << 20
+_PIECE_BYTES = 4 << 20
 
 _DTYPES = {"float32": "F32", "float16": "F16"}
 
 
 class PackInfo(NamedTuple):
-    """What the manifest keeps of a pack."""
+    """What the manifest keeps of a pack; the stamps are those it had when it was last known to be whole."""
 
     name: str
     rows: int
     bytes: int
     checksum: str
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> PackInfo:
+        """From an entry of `Manifest.packs`."""
+        return cls(*(entry[name] for name in cls._fields))
 
 
 def _header(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
@@ -54,6 +65,16 @@ def _header(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
 
 def _row_bytes(row_shape: tuple[int, ...], dtype: str) -> int:
     return math.prod(row_shape) * np.dtype(dtype).itemsize
+
+
+def rows_that_fit(row_shape: tuple[int, ...], dtype: str) -> int:
+    """How many rows a pack takes; one at least, however large."""
+    return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (_row_bytes(row_shape, dtype) + CHECKSUM_BYTES))
+
+
+def add_pack(manifest: _native.Manifest, info: PackInfo, backend: str) -> int:
+    """List a pack in a manifest; gives its index there."""
+    return manifest.add_pack(info.name, info.rows, info.bytes, info.checksum, backend, info.mtime_ns, info.ctime_ns)
 
 
 class PackWriter:
@@ -77,13 +98,16 @@ class PackWriter:
         self._checksums: list[bytes] = []
         self._row_bytes = _row_bytes(row_shape, dtype)
         self._file = self.path.open("xb", buffering=0)
-        self._write(bytes(HEADER_BYTES))
+        try:
+            self._write(bytes(HEADER_BYTES))
+        except OSError:
+            self.abandon()
+            raise
 
     @property
     def room(self) -> int:
-        """How many more rows fit; a pack takes one row at least, however large."""
-        limit = (MAX_PACK_BYTES - HEADER_BYTES) // (self._row_bytes + CHECKSUM_BYTES)
-        return max(limit, 1) - self.rows
+        """How many more rows fit."""
+        return rows_that_fit(self.row_shape, self.dtype) - self.rows
 
     def append(self, rows: np.ndarray) -> int:
         """Write rows [k, 2, n_mels, T]; return the index of the first."""
@@ -95,7 +119,7 @@ class PackWriter:
         return first
 
     def close(self) -> PackInfo:
-        """Make the pack durable and tell what the manifest needs to know."""
+        """Make the pack durable, its name too, and tell what the manifest needs to know."""
         # A write that failed or was interrupted may have left part of a row.
         self._file.seek(HEADER_BYTES + self.rows * self._row_bytes)
         self._file.truncate()
@@ -106,8 +130,11 @@ class PackWriter:
         self._file.seek(0)
         self._write(header)
         os.fsync(self._file.fileno())
+        stamps = os.fstat(self._file.fileno())
+        sync_folder(self.path.parent)
         self._file.close()
-        return PackInfo(self.path.name, self.rows, size, _native.hash_bytes(header + checksums).hex())
+        checksum = _native.hash_bytes(header + checksums).hex()
+        return PackInfo(self.path.name, self.rows, size, checksum, stamps.st_mtime_ns, stamps.st_ctime_ns)
 
     def abandon(self) -> None:
         """Close and remove a pack that nothing names."""
@@ -137,7 +164,7 @@ class PackReader:
 
     Raises
     ------
-    CacheError
+    DamagedPackError
         If the pack is missing, or is not the one that the manifest names.
     """
 
@@ -173,28 +200,60 @@ class PackReader:
 
         Raises
         ------
-        CacheError
+        DamagedPackError
             If a row does not have its checksum.
         """
-        stored = (
-            out if out.dtype == self._data.dtype else np.empty((len(rows), *self._data.shape[1:]), self._data.dtype)
-        )
-        # "clip" lets numpy write into `out` directly; the indices are the manifest's, checked when it was loaded.
-        np.take(self._data, rows, axis=0, out=stored, mode="clip")
-        if not self._checked[rows].all():
-            self._check(rows, stored)
-        if stored is not out:
-            out[:] = stored
+        if out.dtype == self._data.dtype:
+            self._take(rows, out)
+        else:
+            out[:] = self.stored(rows)
 
-    def _check(self, rows: np.ndarray, stored: np.ndarray) -> None:
-        found = _native.row_checksums(stored.reshape(-1).view(np.uint8), self._row_bytes)
-        named = np.frombuffer(self._checksums, np.uint64)[rows]
-        bad = np.flatnonzero(np.frombuffer(found, np.uint64) != named)
+    def stored(self, rows: np.ndarray) -> np.ndarray:
+        """Rows [k, 2, n_mels, T] as they are on disk, each one checked."""
+        stored = np.empty((len(rows), *self._data.shape[1:]), self._data.dtype)
+        self._take(rows, stored)
+        return stored
+
+    def _take(self, rows: np.ndarray, stored: np.ndarray) -> None:
+        # "clip" lets numpy write into `stored` directly; the indices are the manifest's, checked when it was loaded.
+        np.take(self._data, rows, axis=0, out=stored, mode="clip")
+        if self._checked[rows].all():
+            return
+        bad = self._mismatches(stored.reshape(-1).view(np.uint8), rows)
         if bad.size:
             raise self._damaged(f"row {rows[bad[0]]} does not have its checksum")
         self._checked[rows] = True
 
-    def _damaged(self, reason: str) -> CacheError:
-        return CacheError(
-            f"{self.path}: damaged pack: {reason}", "delete it and preprocess again: only its rows are lost"
-        )
+    def damaged_rows(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Bytes checked so far, and indices of the rows without their checksum, piece by piece of about 4 MB.
+
+        Read and not mapped: a disk that cannot give a page back kills a process that has it mapped.
+        """
+        step = max(1, _PIECE_BYTES // self._row_bytes)
+        with self.path.open("rb", buffering=0) as file:
+            for first in range(0, len(self._checked), step):
+                rows = np.arange(first, min(first + step, len(self._checked)))
+                try:
+                    file.seek(HEADER_BYTES + first * self._row_bytes)
+                    data = _read_fully(file, len(rows) * self._row_bytes)
+                except OSError:
+                    data = b""
+                whole = len(data) // self._row_bytes
+                bad = self._mismatches(np.frombuffer(data, np.uint8), rows[:whole])
+                yield int(rows[-1] + 1) * self._row_bytes, np.concatenate([rows[bad], rows[whole:]])
+
+    def _mismatches(self, data: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        found = _native.row_checksums(data, self._row_bytes)[: len(rows) * CHECKSUM_BYTES]
+        named = np.frombuffer(self._checksums, np.uint64)[rows]
+        return np.flatnonzero(np.frombuffer(found, np.uint64) != named)
+
+    def _damaged(self, reason: str) -> DamagedPackError:
+        return DamagedPackError(self.path, reason)
+
+
+def _read_fully(file: io.FileIO, n_bytes: int) -> bytes:
+    parts = []
+    while n_bytes and (part := file.read(n_bytes)):
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from distill import _native
 from distill.cache.manifest import PACKS_NAME, open_manifest
 from distill.cache.pack import PackInfo, PackReader
-from distill.errors import CacheError
+from distill.errors import CacheError, DamagedPackError
 
 
 class CacheReader:
@@ -47,16 +48,22 @@ class CacheReader:
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
         self.cache_dir = Path(cache_dir)
-        try:
-            self._open()
-        except CacheError:
-            # A writer may have replaced the manifest, and removed a pack, since we read it.
-            self._open()
+        before = None
+        while True:
+            manifest = open_manifest(self.cache_dir)
+            if manifest is None:
+                raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+            try:
+                self._open(manifest)
+            except DamagedPackError:
+                # A writer may have replaced the manifest, and removed a pack, since we read it.
+                if manifest.pack_names() == before:
+                    raise
+                before = manifest.pack_names()
+            else:
+                return
 
-    def _open(self) -> None:
-        manifest = open_manifest(self.cache_dir)
-        if manifest is None:
-            raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+    def _open(self, manifest: _native.Manifest) -> None:
         self.header: dict[str, Any] = json.loads(manifest.header)
         self.row_shape = tuple(self.header["row_shape"])
         hashes, segments, _ = manifest.live()
@@ -72,7 +79,7 @@ class CacheReader:
         number = np.arange(len(self.source)) - first_row[self.source]
         per_chunk = 1 + self.header["augmentation_expansion"]
         self.chunk, self.variant = number // per_chunk, number % per_chunk
-        packs = [PackInfo(p["name"], p["rows"], p["bytes"], p["checksum"]) for p in manifest.packs()]
+        packs = [PackInfo.of(entry) for entry in manifest.packs()]
         self._readers = {index: self._reader(packs[index]) for index in np.unique(self._pack).tolist()}
 
     def __len__(self) -> int:

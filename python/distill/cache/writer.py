@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill import _native
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest
-from distill.cache.pack import PACK_SUFFIX, PackWriter
-from distill.errors import StorageError
+from distill.cache.damage import ProgressCallback, find_damage, has_stamps
+from distill.cache.lock import CacheLock
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, fingerprint, open_manifest, row_shape
+from distill.cache.pack import PACK_SUFFIX, PackInfo, PackWriter, add_pack
+from distill.config import ComplexSpectrogramConfig
+from distill.errors import CacheError, StorageError
 
 logger = logging.getLogger(__name__)
 
-_LOCK_NAME = "lock"
 _READ_ONLY_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
 
@@ -63,7 +62,9 @@ class CacheWriter:
     Attributes
     ----------
     manifest : _native.Manifest
-        As it was on disk, or empty; set `row_shape`, `identity`, `config`, `dtype` before adding rows.
+        As it was on disk, or empty.
+    row_shape, dtype
+        Of the rows; `begin` sets them.
 
     Raises
     ------
@@ -76,53 +77,73 @@ class CacheWriter:
         self.packs_dir = cache_dir / PACKS_NAME
         self.manifest = _native.Manifest()
         self.row_shape: tuple[int, ...] = ()
-        self.identity: Mapping[str, Any] = {}
-        self.config: Mapping[str, Any] = {}
         self.dtype = "float32"
         self.backend = "cpu"
-        self.expansion_is_chosen = False
         self.dirty = False
-        self._on_wait = on_wait
+        self.has_committed = False
+        self._identity: Mapping[str, Any] = {}
+        self._config: Mapping[str, Any] = {}
+        self._expansion_is_chosen = False
+        self._lock = CacheLock(cache_dir, on_wait)
         self._pack: PackWriter | None = None
         self._pack_index: dict[str, int] = {}
         self._open: dict[bytes, list[_Segment]] = {}
         self._finished: list[tuple[bytes, list[_Segment], int, Sequence[float]]] = []
-        self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def __enter__(self) -> CacheWriter:
         try:
             self.packs_dir.mkdir(parents=True, exist_ok=True)
-            # Never removed: a lock on a file that was unlinked guards nothing.
-            self._lock = os.open(self.cache_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._acquire()
+            self._lock.__enter__()
         except OSError as error:
             raise storage_error(self.cache_dir, error) from error
         self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
         return self
 
-    def _acquire(self) -> None:
-        told = False
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told and self._on_wait:
-                    self._on_wait()
-                told = True
-                # Polled, so that Ctrl-C is answered while waiting.
-                time.sleep(0.1)
-            else:
-                return
+    def begin(self, identity: Mapping[str, Any], config: Mapping[str, Any], *, expansion_is_chosen: bool) -> None:
+        """Say what the rows are; from here on, leaving commits.
+
+        Parameters
+        ----------
+        identity : mapping
+            Everything that decides a row beside the content.
+        config : mapping
+            The feature's configuration.
+        expansion_is_chosen : bool
+            Whether the number of variants was chosen for the user, and not by him.
+        """
+        self._identity, self._config, self._expansion_is_chosen = identity, config, expansion_is_chosen
+        self.row_shape = row_shape(ComplexSpectrogramConfig(**config), identity["chunk_samples"])
+        self.dtype = identity["dtype"]
+        header = json.loads(self.manifest.header)
+        is_same = header and header["config_fingerprint"] == fingerprint(identity)
+        self._created = header["created"] if is_same else datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def resume(self) -> None:
+        """Go on with the rows that the manifest has.
+
+        Raises
+        ------
+        CacheError
+            If it has none.
+        """
+        header = json.loads(self.manifest.header)
+        if not header:
+            raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+        self.begin(
+            header["identity"],
+            header["complex_spectrogram_config"],
+            expansion_is_chosen=header["expansion_is_chosen"],
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             # Without an identity nothing was begun.
-            if error is not None and self.identity:
+            if error is not None and self._identity:
                 self._rescue()
         finally:
-            os.close(self._lock)
+            self._lock.__exit__(None, None, None)
 
     def _rescue(self) -> None:
         """Keep what is finished, after an error or Ctrl-C."""
@@ -143,19 +164,34 @@ class CacheWriter:
         try:
             self._close_pack()
             if self.dirty:
-                self._commit()
-            self._remove_unnamed()
+                self.commit()
+            self.remove_unnamed()
         except OSError as error:
             raise storage_error(self.cache_dir, error) from error
 
-    def drop_damaged(self) -> None:
-        """Forget what is in packs that are missing or have another size, so that it is computed again."""
-        for pack in self.manifest.packs():
-            path = self.packs_dir / pack["name"]
-            if not path.exists() or path.stat().st_size != pack["bytes"]:
-                logger.warning("%s: missing or cut short: its rows are computed again", path)
-                self.manifest.drop_pack(pack["name"])
-                self.dirty = True
+    def drop_damaged(self, *, every: bool = False, progress: ProgressCallback | None = None) -> None:
+        """Forget rows that are lost or damaged, so that they are computed again.
+
+        Parameters
+        ----------
+        every : bool
+            Check every row. Default: only those in packs whose stamps are not those recorded.
+        progress : callable, optional
+            Called with ("check", bytes checked, bytes to check).
+        """
+        header = json.loads(self.manifest.header)
+        packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
+        suspects = [info for info in packs if every or not has_stamps(self.packs_dir / info.name, info)]
+        for info, damage in find_damage(self.packs_dir, suspects, header, progress):
+            self.dirty = True
+            if damage is not None:
+                logger.warning("%s: %s; computed again", self.packs_dir / info.name, damage.reason)
+            if damage is not None and damage.rows is None:
+                self.manifest.drop_pack(info.name)
+                continue
+            if damage is not None:
+                self.manifest.drop_rows(info.name, damage.rows.tolist())
+            self.manifest.set_pack_stamps(info.name, info.mtime_ns, info.ctime_ns)
 
     def add_rows(self, content_hash: bytes, rows: np.ndarray) -> None:
         """Append rows [k, 2, n_mels, T] of a content that is not finished yet.
@@ -173,7 +209,7 @@ class CacheWriter:
                 segments.append(_Segment(pack.path.name, pack.append(taken), len(taken)))
                 if pack.room == 0:
                     self._close_pack()
-                    self._commit()
+                    self.commit()
         except OSError as error:
             raise storage_error(self.cache_dir, error) from error
 
@@ -202,28 +238,45 @@ class CacheWriter:
                 self._finished.clear()
                 raise
             # Ctrl-C until here leaves a pack that can be closed again.
-            self._pack_index[info.name] = self.manifest.add_pack(*info, self.backend)
+            self._pack_index[info.name] = add_pack(self.manifest, info, self.backend)
             self._pack = None
         for content_hash, segments, silent, sums in self._finished:
             placed = [(self._pack_index[name], first, rows) for name, first, rows in _merged(segments)]
             self.manifest.set_content(content_hash, placed, silent, sums, None)
         self._finished.clear()
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """Replace the manifest on disk, durably and at once.
+
+        Raises
+        ------
+        OSError
+            If that cannot be written; the old one is then still in place.
+        """
         header = build_header(
-            self.identity, self.config, self.manifest.totals(), created=self._created, dtype=self.dtype
+            self._identity,
+            self._config,
+            self.manifest.totals(),
+            created=self._created,
+            expansion_is_chosen=self._expansion_is_chosen,
         )
-        header["expansion_is_chosen"] = self.expansion_is_chosen
         self.manifest.header = json.dumps(header)
         self.manifest.save(self.cache_dir / MANIFEST_NAME)
         self.dirty = False
+        self.has_committed = True
 
-    def _remove_unnamed(self) -> None:
+    def remove_unnamed(self) -> None:
+        """Remove packs that the manifest on disk does not name, and what a writer that was killed left behind.
+
+        Raises
+        ------
+        OSError
+            If one cannot be removed.
+        """
         named = set(self.manifest.pack_names())
         for path in self.packs_dir.iterdir():
             if path.suffix == PACK_SUFFIX and path.name not in named:
                 path.unlink()
-        # What a writer that was killed left behind.
         for path in self.cache_dir.glob(f".{MANIFEST_NAME}.*.tmp"):
             path.unlink()
 

@@ -1,0 +1,165 @@
+"""Rows that no file has any more are given back: packs with many of them are written again without."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill.cache.manifest import open_manifest
+from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, rows_that_fit
+from distill.cache.writer import CacheWriter, storage_error
+from distill.errors import CacheError, DamagedPackError, StorageError
+
+logger = logging.getLogger(__name__)
+
+DEAD_SHARE = 0.3
+"""A larger share of dead rows is given back without being asked."""
+_SMALL_PACKS = 64
+_COPY_ROWS = 64
+
+
+class Cleaned(NamedTuple):
+    """What `clean` gave back."""
+
+    rows: int
+    bytes: int
+
+
+def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
+    """Give back every row that no file had when the dataset was last preprocessed, and every file that nothing names.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The folder that preprocessing returned.
+
+    Returns
+    -------
+    Cleaned
+        Rows and bytes that were given back.
+
+    Raises
+    ------
+    CacheError
+        If there is no valid cache.
+    StorageError
+        If it cannot be written.
+    """
+    cache_dir = Path(cache_dir)
+    if open_manifest(cache_dir) is None:
+        raise CacheError(f"{cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+    on_wait = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
+    with CacheWriter(cache_dir, on_wait) as writer:
+        writer.resume()
+        rows, size = writer.manifest.totals().dead_rows, _bytes_in(writer.packs_dir)
+        compact(writer, dead_share=0.0)
+        return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_in(writer.packs_dir))
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def compact_if_wasteful(writer: CacheWriter) -> None:
+    """Compact if over 30 % of the rows are dead or many packs are small; a disk too full for that is no error."""
+    totals = writer.manifest.totals()
+    is_wasteful = totals.dead_rows > DEAD_SHARE * (totals.rows + totals.dead_rows)
+    if not is_wasteful and not _small_packs(writer):
+        return
+    try:
+        compact(writer, dead_share=DEAD_SHARE)
+    except (StorageError, DamagedPackError) as error:
+        logger.warning("the cache could not be made smaller: %s", error)
+
+
+def compact(writer: CacheWriter, *, dead_share: float) -> None:
+    """Write packs with a larger share of dead rows again, without them, and merge small packs.
+
+    Each step fills at most one new pack, commits, and removes the packs it came from: it needs little room, and
+    whoever reads a pack that is removed keeps it mapped.
+
+    Raises
+    ------
+    StorageError
+        If the new packs cannot be written.
+    DamagedPackError
+        If a pack turns out to be damaged.
+    """
+    writer.manifest.drop_dead()
+    writer.dirty = True
+    try:
+        while group := _choose(writer, dead_share):
+            _rewrite(writer, group)
+            writer.commit()
+            writer.remove_unnamed()
+    except OSError as error:
+        raise storage_error(writer.cache_dir, error) from error
+    writer.finish()
+
+
+def _segments(writer: CacheWriter) -> tuple[bytes, np.ndarray]:
+    """Hashes of the live contents, and (content, pack, first row, rows) of each of their segments."""
+    hashes, segments, _ = writer.manifest.live()
+    return hashes, np.frombuffer(segments, "<i8").reshape(-1, 4)
+
+
+def _choose(writer: CacheWriter, dead_share: float) -> list[int]:
+    """Packs whose live rows go into the next new pack; all of one backend."""
+    packs = writer.manifest.packs()
+    _, table = _segments(writer)
+    live = np.bincount(table[:, 1], weights=table[:, 3], minlength=len(packs)).astype(np.int64)
+    room = rows_that_fit(writer.row_shape, writer.dtype)
+    chosen = [n for n, pack in enumerate(packs) if pack["rows"] - live[n] > dead_share * pack["rows"]]
+    chosen = chosen or _small_packs(writer)
+    group: list[int] = []
+    rows = 0
+    for n in chosen:
+        if packs[n]["backend"] == packs[chosen[0]]["backend"] and (not group or rows + live[n] <= room):
+            group.append(n)
+            rows += int(live[n])
+    return group
+
+
+def _small_packs(writer: CacheWriter) -> list[int]:
+    """Packs of one backend that are too many and too small: each call of preprocessing leaves one."""
+    room = rows_that_fit(writer.row_shape, writer.dtype)
+    packs = writer.manifest.packs()
+    small = [n for n, pack in enumerate(packs) if pack["rows"] <= room // 4]
+    backends = Counter(packs[n]["backend"] for n in small)
+    if not small or max(backends.values()) <= _SMALL_PACKS:
+        return []
+    (backend, _), *_ = backends.most_common(1)
+    return [n for n in small if packs[n]["backend"] == backend]
+
+
+def _rewrite(writer: CacheWriter, group: list[int]) -> None:
+    """Put the live rows of some packs into a new one, and let the manifest in memory name that instead."""
+    packs = writer.manifest.packs()
+    hashes, table = _segments(writer)
+    moved: dict[tuple[int, int], int] = {}
+    with ExitStack() as undo:
+        new = PackWriter(writer.packs_dir, writer.row_shape, writer.dtype)
+        undo.callback(new.abandon)
+        for index in group:
+            info = PackInfo.of(packs[index])
+            reader = PackReader(writer.packs_dir / info.name, info, writer.row_shape, writer.dtype)
+            for _, _, first, rows in table[table[:, 1] == index].tolist():
+                moved[index, first] = new.rows
+                for start in range(first, first + rows, _COPY_ROWS):
+                    new.append(reader.stored(np.arange(start, min(start + _COPY_ROWS, first + rows))))
+        info = new.close()
+        undo.pop_all()
+    place = add_pack(writer.manifest, info, packs[group[0]]["backend"])
+    for content in np.unique(table[np.isin(table[:, 1], group), 0]).tolist():
+        placed = [
+            (place, moved[pack, first], rows) if (pack, first) in moved else (pack, first, rows)
+            for _, pack, first, rows in table[slice(*np.searchsorted(table[:, 0], [content, content + 1]))].tolist()
+        ]
+        writer.manifest.move_content(hashes[32 * content : 32 * content + 32], placed)
+    writer.manifest.drop_dead()

@@ -1,0 +1,194 @@
+"""Space is given back, rows stay what they are, and whoever reads meanwhile notices nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from distill.audio import load_cache_manifest
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader, compaction, pack
+from distill.cache.compaction import clean
+from distill.errors import CacheError
+from sounds import CHUNK, noise, rows_by_content, training, write, write_dataset
+
+ROW_BYTES = 2 * 32 * 32 * 4
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset", 10)
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def small_packs(monkeypatch):
+    """Packs of five rows: files of two rows each, and every other pack ends inside a file."""
+    monkeypatch.setattr(pack, "MAX_PACK_BYTES", 1024 + 5 * (ROW_BYTES + 8))
+
+
+def rows_on_disk(cache_dir) -> int:
+    named = {entry["name"]: entry["rows"] for entry in load_cache_manifest(cache_dir)["packs"]}
+    assert {path.name for path in (cache_dir / "packs").iterdir()} == named.keys()
+    return sum(named.values())
+
+
+def remove(dataset, *numbers: int) -> None:
+    for number in numbers:
+        (dataset / ("" if number % 2 else "deep/er") / f"sound-{number}.wav").unlink()
+
+
+def assert_same(cache_dir, before) -> None:
+    after = rows_by_content(cache_dir)
+    assert after.keys() <= before.keys()
+    assert all(np.array_equal(before[content], rows) for content, rows in after.items())
+
+
+def test_dead_rows_wait_until_they_are_over_30_percent(dataset, small_packs):
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = rows_by_content(cache_dir)
+    remove(dataset, 0, 3, 6)
+    assert preprocess(dataset, training()).rows == 14
+    # 6 of 20: a file that comes back is not decoded.
+    assert rows_on_disk(cache_dir) == 20
+    assert load_cache_manifest(cache_dir)["dead_rows"] == 6
+    remove(dataset, 7)
+    result = preprocess(dataset, training())
+    assert (result.rows, result.decoded) == (12, 0)
+    # A pack with fewer dead rows than that stays as it is.
+    assert 12 <= rows_on_disk(cache_dir) <= 12 / 0.7
+    assert_same(cache_dir, before)
+    assert len(rows_by_content(cache_dir)) == 6
+    assert preprocess(dataset, training()).decoded == 0
+
+
+def test_clean_gives_back_every_dead_row_and_every_file_that_nothing_names(dataset, small_packs):
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = rows_by_content(cache_dir)
+    remove(dataset, 4)
+    preprocess(dataset, training())
+    (cache_dir / "packs" / "stray.safetensors").write_bytes(b"x" * 1_000)
+    size = sum(path.stat().st_size for path in (cache_dir / "packs").iterdir())
+    cleaned = clean(cache_dir)
+    assert cleaned.rows == 2
+    assert cleaned.bytes == size - sum(path.stat().st_size for path in (cache_dir / "packs").iterdir())
+    assert cleaned.bytes > 2 * ROW_BYTES + 1_000
+    assert rows_on_disk(cache_dir) == 18
+    assert_same(cache_dir, before)
+    assert len(rows_by_content(cache_dir)) == 9
+    assert clean(cache_dir) == (0, 0)
+    assert preprocess(dataset, training()).decoded == 0
+
+
+def test_clean_makes_no_cache_and_leaves_one_it_cannot_read(dataset, tmp_path):
+    with pytest.raises(CacheError, match="no valid cache"):
+        clean(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    cache_dir = preprocess(dataset, training()).cache_dir
+    (cache_dir / "manifest.json").write_text("{}")
+    packs = sorted((cache_dir / "packs").iterdir())
+    with pytest.raises(CacheError, match="no valid cache"):
+        clean(cache_dir)
+    assert sorted((cache_dir / "packs").iterdir()) == packs
+
+
+def test_statistics_and_order_stay_those_of_the_files(dataset, tmp_path, small_packs):
+    cache_dir = preprocess(dataset, training()).cache_dir
+    remove(dataset, 1, 2, 5, 8)
+    stats = preprocess(dataset, training()).normalization_stats
+    assert preprocess(dataset, training(), cache_dir=tmp_path / "anew").normalization_stats == stats
+    one, other = CacheReader(cache_dir), CacheReader(tmp_path / "anew")
+    everything = np.arange(12)
+    np.testing.assert_array_equal(one.read(everything), other.read(everything))
+    assert one.header["created"] <= other.header["created"]
+
+
+def test_a_reader_keeps_its_rows_while_packs_are_written_again(dataset, small_packs):
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = CacheReader(cache_dir)
+    rows = CacheReader(cache_dir).read(np.arange(20))
+    remove(dataset, 0, 2, 3, 4, 6, 9)
+    preprocess(dataset, training())
+    clean(cache_dir)
+    assert rows_on_disk(cache_dir) == 8
+    np.testing.assert_array_equal(before.read(np.arange(20)), rows)
+
+
+def test_many_small_packs_become_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(compaction, "_SMALL_PACKS", 4)
+    for number in range(7):
+        write(tmp_path / f"{number}.wav", noise(number), subtype="PCM_16")
+        result = preprocess(tmp_path, training())
+        assert (result.decoded, result.rows) == (1, number + 1)
+    packs = load_cache_manifest(result.cache_dir)["packs"]
+    assert [entry["rows"] for entry in packs] == [5, 1, 1]
+    rows = rows_by_content(result.cache_dir)
+    preprocess(tmp_path, training(), cache_dir=tmp_path / "anew")
+    anew = rows_by_content(tmp_path / "anew")
+    assert all(np.array_equal(anew[content], found) for content, found in rows.items())
+
+
+def test_a_disk_too_full_for_compaction_is_a_warning(dataset, small_packs, monkeypatch, caplog):
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = rows_by_content(cache_dir)
+    remove(dataset, 0, 1, 3, 5, 7, 8)
+
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compaction, "PackWriter", full)
+    assert preprocess(dataset, training()).rows == 8
+    assert "could not be made smaller" in caplog.text
+    assert "disk is full" in caplog.text
+    monkeypatch.undo()
+    assert_same(cache_dir, before)
+    clean(cache_dir)
+    assert rows_on_disk(cache_dir) == 8
+
+
+def test_a_damaged_row_does_not_pass_through_compaction(dataset, caplog):
+    """It is not copied with a new checksum: it stays damaged, and repair computes it again."""
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = rows_by_content(cache_dir)
+    remove(dataset, 0, 1, 3, 5)
+    (path,) = (cache_dir / "packs").iterdir()
+    stamps = path.stat()
+    held = shutil.copy(path, dataset.parent / "held")
+    content = bytearray(path.read_bytes())
+    for row in range(20):
+        content[1024 + row * ROW_BYTES + 9] ^= 1
+    path.write_bytes(content)
+    # As if the disk itself had lost it: the manifest is made to have the stamps that the pack has now.
+    writer = compaction.CacheWriter(cache_dir)
+    with writer:
+        writer.resume()
+        writer.manifest.set_pack_stamps(path.name, path.stat().st_mtime_ns, path.stat().st_ctime_ns)
+        writer.dirty = True
+        writer.finish()
+    assert stamps.st_size == path.stat().st_size
+    assert held
+    preprocess(dataset, training())
+    assert "does not have its checksum" in caplog.text
+    with pytest.raises(CacheError, match="does not have its checksum"):
+        CacheReader(cache_dir).read(np.arange(12))
+    result = preprocess(dataset, training(), check_packs=True)
+    assert (result.decoded, result.rows) == (6, 12)
+    assert_same(cache_dir, before)
+
+
+def test_a_longer_file_spans_packs_before_and_after(dataset, small_packs):
+    write(dataset / "long.wav", noise(77, 13 * CHUNK))
+    cache_dir = preprocess(dataset, training()).cache_dir
+    before = rows_by_content(cache_dir)
+    remove(dataset, *range(10))
+    assert preprocess(dataset, training()).rows == 13
+    clean(cache_dir)
+    assert rows_on_disk(cache_dir) == 13
+    assert_same(cache_dir, before)
+    manifest = json.loads((cache_dir / "manifest.json").read_text())
+    assert sum(entry["rows"] for entry in manifest["contents"]) == 13
