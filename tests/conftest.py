@@ -66,3 +66,22 @@ def cache(sounds: Path, small_config, tmp_path_factory: pytest.TempPathFactory) 
     from distill.audio.preprocessing import preprocess
 
     return preprocess(sounds, small_config, cache_dir=tmp_path_factory.mktemp("cache")).cache_dir
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit status, standard output and standard error of a command."""
+
+    def call(*argv, command=None):
+        from distill.commands import main
+
+        capsys.readouterr()
+        try:
+            code = (command or main)([str(argument) for argument in argv])
+        except SystemExit as left:
+            code = left.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,13 @@ from distill.config import AugmentationConfig, ComplexSpectrogramConfig, Trainin
 RATE = 16_000
 CHUNK = 8_000
 FEATURE = {"sample_rate": RATE, "n_fft": 512, "hop_length": 256, "n_mels": 32}
+
+
+SMALL = [
+    *("--complex-spectrogram.sample-rate", "16000", "--complex-spectrogram.n-fft", "512"),
+    *("--complex-spectrogram.hop-length", "256", "--complex-spectrogram.n-mels", "32", "--chunk-samples", "8000"),
+    *("--augmentation-expansion", "0", "--device", "cpu"),
+]
 
 
 def sine(frequency: float, seconds: float = 1.0, rate: int = RATE, level: float = 0.5) -> np.ndarray:
@@ -86,3 +94,10 @@ def rows_by_path(cache_dir: Path) -> dict[str, np.ndarray]:
     return {
         file["path"]: rows[file["content_hash"]] for file in load_cache_manifest(cache_dir)["files"] if file["rows"]
     }
+
+
+def one_object(code, out, err) -> dict:
+    """The only thing on standard output is one JSON object."""
+    assert code == 0, err
+    assert out.count("\n") == 1
+    return json.loads(out)

@@ -13,45 +13,19 @@ import pytest
 from distill import train
 from distill.audio import load_cache_manifest
 from distill.commands import main
-from sounds import CHUNK, noise, write, write_dataset
+from sounds import CHUNK, SMALL, noise, one_object, write, write_dataset
 
-SMALL = [
-    *("--complex-spectrogram.sample-rate", "16000", "--complex-spectrogram.n-fft", "512"),
-    *("--complex-spectrogram.hop-length", "256", "--complex-spectrogram.n-mels", "32", "--chunk-samples", "8000"),
-    *("--augmentation-expansion", "0", "--device", "cpu"),
-]
 PREPROCESS_KEYS = ["cache_dir", "decoded", "normalization_stats", "rows", "seconds", "skipped"]
-STATUS_KEYS = ["added", "bytes", "changed", "files", "removed", "renamed", "rows", "skipped", "unchanged"]
+STATUS_KEYS = [
+    *("added", "bytes", "cache_dir", "changed", "dead_rows", "files", "removed", "renamed", "rows", "skipped"),
+    *("skipped_files", "unchanged"),
+]
 
 
 @pytest.fixture
 def dataset(tmp_path):
     write_dataset(tmp_path / "dataset")
     return tmp_path / "dataset"
-
-
-@pytest.fixture
-def run(capsys):
-    """Exit status, standard output and standard error of a command."""
-
-    def call(*argv, command=main):
-        capsys.readouterr()
-        try:
-            code = command([str(argument) for argument in argv])
-        except SystemExit as left:
-            code = left.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
-
-
-def one_object(code, out, err) -> dict:
-    """The only thing on standard output is one JSON object."""
-    assert code == 0, err
-    assert out.count("\n") == 1
-    return json.loads(out)
 
 
 def test_preprocess_json(run, dataset):
@@ -102,6 +76,8 @@ def test_status_json(run, dataset, monkeypatch):
     counts = {"files": 6, "added": 1, "changed": 1, "renamed": 1, "removed": 1, "unchanged": 2, "skipped": 1}
     assert {name: told[name] for name in counts} == counts
     assert told["rows"] == 10
+    ((path, reason),) = (entry.values() for entry in told["skipped_files"])
+    assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
     assert told["bytes"] == sum(path.stat().st_size for path in (dataset / ".cache" / "packs").iterdir())
     assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
     code, out, _ = run("status", dataset)

@@ -1,24 +1,30 @@
-"""The ``distill`` command: train, preprocess, status."""
+"""The ``distill`` command: train, preprocess, and what looks after a cache."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from distill import train as train_command
 from distill.entry import run_command, say
 from distill.files import printable
+
+if TYPE_CHECKING:
+    from distill.options import CleanArguments, ExportArguments
 
 _USAGE = """usage: distill COMMAND [OPTIONS]
 
   train DATASET        train a model on a folder of audio (the same as python -m distill.train)
   preprocess DATASET   compute and keep the features that training would use, and no more
   status DATASET       what is in the cache and what has changed, without decoding anything
+  verify DATASET       check every row and every file; --repair computes again what is damaged
+  clean DATASET        give back the space of rows that no file has any more
+  export DATASET OUT   write the features as pt, npy or safetensors for other tools
 
 distill COMMAND --help lists a command's options."""
-_STATUS_FIGURES = ("files", "unchanged", "added", "changed", "renamed", "removed", "skipped", "rows", "bytes")
 
 
 def _preprocess(argv: Sequence[str]) -> int:
@@ -35,6 +41,8 @@ def _preprocess(argv: Sequence[str]) -> int:
             arguments.training,
             cache_dir=arguments.cache_dir,
             workers=arguments.workers,
+            trust=arguments.trust,
+            follow_links=arguments.follow_links,
             progress=view.preprocess,
         )
         result.log()
@@ -51,15 +59,88 @@ def _status(argv: Sequence[str]) -> int:
     arguments = status_arguments(argv)
     from distill.cache.status import dataset_status  # noqa: PLC0415 - as above
 
-    status = dataset_status(arguments.dataset, arguments.cache_dir)
+    status = dataset_status(
+        arguments.dataset, arguments.cache_dir, trust=arguments.trust, follow_links=arguments.follow_links
+    )
     if arguments.json:
-        say(json.dumps({name: status[name] for name in _STATUS_FIGURES}))
+        say(json.dumps(status))
         return 0
     counts = ", ".join(f"{status[kind]} {kind}" for kind in ("unchanged", "added", "changed", "renamed", "removed"))
     say(f"{arguments.dataset}: {status['files']} audio files ({counts})")
-    say(f"cache: {status['rows']} rows, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
+    dead = f" and {status['dead_rows']} that no file has any more" if status["dead_rows"] else ""
+    say(f"cache: {status['rows']} rows{dead}, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
     for entry in status["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
+    return 0
+
+
+def _verify(argv: Sequence[str]) -> int:
+    from distill.console import ProgressView  # noqa: PLC0415 - as above
+    from distill.options import verify_arguments  # noqa: PLC0415
+
+    arguments = verify_arguments(argv)
+    from distill.verification import repair, verify  # noqa: PLC0415 - as above
+
+    options = {
+        "cache_dir": arguments.cache_dir,
+        "workers": arguments.workers,
+        "follow_links": arguments.follow_links,
+    }
+    with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
+        found = verify(arguments.dataset, **options, progress=view.preprocess)
+        for path, reason in found.damaged:
+            view.line(f"damaged: {printable(path)}: {printable(reason)}")
+        left = found
+        if arguments.repair and found.damaged:
+            repair(arguments.dataset, **options, progress=view.preprocess).log()
+            left = verify(arguments.dataset, **options, progress=view.preprocess)
+    repaired = len(found.damaged) - len(left.damaged)
+    if arguments.json:
+        damaged = [{"path": path, "reason": reason} for path, reason in found.damaged]
+        counts = {"rows": found.rows, "packs": found.packs, "files": found.files}
+        say(json.dumps({**counts, "damaged": damaged, "repaired": repaired}))
+    else:
+        checked = f"{left.rows} rows in {left.packs} packs and {left.files} files"
+        say(f"checked {checked}: {_verdict(len(left.damaged), repaired)}")
+    return 1 if left.damaged else 0
+
+
+def _verdict(damaged: int, repaired: int) -> str:
+    if damaged:
+        return f"{damaged} damaged; distill verify --repair computes them again"
+    return f"all whole, {repaired} of them repaired" if repaired else "all whole"
+
+
+def _cache_of(arguments: CleanArguments | ExportArguments) -> Path:
+    from distill.cache.manifest import cache_path  # noqa: PLC0415 - as above
+    from distill.index import check_dataset  # noqa: PLC0415
+
+    return cache_path(check_dataset(arguments.dataset), arguments.cache_dir)
+
+
+def _clean(argv: Sequence[str]) -> int:
+    from distill.console import ProgressView  # noqa: PLC0415 - as above
+    from distill.options import clean_arguments  # noqa: PLC0415
+
+    arguments = clean_arguments(argv)
+    from distill.cache.compaction import clean  # noqa: PLC0415 - as above
+
+    with ProgressView():
+        cleaned = clean(_cache_of(arguments))
+    say(f"{cleaned.rows} rows and {cleaned.bytes / 1e6:.1f} MB given back")
+    return 0
+
+
+def _export(argv: Sequence[str]) -> int:
+    from distill.console import ProgressView  # noqa: PLC0415 - as above
+    from distill.options import export_arguments  # noqa: PLC0415
+
+    arguments = export_arguments(argv)
+    from distill.cache.export import export  # noqa: PLC0415 - as above
+
+    with ProgressView() as view:
+        rows = export(_cache_of(arguments), arguments.output, arguments.format, view.preprocess)
+    say(f"{rows} rows in {arguments.output}")
     return 0
 
 
@@ -67,7 +148,14 @@ def _train(argv: Sequence[str]) -> int:
     return train_command.main(argv, "distill train")
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "preprocess": _preprocess, "status": _status}
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "preprocess": _preprocess,
+    "status": _status,
+    "verify": _verify,
+    "clean": _clean,
+    "export": _export,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> Any:

@@ -32,6 +32,10 @@ class _ConfiguredArguments:
     """A named set of values to start from; --config and flags win over it."""
     cache_dir: Path | None = None
     """Where features are kept. Default: DATASET/.cache."""
+    trust: Literal["stat", "content"] = "stat"
+    """When a file counts as unchanged: by its stamps, or by its bytes, which are then all read."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the dataset, and links to folders."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The training configuration."""
 
@@ -64,16 +68,60 @@ class PreprocessArguments(_ConfiguredArguments):
     """Threads. Default: one a core."""
 
 
-@dataclass(frozen=True)
-class StatusArguments:
-    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
+@dataclass(frozen=True, kw_only=True)
+class _CacheArguments:
+    """What the commands on a dataset's cache have in common."""
 
     dataset: tyro.conf.Positional[Path]
     """The folder of audio."""
-    json: bool = False
-    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes."""
     cache_dir: Path | None = None
     """Where features are kept. Default: DATASET/.cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusArguments(_CacheArguments):
+    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
+
+    json: bool = False
+    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes, dead_rows,
+    skipped_files (path and reason of each), cache_dir."""
+    trust: Literal["stat", "content"] = "stat"
+    """When a file counts as unchanged: by its stamps, or by its bytes, which are then all read."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the dataset, and links to folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(_CacheArguments):
+    """Check every row in a dataset's cache against its checksum, and every file against the hash it had.
+
+    Exit status: 0 if all is whole, or was repaired; 1 if something is damaged.
+    """
+
+    repair: bool = False
+    """Compute again what is damaged, or was computed from other bytes than a file has now, and nothing else."""
+    json: bool = False
+    """Print one JSON object: rows, packs, files, damaged (path and reason of each), repaired."""
+    follow_links: bool = False
+    """As it was when the dataset was preprocessed."""
+    workers: int | None = None
+    """Threads. Default: one a core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanArguments(_CacheArguments):
+    """Give back the rows that no file had when the dataset was last preprocessed, and packs that nothing names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments(_CacheArguments):
+    """Write the features in a dataset's cache, normalised, for other tools, with a manifest.json beside them."""
+
+    output: tyro.conf.Positional[Path]
+    """The folder to write to: new, or empty."""
+    format: Literal["pt", "npy", "safetensors"] = "pt"
+    """pt: a tensor [2, n_mels, T] a file, 000000.pt and so on. npy: one array features.npy [N, 2, n_mels, T].
+    safetensors: tensors `features` [n, 2, n_mels, T] in files of at most 128 MB."""
 
 
 def base_config(argv: Sequence[str]) -> TrainingConfig:
@@ -134,3 +182,18 @@ def preprocess_arguments(argv: Sequence[str]) -> PreprocessArguments:
 def status_arguments(argv: Sequence[str]) -> StatusArguments:
     """Arguments of ``distill status``."""
     return parse(StatusArguments(dataset=tyro.MISSING), argv, "distill status")
+
+
+def verify_arguments(argv: Sequence[str]) -> VerifyArguments:
+    """Arguments of ``distill verify``."""
+    return parse(VerifyArguments(dataset=tyro.MISSING), argv, "distill verify")
+
+
+def clean_arguments(argv: Sequence[str]) -> CleanArguments:
+    """Arguments of ``distill clean``."""
+    return parse(CleanArguments(dataset=tyro.MISSING), argv, "distill clean")
+
+
+def export_arguments(argv: Sequence[str]) -> ExportArguments:
+    """Arguments of ``distill export``."""
+    return parse(ExportArguments(dataset=tyro.MISSING, output=tyro.MISSING), argv, "distill export")

@@ -53,6 +53,8 @@ def _train(argv: Sequence[str], program: str) -> int:
             on_event=view.event,
             cancel_event=cancel,
             cache_dir=arguments.cache_dir,
+            trust=arguments.trust,
+            follow_links=arguments.follow_links,
         )
     if result.status == "interrupted":
         say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {shlex.quote(str(run_dir))}")

@@ -52,7 +52,7 @@ class RunFolder:
         self._checkpoints = self.path / "checkpoints"
 
     def create(self, config: TrainingConfig, source: dict[str, Any]) -> None:
-        """Start a new run, with `source` (dataset, cache_dir, files) for a later resume.
+        """Start a new run, with `source` (dataset, cache_dir, files, follow_links) for a later resume.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class RunFolder:
             raise RunError(f"{self.path}: no such run folder", "give the folder that a run printed at its end")
         try:
             source = json.loads((self.path / "run.json").read_bytes())
-            return {"dataset": source["dataset"], "cache_dir": source["cache_dir"], "files": source["files"]}
+            return {name: source[name] for name in ("dataset", "cache_dir", "files", "follow_links")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self.path}: not a run: no readable run.json in it", "give the folder that a run printed at its end"

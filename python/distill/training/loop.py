@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from distill.audio.outcome import differences, log_skipped, nothing_usable
-from distill.audio.preprocessing import ConfirmCallback, list_files, preprocess
+from distill.audio.preprocessing import ConfirmCallback, preprocess
 from distill.audio.spectrogram import AudioSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError, StorageError
-from distill.index import check_dataset
+from distill.index import Manifest, Trust, check_dataset, no_audio, scan_dataset
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders
 from distill.training.resolve import resolve_training
@@ -40,6 +40,8 @@ def train(
     on_event: Callable[[TrainEvent], None] | None = None,
     cancel_event: threading.Event | None = None,
     cache_dir: PathLike | None = None,
+    trust: Trust = "stat",
+    follow_links: bool = False,
     confirm_callback: ConfirmCallback | None = None,
 ) -> TrainResult:
     """Train a VAE on a folder of audio, preprocessing what is not in its cache yet.
@@ -62,6 +64,11 @@ def train(
         Set it to stop after the step in hand, with everything saved.
     cache_dir : path, optional
         Default: DATASET/.cache.
+    trust : {"stat", "content"}
+        When a file counts as unchanged: by its stamps, or by its bytes, which are then all read. Default: "stat".
+    follow_links : bool
+        Follow symbolic links that lead out of the dataset, and links to folders. Default: False, or as in the run to
+        resume.
     confirm_callback : callable, optional
         Asked with a message before more than 100 MB are preprocessed.
 
@@ -86,6 +93,7 @@ def train(
         dataset_dir = dataset_dir if dataset_dir is not None else source["dataset"]
         cache_dir = cache_dir if cache_dir is not None else source["cache_dir"]
         files = files if files is not None else source["files"]
+        follow_links = follow_links or source["follow_links"]
     if dataset_dir is None:
         raise RunError("no dataset was given", "give a folder, or resume a run")
     config = config or TrainingConfig()
@@ -96,11 +104,12 @@ def train(
             "dataset": str(Path(dataset_dir).absolute()),
             "cache_dir": None if cache_dir is None else str(Path(cache_dir).absolute()),
             "files": None if files is None else [os.fspath(file) for file in files],
+            "follow_links": follow_links,
         }
         run.create(config, source)
     session = Session(run, config, on_event, cancel_event)
     try:
-        material = _Source(dataset_dir, files, cache_dir, confirm_callback).prepare(session)
+        material = _Source(dataset_dir, files, cache_dir, trust, follow_links, confirm_callback).prepare(session)
     except DistillError as error:
         if isinstance(error, PreprocessingCancelled) and session.cancel.is_set():
             return TrainResult(run.path, "interrupted", 0, {})
@@ -121,7 +130,7 @@ def train(
 
 _FREE_ON_RESUME = {
     *("batch_size", "epochs", "learning_rate", "weight_decay", "dropout", "if_weight", "kl_weight", "kl_warmup_epochs"),
-    *("free_bits", "gradient_clip", "patience", "keep_checkpoints", "device"),
+    *("free_bits", "gradient_clip", "patience", "keep_checkpoints", "device", "device_budget_mb"),
 }
 
 
@@ -148,6 +157,8 @@ class _Source:
     dataset_dir: PathLike
     files: Sequence[PathLike] | None
     cache_dir: PathLike | None
+    trust: Trust
+    follow_links: bool
     confirm: ConfirmCallback | None
 
     def prepare(self, session: Session) -> Material:
@@ -174,6 +185,8 @@ class _Source:
             session.config,
             files=self.files,
             cache_dir=self.cache_dir,
+            trust=self.trust,
+            follow_links=self.follow_links,
             progress=lambda *figures: self._tell_progress(session, *figures),
             confirm=self.confirm,
         )
@@ -187,7 +200,7 @@ class _Source:
         return Material(*loaders, None, dataset.normalization_stats, dataset.is_shared, dataset.content_key)
 
     def _waveforms(self, session: Session) -> Material:
-        found, skipped = list_files(self.dataset_dir, self.files)
+        found, skipped = _list_files(self.dataset_dir, self.files, self.follow_links)
         logger.info("%s: %d audio files", self.dataset_dir, len(found) + len(skipped))
         train_loader, val_loader = create_data_loaders(
             found,
@@ -207,6 +220,22 @@ class _Source:
         material = Material(train_loader, val_loader, spectrogram, stats, is_shared, waveforms.content_key)
         material.stats = session.normalization_stats or _magnitude_stats(material.features(train_loader))
         return material
+
+
+def _list_files(
+    dataset_dir: PathLike, files: Sequence[PathLike] | None, follow_links: bool
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Audio files of a dataset, and those that its index leaves out, each with the reason.
+
+    Raises
+    ------
+    DatasetError
+        If there are none.
+    """
+    scan = scan_dataset(Manifest(), dataset_dir, files=files, follow_links=follow_links, hash_added=False)
+    if not scan.n_files:
+        raise no_audio(Path(dataset_dir), files)
+    return [os.path.join(dataset_dir, path) for path in scan.added], list(scan.skipped)
 
 
 def _magnitude_stats(batches: Iterator[Tensor]) -> dict[str, float]:

@@ -1,0 +1,197 @@
+"""Is every row in a cache, and every file, what the manifest says? And if not: compute again what is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distill import _native
+from distill.audio.extraction import default_workers
+from distill.audio.outcome import PreprocessResult
+from distill.audio.preprocessing import ProgressCallback, preprocess
+from distill.cache.damage import find_damage
+from distill.cache.lock import CacheLock
+from distill.cache.manifest import PACKS_NAME, cache_path, open_manifest
+from distill.cache.pack import PackInfo
+from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
+from distill.errors import CacheError
+from distill.index import check_dataset, scan_dataset
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    rows, packs, files : int
+        How many were checked.
+    damaged : list of (path, reason)
+        Packs as PACKS/NAME, and files of the dataset relative to it, undecodable bytes as surrogate escapes.
+    """
+
+    rows: int
+    packs: int
+    files: int
+    damaged: list[tuple[str, str]]
+
+
+def verify(
+    dataset_dir: PathLike,
+    *,
+    cache_dir: PathLike | None = None,
+    workers: int | None = None,
+    follow_links: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Verification:
+    """Check every row against its checksum, and every file that the manifest knows against its hash.
+
+    Nothing is written. New files, and files that are gone or were moved, are no damage. Preprocessing waits meanwhile.
+
+    Parameters
+    ----------
+    dataset_dir : path
+        The folder of audio.
+    cache_dir : path, optional
+        Default: DATASET/.cache.
+    workers : int, optional
+        Threads that hash. Default: one a core.
+    follow_links : bool
+        As it was when the dataset was preprocessed. Default: False.
+    progress : callable, optional
+        Called with (stage, current, total); stages are "check", "scan" and "hash".
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is no folder.
+    CacheError
+        If there is no valid manifest.
+    """
+    root = check_dataset(dataset_dir)
+    cache = cache_path(root, cache_dir)
+    has_lock = (cache / "lock").exists()
+    waiting = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
+    with CacheLock(cache, waiting, shared=True) if has_lock else nullcontext():
+        manifest = _manifest(cache)
+        packs = [PackInfo.of(entry) for entry in manifest.packs()]
+        damaged = list(_damaged_packs(manifest, cache, packs, progress))
+        damaged += _damaged_files(manifest, root, workers or default_workers(), follow_links, progress)
+        totals = manifest.totals()
+    return Verification(totals.rows, len(packs), totals.files, damaged)
+
+
+def _manifest(cache: Path) -> _native.Manifest:
+    manifest = open_manifest(cache)
+    if manifest is None:
+        raise CacheError(
+            f"{cache}: no valid cache here: its manifest is missing or damaged",
+            "run: distill preprocess DATASET, with the options as before",
+        )
+    return manifest
+
+
+def _damaged_packs(
+    manifest: _native.Manifest, cache: Path, packs: list[PackInfo], progress: ProgressCallback | None
+) -> Iterator[tuple[str, str]]:
+    hashes, segments, _ = manifest.live()
+    table = np.frombuffer(segments, "<i8").reshape(-1, 4)
+    checked = find_damage(cache / PACKS_NAME, packs, json.loads(manifest.header), progress)
+    for index, (info, damage) in enumerate(checked):
+        here = table[table[:, 1] == index]
+        if damage is not None and damage.rows is not None:
+            # What belongs to no file any more is never read.
+            bad = np.searchsorted(damage.rows, here[:, 2]) < np.searchsorted(damage.rows, here[:, 2] + here[:, 3])
+            here = here[bad]
+        if damage is None or not len(here):
+            continue
+        contents = {hashes[32 * n : 32 * n + 32].hex() for n in here[:, 0].tolist()}
+        paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
+        yield f"{PACKS_NAME}/{info.name}", f"{damage.reason}: it holds features of {_listed(paths)}"
+
+
+def _listed(paths: list[str]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _known_files(manifest: _native.Manifest, root: Path) -> list[str]:
+    """What to look at instead of walking: the dataset may be a list of files, and new ones are no concern here."""
+    return [os.path.join(root, entry["path"]) for entry in manifest.files()]
+
+
+def _damaged_files(
+    manifest: _native.Manifest,
+    root: Path,
+    workers: int,
+    follow_links: bool,
+    progress: ProgressCallback | None,
+) -> list[tuple[str, str]]:
+    known = _known_files(manifest, root)
+    by_stamps = scan_dataset(manifest, root, files=known, follow_links=follow_links)
+    scan = scan_dataset(
+        manifest, root, files=known, trust="content", follow_links=follow_links, workers=workers, progress=progress
+    )
+    touched = set(by_stamps.changed)
+    reasons = dict(scan.skipped)
+    found = [(path, f"could not be checked: {reason}") for path, reason in scan.faults if os.path.lexists(root / path)]
+    for path in scan.changed:
+        silently = "" if path in touched else ", though its stamps did not"
+        reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
+        found.append((path, reason))
+    return found
+
+
+def repair(
+    dataset_dir: PathLike,
+    *,
+    cache_dir: PathLike | None = None,
+    workers: int | None = None,
+    follow_links: bool = False,
+    progress: ProgressCallback | None = None,
+) -> PreprocessResult:
+    """Compute again what is damaged in a dataset's cache, or was computed from other bytes than its files have now.
+
+    Every row and every file is checked; what the rows are is taken from the cache itself. Parameters and errors are
+    those of `preprocess_complex_spectrograms`.
+
+    Raises
+    ------
+    CacheError
+        If not even the manifest can be read: only preprocessing with the options that were used helps then.
+    """
+    cache = cache_path(check_dataset(dataset_dir), cache_dir)
+    manifest = _manifest(cache)
+    header = json.loads(manifest.header)
+    config = TrainingConfig(
+        complex_spectrogram=ComplexSpectrogramConfig(**header["complex_spectrogram_config"]),
+        augmentation=AugmentationConfig(**(header["augmentation_config"] or {})),
+        augmentation_expansion=None if header["expansion_is_chosen"] else header["augmentation_expansion"],
+        **{name: header[name] for name in ("chunk_samples", "normalize")},
+        cache_dtype=header["dtype"],
+    )
+    return preprocess(
+        dataset_dir,
+        config,
+        files=_known_files(manifest, Path(dataset_dir)),
+        cache_dir=cache,
+        workers=workers,
+        trust="content",
+        follow_links=follow_links,
+        check_packs=True,
+        progress=progress,
+    )

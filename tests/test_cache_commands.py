@@ -1,0 +1,168 @@
+"""The commands that look after a cache: what they print and exit with."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from distill.audio import load_cache_manifest
+from sounds import SMALL, age, noise, one_object, write, write_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path, run):
+    write_dataset(tmp_path / "dataset")
+    one_object(*run("preprocess", tmp_path / "dataset", *SMALL, "--json"))
+    return tmp_path / "dataset"
+
+
+def flip_a_row(dataset) -> None:
+    (path,) = (dataset / ".cache" / "packs").iterdir()
+    content = bytearray(path.read_bytes())
+    content[2_000] ^= 4
+    path.write_bytes(content)
+
+
+def test_verify_exits_with_what_it_found(run, dataset):
+    code, out, _ = run("verify", dataset)
+    assert code == 0
+    assert "checked 10 rows in 1 packs and 5 files: all whole" in out
+    flip_a_row(dataset)
+    code, out, _ = run("verify", dataset)
+    assert code == 1
+    assert "damaged: packs/" in out
+    assert "1 of its rows are damaged: it holds features of" in out
+    assert "--repair" in out
+    code, out, _ = run("verify", dataset, "--repair")
+    assert code == 0
+    assert "all whole, 1 of them repaired" in out
+    assert run("verify", dataset)[0] == 0
+
+
+def test_verify_json(run, dataset):
+    assert one_object(*run("verify", dataset, "--json")) == {
+        "rows": 10,
+        "packs": 1,
+        "files": 5,
+        "damaged": [],
+        "repaired": 0,
+    }
+    flip_a_row(dataset)
+    code, out, err = run("verify", dataset, "--json")
+    (damage,) = json.loads(out)["damaged"]
+    assert code == 1
+    assert damage.keys() == {"path", "reason"}
+    told = one_object(*run("verify", dataset, "--json", "--repair"))
+    assert (len(told["damaged"]), told["repaired"]) == (1, 1)
+    assert "damaged" in err
+
+
+def test_verify_names_files_that_are_not_what_they_were(run, dataset):
+    write(dataset / "sound-1.wav", noise(50), subtype="PCM_16")
+    (dataset / "sound-3.wav").write_bytes(b"")
+    code, out, _ = run("verify", dataset)
+    assert code == 1
+    assert "damaged: sound-1.wav: its bytes changed since its features were computed" in out
+    assert "damaged: sound-3.wav: empty file" in out
+    assert run("verify", dataset, "--repair")[0] == 0
+
+
+def test_what_cannot_be_verified_is_an_error_with_a_remedy(run, dataset, tmp_path):
+    (dataset / ".cache" / "manifest.json").write_text("{}")
+    for options in ([], ["--repair"]):
+        code, _, err = run("verify", dataset, *options)
+        assert code == 1
+        assert "no valid cache" in err
+        assert "tip: run: distill preprocess" in err
+    assert run("clean", dataset)[0] == 1
+    assert run("export", dataset, tmp_path / "out")[0] == 1
+    assert run("verify", tmp_path / "nowhere")[0] == 2
+
+
+def test_clean(run, dataset):
+    (dataset / "sound-1.wav").unlink()
+    one_object(*run("preprocess", dataset, *SMALL, "--json"))
+    assert one_object(*run("status", dataset, "--json"))["dead_rows"] == 2
+    assert "8 rows and 2 that no file has any more" in run("status", dataset)[1]
+    code, out, _ = run("clean", dataset)
+    assert (code, out.split(" and ")[0]) == (0, "2 rows")
+    assert one_object(*run("status", dataset, "--json"))["dead_rows"] == 0
+    assert one_object(*run("preprocess", dataset, *SMALL, "--json"))["decoded"] == 0
+
+
+@pytest.mark.parametrize(("kind", "files"), [("pt", 11), ("npy", 2), ("safetensors", 2)])
+def test_export(run, dataset, tmp_path, kind, files):
+    code, out, _ = run("export", dataset, tmp_path / "out", "--format", kind)
+    assert code == 0
+    assert f"10 rows in {tmp_path / 'out'}" in out
+    assert len(list((tmp_path / "out").iterdir())) == files
+    if kind == "pt":
+        assert torch.load(tmp_path / "out" / "000000.pt", weights_only=True).shape == (2, 32, 32)
+    code, _, err = run("export", dataset, tmp_path / "out")
+    assert code == 1
+    assert "not empty" in err
+
+
+def test_trust_content_sees_what_stamps_do_not_show(run, dataset):
+    """No program can set ctime, so a disk that lost a bit is played by a manifest with the stamps of now."""
+    age(dataset)
+    one_object(*run("preprocess", dataset, *SMALL, "--json"))
+    path = dataset / "sound-1.wav"
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[4_000] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    age(dataset)
+    forge_stamps(dataset, path)
+    assert one_object(*run("status", dataset, "--json"))["changed"] == 0
+    assert one_object(*run("preprocess", dataset, *SMALL, "--json"))["decoded"] == 0
+    assert one_object(*run("status", dataset, "--json", "--trust", "content"))["changed"] == 1
+    code, out, _ = run("verify", dataset)
+    assert code == 1
+    assert "though its stamps did not" in out
+    assert one_object(*run("preprocess", dataset, *SMALL, "--json", "--trust", "content"))["decoded"] == 1
+    assert run("verify", dataset)[0] == 0
+
+
+def forge_stamps(dataset, path) -> None:
+    """Write into the manifest that `path` always had the stamps it has now."""
+    import blake3
+
+    manifest = dataset / ".cache" / "manifest.json"
+    lines = manifest.read_text().split("\n")
+    (at,) = (n for n, line in enumerate(lines) if f'"path":"{path.name}"' in line)
+    entry = json.loads(lines[at].rstrip(","))
+    entry["ctime_ns"] = path.stat().st_ctime_ns
+    lines[at] = json.dumps(entry, separators=(",", ":")) + ("," if lines[at].endswith(",") else "")
+    body = "\n".join(lines[:-2]) + "\n"
+    digest = blake3.blake3(body.encode()).hexdigest()
+    manifest.write_text(f'{body}"checksum":"{digest}"}}\n')
+    assert load_cache_manifest(dataset / ".cache") is not None
+
+
+def test_links_out_of_the_dataset_are_followed_on_request_alone(run, dataset, tmp_path):
+    write(tmp_path / "other" / "far.wav", noise(60))
+    (dataset / "far").symlink_to(tmp_path / "other")
+    (dataset / "near.wav").symlink_to(tmp_path / "other" / "far.wav")
+    told = one_object(*run("preprocess", dataset, *SMALL, "--json"))
+    assert (told["decoded"], told["rows"]) == (0, 10)
+    assert [entry["path"] for entry in told["skipped"]] == ["near.wav"]
+    told = one_object(*run("preprocess", dataset, *SMALL, "--json", "--follow-links"))
+    assert (told["decoded"], told["rows"], told["skipped"]) == (1, 11, [])
+    assert one_object(*run("status", dataset, "--json", "--follow-links"))["unchanged"] == 7
+    assert one_object(*run("verify", dataset, "--json", "--follow-links"))["files"] == 7
+
+
+def test_float16_rows(run, dataset):
+    whole = one_object(*run("status", dataset, "--json"))["bytes"]
+    code, out, _ = run("preprocess", dataset, *SMALL, "--cache-dtype", "float16")
+    assert code == 0
+    assert "dtype was float32, is float16" in out
+    assert one_object(*run("status", dataset, "--json"))["bytes"] < 0.6 * whole
+    code, _, err = run("preprocess", dataset, *SMALL, "--cache-dtype", "float8")
+    assert code == 2
+    assert "float16" in err
