@@ -1,0 +1,255 @@
+//! What a rescan of a dataset in which nothing changed costs, beside the least
+//! that any program must do: getdents and one fstatat a file.
+//!
+//! `cargo bench -p distill-index [-- FILES]`, 100 000 files unless told.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::Write;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use distill_index::{scan, Content, Manifest, Options, Pack, Segment, Silent};
+use rustix::fs::{open, openat, statat, AtFlags, Mode, OFlags, RawDir};
+
+const FOLDERS: usize = 1000;
+const ROUNDS: usize = 9;
+
+fn main() {
+    let files = std::env::args().find_map(|arg| arg.parse().ok());
+    let files = files.unwrap_or(100_000);
+    let root = tempfile::tempdir().unwrap();
+    let audio = root.path().join("audio");
+    make_tree(&audio, files);
+    // Stamps younger than two seconds are not trusted.
+    std::thread::sleep(Duration::from_millis(2200));
+    let options = Options {
+        extensions: vec!["wav".into()],
+        workers: 2,
+        ..Options::default()
+    };
+    let saved = root.path().join("manifest.json");
+    manifest_of(&audio, &options).save(&saved).unwrap();
+    let bytes = fs::read(&saved).unwrap();
+    assert_nothing_changed(&audio, &options, &saved, files);
+    let git = git_repository(&audio);
+
+    let raw = root.path().join("raw");
+    let manifest = Manifest::load(&saved).unwrap();
+    let mut copy = manifest.clone();
+    let unchanged = scan(&manifest, &audio, &options, &Silent).unwrap();
+    let mut cases: Vec<(&str, Box<dyn FnMut() + '_>)> = vec![
+        (
+            "floor: getdents + fstatat",
+            Box::new(|| floor(&audio, files)),
+        ),
+        (
+            "load + scan",
+            Box::new(|| {
+                let manifest = Manifest::load(&saved).unwrap();
+                black_box(scan(&manifest, &audio, &options, &Silent).unwrap());
+            }),
+        ),
+        (
+            "load",
+            Box::new(|| drop(black_box(Manifest::load(&saved).unwrap()))),
+        ),
+        (
+            "scan",
+            Box::new(|| drop(scan(&manifest, &audio, &options, &Silent).unwrap())),
+        ),
+        (
+            "apply",
+            Box::new(|| {
+                black_box(copy.apply(&unchanged));
+            }),
+        ),
+        ("write + fsync + rename", Box::new(|| replace(&raw, &bytes))),
+        ("save", Box::new(|| manifest.save(&saved).unwrap())),
+    ];
+    if git {
+        cases.push(("git status", Box::new(|| git_status(&audio))));
+    }
+    let times = measure(&mut cases);
+    report(&times, files, bytes.len());
+}
+
+fn make_tree(root: &Path, files: usize) {
+    for folder in 0..FOLDERS {
+        let path = root.join(format!("recordings-{folder:04}"));
+        fs::create_dir_all(&path).unwrap();
+        for file in (folder..files).step_by(FOLDERS) {
+            fs::write(
+                path.join(format!("take-{file:06}.wav")),
+                format!("OggS{file}"),
+            )
+            .unwrap();
+        }
+    }
+}
+
+/// A manifest in which every content has some rows.
+fn manifest_of(root: &Path, options: &Options) -> Manifest {
+    let mut manifest = Manifest::default();
+    let found = scan(&manifest, root, options, &Silent).unwrap();
+    manifest.apply(&found);
+    let mut pack = 0;
+    for (index, todo) in (0_u64..).zip(&found.todo) {
+        if index % 1000 == 0 {
+            let name = format!("{index:016x}.safetensors");
+            pack = manifest
+                .add_pack(Pack {
+                    name,
+                    rows: 4000,
+                    bytes: 128 << 20,
+                    mtime_ns: 0,
+                    ctime_ns: 0,
+                    checksum: "0f".repeat(32),
+                    backend: "cpu".into(),
+                })
+                .unwrap();
+        }
+        let segment = Segment {
+            pack,
+            first: 4 * (index % 1000),
+            rows: 4,
+        };
+        let sums = [1.0, 0.1, 0.2, 0.3, 0.4].map(|sum: f64| (index as f64 + sum).sqrt() * 1e4);
+        let content = Content {
+            segments: vec![segment],
+            sums,
+            ..Content::default()
+        };
+        manifest.set_content(todo.hash, content).unwrap();
+    }
+    manifest
+}
+
+fn assert_nothing_changed(root: &Path, options: &Options, saved: &Path, files: usize) {
+    let manifest = Manifest::load(saved).unwrap();
+    let found = scan(&manifest, root, options, &Silent).unwrap();
+    assert_eq!(found.counts.unchanged, files as u64);
+    assert_eq!(found.counts.refreshed, 0);
+    assert!(found.todo.is_empty() && found.removed.is_empty() && found.faults.is_empty());
+}
+
+/// What no program can do without: every folder read, every file's stamps.
+fn floor(root: &Path, files: usize) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = open(root, flags, Mode::empty()).unwrap();
+    let mut outer = [MaybeUninit::uninit(); 1 << 15];
+    let mut inner = [MaybeUninit::uninit(); 1 << 15];
+    let mut seen = 0;
+    let mut folders = RawDir::new(&top, &mut outer);
+    while let Some(folder) = folders.next() {
+        let folder = folder.unwrap();
+        if folder.file_name().to_bytes().starts_with(b".") {
+            continue;
+        }
+        let fd = openat(&top, folder.file_name(), flags, Mode::empty()).unwrap();
+        let mut entries = RawDir::new(&fd, &mut inner);
+        while let Some(entry) = entries.next() {
+            let entry = entry.unwrap();
+            if !entry.file_name().to_bytes().starts_with(b".") {
+                black_box(statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).unwrap());
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, files);
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+    fs::rename(&temporary, path).unwrap();
+}
+
+fn git(root: &Path, arguments: &[&str]) -> bool {
+    let mut git = Command::new("git");
+    git.args([
+        "-c",
+        "user.name=bench",
+        "-c",
+        "user.email=bench@example.org",
+        "-C",
+    ]);
+    git.arg(root)
+        .args(arguments)
+        .output()
+        .is_ok_and(|done| done.status.success())
+}
+
+/// The same tree, committed; the first status brings git's own index up to date.
+fn git_repository(root: &Path) -> bool {
+    let steps: [&[&str]; 4] = [
+        &["init", "-q"],
+        &["add", "-A"],
+        &["commit", "-q", "-m", "all"],
+        &["status", "--porcelain"],
+    ];
+    steps.iter().all(|step| git(root, step))
+}
+
+fn git_status(root: &Path) {
+    assert!(git(root, &["status", "--porcelain"]));
+}
+
+/// Seconds of each case in each round; the cases take turns.
+fn measure<'a>(cases: &mut [(&'a str, Box<dyn FnMut() + '_>)]) -> Vec<(&'a str, Vec<f64>)> {
+    let mut times: Vec<(&str, Vec<f64>)> = cases.iter().map(|(name, _)| (*name, vec![])).collect();
+    for _ in 0..ROUNDS {
+        for ((_, run), (_, times)) in cases.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    for (_, times) in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
+    times
+}
+
+fn report(times: &[(&str, Vec<f64>)], files: usize, bytes: usize) {
+    let best = |name: &str| {
+        times
+            .iter()
+            .find(|(case, _)| *case == name)
+            .map(|(_, t)| t[0])
+    };
+    let ratio = |name, baseline| Some(best(name)? / best(baseline)?);
+    println!(
+        "{files} files in {FOLDERS} folders, manifest of {:.1} MB",
+        bytes as f64 / 1e6
+    );
+    println!("{:<28}{:>10}{:>10}", "", "least ms", "median");
+    for (name, times) in times {
+        println!(
+            "{name:<28}{:>10.1}{:>10.1}",
+            times[0] * 1e3,
+            times[ROUNDS / 2] * 1e3
+        );
+    }
+    let ratios = [
+        (
+            "load_scan_to_floor",
+            ratio("load + scan", "floor: getdents + fstatat"),
+        ),
+        (
+            "load_scan_to_git_status",
+            ratio("load + scan", "git status"),
+        ),
+        ("save_to_write", ratio("save", "write + fsync + rename")),
+    ];
+    let ratios = ratios
+        .iter()
+        .filter_map(|(name, ratio)| Some(format!("\"{name}\": {:.2}", (*ratio)?)));
+    println!("{{{}}}", ratios.collect::<Vec<_>>().join(", "));
+}
