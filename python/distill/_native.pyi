@@ -198,7 +198,7 @@ class Manifest:
         max_bytes
             Larger files are skipped unread. Default 64 GiB.
         workers
-            At most this many threads hash.
+            At most this many threads walk, and hash.
         hash_added
             Without, new files are listed as added but not hashed: renames are
             not seen, ``todo`` lacks them, and `apply` leaves them out.

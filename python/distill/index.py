@@ -29,6 +29,7 @@ __all__ = [
     "Totals",
     "Trust",
     "check_dataset",
+    "default_workers",
     "hash_bytes",
     "hash_file",
     "no_audio",
@@ -88,6 +89,11 @@ def no_audio(dataset_dir: Path, files: Sequence[StrPath] | None = None) -> Datas
     return DatasetError(f"{dataset_dir}: no audio in this folder", f"distill reads {', '.join(AUDIO_EXTENSIONS)}")
 
 
+def default_workers() -> int:
+    """One thread a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def scan_dataset(
     manifest: Manifest,
     dataset_dir: StrPath,
@@ -96,7 +102,7 @@ def scan_dataset(
     files: Sequence[StrPath] | None = None,
     trust: Trust = "stat",
     follow_links: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     hash_added: bool = True,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> Scan:
@@ -117,7 +123,7 @@ def scan_dataset(
     follow_links
         Follow symbolic links that lead out of the dataset, and links to folders.
     workers
-        At most this many threads hash.
+        At most this many threads walk, and hash. Default: one a core.
     hash_added
         Without, new files are listed but not opened; see `Manifest.scan`.
     progress
@@ -137,7 +143,7 @@ def scan_dataset(
         files=None if files is None else [_relative(file, dataset_dir) for file in files],
         follow_links=follow_links,
         trust=trust,
-        workers=workers,
+        workers=workers or default_workers(),
         hash_added=hash_added,
         progress=progress,
     )

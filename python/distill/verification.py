@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from distill import _native
-from distill.audio.extraction import default_workers
 from distill.audio.outcome import PreprocessResult
 from distill.audio.preprocessing import ProgressCallback, preprocess
 from distill.cache.damage import find_damage
@@ -66,7 +65,7 @@ def verify(
     cache_dir : path, optional
         Default: DATASET/.cache.
     workers : int, optional
-        Threads that hash. Default: one a core.
+        Threads. Default: one a core.
     follow_links : bool
         As it was when the dataset was preprocessed. Default: False.
     progress : callable, optional
@@ -91,7 +90,7 @@ def verify(
         manifest = _manifest(cache)
         packs = [PackInfo.of(entry) for entry in manifest.packs()]
         damaged = list(_damaged_packs(manifest, cache, packs, progress))
-        damaged += _damaged_files(manifest, root, workers or default_workers(), follow_links, progress)
+        damaged += _damaged_files(manifest, root, workers, follow_links, progress)
         totals = manifest.totals()
     return Verification(totals.rows, len(packs), totals.files, damaged)
 
@@ -137,7 +136,7 @@ def _known_files(manifest: _native.Manifest, root: Path) -> list[str]:
 def _damaged_files(
     manifest: _native.Manifest,
     root: Path,
-    workers: int,
+    workers: int | None,
     follow_links: bool,
     progress: ProgressCallback | None,
 ) -> list[tuple[str, str]]:

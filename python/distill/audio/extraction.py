@@ -6,7 +6,6 @@ threads   decode → chunk → augment → features ─┐
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -191,8 +190,3 @@ def _until_all_end(events: queue.Queue[Event | Exception | None], threads: int) 
             threads -= 1
         else:
             yield event
-
-
-def default_workers() -> int:
-    """One thread a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

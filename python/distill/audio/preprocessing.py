@@ -18,7 +18,7 @@ import numpy as np
 from distill import _native
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION, duration_s
-from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, default_workers, extract
+from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, extract
 from distill.audio.outcome import PreprocessResult, differences, nothing_usable
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.compaction import compact_if_wasteful
@@ -37,7 +37,7 @@ from distill.config import (
 from distill.device import resolve_device
 from distill.errors import ConfigError, PreprocessingCancelled, StorageError
 from distill.files import printable
-from distill.index import Trust, check_dataset, no_audio, scan_dataset
+from distill.index import Trust, check_dataset, default_workers, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 
 use distill_index::{scan, Content, Manifest, Options, Pack, Segment, Silent};
 use rustix::fs::{open, openat, statat, AtFlags, Mode, OFlags, RawDir};
+use smallvec::smallvec;
 
 const FOLDERS: usize = 1000;
 const ROUNDS: usize = 9;
+
+type Case<'a> = (&'static str, Box<dyn FnMut() + 'a>);
+type Times = (&'static str, Vec<f64>);
 
 fn main() {
     let files = std::env::args().find_map(|arg| arg.parse().ok());
@@ -42,7 +46,7 @@ fn main() {
     let manifest = Manifest::load(&saved).unwrap();
     let mut copy = manifest.clone();
     let unchanged = scan(&manifest, &audio, &options, &Silent).unwrap();
-    let mut cases: Vec<(&str, Box<dyn FnMut() + '_>)> = vec![
+    let mut cases: Vec<Case> = vec![
         (
             "floor: getdents + fstatat",
             Box::new(|| floor(&audio, files)),
@@ -120,7 +124,7 @@ fn manifest_of(root: &Path, options: &Options) -> Manifest {
         };
         let sums = [1.0, 0.1, 0.2, 0.3, 0.4].map(|sum: f64| (index as f64 + sum).sqrt() * 1e4);
         let content = Content {
-            segments: vec![segment],
+            segments: smallvec![segment],
             sums,
             ..Content::default()
         };
@@ -202,8 +206,8 @@ fn git_status(root: &Path) {
 }
 
 /// Seconds of each case in each round; the cases take turns.
-fn measure<'a>(cases: &mut [(&'a str, Box<dyn FnMut() + '_>)]) -> Vec<(&'a str, Vec<f64>)> {
-    let mut times: Vec<(&str, Vec<f64>)> = cases.iter().map(|(name, _)| (*name, vec![])).collect();
+fn measure(cases: &mut [Case]) -> Vec<Times> {
+    let mut times: Vec<Times> = cases.iter().map(|(name, _)| (*name, vec![])).collect();
     for _ in 0..ROUNDS {
         for ((_, run), (_, times)) in cases.iter_mut().zip(&mut times) {
             let start = Instant::now();
@@ -217,7 +221,7 @@ fn measure<'a>(cases: &mut [(&'a str, Box<dyn FnMut() + '_>)]) -> Vec<(&'a str, 
     times
 }
 
-fn report(times: &[(&str, Vec<f64>)], files: usize, bytes: usize) {
+fn report(times: &[Times], files: usize, bytes: usize) {
     let best = |name: &str| {
         times
             .iter()

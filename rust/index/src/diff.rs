@@ -1,11 +1,12 @@
 //! Which files' features are not in the cache?
 
+mod same;
 mod tally;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::entry::{Fault, Found, Root, Tree};
+use crate::entry::{Fault, Found, Root};
 use crate::hash::{reason_by_size, Outcome};
 use crate::listed::look_at;
 use crate::manifest::{FileEntry, Manifest};
@@ -42,7 +43,7 @@ pub struct Options {
     pub trust: Trust,
     /// Larger files are skipped.
     pub max_bytes: u64,
-    /// At most this many threads hash.
+    /// At most this many threads walk, and hash.
     pub workers: usize,
     /// Hash files that are not known. Without, they are only listed as added,
     /// renames are not seen, and what is applied leaves them out.
@@ -96,12 +97,22 @@ pub fn scan(
     let root = Root::open(root, options.follow_links)?;
     // Before anything is looked at: what is written later is younger.
     let racy_from = root.precision.racy_from();
-    let tree = match &options.files {
+    let (found, faults) = match &options.files {
         Some(files) => look_at(&root, files, watch)?,
-        None => walk(&root, &options.extensions, &options.exclude, watch)?,
+        None => walk(
+            &root,
+            &options.extensions,
+            &options.exclude,
+            options.workers,
+            watch,
+        )?,
     };
-    let Tree { found, faults } = tree;
     let judge = Judge { options, racy_from };
+    if faults.is_empty() {
+        if let Some(scan) = same::scan_of_nothing_new(&judge, &found, manifest) {
+            return Ok(scan);
+        }
+    }
     let mut drafts = judge.compare(found, manifest.files(), &faults);
     judge.hash(&root, &mut drafts, watch)?;
     Ok(tally::tally(drafts, manifest, faults))

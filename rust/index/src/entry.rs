@@ -42,10 +42,15 @@ pub(crate) struct Fault {
     pub(crate) hides: bool,
 }
 
-/// All that a walk, or a list, came upon; both sorted by path.
+/// All that a walk, or a list, came upon.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    pub(crate) found: Vec<Found>,
+    /// How many files were found.
+    pub(crate) files: u64,
+    /// Those of the folders that were read, each folder sorted.
+    folders: Vec<Vec<Found>>,
+    /// Those of the folder that is being read.
+    found: Vec<Found>,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -130,20 +135,20 @@ impl Root {
 
 impl Tree {
     pub(crate) fn file(&mut self, path: Box<[u8]>, key: StatKey, linked: bool) {
+        self.push(path, key, linked, None);
+    }
+
+    pub(crate) fn odd(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
+        self.push(path, key, false, Some(reason));
+    }
+
+    fn push(&mut self, path: Box<[u8]>, key: StatKey, linked: bool, odd: Option<&'static str>) {
+        self.files += 1;
         self.found.push(Found {
             path,
             key,
             linked,
-            odd: None,
-        });
-    }
-
-    pub(crate) fn odd(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
-        self.found.push(Found {
-            path,
-            key,
-            linked: false,
-            odd: Some(reason),
+            odd,
         });
     }
 
@@ -158,11 +163,34 @@ impl Tree {
         }
     }
 
-    pub(crate) fn sorted(mut self) -> Self {
+    /// Sorts what was found since the last call, in the thread that found it.
+    pub(crate) fn end_folder(&mut self) {
         self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        if !self.found.is_empty() {
+            self.folders.push(std::mem::take(&mut self.found));
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Tree) {
+        self.files += other.files;
+        self.folders.extend(other.folders);
+        self.folders.push(other.found);
+        self.faults.extend(other.faults);
+    }
+
+    /// All files and all faults, sorted by path.
+    pub(crate) fn sorted(mut self) -> (Vec<Found>, Vec<Fault>) {
+        self.end_folder();
+        self.folders.retain(|folder| !folder.is_empty());
+        self.folders.sort_by(|a, b| a[0].path.cmp(&b[0].path));
+        let mut found = Vec::with_capacity(self.folders.iter().map(Vec::len).sum());
+        found.extend(self.folders.into_iter().flatten());
+        // In order already, but for files that stand beside folders: a stable
+        // sort only looks.
+        found.sort_by(|a: &Found, b| a.path.cmp(&b.path));
         // readdir may name an entry twice in a folder that changes meanwhile.
-        self.found.dedup_by(|a, b| a.path == b.path);
+        found.dedup_by(|a, b| a.path == b.path);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
-        self
+        (found, self.faults)
     }
 }

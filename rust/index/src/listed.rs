@@ -1,6 +1,6 @@
 //! A list of files in place of a walk.
 
-use crate::entry::{Fault, Root, Seen, Tree};
+use crate::entry::{Fault, Found, Root, Seen, Tree};
 use crate::path::{check_relative, parent};
 use crate::reason;
 use crate::watch::{Stage, Watch};
@@ -11,7 +11,11 @@ const POLL_FILES: usize = 512;
 
 /// Looks at each of `files`, whatever its extension and hidden or not: whoever
 /// lists a file wants it.
-pub(crate) fn look_at(root: &Root, files: &[Vec<u8>], watch: &dyn Watch) -> Result<Tree> {
+pub(crate) fn look_at(
+    root: &Root,
+    files: &[Vec<u8>],
+    watch: &dyn Watch,
+) -> Result<(Vec<Found>, Vec<Fault>)> {
     let mut files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     files.sort_unstable();
     files.dedup();

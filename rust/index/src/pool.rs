@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// How long the calling thread waits for news before it asks its watch again:
 /// well under the 200 ms in which Ctrl-C is to be answered.
-const POLL: Duration = Duration::from_millis(25);
+pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 /// Below this a second thread costs more than it brings.
 const BYTES_PER_WORKER: u64 = 4 << 20;
@@ -115,4 +115,15 @@ fn work(shared: &Shared, sender: &Sender<(usize, Outcome)>) {
             return;
         }
     }
+}
+
+/// Runs both, at the same time if another thread is to be had.
+pub(crate) fn both<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+    let there = &there;
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, there);
+        let here = here();
+        let found = thread.ok().and_then(|thread| thread.join().ok());
+        (here, found.unwrap_or_else(there))
+    })
 }

@@ -9,6 +9,7 @@ use distill_index::{
     scan, seal, Content, Error, Manifest, Options, Pack, Segment, Silent, FORMAT_VERSION,
 };
 use proptest::prelude::*;
+use smallvec::smallvec;
 
 /// A manifest with `names` as files, each with a content of `rows` rows.
 fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest {
@@ -34,7 +35,11 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             rows: 2,
         };
         let content = Content {
-            segments: if is_skipped { vec![] } else { vec![segment] },
+            segments: if is_skipped {
+                smallvec![]
+            } else {
+                smallvec![segment]
+            },
             silent: index as u64,
             sums,
             skipped: is_skipped.then(|| reason.to_owned()),
@@ -197,7 +202,7 @@ fn dead_packs_go_and_indices_follow() {
     let mut manifest = manifest(&names.into(), [0.0; 5], "");
     let hash = manifest.files()[0].content.unwrap();
     let live = |pack| Content {
-        segments: vec![Segment {
+        segments: smallvec![Segment {
             pack,
             first: 3,
             rows: 4,
@@ -225,7 +230,7 @@ fn two_contents() -> Manifest {
     manifest.add_pack(pack("one", 6)).unwrap();
     for (index, _) in names.iter().enumerate() {
         let content = Content {
-            segments: vec![Segment {
+            segments: smallvec![Segment {
                 pack: 0,
                 first: 3 * index as u64,
                 rows: 3,
@@ -261,11 +266,19 @@ fn a_content_moves_with_all_its_rows_or_not_at_all() {
         first: 0,
         rows,
     };
-    assert!(manifest.move_content(&[0; 32], vec![place(2)]).is_err());
-    assert!(manifest.move_content(&[0; 32], vec![place(4)]).is_err());
-    assert!(manifest.move_content(&[7; 32], vec![place(3)]).is_err());
-    manifest.move_content(&[0; 32], vec![place(3)]).unwrap();
-    assert_eq!(manifest.content(&[0; 32]).unwrap().segments, [place(3)]);
+    assert!(manifest
+        .move_content(&[0; 32], smallvec![place(2)])
+        .is_err());
+    assert!(manifest
+        .move_content(&[0; 32], smallvec![place(4)])
+        .is_err());
+    assert!(manifest
+        .move_content(&[7; 32], smallvec![place(3)])
+        .is_err());
+    manifest
+        .move_content(&[0; 32], smallvec![place(3)])
+        .unwrap();
+    assert_eq!(*manifest.content(&[0; 32]).unwrap().segments, [place(3)]);
     assert!(manifest.set_pack_stamps("two", 5, 6));
     assert!(!manifest.set_pack_stamps("three", 5, 6));
     let read = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap();

@@ -1,14 +1,17 @@
 //! The manifest file: read whole, replaced whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use rustix::fs::OFlags;
 
+use super::write::last_line;
 use super::Manifest;
+use crate::pool::both;
 use crate::{Error, Result};
 
 /// Ten million files need about 5 GB. A larger file is none of ours.
@@ -24,9 +27,9 @@ impl Manifest {
     /// Replaces the manifest at `path`, durably and at once: whoever reads it,
     /// now or after a crash, gets the old one or the new one.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let bytes = self.to_bytes()?;
+        let parts = self.to_parts()?;
         let temporary = beside(path)?;
-        let result = write_durably(&temporary, &bytes).and_then(|()| replace(&temporary, path));
+        let result = write_durably(&temporary, &parts).and_then(|()| replace(&temporary, path));
         if result.is_err() {
             // The first error tells more than one from this would.
             let _ = fs::remove_file(&temporary);
@@ -42,7 +45,7 @@ fn read_regular(path: &Path) -> Result<Vec<u8>> {
     let options = options
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let mut file = options.open(path).map_err(failed)?;
+    let file = options.open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(Error::Manifest("it is not a regular file".into()));
@@ -53,12 +56,23 @@ fn read_regular(path: &Path) -> Result<Vec<u8>> {
             metadata.len()
         )));
     }
-    let mut bytes = Vec::new();
     let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-    bytes
+    // Asked for first, because what `vec!` cannot have aborts the process.
+    Vec::<u8>::new()
         .try_reserve_exact(size)
         .map_err(|_| Error::Manifest("it does not fit into memory".into()))?;
-    file.read_to_end(&mut bytes).map_err(failed)?;
+    let mut bytes = vec![0; size];
+    // Half of the time of a read goes into the pages that it is read into.
+    let (one, other) = bytes.split_at_mut(size / 2);
+    let at = one.len() as u64;
+    let read = thread::scope(|scope| {
+        let thread = thread::Builder::new();
+        let one = thread.spawn_scoped(scope, || file.read_exact_at(one, 0))?;
+        file.read_exact_at(other, at)?;
+        one.join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread ended")))
+    });
+    read.map_err(failed)?;
     Ok(bytes)
 }
 
@@ -76,7 +90,7 @@ fn beside(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(temporary))
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+fn write_durably(path: &Path, parts: &[Vec<u8>]) -> Result<()> {
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
         // Never through a link that someone planted under that name.
@@ -85,8 +99,18 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
             .create(true)
             .truncate(true)
             .custom_flags(OFlags::NOFOLLOW.bits() as i32);
-        let mut file = options.open(path)?;
-        file.write_all(bytes)?;
+        let file = options.open(path)?;
+        let write = || parts.iter().try_for_each(|part| (&file).write_all(part));
+        let hash = || {
+            let mut hasher = blake3::Hasher::new();
+            for part in parts {
+                hasher.update(part);
+            }
+            hasher.finalize()
+        };
+        let (written, checksum) = both(write, hash);
+        written?;
+        (&file).write_all(&last_line(checksum))?;
         file.sync_all()
     };
     write().map_err(|error| Error::io(path, error))

@@ -7,7 +7,10 @@ mod table;
 mod write;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::hash::Hash;
 use crate::outcome::Scan;
@@ -52,7 +55,7 @@ pub struct Segment {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Content {
     /// Where its rows are, in their order.
-    pub segments: Vec<Segment>,
+    pub segments: SmallVec<[Segment; 1]>,
     /// How many of its chunks were silent and gave no row.
     pub silent: u64,
     /// Count, then sum and sum of squares of each of the two channels.
@@ -84,6 +87,27 @@ pub struct FileEntry {
     pub skipped: Option<String>,
 }
 
+/// Contents by hash.
+type Contents = HashMap<Hash, Content, BuildHasherDefault<ByPrefix>>;
+
+/// Takes a part of what is a hash already. Whoever makes files on purpose whose
+/// BLAKE3 begin alike slows down his own dataset.
+#[derive(Clone, Default)]
+struct ByPrefix(u64);
+
+impl Hasher for ByPrefix {
+    fn write(&mut self, bytes: &[u8]) {
+        // Of a hash; before it comes its length.
+        if let Some(&prefix) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(prefix);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The tables of a manifest, in memory.
 ///
 /// Here a file may have a content that is not in the table of contents yet: it
@@ -92,7 +116,7 @@ pub struct FileEntry {
 pub struct Manifest {
     header: String,
     packs: Vec<Pack>,
-    contents: HashMap<Hash, Content>,
+    contents: Contents,
     /// Sorted by path. Shared with the scan it was adopted from.
     files: Arc<Vec<FileEntry>>,
 }
@@ -102,7 +126,7 @@ impl Default for Manifest {
         Manifest {
             header: "{}".into(),
             packs: Vec::new(),
-            contents: HashMap::new(),
+            contents: Contents::default(),
             files: Arc::default(),
         }
     }
@@ -131,6 +155,11 @@ impl Manifest {
     /// The files, sorted by path.
     pub fn files(&self) -> &[FileEntry] {
         &self.files
+    }
+
+    /// The table of files itself.
+    pub(crate) fn shared_files(&self) -> Arc<Vec<FileEntry>> {
+        Arc::clone(&self.files)
     }
 
     /// What is known of a content.
@@ -215,7 +244,7 @@ impl Manifest {
     }
 
     /// Says that a content's rows are elsewhere now.
-    pub fn move_content(&mut self, hash: &Hash, segments: Vec<Segment>) -> Result<()> {
+    pub fn move_content(&mut self, hash: &Hash, segments: SmallVec<[Segment; 1]>) -> Result<()> {
         let Some(content) = self.contents.get_mut(hash) else {
             return Err(Error::Invalid("no such content".into()));
         };
@@ -257,7 +286,7 @@ impl Manifest {
 
     /// Adopts the files of a scan. Whether the table is another one now.
     pub fn apply(&mut self, scan: &Scan) -> bool {
-        let differs = self.files != scan.files;
+        let differs = !Arc::ptr_eq(&self.files, &scan.files) && self.files != scan.files;
         self.files = Arc::clone(&scan.files);
         differs
     }

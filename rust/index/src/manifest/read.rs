@@ -7,17 +7,24 @@
 
 mod cursor;
 
-use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::thread;
 
 use super::write::{CHECKSUM_END, CHECKSUM_KEY};
-use super::{check, Content, FileEntry, Manifest, Pack, Segment, FORMAT_VERSION};
+use super::{check, Content, Contents, FileEntry, Manifest, Pack, Segment, FORMAT_VERSION};
 use crate::hash::Hash;
 use crate::path::check_relative;
+use crate::pool::both;
 use crate::stat::StatKey;
 use crate::{Error, Result};
 use cursor::Cursor;
+use memchr::memmem;
+
+/// How the files begin.
+const FILES: &[u8] = b"\"files\":[\n";
+
+/// No record of a content or a file is much smaller.
+const RECORD_BYTES: usize = 192;
 
 type Parsed<T> = std::result::Result<T, String>;
 
@@ -26,24 +33,31 @@ impl Manifest {
     /// and allocates in proportion to the bytes, whatever numbers they hold.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (body, checksum) = split_seal(bytes).map_err(Error::Manifest)?;
-        let is_sealed = || blake3::hash(body).to_hex().as_bytes() == checksum;
+        // A string holds no newline, so these bytes stand in one place alone,
+        // and what comes before them can be read while the files are.
+        let cut = memmem::find(body, FILES).unwrap_or(body.len());
+        let (tables, files) = body.split_at(cut);
         // The parser trusts no byte, so it need not wait for the checksum. What
         // is damaged is called that, whatever the parser made of it.
-        let parsed = thread::scope(|scope| {
-            let seal = thread::Builder::new().spawn_scoped(scope, is_sealed);
-            let parsed = parse(body);
-            match seal.map_or_else(|_| is_sealed(), |seal| seal.join().unwrap_or(false)) {
-                true => parsed,
-                false => Err("its checksum is wrong".into()),
-            }
-        });
-        parsed.map_err(Error::Manifest)
+        let (tables, (files, is_sealed)) = both(
+            || parse_tables(tables),
+            || {
+                let files = parse_files(files);
+                let is_sealed = blake3::hash(body).to_hex().as_bytes() == checksum;
+                (files, is_sealed)
+            },
+        );
+        if !is_sealed {
+            return Err(Error::Manifest("its checksum is wrong".into()));
+        }
+        let manifest = tables.and_then(|tables| with_files(tables, files?));
+        manifest.map_err(Error::Manifest)
     }
 }
 
-fn parse(body: &[u8]) -> Parsed<Manifest> {
-    let text = std::str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
-    let mut cursor = Cursor::new(text);
+/// All but the files.
+fn parse_tables(tables: &[u8]) -> Parsed<Manifest> {
+    let mut cursor = Cursor::new(tables)?;
     cursor.expect("{\n\"version\":")?;
     let version = cursor.uint()?;
     if version != FORMAT_VERSION {
@@ -59,16 +73,47 @@ fn parse(body: &[u8]) -> Parsed<Manifest> {
         header: header.to_owned(),
         ..Manifest::default()
     };
-    manifest.packs = cursor.table("packs", pack)?;
+    cursor.table("packs", |cursor| {
+        manifest.packs.push(pack(cursor)?);
+        Ok(())
+    })?;
     check_packs(&manifest.packs)?;
-    let contents = cursor.table("contents", content)?;
-    manifest.contents = check_contents(contents, &manifest.packs)?;
-    let files = cursor.table("files", file)?;
-    check_files(&files, &manifest)?;
-    manifest.files = Arc::new(files);
+    manifest.contents = contents(&mut cursor, &manifest.packs)?;
     cursor.end()?;
     check::whole(&manifest)?;
     Ok(manifest)
+}
+
+fn parse_files(table: &[u8]) -> Parsed<Vec<FileEntry>> {
+    let mut cursor = Cursor::new(table)?;
+    let mut files: Vec<FileEntry> = Vec::with_capacity(table.len() / RECORD_BYTES);
+    cursor.table("files", |cursor| {
+        let file = file(cursor)?;
+        if files.last().is_some_and(|last| last.path >= file.path) {
+            return Err("files are not in order, or listed twice".into());
+        }
+        check_file(&file)
+            .map_err(|rule| format!("path \"{}\" {rule}", file.path.escape_ascii()))?;
+        files.push(file);
+        Ok(())
+    })?;
+    cursor.end()?;
+    Ok(files)
+}
+
+/// Checks the files against the contents.
+fn with_files(manifest: Manifest, files: Vec<FileEntry>) -> Parsed<Manifest> {
+    let (one, other) = files.split_at(files.len() / 2);
+    let contents = &manifest.contents;
+    let (one, other) = both(
+        || check_known(one, contents),
+        || check_known(other, contents),
+    );
+    one.and(other)?;
+    Ok(Manifest {
+        files: Arc::new(files),
+        ..manifest
+    })
 }
 
 /// The text before the checksum, and the checksum.
@@ -92,41 +137,41 @@ fn check_packs(packs: &[Pack]) -> Parsed<()> {
     Ok(())
 }
 
-fn check_contents(
-    contents: Vec<(Hash, u64, Content)>,
-    packs: &[Pack],
-) -> Parsed<HashMap<Hash, Content>> {
-    if !contents.is_sorted_by(|a, b| a.0 < b.0) {
-        return Err("contents are not in order, or listed twice".into());
-    }
-    let mut table = HashMap::with_capacity(contents.len());
-    for (hash, rows, content) in contents {
+fn contents(cursor: &mut Cursor, packs: &[Pack]) -> Parsed<Contents> {
+    let mut found: Vec<(Hash, Content)> = Vec::with_capacity(cursor.rest().len() / RECORD_BYTES);
+    cursor.table("contents", |cursor| {
+        let (hash, rows, content) = content(cursor)?;
+        if found.last().is_some_and(|(last, _)| *last >= hash) {
+            return Err("contents are not in order, or listed twice".into());
+        }
         check::content(&content, packs)?;
         if rows != content.rows() {
             return Err(format!("a content of {rows} rows has {}", content.rows()));
         }
-        table.insert(hash, content);
-    }
+        found.push((hash, content));
+        Ok(())
+    })?;
+    // Only now is their number known; a table with room for too many costs more
+    // than it spares.
+    let mut table = Contents::with_capacity_and_hasher(found.len(), BuildHasherDefault::new());
+    table.extend(found);
     Ok(table)
 }
 
-fn check_files(files: &[FileEntry], manifest: &Manifest) -> Parsed<()> {
-    if !files.is_sorted_by(|a, b| a.path < b.path) {
-        return Err("files are not in order, or listed twice".into());
+fn check_file(file: &FileEntry) -> std::result::Result<(), &'static str> {
+    check_relative(&file.path)?;
+    match file.content.is_some() == file.skipped.is_some() {
+        true => Err("must have a content or be skipped, and not both"),
+        false => Ok(()),
     }
+}
+
+/// Each file's content is listed.
+fn check_known(files: &[FileEntry], contents: &Contents) -> Parsed<()> {
     for file in files {
-        let named = || String::from_utf8_lossy(&file.path).into_owned();
-        check_relative(&file.path).map_err(|rule| format!("path {:?} {rule}", named()))?;
-        match (&file.content, &file.skipped) {
-            (Some(hash), None) if manifest.contents.contains_key(hash) => {}
-            (None, Some(_)) => {}
-            (Some(_), None) => return Err(format!("the content of {:?} is not listed", named())),
-            _ => {
-                return Err(format!(
-                    "{:?} must have a content or be skipped, and not both",
-                    named()
-                ))
-            }
+        if let Some(hash) = file.content.filter(|hash| !contents.contains_key(hash)) {
+            let hash = blake3::Hash::from_bytes(hash);
+            return Err(format!("the content {hash} of a file is not listed"));
         }
     }
     Ok(())

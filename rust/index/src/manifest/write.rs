@@ -3,6 +3,7 @@
 
 use super::{check, Content, FileEntry, Manifest, Pack, FORMAT_VERSION};
 use crate::hash::Hash;
+use crate::pool::both;
 use crate::text::write_string;
 use crate::{Error, Result};
 
@@ -14,26 +15,34 @@ pub(super) const CHECKSUM_END: &[u8] = b"\"}\n";
 /// Adds the checksum line to the text before it. For tests of what a reader
 /// makes of well-sealed nonsense.
 pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
-    let checksum = blake3::hash(&body).to_hex();
-    body.extend_from_slice(CHECKSUM_KEY);
-    body.extend_from_slice(checksum.as_bytes());
-    body.extend_from_slice(CHECKSUM_END);
+    let checksum = blake3::hash(&body);
+    body.extend_from_slice(&last_line(checksum));
     body
+}
+
+/// The line with the checksum of all before it.
+pub(super) fn last_line(checksum: blake3::Hash) -> Vec<u8> {
+    [CHECKSUM_KEY, checksum.to_hex().as_bytes(), CHECKSUM_END].concat()
 }
 
 impl Manifest {
     /// The file's bytes. Files whose content is not computed yet are left out,
     /// so that what is written is complete in itself.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        Ok(seal(self.to_parts()?.concat()))
+    }
+
+    /// All but the last line, in two parts that follow each other.
+    pub(super) fn to_parts(&self) -> Result<[Vec<u8>; 2]> {
         check::whole(self).map_err(Error::Manifest)?;
+        let (tables, files) = both(|| self.tables(), || self.files_table());
+        Ok([tables, files])
+    }
+
+    fn tables(&self) -> Vec<u8> {
         let mut contents: Vec<(&Hash, &Content)> = self.contents.iter().collect();
         contents.sort_unstable_by_key(|(hash, _)| *hash);
-        let files = self.files.iter().filter(|file| {
-            let content = file.content.as_ref();
-            content.is_none_or(|hash| self.contents.contains_key(hash))
-        });
-        // About the size of a record with a path of usual length.
-        let mut out = Writer::with_capacity(256 * (contents.len() + self.files.len()));
+        let mut out = Writer::with_room_for(contents.len());
         out.raw("{\n\"version\":");
         out.uint(FORMAT_VERSION);
         out.raw(",\n\"header\":");
@@ -41,8 +50,17 @@ impl Manifest {
         out.raw(",\n");
         out.table("packs", self.packs.iter(), Writer::pack);
         out.table("contents", contents.into_iter(), Writer::content);
+        out.bytes
+    }
+
+    fn files_table(&self) -> Vec<u8> {
+        let files = self.files.iter().filter(|file| {
+            let content = file.content.as_ref();
+            content.is_none_or(|hash| self.contents.contains_key(hash))
+        });
+        let mut out = Writer::with_room_for(self.files.len());
         out.table("files", files, Writer::file);
-        Ok(seal(out.bytes))
+        out.bytes
     }
 }
 
@@ -55,9 +73,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn with_capacity(bytes: usize) -> Self {
+    fn with_room_for(records: usize) -> Self {
         Writer {
-            bytes: Vec::with_capacity(bytes),
+            // About the size of a record with a path of usual length.
+            bytes: Vec::with_capacity(256 * records),
             ..Writer::default()
         }
     }

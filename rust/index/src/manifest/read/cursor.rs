@@ -12,11 +12,13 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Cursor { text, at: 0 }
+    pub(super) fn new(text: &'a [u8]) -> Parsed<Self> {
+        let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8")?;
+        Ok(Cursor { text, at: 0 })
     }
 
-    fn rest(&self) -> &'a [u8] {
+    /// What was not passed over yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
         &self.text.as_bytes()[self.at..]
     }
 
@@ -45,7 +47,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn end(&self) -> Parsed<()> {
         match self.rest() {
             [] => Ok(()),
-            _ => self.wrong("the checksum"),
+            _ => self.wrong("the end of the table"),
         }
     }
 
@@ -59,26 +61,25 @@ impl<'a> Cursor<'a> {
         Ok(line)
     }
 
-    /// The records of a table, one a line.
-    pub(super) fn table<T>(
+    /// A table, one record a line.
+    pub(super) fn table(
         &mut self,
         name: &str,
-        record: fn(&mut Self) -> Parsed<T>,
-    ) -> Parsed<Vec<T>> {
+        mut record: impl FnMut(&mut Self) -> Parsed<()>,
+    ) -> Parsed<()> {
         self.expect(&format!("\"{name}\":["))?;
-        let mut records = Vec::new();
         let mut more = !self.accept("\n],\n");
         if more {
             self.expect("\n")?;
         }
         while more {
-            records.push(record(self)?);
+            record(self)?;
             more = self.accept(",\n");
             if !more {
                 self.expect("\n],\n")?;
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     pub(super) fn optional<T>(&mut self, token: fn(&mut Self) -> Parsed<T>) -> Parsed<Option<T>> {
