@@ -45,17 +45,18 @@ COMPOSE = {
     # Cache and dataset against the manifest; what fails is preprocessed again.
     "verification": {"index", "cache", "audio.preprocessing", "audio.outcome"},
     # Rows of the cache, or waveforms of the v1.0 path, as tensors.
-    "training.dataset": {"decode", "cache", "training.resolve"},
+    "training.dataset": {"decode", "cache"},
+    "training.loading": {"training.dataset", "training.resolve"},
     "training.normalization": set(),
     "training.epochs": {"models", "training.normalization"},
     "training.checkpoint": set(),
     "training.pictures": set(),
     "training.resolve": set(),
     "training.session": {"models"}
-    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "normalization", "pictures")},
+    | {f"training.{name}" for name in ("checkpoint", "epochs", "loading", "normalization", "pictures")},
     # Cache to model, and nothing else does.
     "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
-    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "pictures", "resolve", "session")},
+    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "loading", "pictures", "resolve", "session")},
 }
 # Packages that only name what is inside them.
 FACES = {"", "audio", "training"}

@@ -241,7 +241,7 @@ class TrainingConfig:
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     device_budget_mb: int | None = None
-    """Rows up to this size stay on the training device; None: a quarter of its free memory; 0: none."""
+    """The cache's rows are held on the training device up to this size; None: a quarter of a GPU's free memory."""
     seed: int = 0
     """Seed of weights, order of rows and sampling."""
 

@@ -152,7 +152,8 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
             for _, _, first, rows in table[table[:, 1] == index].tolist():
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
-                    new.append(reader.stored(np.arange(start, min(start + _COPY_ROWS, first + rows))))
+                    some = np.arange(start, min(start + _COPY_ROWS, first + rows))
+                    new.append(reader.checked(some)[some])
         info = new.close()
         undo.pop_all()
     place = add_pack(writer.manifest, info, packs[group[0]]["backend"])

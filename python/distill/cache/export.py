@@ -79,8 +79,8 @@ def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) ->
     """The first row's number, and normalised rows [k, 2, n_mels, T]."""
     mean, scale = normalization_arrays(reader.header["normalization_stats"])
     for first in range(0, len(reader), _PIECE_ROWS):
-        rows = reader.read(np.arange(first, min(first + _PIECE_ROWS, len(reader))))
-        yield first, (rows - mean) * scale
+        rows = reader.read(np.arange(first, min(first + _PIECE_ROWS, len(reader))), mean, scale)
+        yield first, rows
         progress("export", first + len(rows), len(reader))
 
 

@@ -85,24 +85,37 @@ class CacheReader:
     def __len__(self) -> int:
         return len(self._row)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Rows [k, 2, n_mels, T] as float32, before normalisation, in the order asked for.
+    def read(self, rows: np.ndarray, mean: np.ndarray | None = None, scale: np.ndarray | None = None) -> np.ndarray:
+        """Rows by number, in the order asked for; read in the order in which they lie on the disk.
+
+        Parameters
+        ----------
+        rows : ndarray of shape [k], int64
+            From 0 to N - 1.
+        mean, scale : ndarray of shape [2, 1, 1], float32, optional
+            Taken from each row, and multiplied by, while it is in the processor's cache.
+
+        Returns
+        -------
+        ndarray of shape [k, 2, n_mels, T], float32
 
         Raises
         ------
-        CacheError
-            If a pack or a row is damaged.
+        DamagedPackError
+            If a row does not have its checksum.
         """
         out = np.empty((len(rows), *self.row_shape), np.float32)
         order = np.lexsort((self._row[rows], self._pack[rows]))
-        sorted_rows = rows[order]
-        packs = self._pack[sorted_rows]
+        packs, numbers = self._pack[rows[order]], self._row[rows[order]]
         starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-            reader = self._readers[int(packs[start])]
-            part = np.empty((stop - start, *self.row_shape), np.float32)
-            reader.read_into(self._row[sorted_rows[start:stop]], part)
-            out[order[start:stop]] = part
+            data = self._readers[int(packs[start])].checked(numbers[start:stop])
+            for place, number in zip(order[start:stop].tolist(), numbers[start:stop].tolist(), strict=True):
+                if mean is None:
+                    out[place] = data[number]
+                else:
+                    np.subtract(data[number], mean, out=out[place])
+                    out[place] *= scale
         return out
 
     def _reader(self, info: PackInfo) -> PackReader:

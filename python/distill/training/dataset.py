@@ -1,26 +1,28 @@
-"""Datasets and loaders: rows of the cache for the two-channel path, waveforms for the v1.0 path."""
+"""Datasets: rows of the cache for the two-channel path, waveforms for the v1.0 path."""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import Dataset, Subset
 
 from distill import _native
 from distill.audio.chunking import Chunks
+from distill.cache.manifest import normalization_arrays
 from distill.cache.reader import CacheReader
 from distill.config import Normalize, TrainingConfig
 from distill.errors import AudioFileError, ConfigError
-from distill.training.resolve import batch_size_for
 
 Split = Literal["all", "train", "val"]
 SplitBy = Literal["chunk", "file"]
+
+_PIECE_ROWS = 256
 
 VAL_FRACTION = TrainingConfig().val_fraction
 
@@ -120,9 +122,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         self.row_shape = self._reader.row_shape
         self.content_key = f"{_native.hash_bytes(b''.join(self._reader.content_hashes)).hex()} {len(self._reader)}"
         self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
-        stats = self.normalization_stats
-        self._mean = np.array([stats["mag_mean"], stats["if_mean"]], np.float32).reshape(2, 1, 1)
-        self._scale = 1 / np.array([stats["mag_std"], stats["if_std"]], np.float32).reshape(2, 1, 1)
+        self._mean, self._scale = normalization_arrays(self.normalization_stats)
+        self._held: torch.Tensor | None = None
         self._choose(split, val_fraction, split_by)
 
     def with_split(self, split: Split, val_fraction: float, split_by: SplitBy) -> CachedSpectrogramDataset:
@@ -157,14 +158,46 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """Several rows at once; what a DataLoader calls for a batch."""
-        return list(self.rows(indices))
+        return Batch(self.rows(indices))
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Normalised rows [k, 2, n_mels, T], in the order asked for."""
-        features = self._reader.read(self._rows[np.asarray(indices, np.int64)])
-        features -= self._mean
-        features *= self._scale
-        return torch.from_numpy(features)
+        """Normalised rows [k, 2, n_mels, T], in the order asked for, on the device where they are held, else the CPU.
+
+        Read from the mapped packs in the order in which they lie there.
+        """
+        rows = self._rows[np.asarray(indices, np.int64)]
+        if self._held is not None:
+            return self._held[torch.from_numpy(rows).to(self._held.device)]
+        return self._read(rows)
+
+    def _read(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of all rows of the cache as tensors."""
+        return len(self._reader) * math.prod(self.row_shape) * 4
+
+    def hold(self, device: torch.device) -> None:
+        """Keep all rows of the cache on a device: from then on nothing is read, by other splits made of this one too.
+
+        Parameters
+        ----------
+        device : torch.device
+            It needs room for `cache_bytes`.
+        """
+        held = torch.empty((len(self._reader), *self.row_shape), device=device)
+        for first in range(0, len(held), _PIECE_ROWS):
+            held[first : first + _PIECE_ROWS] = self._read(np.arange(first, min(first + _PIECE_ROWS, len(held))))
+        self._held = held
+
+
+class Batch(list[torch.Tensor]):
+    """Rows, and the tensor [k, 2, n_mels, T] that they are views of, so that nobody need stack them again."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        super().__init__(rows)
+        self.rows = rows
 
 
 class AudioTrainingDataset(Dataset[torch.Tensor]):
@@ -234,116 +267,3 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
         validation = held_out(hashes, index, val_fraction, split_by)
         train = np.flatnonzero(~validation).tolist()
         return Subset(self, train), Subset(self, np.flatnonzero(validation).tolist() or train)
-
-
-class EpochBatches(Sampler[list[int]]):
-    """Batches in an order that the seed and the epoch alone decide, from any step on.
-
-    Parameters
-    ----------
-    length : int
-        Number of rows.
-    batch_size : int
-        Rows a batch; the last may be smaller.
-    seed : int
-        Decides, with `epoch`, the order.
-
-    Attributes
-    ----------
-    epoch : int
-        Counts passes; set it to have a certain one.
-    first_step : int
-        Batches to leave out at the beginning, for an epoch that was interrupted.
-    """
-
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.epoch = 0
-        self.first_step = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.length / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
-        for start in range(self.first_step * self.batch_size, self.length, self.batch_size):
-            yield order[start : start + self.batch_size]
-        self.epoch += 1
-        self.first_step = 0
-
-
-def _loaders(
-    train: Dataset[torch.Tensor], val: Dataset[torch.Tensor], config: TrainingConfig
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    batches = EpochBatches(len(train), size, config.seed)  # type: ignore[arg-type]
-    # A generator of their own: a loader draws a number when it starts, and must not draw it from the model's dropout.
-    return (
-        DataLoader(train, batch_sampler=batches, generator=torch.Generator()),
-        DataLoader(val, batch_size=size, shuffle=False, generator=torch.Generator()),
-    )
-
-
-def create_complex_data_loaders(
-    cache_dir: str | os.PathLike[str],
-    config: TrainingConfig,
-    val_fraction: float | None = None,
-    *,
-    normalization_stats: dict[str, float] | None = None,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    """Loaders of normalised rows [B, 2, n_mels, T] from a cache.
-
-    Parameters
-    ----------
-    cache_dir : path
-        The folder that `preprocess_complex_spectrograms` returned.
-    config : TrainingConfig
-        Batch size, seed and split.
-    val_fraction : float, optional
-        Share held out. Default: the configuration's.
-    normalization_stats : dict, optional
-        Statistics to normalise with, those of a run that goes on. Default: the cache's own.
-
-    Returns
-    -------
-    train_loader, val_loader : DataLoader
-        The first shuffled, by seed and epoch, with every variant; the second with originals only.
-
-    Raises
-    ------
-    CacheError
-        If there is no valid cache.
-    """
-    fraction = config.val_fraction if val_fraction is None else val_fraction
-    train = CachedSpectrogramDataset(cache_dir, "train", fraction, config.split_by, normalization_stats)
-    return _loaders(train, train.with_split("val", fraction, config.split_by), config)
-
-
-def create_data_loaders(
-    files: Sequence[str | os.PathLike[str]],
-    config: TrainingConfig,
-    val_fraction: float | None = None,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    """Loaders of waveforms [B, 1, S] for the v1.0 path.
-
-    Parameters
-    ----------
-    files : sequence of path
-        The dataset's files.
-    config : TrainingConfig
-        Chunk length, rate, batch size, seed and split.
-    val_fraction : float, optional
-        Share held out. Default: the configuration's.
-    progress : callable, optional
-        Called with (files decoded, files).
-
-    Returns
-    -------
-    train_loader, val_loader : DataLoader
-    """
-    fraction = config.val_fraction if val_fraction is None else val_fraction
-    rate = config.features.sample_rate
-    dataset = AudioTrainingDataset(files, config.chunk_samples, rate, config.normalize, progress)
-    return _loaders(*dataset.split(fraction, config.split_by), config)

@@ -21,7 +21,8 @@ from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError, StorageError
 from distill.index import Manifest, Trust, check_dataset, no_audio, scan_dataset
 from distill.training.checkpoint import RunFolder
-from distill.training.dataset import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders
+from distill.training.dataset import CachedSpectrogramDataset
+from distill.training.loading import create_complex_data_loaders, create_data_loaders
 from distill.training.resolve import resolve_training
 from distill.training.session import Material, Session, TrainEvent, TrainResult
 

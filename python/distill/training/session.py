@@ -21,8 +21,8 @@ from distill.errors import RunError, TrainingDivergedError
 from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.metrics import BandMeans
 from distill.training.checkpoint import RunFolder
-from distill.training.dataset import EpochBatches
 from distill.training.epochs import Means, train_epoch, validate_epoch
+from distill.training.loading import EpochBatches
 from distill.training.normalization import denormalize, energy_of, normalize
 from distill.training.pictures import save_loss_picture, save_reconstruction_picture
 
@@ -96,7 +96,7 @@ class Material:
         """Normalised features of a loader's batches, on the CPU."""
         for batch in loader:
             if self.spectrogram is None:
-                yield batch
+                yield batch.cpu()
             else:
                 with torch.no_grad():
                     yield normalize(self.spectrogram(batch), self.stats)

@@ -1,0 +1,99 @@
+"""Reading batches from the cache beside one torch.load a row, and the memory that preprocessing takes.
+
+`pytest bench/bench_cache.py --benchmark-only -s`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+from distill.cache.export import export
+from distill.training import CachedSpectrogramDataset
+
+CONFIG = ComplexSpectrogramConfig()
+BATCH, ROUNDS = 32, 100
+
+
+def write_noise(root: Path, seconds: list[float]) -> Path:
+    """A file of quiet stereo noise for each length."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number, length in enumerate(seconds):
+        with soundfile.SoundFile(root / f"{number}.wav", "w", CONFIG.sample_rate, 2, "PCM_16") as file:
+            for _ in range(round(length)):
+                file.write(rng.uniform(-0.5, 0.5, (CONFIG.sample_rate, 2)))
+    return root
+
+
+@pytest.mark.benchmark(group="random batches of 32 rows, page cache warm")
+def test_batches_beside_a_file_a_row(benchmark, tmp_path):
+    dataset = write_noise(tmp_path / "audio", [50.0] * 20)
+    cache_dir, _ = preprocess_complex_spectrograms(None, dataset, CONFIG)
+    export(cache_dir, tmp_path / "files")
+    rows = CachedSpectrogramDataset(cache_dir)
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(rows), BATCH).tolist() for _ in range(ROUNDS)]
+
+    def by_files(indices: list[int]) -> torch.Tensor:
+        return torch.stack([torch.load(tmp_path / "files" / f"{index:06d}.pt") for index in indices])
+
+    def by_packs(indices: list[int]) -> torch.Tensor:
+        return rows.__getitems__(indices).rows
+
+    assert len(rows) == 1_000
+    torch.testing.assert_close(by_files(list(range(1_000))), by_packs(list(range(1_000))))
+    taken: dict = {by_packs: [], by_files: []}
+    for indices in draws:
+        for read, times in taken.items():
+            start = time.perf_counter()
+            read(indices)
+            times.append(time.perf_counter() - start)
+    ours, baseline = (statistics.median(times) for times in taken.values())
+    rate = BATCH / ours
+    benchmark.extra_info.update(times_as_fast_as_torch_load=round(baseline / ours, 1), rows_a_second=round(rate))
+    row_bytes = 4 * np.prod(rows.row_shape)
+    print(f"\n{rate:.0f} rows/s of {row_bytes / 1e3:.0f} kB, {baseline / ours:.1f} x torch.load of one file a row")
+    benchmark(by_packs, draws[0])
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if name in line)
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+before = kilobytes("VmRSS")
+_, stats = preprocess_complex_spectrograms(None, sys.argv[1], ComplexSpectrogramConfig())
+print(json.dumps({"above_import_mb": (kilobytes("VmHWM") - before) / 1e3, "mag_mean": stats["mag_mean"]}))
+"""
+
+
+def peak_of(dataset: Path) -> float:
+    done = subprocess.run([sys.executable, "-c", MEASURE, dataset], check=True, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert 0 < told["mag_mean"] < 20
+    return told["above_import_mb"]
+
+
+@pytest.mark.benchmark(group="peak memory of preprocessing, above the process after import")
+def test_memory(benchmark, tmp_path):
+    once = peak_of(write_noise(tmp_path / "once", [60.0] * 5))
+    longer = peak_of(write_noise(tmp_path / "longer", [600.0] * 5))
+    more = peak_of(write_noise(tmp_path / "more", [60.0] * 50))
+    benchmark.extra_info.update(mb=round(once), mb_files_10_times_longer=round(longer), mb_10_times_more=round(more))
+    print(f"\n{once:.0f} MB; {longer / once:.2f} x with files 10 times longer, {more / once:.2f} x with 10 times more")
+    benchmark.pedantic(lambda: None, rounds=1)

@@ -1,0 +1,190 @@
+"""A dataset of 100 000 files in which nothing changed, beside git, the way of the predecessor, and bare writes.
+
+`pytest bench/bench_index.py --benchmark-only -s`. The floor, getdents and fstatat, is in the Rust bench:
+`cargo bench -p distill-index`. Both sides of a ratio are taken in turn, in one run. 20 s go into making the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.audio import ComplexSpectrogramConfig, load_cache_manifest, preprocess_complex_spectrograms
+from distill.cache.manifest import MANIFEST_NAME
+from distill.cache.writer import CacheWriter
+from distill.index import AUDIO_EXTENSIONS, Manifest, hash_bytes, hash_file, scan_dataset
+
+N_FILES, N_FOLDERS, ROUNDS = 100_000, 1_000, 7
+CONFIG = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=128, hop_length=64, n_mels=8)
+CHUNK = 128
+
+
+def preprocess(root: Path) -> tuple[Path, dict[str, float]]:
+    return preprocess_complex_spectrograms(
+        None, root, CONFIG, chunk_samples=CHUNK, sample_rate=CONFIG.sample_rate, device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Files whose rows are all in the cache, by the cache's own writer; only decoding is left out."""
+    import soundfile
+
+    root = tmp_path_factory.mktemp("audio")
+    soundfile.write(root / "first.wav", np.sin(np.arange(CHUNK)), CONFIG.sample_rate)
+    cache_dir, _ = preprocess(root)
+    for folder in range(N_FOLDERS):
+        (root / f"recordings-{folder:04}").mkdir()
+        for number in range(folder, N_FILES - 1, N_FOLDERS):
+            # As the first bytes of an Ogg file, for the index to take it.
+            (root / f"recordings-{folder:04}" / f"take-{number:06}.wav").write_bytes(b"OggS%d" % number)
+    time.sleep(2.1)  # until the stamps are old enough to be trusted
+    rng = np.random.default_rng(0)
+    with CacheWriter(cache_dir) as writer:
+        writer.resume()
+        scan = scan_dataset(writer.manifest, root, cache_dir=cache_dir)
+        writer.manifest.apply(scan)
+        for _, content_hash, _ in scan.todo:
+            row = rng.standard_normal((1, *writer.row_shape), np.float32)
+            writer.add_rows(content_hash, row)
+            writer.finish_content(content_hash, 0, [row[0, 0].size, 0.1 + row.sum(), (row**2).sum(), 0.5, 2.5])
+        writer.finish()
+    return root
+
+
+def in_turn(*functions: Callable[[], object]) -> list[float]:
+    """Median seconds of each function."""
+    taken: list[list[float]] = [[] for _ in functions]
+    for _ in range(ROUNDS):
+        for function, times in zip(functions, taken, strict=True):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in taken]
+
+
+def report(benchmark, what: str, ours: float, baseline: float, name: str) -> None:
+    benchmark.extra_info[f"ratio_to_{name.replace(' ', '_')}"] = round(ours / baseline, 3)
+    print(f"\n{what}: {ours * 1e3:.0f} ms, {ours / baseline:.3f} x {name} ({baseline * 1e3:.0f} ms)")
+
+
+def rescan(root: Path):
+    return scan_dataset(Manifest.load(root / ".cache" / MANIFEST_NAME), root, cache_dir=root / ".cache")
+
+
+@pytest.mark.benchmark(group="100 000 files, nothing changed")
+def test_rescan_beside_git_status(benchmark, dataset, tmp_path):
+    scan = rescan(dataset)
+    assert (scan.counts["unchanged"], scan.refreshed, len(scan.todo)) == (N_FILES, 0, 0)
+    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@example.org", "--git-dir", str(tmp_path / "git")]
+    git += ["--work-tree", str(dataset)]
+    (dataset / ".gitignore").write_text(".cache\n")
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["status", "--porcelain"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    status = [*git, "status", "--porcelain"]
+    ours, baseline = in_turn(
+        lambda: rescan(dataset), lambda: subprocess.run(status, check=True, capture_output=True, cwd=dataset)
+    )
+    report(benchmark, "manifest loaded and compared", ours, baseline, "git status")
+    benchmark(rescan, dataset)
+
+
+def predecessors_way(root: Path, known: Path) -> bool:
+    """What went before: every path resolved, a list of paths and times, compared with the one in a JSON file."""
+    found = sorted(
+        path.resolve()
+        for extension in AUDIO_EXTENSIONS
+        for path in root.rglob(f"*.{extension}")
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    files = [{"path": str(path), "mtime": os.path.getmtime(path)} for path in found]  # noqa: PTH204
+    if not known.exists():
+        known.write_text(json.dumps({"files": files}))
+    return json.loads(known.read_text())["files"] == files
+
+
+@pytest.mark.benchmark(group="100 000 files, nothing changed")
+def test_whole_call_beside_the_predecessors_way(benchmark, dataset, tmp_path):
+    cache_dir, stats = preprocess(dataset)
+    manifest = load_cache_manifest(cache_dir)
+    assert manifest["total_spectrograms"] == N_FILES
+    assert stats == manifest["normalization_stats"]
+    assert predecessors_way(dataset, tmp_path / "known.json")
+    ours, baseline = in_turn(lambda: preprocess(dataset), lambda: predecessors_way(dataset, tmp_path / "known.json"))
+    report(benchmark, "preprocess_complex_spectrograms", ours, baseline, "rglob, resolve, getmtime, JSON")
+    benchmark(preprocess, dataset)
+
+
+@pytest.mark.benchmark(group="100 000 files, nothing changed")
+def test_system_calls(benchmark, dataset, tmp_path):
+    if not shutil.which("strace"):
+        pytest.fail("strace is not installed: apt-get install strace")
+    code = f"""
+from distill.index import Manifest, scan_dataset
+scan_dataset(Manifest.load({str(dataset / ".cache" / MANIFEST_NAME)!r}), {str(dataset)!r})
+"""
+    trace = tmp_path / "trace"
+    calls = "openat,open,stat,lstat,newfstatat,statx"
+    command = ["strace", "-f", "-qq", "-e", f"trace={calls}", "-o", trace, sys.executable, "-c", code]
+    subprocess.run(command, check=True)
+    # A stat of a file names it alone, relative to its folder.
+    lines = [line.split(" ", 1)[1].lstrip() for line in trace.read_text().splitlines() if '"take-' in line]
+    opened = sum(line.startswith("open") for line in lines)
+    stats = len(lines) - opened
+    print(f"\n{opened} source files opened, {stats / (N_FILES - 1):.3f} stats a file")
+    benchmark.extra_info.update(source_files_opened=opened, stats_a_file=round(stats / (N_FILES - 1), 3))
+    assert opened == 0
+    assert stats >= N_FILES - 1
+    benchmark.pedantic(rescan, (dataset,), rounds=1)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@pytest.mark.benchmark(group="manifest of 100 000 files")
+def test_commit_beside_a_bare_write(benchmark, dataset, tmp_path):
+    saved = dataset / ".cache" / MANIFEST_NAME
+    content = saved.read_bytes()
+    manifest = Manifest.load(saved)
+    manifest.save(tmp_path / "saved")
+    assert (tmp_path / "saved").read_bytes() == content
+    ours, baseline = in_turn(
+        lambda: manifest.save(tmp_path / "saved"), lambda: write_durably(tmp_path / "raw", content)
+    )
+    report(benchmark, f"commit of {len(content) / 1e6:.0f} MB", ours, baseline, "write + fsync + rename")
+    benchmark.pedantic(manifest.save, (tmp_path / "saved",), rounds=ROUNDS)
+
+
+@pytest.mark.benchmark(group="hashing 1 GB")
+def test_hashing_beside_b3sum(benchmark, tmp_path):
+    if not shutil.which("b3sum"):
+        pytest.fail("b3sum is not installed: apt-get install b3sum")
+    block = np.random.default_rng(0).bytes(1 << 20)
+    paths = [tmp_path / f"{number}.wav" for number in range(4)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) + block * 250)
+    b3sum = ["b3sum", "--num-threads", "1", "--no-names", *paths]
+    expected = subprocess.run(b3sum, check=True, capture_output=True, text=True).stdout.split()
+    assert [hash_file(path).hex() for path in paths] == expected
+    assert hash_bytes(paths[0].read_bytes()).hex() == expected[0]
+    ours, baseline = in_turn(
+        lambda: [hash_file(path) for path in paths], lambda: subprocess.run(b3sum, check=True, capture_output=True)
+    )
+    report(benchmark, "hash_file", ours, baseline, "b3sum --num-threads 1")
+    benchmark.pedantic(hash_file, (paths[0],), rounds=ROUNDS)
