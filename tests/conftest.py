@@ -9,6 +9,10 @@ import pytest
 _not_run: list[str] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="prove with large numbers: minutes instead of seconds")
+
+
 def _has_gpu() -> bool:
     import torch
 

@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,9 +138,10 @@ class PackWriter:
         return PackInfo(self.path.name, self.rows, size, checksum, stamps.st_mtime_ns, stamps.st_ctime_ns)
 
     def abandon(self) -> None:
-        """Close and remove a pack that nothing names."""
+        """Close and remove a pack that nothing names; what cannot be removed now, a later writer removes."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()
 
     def _write(self, data: bytes | memoryview) -> None:
         # An unbuffered write may be partial, on a disk that fills up above all.
@@ -175,19 +177,20 @@ class PackReader:
         data_end = HEADER_BYTES + info.rows * row_bytes
         try:
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
                 found = file.read(HEADER_BYTES)
                 file.seek(data_end)
                 self._checksums = file.read(info.rows * CHECKSUM_BYTES)
+                size = os.fstat(file.fileno()).st_size
+                if size != data_end + info.rows * CHECKSUM_BYTES:
+                    raise self._damaged(f"it has {size} bytes")
+                # Of the file that is open: by now its name may be gone. As a plain array, because each index into a
+                # memmap costs a microsecond more.
+                self._data = np.asarray(np.memmap(file, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
-        if size != data_end + info.rows * CHECKSUM_BYTES:
-            raise self._damaged(f"it has {size} bytes")
         if found != header or _native.hash_bytes(header + self._checksums).hex() != info.checksum:
             raise self._damaged("its header or checksums are not those that the manifest names")
         self._row_bytes = row_bytes
-        # As a plain array: each index into a memmap costs a microsecond more.
-        self._data = np.asarray(np.memmap(path, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
         self._checked = np.zeros(info.rows, bool)
 
     def checked(self, rows: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class CacheReader:
         order = np.lexsort((self._row[rows], self._pack[rows]))
         packs, numbers = self._pack[rows[order]], self._row[rows[order]]
         starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+        for start, stop in pairwise([*starts, len(rows)]):
             data = self._readers[int(packs[start])].checked(numbers[start:stop])
             for place, number in zip(order[start:stop].tolist(), numbers[start:stop].tolist(), strict=True):
                 if mean is None:

@@ -233,9 +233,9 @@ class CacheWriter:
             try:
                 info = self._pack.close()
             except OSError:
-                self._pack.abandon()
-                self._pack = None
+                pack, self._pack = self._pack, None
                 self._finished.clear()
+                pack.abandon()
                 raise
             # Ctrl-C until here leaves a pack that can be closed again.
             self._pack_index[info.name] = add_pack(self.manifest, info, self.backend)

@@ -182,8 +182,9 @@ fn git(root: &Path, arguments: &[&str]) -> bool {
         "user.name=bench",
         "-c",
         "user.email=bench@example.org",
-        "-C",
     ]);
+    // Or it would go on to tidy up in the background, on our cores.
+    git.args(["-c", "maintenance.auto=false", "-c", "gc.auto=0", "-C"]);
     git.arg(root)
         .args(arguments)
         .output()

@@ -1,0 +1,193 @@
+"""Kills a writer at every call that changes the cache, or lets that call and all later ones fail, and looks after it.
+
+One process imports torch, and forks a child for each point: a fresh copy of a dataset, a run, a fate. The parent then
+reads what is left, completes it, and compares every row with that of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from shimmed import (
+    CAUGHT,
+    FAIL,
+    KILL,
+    TEAR,
+    THROUGH,
+    WRONG,
+    arguments,
+    arm,
+    check_rows,
+    check_tidy,
+    fork,
+    shim,
+    tell,
+    wait,
+)
+
+from distill import _native
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader, pack
+from distill.cache.compaction import clean
+from distill.errors import StorageError
+from sounds import training, write_dataset
+
+ROW_BYTES = 2 * 32 * 32 * 4
+FATES = {"kill": (KILL, 0), "tear": (TEAR, 0), "ENOSPC": (FAIL, errno.ENOSPC), "EIO": (FAIL, errno.EIO)}
+
+torch.set_num_threads(1)
+pack.MAX_PACK_BYTES = 1024 + 3 * (ROW_BYTES + 8)
+
+
+class Scenario(NamedTuple):
+    """A dataset with some cache, and what is then done."""
+
+    template: Path
+    run: Callable[[Path], object]
+    before: set[bytes]
+    """What of the contents that stay is in the cache already."""
+
+
+def contents(root: Path) -> set[bytes]:
+    return {_native.hash_file(path) for path in root.rglob("*.wav")}
+
+
+def scenario(name: str, work: Path) -> Scenario:
+    root = work / name / "template"
+    paths = write_dataset(root, 10 if name in ("remove", "clean") else 5)
+    run: Callable[[Path], object] = lambda copy: preprocess(copy, training(), workers=2)  # noqa: E731
+    if name == "first":
+        return Scenario(root, run, set())
+    if name == "update":
+        aside = [path.rename(work / path.name) for path in paths[1::2]]
+        preprocess(root, training())
+        before = contents(root)
+        for path in aside:
+            path.rename(root / path.name)
+        (root / ".cache" / ".manifest.json.1-0.tmp").write_text("what a killed writer leaves")
+        return Scenario(root, run, before)
+    preprocess(root, training())
+    for path in paths[1 : 8 if name == "remove" else 3]:
+        path.unlink()
+    if name == "clean":
+        preprocess(root, training())
+        run = lambda copy: clean(copy / ".cache")  # noqa: E731
+    return Scenario(root, run, contents(root))
+
+
+def try_points(name: str, fate: str, work: Path, stride: int) -> Counter[str]:
+    template, run, before = scenario(name, work)
+    expected = undisturbed(template, work / name / "whole")
+    points, ended, tried = 0, False, Counter()
+    while not ended:
+        copy = work / name / f"{fate}-{points}"
+        shutil.copytree(template, copy)
+
+        def child(copy: Path = copy, at: int = points) -> int:
+            arm(copy / ".cache", at, *FATES[fate])
+            try:
+                run(copy)
+            except StorageError as error:
+                return CAUGHT if "--cache-dir" in error.tip else WRONG
+            return 0 if shim.faults_calls() <= at else THROUGH
+
+        status = wait(fork(child))
+        ended = status == 0
+        # Compaction that fails is a warning.
+        right = {0, CAUGHT, THROUGH} if FATES[fate][0] == FAIL else {0, -signal.SIGKILL}
+        assert status in right, f"{name} {fate} {points}: {status}"
+        look_after(copy, expected, before)
+        shutil.rmtree(copy)
+        tried["points killed" if FATES[fate][0] != FAIL else "points failed"] += not ended
+        points += stride
+        assert points < 2_000, "a run that nothing stops"
+    return tried
+
+
+def undisturbed(template: Path, whole: Path) -> dict[bytes, np.ndarray]:
+    shutil.copytree(template, whole, ignore=shutil.ignore_patterns(".cache"))
+    reader = CacheReader(preprocess(whole, training()).cache_dir)
+    rows = reader.read(np.arange(len(reader)))
+    return {content: rows[reader.source == index] for index, content in enumerate(reader.content_hashes)}
+
+
+def look_after(root: Path, expected: dict[bytes, np.ndarray], before: set[bytes]) -> None:
+    """The old manifest or a newer one, whole; and the next run decodes what is missing, and no more."""
+    cache_dir = root / ".cache"
+    found = set()
+    if (cache_dir / "manifest.json").exists():
+        reader = CacheReader(cache_dir)
+        assert reader.header["total_spectrograms"] == len(reader)
+        rows = reader.read(np.arange(len(reader)))
+        for index, content in enumerate(reader.content_hashes):
+            # A manifest from before a removal has contents that are gone by now.
+            if content in expected:
+                np.testing.assert_array_equal(rows[reader.source == index], expected[content])
+                found.add(content)
+    assert before <= found, "something that was there is lost"
+    assert preprocess(root, training()).decoded == len(expected) - len(found)
+    assert check_rows(cache_dir, expected) == expected.keys()
+    check_tidy(cache_dir)
+
+
+def order_of_calls(work: Path) -> int:
+    """Before a manifest takes its place, each pack that it names, and the names of the packs, are on the disk.
+
+    What was not made durable before the rename, a power cut may take after it.
+    """
+    template, run, _ = scenario("first", work / "order")
+    log = work / "calls"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+
+    def child() -> None:
+        shim.faults_log(descriptor)
+        arm(template / ".cache", -1, 0)
+        run(template)
+
+    assert wait(fork(child)) == 0
+    cache_dir = str(template / ".cache")
+    dirty: set[str] = set()
+    commits = 0
+    for line in log.read_text().splitlines():
+        call, path = line.split(" ", 1)
+        if call == "create":
+            dirty |= {path, str(Path(path).parent)}
+        elif call in ("write", "truncate"):
+            dirty.add(path)
+        elif call == "fsync":
+            dirty.discard(path)
+        elif call == "rename":
+            # The folder of the manifest itself is the one whose names may still change.
+            waiting = {path for path in dirty if "/packs" in path or path.endswith(".tmp")}
+            unfinished = {path for path in waiting if path.endswith(".safetensors")}
+            # A pack that is still being written is named by no manifest.
+            assert len(unfinished) <= 1, unfinished
+            assert waiting <= unfinished | ({str(template / ".cache/packs")} if unfinished else set()), waiting
+            commits += 1
+            dirty.add(cache_dir)
+    assert cache_dir not in dirty, "the last rename was not made durable"
+    assert commits > 2
+    return commits
+
+
+def main() -> None:
+    asked = arguments()
+    work, tried = Path(asked["work"]), Counter()
+    for name in asked["scenarios"]:
+        for fate in asked["fates"]:
+            tried += try_points(name, fate, work / fate, asked["stride"])
+    tried["commits in the right order"] = order_of_calls(work)
+    tell(tried=tried)
+
+
+if __name__ == "__main__":
+    main()
