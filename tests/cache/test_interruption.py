@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distill.audio import chunking, load_cache_manifest
 from distill.audio.preprocessing import preprocess
-from distill.cache import CacheReader
 from distill.errors import DatasetError, PreprocessingCancelled, StorageError
 from sounds import noise, rows_by_content, training, write, write_dataset
 
@@ -186,108 +181,3 @@ def test_a_second_writer_waits_and_then_decodes_nothing(dataset, caplog):
         first.join()
         second.join()
     assert [result.decoded for result in results] == [5, 0]
-
-
-# In a process of its own, because fork and kill do not go with threads. It forks once for each point where a write
-# can be cut off, dies there, and goes on to the next one until a run gets through.
-KILLED = """
-import json, os, pathlib, shutil, signal, sys, time
-import torch
-from distill import _native
-from distill.audio import chunking, preprocessing
-from distill.cache import pack
-from sounds import training
-
-made, work = map(pathlib.Path, sys.argv[1:])
-pack.MAX_PACK_BYTES = 1024 + 3 * (2 * 32 * 32 * 4 + 8)
-
-def fork(run):
-    child = os.fork()
-    if not child:
-        try:
-            run()
-            os._exit(0)
-        except BaseException:
-            import traceback; traceback.print_exc()
-            os._exit(9)
-    return child
-
-def killed_at(number, root):
-    left = number
-    def before(function):
-        def call(*given, **named):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*given, **named)
-        return call
-    pack.PackWriter._write = before(pack.PackWriter._write)
-    os.fsync = before(os.fsync)
-    pathlib.Path.unlink = before(pathlib.Path.unlink)
-    chunking.decode_blocks = before(chunking.decode_blocks)
-    preprocessing.CacheWriter.commit = before(preprocessing.CacheWriter.commit)
-    preprocessing.preprocess(root, training(), workers=1)
-
-points = 0
-while True:
-    root = work / f"killed-{points}"
-    shutil.copytree(made, root)
-    _, status = os.waitpid(fork(lambda: killed_at(points, root)), 0)
-    if not os.WIFSIGNALED(status):
-        assert status == 0, status
-        break
-    points += 1
-
-both = work / "both"
-shutil.copytree(made, both, ignore=shutil.ignore_patterns(".cache"))
-def slowly(name):
-    decode_blocks = chunking.decode_blocks
-    chunking.decode_blocks = lambda *given: time.sleep(0.1) or decode_blocks(*given)
-    (work / name).write_text(str(preprocessing.preprocess(both, training()).decoded))
-for child in [fork(lambda: slowly("first")), fork(lambda: slowly("second"))]:
-    assert os.waitpid(child, 0)[1] == 0
-print(json.dumps({"points": points, "decoded": [int((work / name).read_text()) for name in ("first", "second")]}))
-"""
-
-
-def run_killed(made: Path, work: Path) -> dict:
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, made, work],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_sigkill_at_any_write_leaves_a_valid_cache(dataset, whole, tmp_path):
-    """Old manifest or new, never a mixture; and the next run completes it to the same bits."""
-    for name in ("sound-1.wav", "sound-3.wav"):
-        (dataset / name).rename(tmp_path / name)
-    preprocess(dataset, training())
-    old = rows_by_content(dataset / ".cache")
-    assert len(old) == 3
-    for name in ("sound-1.wav", "sound-3.wav"):
-        (tmp_path / name).rename(dataset / name)
-    (dataset / ".cache" / ".manifest.json.1-0.tmp").write_text("what a killed writer leaves")
-    told = run_killed(dataset, tmp_path)
-    assert told["points"] > 8
-    kept = set()
-    for point in range(told["points"] + 1):
-        cache_dir = tmp_path / f"killed-{point}" / ".cache"
-        reader = CacheReader(cache_dir)
-        found = rows_by_content(cache_dir)
-        assert found.keys() >= old.keys()
-        assert all(np.array_equal(whole[content], rows) for content, rows in found.items())
-        assert reader.header["total_spectrograms"] == len(reader)
-        kept.add(len(found))
-        missing = 5 - len(found)
-        assert preprocess(cache_dir.parent, training()).decoded == missing
-        assert_whole(cache_dir, whole)
-    assert kept >= {3, 5}
-    # Two at once: one does the work, the other waits for it.
-    assert sorted(told["decoded"]) == [0, 5]

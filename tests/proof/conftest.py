@@ -49,6 +49,12 @@ def soak(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
+def tried() -> Counter[str]:
+    """Counts that the summary tells."""
+    return _tried
+
+
+@pytest.fixture
 def prove(shim: Path, tmp_path: Path):
     """Run a script of this folder under the shim, and count what it says it tried."""
 

@@ -1,0 +1,94 @@
+"""Every byte of a small cache, changed: never a crash, never a wrong row, always computed again."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
+from distill.audio.preprocessing import preprocess
+from distill.cache import CacheReader
+from distill.errors import CacheError
+from sounds import noise, rows_by_content, training, write
+
+TINY = training(
+    complex_spectrogram=ComplexSpectrogramConfig(sample_rate=16_000, n_fft=128, hop_length=64, n_mels=8),
+    chunk_samples=128,
+)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for number in range(3):
+        write(tmp_path / "dataset" / f"{number}.wav", noise(number, 128 + 128 * number), subtype="PCM_16")
+    preprocess(tmp_path / "dataset", TINY)
+    return tmp_path / "dataset"
+
+
+def damaged(content: bytes, stride: int):
+    """The content with each byte flipped in one of its bits, and cut at each length."""
+    for at in range(0, len(content), stride):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        yield bytes(flipped)
+        yield content[:at]
+
+
+def assert_recovers(dataset, before) -> None:
+    preprocess(dataset, TINY)
+    after = rows_by_content(dataset / ".cache")
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[content], rows) for content, rows in before.items())
+
+
+def test_every_byte_of_the_manifest(dataset, tried: Counter[str], soak):
+    before = rows_by_content(dataset / ".cache")
+    path = dataset / ".cache" / "manifest.json"
+    content = path.read_bytes()
+    assert len(content) > 2_000
+    for number, bad in enumerate(damaged(content, 1)):
+        path.write_bytes(bad)
+        assert load_cache_manifest(dataset / ".cache") is None
+        with pytest.raises(CacheError, match="no valid cache"):
+            CacheReader(dataset / ".cache")
+        if number % (7 if soak else 151) == 0:
+            assert_recovers(dataset, before)
+            tried["recoveries"] += 1
+    tried["bytes flipped"] += len(content)
+    tried["lengths cut to"] += len(content)
+
+
+def test_every_byte_of_a_pack(dataset, tmp_path, tried: Counter[str], soak):
+    before = rows_by_content(dataset / ".cache")
+    (pack,) = (dataset / ".cache" / "packs").iterdir()
+    content = pack.read_bytes()
+    assert len(content) > 2_000
+    copy = tmp_path / "copy"
+    for number, bad in enumerate(damaged(content, 1)):
+        pack.write_bytes(bad)
+        reader = None
+        with pytest.raises(CacheError, match=pack.name):  # noqa: PT012 - whichever comes upon it first
+            reader = CacheReader(dataset / ".cache")
+            reader.read(np.arange(len(reader)))
+        if reader is not None:
+            # One row is damaged, and the others are what they were.
+            right = 0
+            for row in range(len(reader)):
+                try:
+                    got = reader.read(np.array([row]))
+                except CacheError:
+                    continue
+                source = reader.content_hashes[reader.source[row]].hex()
+                np.testing.assert_array_equal(got[0], before[source][reader.chunk[row]])
+                right += 1
+            assert right == len(reader) - 1
+        if number % (7 if soak else 151) == 0:
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(dataset, copy)
+            assert_recovers(copy, before)
+            tried["recoveries"] += 1
+    tried["bytes flipped"] += len(content)
+    tried["lengths cut to"] += len(content)
