@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := $(shell find rust Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
+SOURCES := $(shell find rust/index rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench soak fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,15 +33,32 @@ lint: $(INSTALLED) ## Check style and lints of both languages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cargo fmt --all --check
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 format: $(INSTALLED) ## Format both languages
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 
 bench: $(INSTALLED) ## Run the benchmarks, each beside its baseline
+	cargo bench --quiet -p distill-index --bench rescan
 	$(BIN)/python -m pytest --benchmark-only
+
+soak: $(INSTALLED) ## Prove the cache's promises with large numbers: 15 minutes
+	$(BIN)/python -m pytest tests/proof --soak --timeout 3600
+
+# Coverage for libFuzzer from a stable compiler; for the target alone, or build scripts would ask for it too.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz every parser of bytes from disk, FUZZ_SECONDS each
+	host=$$(rustc -vV | sed -n 's/host: //p') && \
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --manifest-path rust/fuzz/Cargo.toml \
+		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest sniff; do \
+		$$host/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; done
 
 clean: ## Remove what was built; the demo and runs stay
 	rm -rf $(VENV) target build dist .pytest_cache .ruff_cache .hypothesis
