@@ -108,7 +108,8 @@ class Folder:
 
     def rename_folder(self) -> None:
         folders = [path for path in self.root.iterdir() if path.is_dir() and not path.is_symlink()]
-        self.random.choice(folders).replace(self.root / f"moved-{self.random.randrange(3)}")
+        if folders:
+            self.random.choice(folders).replace(self.root / f"moved-{self.random.randrange(3)}")
 
     def hard_link(self) -> None:
         name = self.name()
