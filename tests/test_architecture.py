@@ -43,7 +43,7 @@ COMPOSE = {
     # The same comparison without the work.
     "cache.status": {"index", "cache"},
     # Cache and dataset against the manifest; what fails is preprocessed again.
-    "verification": {"index", "cache", "audio.preprocessing", "audio.outcome"},
+    "verification": {"index", "cache", "audio.preprocessing"},
     # Rows of the cache, or waveforms of the v1.0 path, as tensors.
     "training.dataset": {"decode", "cache"},
     "training.loading": {"training.dataset", "training.resolve"},

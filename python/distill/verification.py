@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill import _native
-from distill.audio.outcome import PreprocessResult
-from distill.audio.preprocessing import ProgressCallback, preprocess
-from distill.cache.damage import find_damage
+from distill.cache.damage import ProgressCallback, find_damage
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import PACKS_NAME, cache_path, open_manifest
 from distill.cache.pack import PackInfo
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
 from distill.errors import CacheError
 from distill.index import check_dataset, scan_dataset
+
+if TYPE_CHECKING:
+    from distill.audio.outcome import PreprocessResult
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +175,8 @@ def repair(
     CacheError
         If not even the manifest can be read: only preprocessing with the options that were used helps then.
     """
+    from distill.audio.preprocessing import preprocess  # noqa: PLC0415 - torch takes seconds; to verify needs none
+
     cache = cache_path(check_dataset(dataset_dir), cache_dir)
     manifest = _manifest(cache)
     header = json.loads(manifest.header)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -40,11 +41,10 @@ class CacheLock:
         # Never removed: a lock on a file that was unlinked guards nothing.
         flags = os.O_RDONLY if self._shared else os.O_RDWR | os.O_CREAT
         self._descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._descriptor)
             self._acquire()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            undo.pop_all()
         return self
 
     def _acquire(self) -> None:

@@ -182,6 +182,8 @@ class CacheWriter:
         header = json.loads(self.manifest.header)
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
         suspects = [info for info in packs if every or not has_stamps(self.packs_dir / info.name, info)]
+        if suspects and not every:
+            logger.info("%d packs are not as they were left: checking their rows", len(suspects))
         for info, damage in find_damage(self.packs_dir, suspects, header, progress):
             self.dirty = True
             if damage is not None:
