@@ -42,9 +42,13 @@ format: $(INSTALLED) ## Format both languages
 	cargo fmt --all
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 
-bench: $(INSTALLED) ## Run the benchmarks, each beside its baseline
+# The b3sum that hashing is measured against; only cargo has it everywhere.
+target/tools/bin/b3sum:
+	cargo install --quiet --locked --root target/tools b3sum
+
+bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside its baseline
 	cargo bench --quiet -p distill-index --bench rescan
-	$(BIN)/python -m pytest --benchmark-only
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only
 
 soak: $(INSTALLED) ## Prove the cache's promises with large numbers: 15 minutes
 	$(BIN)/python -m pytest tests/proof --soak --timeout 3600

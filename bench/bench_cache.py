@@ -1,6 +1,6 @@
 """Reading batches from the cache beside one torch.load a row, and the memory that preprocessing takes.
 
-`pytest bench/bench_cache.py --benchmark-only -s`.
+`pytest bench/bench_cache.py --benchmark-only`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def test_batches_beside_a_file_a_row(benchmark, tmp_path):
             times.append(time.perf_counter() - start)
     ours, baseline = (statistics.median(times) for times in taken.values())
     rate = BATCH / ours
+    row_kb = round(4e-3 * np.prod(rows.row_shape))
     benchmark.extra_info.update(times_as_fast_as_torch_load=round(baseline / ours, 1), rows_a_second=round(rate))
-    row_bytes = 4 * np.prod(rows.row_shape)
-    print(f"\n{rate:.0f} rows/s of {row_bytes / 1e3:.0f} kB, {baseline / ours:.1f} x torch.load of one file a row")
+    benchmark.extra_info.update(kB_a_row=row_kb)
     benchmark(by_packs, draws[0])
 
 
@@ -94,6 +94,9 @@ def test_memory(benchmark, tmp_path):
     once = peak_of(write_noise(tmp_path / "once", [60.0] * 5))
     longer = peak_of(write_noise(tmp_path / "longer", [600.0] * 5))
     more = peak_of(write_noise(tmp_path / "more", [60.0] * 50))
-    benchmark.extra_info.update(mb=round(once), mb_files_10_times_longer=round(longer), mb_10_times_more=round(more))
-    print(f"\n{once:.0f} MB; {longer / once:.2f} x with files 10 times longer, {more / once:.2f} x with 10 times more")
+    benchmark.extra_info.update(
+        MB=round(once),
+        ratio_with_files_10_times_longer=round(longer / once, 2),
+        ratio_with_10_times_more_files=round(more / once, 2),
+    )
     benchmark.pedantic(lambda: None, rounds=1)

@@ -1,6 +1,6 @@
 """A dataset of 100 000 files in which nothing changed, beside git, the way of the predecessor, and bare writes.
 
-`pytest bench/bench_index.py --benchmark-only -s`. The floor, getdents and fstatat, is in the Rust bench:
+`pytest bench/bench_index.py --benchmark-only`. The floor, getdents and fstatat, is in the Rust bench:
 `cargo bench -p distill-index`. Both sides of a ratio are taken in turn, in one run. 20 s go into making the files.
 """
 
@@ -73,9 +73,8 @@ def in_turn(*functions: Callable[[], object]) -> list[float]:
     return [statistics.median(times) for times in taken]
 
 
-def report(benchmark, what: str, ours: float, baseline: float, name: str) -> None:
+def report(benchmark, ours: float, baseline: float, name: str) -> None:
     benchmark.extra_info[f"ratio_to_{name.replace(' ', '_')}"] = round(ours / baseline, 3)
-    print(f"\n{what}: {ours * 1e3:.0f} ms, {ours / baseline:.3f} x {name} ({baseline * 1e3:.0f} ms)")
 
 
 def rescan(root: Path):
@@ -97,7 +96,7 @@ def test_rescan_beside_git_status(benchmark, dataset, tmp_path):
     ours, baseline = in_turn(
         lambda: rescan(dataset), lambda: subprocess.run(status, check=True, capture_output=True, cwd=dataset)
     )
-    report(benchmark, "manifest loaded and compared", ours, baseline, "git status")
+    report(benchmark, ours, baseline, "git status")
     benchmark(rescan, dataset)
 
 
@@ -123,7 +122,7 @@ def test_whole_call_beside_the_predecessors_way(benchmark, dataset, tmp_path):
     assert stats == manifest["normalization_stats"]
     assert predecessors_way(dataset, tmp_path / "known.json")
     ours, baseline = in_turn(lambda: preprocess(dataset), lambda: predecessors_way(dataset, tmp_path / "known.json"))
-    report(benchmark, "preprocess_complex_spectrograms", ours, baseline, "rglob, resolve, getmtime, JSON")
+    report(benchmark, ours, baseline, "rglob, resolve, getmtime, JSON")
     benchmark(preprocess, dataset)
 
 
@@ -143,7 +142,6 @@ scan_dataset(Manifest.load({str(dataset / ".cache" / MANIFEST_NAME)!r}), {str(da
     lines = [line.split(" ", 1)[1].lstrip() for line in trace.read_text().splitlines() if '"take-' in line]
     opened = sum(line.startswith("open") for line in lines)
     stats = len(lines) - opened
-    print(f"\n{opened} source files opened, {stats / (N_FILES - 1):.3f} stats a file")
     benchmark.extra_info.update(source_files_opened=opened, stats_a_file=round(stats / (N_FILES - 1), 3))
     assert opened == 0
     assert stats >= N_FILES - 1
@@ -169,14 +167,14 @@ def test_commit_beside_a_bare_write(benchmark, dataset, tmp_path):
     ours, baseline = in_turn(
         lambda: manifest.save(tmp_path / "saved"), lambda: write_durably(tmp_path / "raw", content)
     )
-    report(benchmark, f"commit of {len(content) / 1e6:.0f} MB", ours, baseline, "write + fsync + rename")
+    report(benchmark, ours, baseline, "write + fsync + rename")
     benchmark.pedantic(manifest.save, (tmp_path / "saved",), rounds=ROUNDS)
 
 
 @pytest.mark.benchmark(group="hashing 1 GB")
 def test_hashing_beside_b3sum(benchmark, tmp_path):
     if not shutil.which("b3sum"):
-        pytest.fail("b3sum is not installed: apt-get install b3sum")
+        pytest.fail("b3sum is not installed: make bench installs it")
     block = np.random.default_rng(0).bytes(1 << 20)
     paths = [tmp_path / f"{number}.wav" for number in range(4)]
     for number, path in enumerate(paths):
@@ -188,5 +186,5 @@ def test_hashing_beside_b3sum(benchmark, tmp_path):
     ours, baseline = in_turn(
         lambda: [hash_file(path) for path in paths], lambda: subprocess.run(b3sum, check=True, capture_output=True)
     )
-    report(benchmark, "hash_file", ours, baseline, "b3sum --num-threads 1")
+    report(benchmark, ours, baseline, "b3sum --num-threads 1")
     benchmark.pedantic(hash_file, (paths[0],), rounds=ROUNDS)

@@ -1,6 +1,6 @@
 """Preprocessing of a folder, beside the least that could be done: decode, resample and a bare STFT of each file.
 
-`pytest bench/bench_preprocessing.py --benchmark-only -s`. Both sides run on one thread, in turn.
+`pytest bench/bench_preprocessing.py --benchmark-only`. Both sides run on one thread, in turn.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ def test_first_run(benchmark, dataset, tmp_path):
     torch.set_num_threads(threads)
     ratio = statistics.median(ours / baseline for ours, baseline in pairs)
     benchmark.extra_info["ratio_to_decode_resample_stft"] = round(ratio, 2)
-    print(f"\nfirst run: {ratio:.2f} x decode + resample + torch.stft")
     benchmark.pedantic(preprocess, setup=lambda: ((dataset, tmp_path / f"b{time.monotonic_ns()}"), {}), rounds=ROUNDS)
 
 
@@ -86,5 +85,4 @@ def test_second_run(benchmark, dataset, tmp_path):
     preprocess(dataset, tmp_path / "cache")
     second = statistics.median(seconds(lambda: preprocess(dataset, tmp_path / "cache")) for _ in range(ROUNDS))
     benchmark.extra_info["ratio_to_first_run"] = round(second / first, 5)
-    print(f"\nsecond run: {second * 1e3:.1f} ms, {second / first:.4f} x the first")
     benchmark(preprocess, dataset, tmp_path / "cache")

@@ -80,7 +80,6 @@ fn parse_tables(tables: &[u8]) -> Parsed<Manifest> {
     check_packs(&manifest.packs)?;
     manifest.contents = contents(&mut cursor, &manifest.packs)?;
     cursor.end()?;
-    check::whole(&manifest)?;
     Ok(manifest)
 }
 
@@ -101,15 +100,13 @@ fn parse_files(table: &[u8]) -> Parsed<Vec<FileEntry>> {
     Ok(files)
 }
 
-/// Checks the files against the contents.
+/// Checks what holds across the tables.
 fn with_files(manifest: Manifest, files: Vec<FileEntry>) -> Parsed<Manifest> {
-    let (one, other) = files.split_at(files.len() / 2);
-    let contents = &manifest.contents;
-    let (one, other) = both(
-        || check_known(one, contents),
-        || check_known(other, contents),
+    let (whole, known) = both(
+        || check::whole(&manifest),
+        || check_known(&files, &manifest.contents),
     );
-    one.and(other)?;
+    whole.and(known)?;
     Ok(Manifest {
         files: Arc::new(files),
         ..manifest

@@ -32,25 +32,47 @@ impl Manifest {
         Ok(seal(self.to_parts()?.concat()))
     }
 
-    /// All but the last line, in two parts that follow each other.
-    pub(super) fn to_parts(&self) -> Result<[Vec<u8>; 2]> {
-        check::whole(self).map_err(Error::Manifest)?;
-        let (tables, files) = both(|| self.tables(), || self.files_table());
-        Ok([tables, files])
+    /// All but the last line, in three parts that follow each other, each made
+    /// while another is.
+    pub(super) fn to_parts(&self) -> Result<[Vec<u8>; 3]> {
+        let (contents, files) = both(|| self.sorted_contents(), || self.files_table());
+        let contents = contents?;
+        let (one, other) = contents.split_at(contents.len() / 2);
+        let (head, rest) = both(
+            || {
+                let mut out = self.head(one.len());
+                out.records(one, true);
+                out.bytes
+            },
+            || {
+                let mut out = Writer::with_room_for(other.len());
+                out.records(other, one.is_empty());
+                out.raw("\n],\n");
+                out.bytes
+            },
+        );
+        Ok([head, rest, files])
     }
 
-    fn tables(&self) -> Vec<u8> {
+    /// What is written must be what a reader takes.
+    fn sorted_contents(&self) -> Result<Vec<(&Hash, &Content)>> {
+        check::whole(self).map_err(Error::Manifest)?;
         let mut contents: Vec<(&Hash, &Content)> = self.contents.iter().collect();
         contents.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut out = Writer::with_room_for(contents.len());
+        Ok(contents)
+    }
+
+    /// All that comes before the contents, and room for some.
+    fn head(&self, contents: usize) -> Writer {
+        let mut out = Writer::with_room_for(contents);
         out.raw("{\n\"version\":");
         out.uint(FORMAT_VERSION);
         out.raw(",\n\"header\":");
         out.raw(&self.header);
         out.raw(",\n");
         out.table("packs", self.packs.iter(), Writer::pack);
-        out.table("contents", contents.into_iter(), Writer::content);
-        out.bytes
+        out.raw("\"contents\":[");
+        out
     }
 
     fn files_table(&self) -> Vec<u8> {
@@ -90,6 +112,15 @@ impl Writer {
             row(self, record);
         }
         self.raw("\n],\n");
+    }
+
+    /// A run of the table of contents; `opens` it, or goes on in it.
+    fn records(&mut self, contents: &[(&Hash, &Content)], opens: bool) {
+        for (index, content) in contents.iter().enumerate() {
+            let is_first = opens && index == 0;
+            self.raw(if is_first { "\n" } else { ",\n" });
+            self.content(*content);
+        }
     }
 
     fn pack(&mut self, pack: &Pack) {
