@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from distill import _native
-from distill.cache.manifest import PACKS_NAME, open_manifest
+from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackReader
-from distill.errors import CacheError, DamagedPackError
+from distill.errors import DamagedPackError
 
 
 class CacheReader:
@@ -30,6 +30,8 @@ class CacheReader:
 
     Attributes
     ----------
+    manifest : _native.Manifest
+        The one that it opened with.
     header : dict
         Configuration, statistics and totals.
     row_shape : tuple of int
@@ -51,9 +53,7 @@ class CacheReader:
         self.cache_dir = Path(cache_dir)
         before = None
         while True:
-            manifest = open_manifest(self.cache_dir)
-            if manifest is None:
-                raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+            manifest = require_manifest(self.cache_dir)
             try:
                 self._open(manifest)
             except DamagedPackError:
@@ -65,11 +65,15 @@ class CacheReader:
                 return
 
     def _open(self, manifest: _native.Manifest) -> None:
+        self.manifest = manifest
         self.header: dict[str, Any] = json.loads(manifest.header)
         self.row_shape = tuple(self.header["row_shape"])
         hashes, segments, _ = manifest.live()
         self.content_hashes = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
         table = np.frombuffer(segments, "<i8").reshape(-1, 4)
+        # First, because a pack that is as large as the manifest says bounds what is allocated here.
+        packs = [PackInfo.of(entry) for entry in manifest.packs()]
+        self._readers = {index: self._reader(packs[index]) for index in np.unique(table[:, 1]).tolist()}
         lengths = table[:, 3]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         self.source = np.repeat(table[:, 0], lengths)
@@ -80,8 +84,6 @@ class CacheReader:
         number = np.arange(len(self.source)) - first_row[self.source]
         per_chunk = 1 + self.header["augmentation_expansion"]
         self.chunk, self.variant = number // per_chunk, number % per_chunk
-        packs = [PackInfo.of(entry) for entry in manifest.packs()]
-        self._readers = {index: self._reader(packs[index]) for index in np.unique(self._pack).tolist()}
 
     def __len__(self) -> int:
         return len(self._row)
