@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from distill.cache import export as export_module
 from distill.cache.export import export
 from distill.errors import CacheError, StorageError
 from distill.training import CachedSpectrogramDataset
-from sounds import training, write_dataset
+from sounds import noise, training, write, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,64 @@ def test_nothing_is_overwritten_and_nothing_is_made_up(made, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(StorageError, match="cannot be written"):
         export(cache_dir, tmp_path / "mine" / "000000.pt" / "deeper")
+
+
+LIMITED = """
+import resource, sys
+from distill.cache import export
+from distill.commands import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(["export", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "name"),
+    [("pt", 5_000, "000000.pt"), ("npy", 99_999, "features.npy"), ("safetensors", 99_999, "000000.safetensors")],
+)
+def test_a_full_disk_is_an_error_that_leaves_nothing(made, tmp_path, kind, limit, name):
+    root, cache_dir, _ = made
+    out = tmp_path / "new" / "out"
+    # Beyond the limit a write fails, partly done, as on a full disk; and to touch a page of a mapping kills.
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), root, out, "--format", kind, "--cache-dir", cache_dir],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"error: {out / name}: the disk is full" in done.stderr
+    assert "tip: make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert export(cache_dir, out, kind) == 20
+
+
+@pytest.mark.parametrize("kind", ["pt", "npy", "safetensors"])
+def test_what_ends_early_leaves_what_was_there(made, tmp_path, kind):
+    _, cache_dir, _ = made
+
+    def interrupt(stage, current, total):
+        assert (current, total) == (20, 20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(cache_dir, tmp_path, kind, interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_is_that_of_the_rows_though_another_one_is_written_meanwhile(tmp_path):
+    root = tmp_path / "dataset"
+    write_dataset(root)
+    cache_dir = preprocess(root, training()).cache_dir
+    before = load_cache_manifest(cache_dir)
+
+    def preprocess_meanwhile(stage, current, total):
+        write(root / "a.wav", noise(7, 30_000, 0.01))
+        assert preprocess(root, training()).decoded == 1
+
+    assert export(cache_dir, tmp_path / "out", "npy", preprocess_meanwhile) == 10
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert load_cache_manifest(cache_dir)["normalization_stats"] != before["normalization_stats"]
+    for key in ("normalization_stats", "total_spectrograms", "files"):
+        assert told[key] == before[key]
+    assert len(told["rows"]) == 10

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from distill.cache.manifest import load_cache_manifest, normalization_arrays
+from distill.cache.manifest import describe, normalization_arrays
 from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.reader import CacheReader
 from distill.errors import StorageError
 from distill.files import write_atomically
 
 Format = Literal["pt", "npy", "safetensors"]
+
+Pieces = Iterator[tuple[int, np.ndarray]]
+Files = Iterator[tuple[str, Iterable[bytes | memoryview]]]
+"""Names, and the bytes of each one in parts."""
 
 _PIECE_ROWS = 64
 
@@ -32,7 +39,8 @@ def export(
     """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that says what it is.
 
     Rows are in the order of ``CachedSpectrogramDataset(cache_dir)``. The manifest holds the list of files with their
-    mtimes, the configuration, ``normalization_stats``, and under ``rows`` where each row comes from.
+    mtimes, the configuration, ``normalization_stats``, and under ``rows`` where each row comes from. An export that
+    does not succeed leaves nothing behind.
 
     Parameters
     ----------
@@ -62,20 +70,60 @@ def export(
     output = Path(output_dir)
     reader = CacheReader(cache_dir)
     pieces = _pieces(reader, progress or (lambda stage, current, total: None))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if any(output.iterdir()):
-            raise StorageError(f"{output}: not empty", "choose a new folder")
-        _WRITERS[format](reader, output, pieces)
-        write_atomically(output / "manifest.json", json.dumps(_manifest(reader, format), indent=1).encode())
-    except OSError as error:
-        raise StorageError(
-            f"{output}: cannot be written: {error.strerror or error}", "choose another folder"
-        ) from error
+    with ExitStack() as undo:
+        _make_folder(output, undo)
+        for name, parts in _FILES[format](reader, pieces):
+            _write(output / name, parts, undo)
+        _write_manifest(output / "manifest.json", _manifest(reader, format))
+        undo.pop_all()
     return len(reader)
 
 
-def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) -> Iterator[tuple[int, np.ndarray]]:
+def _make_folder(output: Path, undo: ExitStack) -> None:
+    try:
+        for folder in reversed([output, *output.parents]):
+            if not folder.exists():
+                folder.mkdir()
+                undo.callback(_remove, folder.rmdir)
+        if any(output.iterdir()):
+            raise StorageError(f"{output}: not empty", "choose a new folder")
+    except OSError as error:
+        raise _storage_error(output, error) from error
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview], undo: ExitStack) -> None:
+    # Never through a mapping: on a disk that is full, to touch a page of one kills the process.
+    try:
+        with path.open("xb") as file:
+            undo.callback(_remove, path.unlink)
+            for part in parts:
+                file.write(part)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(manifest, indent=1).encode())
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def _remove(remove: Callable[[], None]) -> None:
+    # The error on its way out says more than one from this would.
+    with suppress(OSError):
+        remove()
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(
+            f"{path}: the disk is full; what was written is removed", "make room, or choose another folder"
+        )
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}", "choose another folder")
+
+
+def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) -> Pieces:
     """The first row's number, and normalised rows [k, 2, n_mels, T]."""
     mean, scale = normalization_arrays(reader.header["normalization_stats"])
     for first in range(0, len(reader), _PIECE_ROWS):
@@ -84,39 +132,52 @@ def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) ->
         progress("export", first + len(rows), len(reader))
 
 
-def _write_pt(reader: CacheReader, output: Path, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
+def _pt_files(reader: CacheReader, pieces: Pieces) -> Files:
     for first, rows in pieces:
         for number, row in enumerate(rows, first):
-            # A copy, because a view would be saved with all that it is a view of.
-            torch.save(torch.from_numpy(row.copy()), output / f"{number:06d}.pt")
+            # Into memory first, because torch has errors of its own for a disk that is full. And a copy, because a
+            # view would be saved with all that it is a view of.
+            buffer = io.BytesIO()
+            torch.save(torch.from_numpy(row.copy()), buffer)
+            yield f"{number:06d}.pt", [buffer.getbuffer()]
 
 
-def _write_npy(reader: CacheReader, output: Path, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
+def _npy_files(reader: CacheReader, pieces: Pieces) -> Files:
     shape = (len(reader), *reader.row_shape)
-    array = np.lib.format.open_memmap(output / "features.npy", "w+", np.float32, shape)
-    for first, rows in pieces:
-        array[first : first + len(rows)] = rows
-    array.flush()
+    head = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
+
+    def parts() -> Iterator[bytes | memoryview]:
+        yield head.getvalue()
+        for _, rows in pieces:
+            yield rows.data
+
+    yield "features.npy", parts()
 
 
-def _write_safetensors(reader: CacheReader, output: Path, pieces: Iterator[tuple[int, np.ndarray]]) -> None:
+def _safetensors_files(reader: CacheReader, pieces: Pieces) -> Files:
     held: list[np.ndarray] = []
     files = 0
     for _, rows in pieces:
         if held and sum(piece.nbytes for piece in held) + rows.nbytes > MAX_PACK_BYTES:
-            save_file({"features": np.concatenate(held)}, output / f"{files:06d}.safetensors")
+            yield f"{files:06d}.safetensors", [save({"features": np.concatenate(held)})]
             held, files = [], files + 1
         held.append(rows)
     if held:
-        save_file({"features": np.concatenate(held)}, output / f"{files:06d}.safetensors")
+        yield f"{files:06d}.safetensors", [save({"features": np.concatenate(held)})]
 
 
-_WRITERS = {"pt": _write_pt, "npy": _write_npy, "safetensors": _write_safetensors}
+_FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
+    "pt": _pt_files,
+    "npy": _npy_files,
+    "safetensors": _safetensors_files,
+}
 
 
 def _manifest(reader: CacheReader, format: Format) -> dict[str, Any]:
-    manifest = load_cache_manifest(reader.cache_dir)
-    assert manifest is not None
+    # Of the cache that the rows come from: by now another process may have put another one in its place.
+    manifest = describe(reader.manifest)
     paths = {entry["content_hash"]: entry["path"] for entry in reversed(manifest["files"]) if entry["rows"]}
     sources = [paths.get(content.hex()) for content in reader.content_hashes]
     origins = zip(reader.source.tolist(), reader.chunk.tolist(), reader.variant.tolist(), strict=True)
