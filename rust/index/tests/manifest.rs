@@ -180,6 +180,54 @@ fn sealed_lies_are_refused() {
 }
 
 #[test]
+fn a_header_that_is_too_large_is_neither_written_nor_read() {
+    let largest = format!("{{\"a\":\"{}\"}}", "x".repeat((64 << 10) - 8));
+    let larger = format!("{}x\"}}", &largest[..largest.len() - 2]);
+    let mut manifest = Manifest::from_bytes(&sample()).unwrap();
+    manifest.set_header(&largest).unwrap();
+    assert!(matches!(
+        manifest.set_header(&larger),
+        Err(Error::Invalid(_))
+    ));
+    let bytes = manifest.to_bytes().unwrap();
+    assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
+    let text = String::from_utf8(body(&bytes).to_vec()).unwrap();
+    let text = text.replace(&largest, &larger);
+    match Manifest::from_bytes(&seal(text.into_bytes())) {
+        Err(Error::Manifest(said)) => assert!(said.contains("exceeds"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A file of holes costs its author nothing, and would cost us its size.
+#[test]
+fn a_file_of_holes_is_refused_before_it_is_read() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("manifest.json");
+    let file = fs::File::create(&path).unwrap();
+    // Larger than most memories: to read it would fail in another way.
+    let size = 15 << 30;
+    file.set_len(size).unwrap();
+    let said = |path| match Manifest::load(path) {
+        Err(Error::Manifest(said)) => said,
+        other => panic!("{other:?}"),
+    };
+    assert!(said(&path).contains("no checksum"));
+    let seal = seal(Vec::new());
+    file.write_all_at(&seal, size - seal.len() as u64).unwrap();
+    assert!(said(&path).contains("holes"));
+    // A small one is as full as the filesystem tells or does not.
+    Manifest::from_bytes(&sample())
+        .unwrap()
+        .save(&path)
+        .unwrap();
+    assert!(Manifest::load(&path).is_ok());
+    fs::write(&path, b"}\n").unwrap();
+    assert!(said(&path).contains("no checksum"));
+}
+
+#[test]
 fn a_save_replaces_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifest.json");

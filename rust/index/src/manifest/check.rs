@@ -10,10 +10,19 @@ pub const FORMAT_VERSION: u64 = 1;
 /// Sizes and counts are handed on as signed 64-bit integers.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
+/// A caller's header takes 2 KiB. A larger one would only cost whoever parses it.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
 type Check = Result<(), String>;
 
-/// The header is a JSON object.
+/// The header is a JSON object, and not large.
 pub(super) fn header(json: &str) -> Check {
+    if json.len() > MAX_HEADER_BYTES {
+        return Err(format!(
+            "header of {} bytes exceeds {MAX_HEADER_BYTES}",
+            json.len()
+        ));
+    }
     let value: &RawValue =
         serde_json::from_str(json).map_err(|error| format!("header is not JSON: {error}"))?;
     match value.get().starts_with('{') {

@@ -26,7 +26,12 @@ const FILES: &[u8] = b"\"files\":[\n";
 /// No record of a content or a file is much smaller.
 const RECORD_BYTES: usize = 192;
 
-type Parsed<T> = std::result::Result<T, String>;
+const DIGITS: usize = 64;
+
+/// The last line.
+pub(super) const SEAL_BYTES: usize = CHECKSUM_KEY.len() + DIGITS + CHECKSUM_END.len();
+
+pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 impl Manifest {
     /// Reads the bytes of a manifest file, and checks every rule. Never panics,
@@ -113,11 +118,12 @@ fn with_files(manifest: Manifest, files: Vec<FileEntry>) -> Parsed<Manifest> {
     })
 }
 
-/// The text before the checksum, and the checksum.
-fn split_seal(bytes: &[u8]) -> Parsed<(&[u8], &[u8])> {
+/// The text before the checksum, and the checksum. The last [`SEAL_BYTES`] of a
+/// file are enough to tell that there is one.
+pub(super) fn split_seal(bytes: &[u8]) -> Parsed<(&[u8], &[u8])> {
     const CUT: &str = "it has no checksum at its end";
     let rest = bytes.strip_suffix(CHECKSUM_END).ok_or(CUT)?;
-    let digits = rest.len().checked_sub(64).ok_or(CUT)?;
+    let digits = rest.len().checked_sub(DIGITS).ok_or(CUT)?;
     let (rest, checksum) = rest.split_at(digits);
     let body = rest.strip_suffix(CHECKSUM_KEY).ok_or(CUT)?;
     Ok((body, checksum))
