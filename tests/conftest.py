@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,23 @@ def cache(sounds: Path, small_config, tmp_path_factory: pytest.TempPathFactory) 
     from distill.audio.preprocessing import preprocess
 
     return preprocess(sounds, small_config, cache_dir=tmp_path_factory.mktemp("cache")).cache_dir
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of one's own, for a test that must not be root: root reads and writes everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65_534)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            for path in Path(folder).rglob("*"):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+    finally:
+        if is_root:
+            os.seteuid(0)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Files that are either there whole or not at all, and their names as one can print them."""
+"""Files that are either there whole or not at all, that are files at all, and their names as one can print them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -27,6 +29,31 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def open_regular(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a regular file and nothing else: no link is followed, and nobody waits for the other end of a FIFO.
+
+    Returns
+    -------
+    int
+        The descriptor; child processes do not inherit it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or something else stands there.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link, which is not followed", os.fspath(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -14,8 +15,9 @@ from safetensors.numpy import load_file
 from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
 from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, PackReader, PackWriter, pack
-from distill.errors import CacheError
-from distill.verification import repair
+from distill.cache.compaction import clean
+from distill.errors import CacheError, StorageError
+from distill.verification import repair, verify
 from sounds import CHUNK, FEATURE, noise, rows_by_content, training, write, write_dataset
 
 ROW = (2, 3, 5)
@@ -230,7 +232,7 @@ class Planted:
 def test_a_planted_pickle_is_never_loaded(dataset):
     cache_dir = dataset / ".cache"
     planted = pickle.dumps(Planted())
-    for name in ("manifest.pkl", "stats.pt", "packs/features.pt", "packs/x.safetensors"):
+    for name in ("manifest.pkl", "stats.pt", "packs/features.pt", f"packs/{7:016x}.safetensors"):
         (cache_dir / name).write_bytes(planted)
     assert preprocess(dataset, training()).decoded == 0
     assert len(rows_by_content(cache_dir)) == 5
@@ -254,3 +256,107 @@ def test_a_reader_goes_on_when_the_cache_is_computed_anew(tmp_path):
     preprocess(tmp_path / "dataset", training(complex_spectrogram=other))
     assert np.array_equal(reader.read(rows), before)
     assert CacheReader(cache_dir).row_shape != reader.row_shape
+
+
+def test_only_what_the_cache_made_is_removed(dataset, caplog):
+    cache_dir = dataset / ".cache"
+    packs, theirs = cache_dir / "packs", dataset.parent / "theirs"
+    theirs.write_text("precious")
+    names = [
+        "mymodel.safetensors",
+        "0123.safetensors",
+        f"{1:016x}.pt",
+        f"{2:016X}A.safetensors",
+        "../.manifest.json.tmp",
+    ]
+    for name in names:
+        (packs / name).write_text("precious")
+    for name in ("x.safetensors", f"{3:016x}.safetensors", "../.manifest.json.1-2.tmp"):
+        (packs / name).mkdir()
+    ours = [packs / f"{4:016x}.safetensors", cache_dir / ".manifest.json.1234-0.tmp"]
+    for path in ours:
+        path.write_text("left behind")
+    (packs / f"{5:016x}.safetensors").symlink_to(theirs)
+    before = {path for path in cache_dir.rglob("*") if path not in ours and not path.is_symlink()}
+    write(dataset / "new.wav", noise(9))
+    assert preprocess(dataset, training()).decoded == 1
+    assert clean(cache_dir) == (0, 0)
+    assert {path for path in cache_dir.rglob("*") if not path.is_symlink()} >= before
+    assert not any(os.path.lexists(path) for path in (*ours, packs / f"{5:016x}.safetensors"))
+    assert all((packs / name).read_text() == "precious" for name in names)
+    assert theirs.read_text() == "precious"
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("where", ["own", ".cache"])
+def test_packs_that_lead_elsewhere_are_not_followed(dataset, tmp_path, where):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in ("model.safetensors", f"{6:016x}.safetensors"):
+        (victim / name).write_text("precious")
+    cache_dir = tmp_path / where
+    cache_dir.mkdir()
+    (cache_dir / "packs").symlink_to(victim)
+    with pytest.raises(StorageError, match="packs: a symbolic link") as caught:
+        preprocess(dataset, training(), cache_dir=cache_dir)
+    assert str(cache_dir / "packs") in str(caught.value)
+    assert "remove the link" in caught.value.tip
+    assert {path.name: path.read_text() for path in victim.iterdir()} == {
+        "model.safetensors": "precious",
+        f"{6:016x}.safetensors": "precious",
+    }
+    (cache_dir / "packs").unlink()
+    assert preprocess(dataset, training(), cache_dir=cache_dir).decoded == 5
+
+
+def in_place_of(path, kind: str, target) -> None:
+    """Put something that is no file where a file is expected."""
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+def test_something_else_in_place_of_a_pack_is_damage(dataset, tmp_path, kind):
+    before = rows_by_content(dataset / ".cache")
+    (path,) = packs_of(dataset / ".cache")
+    shutil.copy2(path, tmp_path / "moved")
+    in_place_of(path, kind, tmp_path / "moved")
+    ((name, reason),) = verify(dataset).damaged
+    assert name == f"packs/{path.name}"
+    assert reason.startswith("a symbolic link" if kind == "link" else "not a regular file")
+    with pytest.raises(CacheError, match=path.name):
+        rows_by_content(dataset / ".cache")
+    assert preprocess(dataset, training()).decoded == 5
+    after = rows_by_content(dataset / ".cache")
+    assert all(np.array_equal(after[content], rows) for content, rows in before.items())
+    assert verify(dataset).damaged == []
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+def test_something_else_in_place_of_the_lock_is_an_error(dataset, tmp_path, kind):
+    in_place_of(dataset / ".cache" / "lock", kind, tmp_path / "made")
+    write(dataset / "new.wav", noise(9))
+    with pytest.raises(CacheError, match="lock: the lock cannot be opened"):
+        verify(dataset)
+    with pytest.raises(StorageError, match="lock: cannot be written"):
+        preprocess(dataset, training())
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_lock_that_may_not_be_read_is_an_error(unprivileged):
+    write_dataset(unprivileged, 2)
+    preprocess(unprivileged, training())
+    (unprivileged / ".cache" / "lock").chmod(0)
+    with pytest.raises(CacheError, match="lock: the lock cannot be opened: Permission denied") as caught:
+        verify(unprivileged)
+    assert "make it readable" in caught.value.tip
+    (unprivileged / ".cache").chmod(0)
+    with pytest.raises(StorageError, match="cannot be written: Permission denied"):
+        preprocess(unprivileged, training())

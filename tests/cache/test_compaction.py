@@ -72,7 +72,7 @@ def test_clean_gives_back_every_dead_row_and_every_file_that_nothing_names(datas
     before = rows_by_content(cache_dir)
     remove(dataset, 4)
     preprocess(dataset, training())
-    (cache_dir / "packs" / "stray.safetensors").write_bytes(b"x" * 1_000)
+    (cache_dir / "packs" / f"{0:016x}.safetensors").write_bytes(b"x" * 1_000)
     size = sum(path.stat().st_size for path in (cache_dir / "packs").iterdir())
     cleaned = clean(cache_dir)
     assert cleaned.rows == 2

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.cache.manifest import open_manifest
-from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, rows_that_fit
+from distill.cache.manifest import require_manifest
+from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, is_pack_name, rows_that_fit
 from distill.cache.writer import CacheWriter, storage_error
-from distill.errors import CacheError, DamagedPackError, StorageError
+from distill.errors import DamagedPackError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -52,18 +52,20 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
         If it cannot be written.
     """
     cache_dir = Path(cache_dir)
-    if open_manifest(cache_dir) is None:
-        raise CacheError(f"{cache_dir}: no valid cache here", "run: distill preprocess DATASET")
+    require_manifest(cache_dir)
     on_wait = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
     with CacheWriter(cache_dir, on_wait) as writer:
         writer.resume()
-        rows, size = writer.manifest.totals().dead_rows, _bytes_in(writer.packs_dir)
+        rows, size = writer.manifest.totals().dead_rows, _bytes_of_packs(writer)
         compact(writer, dead_share=0.0)
-        return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_in(writer.packs_dir))
+        return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer))
 
 
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def _bytes_of_packs(writer: CacheWriter) -> int:
+    try:
+        return sum(path.lstat().st_size for path in writer.packs_dir.iterdir() if is_pack_name(path.name))
+    except OSError as error:
+        raise storage_error(writer.packs_dir, error) from error
 
 
 def compact_if_wasteful(writer: CacheWriter) -> None:

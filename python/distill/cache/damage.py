@@ -24,7 +24,7 @@ class Damage(NamedTuple):
 def has_stamps(path: Path, info: PackInfo) -> bool:
     """Whether a pack is there and nothing has touched it since it was last known to be whole."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (info.bytes, info.mtime_ns, info.ctime_ns)
@@ -52,7 +52,7 @@ def find_damage(
         path = packs_dir / info.name
         try:
             # Before its bytes are read: what is written meanwhile shows at the next look.
-            status = path.stat()
+            status = path.lstat()
             info = info._replace(mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
             reader = PackReader(path, info, tuple(header["row_shape"]), header["dtype"])
             for checked_bytes, rows in reader.damaged_rows():

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from distill.files import open_regular
+
 _LOCK_NAME = "lock"
 _POLL_S = 0.1
 
@@ -20,7 +22,7 @@ class CacheLock:
     Parameters
     ----------
     cache_dir : Path
-        The cache.
+        The cache; made if missing, unless the lock is to be shared.
     on_wait : callable, optional
         Called once if another process holds the lock.
     shared : bool
@@ -38,25 +40,40 @@ class CacheLock:
         self._shared = shared
 
     def __enter__(self) -> CacheLock:
-        # Never removed: a lock on a file that was unlinked guards nothing.
-        flags = os.O_RDONLY if self._shared else os.O_RDWR | os.O_CREAT
-        self._descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
-        with ExitStack() as undo:
-            undo.callback(os.close, self._descriptor)
-            self._acquire()
-            undo.pop_all()
-        return self
+        self._told = False
+        while True:
+            self._descriptor = self._open()
+            with ExitStack() as undo:
+                undo.callback(os.close, self._descriptor)
+                self._acquire()
+                # We never remove it, but somebody may have removed the whole cache while we waited: a lock on a file
+                # that was unlinked guards nothing.
+                if self._is_in_place():
+                    undo.pop_all()
+                    return self
+
+    def _open(self) -> int:
+        if self._shared:
+            return open_regular(self._path, os.O_RDONLY)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return open_regular(self._path, os.O_RDWR | os.O_CREAT)
+
+    def _is_in_place(self) -> bool:
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor))
 
     def _acquire(self) -> None:
         operation = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
-        told = False
         while True:
             try:
                 fcntl.flock(self._descriptor, operation | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not told and self._on_wait:
+                if not self._told and self._on_wait:
                     self._on_wait()
-                told = True
+                self._told = True
                 # Polled, so that Ctrl-C is answered while waiting.
                 time.sleep(_POLL_S)
             else:

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,13 +24,14 @@ import numpy as np
 
 from distill import _native
 from distill.errors import DamagedPackError
-from distill.files import sync_folder
+from distill.files import open_regular, sync_folder
 
 HEADER_BYTES = 1024
 CHECKSUM_BYTES = 8
 PACK_SUFFIX = ".safetensors"
 MAX_PACK_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
+_NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(PACK_SUFFIX)}")
 
 _DTYPES = {"float32": "F32", "float16": "F16"}
 
@@ -71,6 +73,11 @@ def _row_bytes(row_shape: tuple[int, ...], dtype: str) -> int:
 def rows_that_fit(row_shape: tuple[int, ...], dtype: str) -> int:
     """How many rows a pack takes; one at least, however large."""
     return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (_row_bytes(row_shape, dtype) + CHECKSUM_BYTES))
+
+
+def is_pack_name(name: str) -> bool:
+    """Whether a name is one that `PackWriter` gives: a file of another name is somebody else's."""
+    return _NAME.fullmatch(name) is not None
 
 
 def add_pack(manifest: _native.Manifest, info: PackInfo, backend: str) -> int:
@@ -176,7 +183,7 @@ class PackReader:
         header = _header(info.rows, row_shape, dtype)
         data_end = HEADER_BYTES + info.rows * row_bytes
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=open_regular) as file:
                 found = file.read(HEADER_BYTES)
                 file.seek(data_end)
                 self._checksums = file.read(info.rows * CHECKSUM_BYTES)
@@ -222,7 +229,7 @@ class PackReader:
         Read and not mapped: a disk that cannot give a page back kills a process that has it mapped.
         """
         step = max(1, _PIECE_BYTES // self._row_bytes)
-        with self.path.open("rb", buffering=0) as file:
+        with open(self.path, "rb", buffering=0, opener=open_regular) as file:
             for first in range(0, len(self._checked), step):
                 rows = np.arange(first, min(first + step, len(self._checked)))
                 try:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +21,7 @@ from distill import _native
 from distill.cache.damage import ProgressCallback, find_damage, has_stamps
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, fingerprint, open_manifest, row_shape
-from distill.cache.pack import PACK_SUFFIX, PackInfo, PackWriter, add_pack
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.config import ComplexSpectrogramConfig
 from distill.errors import CacheError, StorageError
 
@@ -26,13 +29,15 @@ logger = logging.getLogger(__name__)
 
 _READ_ONLY_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
+# What a commit that was killed leaves behind: .NAME.PID-N.tmp.
+_PARTIAL = re.compile(rf"\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """`error` from writing at `path`, as one that says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(f"{path}: the disk is full; what was finished is kept", f"make room, or {_READ_ONLY_TIP}")
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}", _READ_ONLY_TIP)
+    return StorageError(f"{error.filename or path}: cannot be written: {error.strerror or error}", _READ_ONLY_TIP)
 
 
 def check_space(cache_dir: Path, needed_bytes: int) -> None:
@@ -91,13 +96,23 @@ class CacheWriter:
         self._finished: list[tuple[bytes, list[_Segment], int, Sequence[float]]] = []
 
     def __enter__(self) -> CacheWriter:
-        try:
-            self.packs_dir.mkdir(parents=True, exist_ok=True)
-            self._lock.__enter__()
-        except OSError as error:
-            raise storage_error(self.cache_dir, error) from error
-        self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
+        with ExitStack() as undo:
+            try:
+                undo.enter_context(self._lock)
+                self._make_packs_dir()
+            except OSError as error:
+                raise storage_error(self.cache_dir, error) from error
+            self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
+            undo.pop_all()
         return self
+
+    def _make_packs_dir(self) -> None:
+        if self.packs_dir.is_symlink():
+            raise StorageError(
+                f"{self.packs_dir}: a symbolic link: packs are not written to, nor removed from, another folder",
+                f"remove the link, and {_READ_ONLY_TIP}",
+            )
+        self.packs_dir.mkdir(exist_ok=True)
 
     def begin(self, identity: Mapping[str, Any], config: Mapping[str, Any], *, expansion_is_chosen: bool) -> None:
         """Say what the rows are; from here on, leaving commits.
@@ -270,17 +285,20 @@ class CacheWriter:
     def remove_unnamed(self) -> None:
         """Remove packs that the manifest on disk does not name, and what a writer that was killed left behind.
 
+        Nothing else that somebody keeps in the cache is touched.
+
         Raises
         ------
         OSError
             If one cannot be removed.
         """
         named = set(self.manifest.pack_names())
-        for path in self.packs_dir.iterdir():
-            if path.suffix == PACK_SUFFIX and path.name not in named:
+        unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
+        partial = [path for path in self.cache_dir.iterdir() if _PARTIAL.fullmatch(path.name)]
+        for path in (*unnamed, *partial):
+            # A link is only a name; what it leads to stays.
+            if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFLNK):
                 path.unlink()
-        for path in self.cache_dir.glob(f".{MANIFEST_NAME}.*.tmp"):
-            path.unlink()
 
 
 class _Segment(NamedTuple):
