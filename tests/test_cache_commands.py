@@ -71,6 +71,36 @@ def test_verify_names_files_that_are_not_what_they_were(run, dataset):
     assert run("verify", dataset, "--repair")[0] == 0
 
 
+@pytest.mark.parametrize(("folder", "path"), [(".", "dataset"), ("beside", "../dataset"), ("dataset/deep", "..")])
+def test_verify_of_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, path):
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    assert "5 files: all whole" in run("verify", path)[1]
+    write(dataset / "sound-1.wav", noise(50), subtype="PCM_16")
+    write(dataset / "deep" / "er" / "sound-2.wav", noise(51), subtype="PCM_16")
+    code, out, _ = run("verify", path)
+    assert code == 1
+    assert "damaged: sound-1.wav: its bytes changed" in out
+    assert "damaged: deep/er/sound-2.wav: its bytes changed" in out
+    code, out, _ = run("verify", path, "--repair")
+    assert code == 0
+    assert "all whole, 2 of them repaired" in out
+    assert "checked 8 rows in 2 packs and 5 files: all whole" in run("verify", path)[1]
+    assert one_object(*run("preprocess", path, *SMALL, "--json"))["decoded"] == 0
+
+
+def test_verify_fails_over_what_it_may_not_read(run, unprivileged):
+    write_dataset(unprivileged)
+    run("preprocess", unprivileged, *SMALL)
+    (unprivileged / "deep").chmod(0)
+    for options in ([], ["--repair"]):
+        code, out, _ = run("verify", unprivileged, *options)
+        assert code == 1
+        assert "damaged: deep/er/sound-0.wav: could not be checked: unreadable: permission denied" in out
+        assert "all whole" not in out
+    assert "3 still damaged, 0 repaired" in out
+
+
 def test_what_cannot_be_verified_is_an_error_with_a_remedy(run, dataset, tmp_path):
     (dataset / ".cache" / "manifest.json").write_text("{}")
     for options in ([], ["--repair"]):

@@ -17,8 +17,8 @@ from sounds import CHUNK, SMALL, noise, one_object, write, write_dataset
 
 PREPROCESS_KEYS = ["cache_dir", "decoded", "normalization_stats", "rows", "seconds", "skipped"]
 STATUS_KEYS = [
-    *("added", "bytes", "cache_dir", "changed", "dead_rows", "files", "removed", "renamed", "rows", "skipped"),
-    *("skipped_files", "unchanged"),
+    *("added", "bytes", "cache_dir", "changed", "damage", "dead_rows", "files", "removed", "renamed", "rows"),
+    *("skipped", "skipped_files", "unchanged"),
 ]
 
 
@@ -130,6 +130,54 @@ def test_no_dataset(run, tmp_path, command):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+def test_audio_that_may_not_be_read_is_not_called_none(run, unprivileged):
+    write_dataset(unprivileged / "dataset" / "deep", 2)
+    (unprivileged / "dataset" / "deep").chmod(0)
+    waveforms = [unprivileged / "dataset", "--no-complex-spectrogram.enabled", "--device", "cpu"]
+    for code, out, err in (
+        run("status", unprivileged / "dataset"),
+        run("preprocess", unprivileged / "dataset", *SMALL),
+        run(*waveforms, "--out", unprivileged / "run", command=train.main),
+    ):
+        assert code == 2
+        assert "no audio in what could be read of this folder\n  deep: unreadable: permission denied" in out + err
+        assert "tip: make readable" in err
+    assert not (unprivileged / "dataset" / ".cache").exists()
+
+
+def test_a_folder_that_could_not_be_looked_at_is_listed_and_counted(run, unprivileged):
+    write_dataset(unprivileged)
+    (unprivileged / "deep").chmod(0)
+    entry = {"path": "deep", "reason": "unreadable: permission denied"}
+    told = one_object(*run("status", unprivileged, "--json"))
+    assert (told["files"], told["skipped"], told["skipped_files"]) == (2, 1, [entry])
+    told = one_object(*run("preprocess", unprivileged, *SMALL, "--json"))
+    assert (told["decoded"], told["rows"], told["skipped"]) == (2, 4, [entry])
+    assert "deep: unreadable" in run("preprocess", unprivileged, *SMALL)[1]
+    assert "skipped: deep: unreadable" in run("status", unprivileged)[1]
+
+
+def test_status_shows_what_it_does(run, dataset, monkeypatch):
+    shown = []
+    monkeypatch.setattr("distill.console.ProgressView.preprocess", lambda view, *call: shown.append(call))
+    assert run("status", dataset)[0] == 0
+    total = sum(path.stat().st_size for path in dataset.rglob("*.wav"))
+    assert ("hash", total, total) in shown
+
+
+def test_a_cache_that_is_used_for_another_dataset_is_said_to_be(run, dataset, tmp_path):
+    cache = ["--cache-dir", tmp_path / "cache"]
+    other = tmp_path / "other"
+    write(other / "else.wav", noise(70))
+    assert "another dataset" not in run("preprocess", dataset, *SMALL, *cache)[1]
+    write(dataset / "sound-1.wav", noise(71))
+    (dataset / "sound-3.wav").unlink()
+    assert "another dataset" not in run("preprocess", dataset, *SMALL, *cache)[1]
+    code, out, _ = run("preprocess", other, *SMALL, *cache)
+    assert code == 0
+    assert f"none of the 4 files this cache knew is in {other}: is it another dataset's cache?" in out
+
+
 def test_a_folder_that_may_not_be_read(run, dataset, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
@@ -203,6 +251,7 @@ def test_a_file_of_options_is_used_and_flags_win_over_it(run, dataset, tmp_path)
         ["preprocess", ".", "--epochs", "many"],
         ["preprocess", ".", "--preset", "none"],
         ["preprocess", ".", "--workers", "0"],
+        ["verify", ".", "--workers", "0"],
         ["preprocess", ".", "--device", "abacus"],
         ["status"],
         ["polish", "."],

@@ -327,30 +327,15 @@ def test_linked_folders_are_visited_once(tmp_path: Path):
     assert scan_dataset(Manifest(), root, follow_links=True).added == ["b/real/x.wav", "c/other/y.wav", "c/x.wav"]
 
 
-@pytest.fixture
-def not_root():
-    """Root reads everything: be somebody else for a test."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65_534)
-    yield
-    if is_root:
-        os.seteuid(0)
-
-
-def test_an_unreadable_folder_is_a_fault_and_keeps_its_files(not_root):
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for name in ("a/1.wav", "a/2.wav", "b.wav"):
-            (root / name).parent.mkdir(exist_ok=True)
-            (root / name).write_bytes(audio(name))
-        manifest = Manifest()
-        adopt(manifest, root)
-        (root / "a").chmod(0)
-        try:
-            scan = scan_dataset(manifest, root)
-        finally:
-            (root / "a").chmod(0o755)
+def test_an_unreadable_folder_is_a_fault_and_keeps_its_files(unprivileged):
+    root = unprivileged
+    for name in ("a/1.wav", "a/2.wav", "b.wav"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(audio(name))
+    manifest = Manifest()
+    adopt(manifest, root)
+    (root / "a").chmod(0)
+    scan = scan_dataset(manifest, root)
     assert scan.faults == [("a", "unreadable: permission denied")]
     assert scan.removed == []
     assert scan.unchanged == 3
@@ -375,6 +360,31 @@ def test_listed_files_replace_the_walk(tree: Path):
         scan_dataset(Manifest(), tree, files=["../x.wav"])
     with pytest.raises(ValueError, match="absolute"):
         Manifest().scan(tree, extensions=["wav"], files=[b"/x.wav"])
+
+
+def test_a_listed_file_may_be_named_in_many_ways(tree: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "link").symlink_to(tree)
+    (tree / "..odd.wav").write_bytes(audio("odd"))
+    monkeypatch.chdir(tree.parent)
+    ways = ["a.wav", "./a.wav", "deep/../a.wav", "../dataset/a.wav", tree / "a.wav", tmp_path / "link" / "a.wav"]
+    for root in (tree, tree.name, f"../{tmp_path.name}/dataset", tmp_path / "link", "link"):
+        for way in ways:
+            if way == "../dataset/a.wav" and "link" in str(root):
+                continue
+            assert scan_dataset(Manifest(), root, files=[way]).added == ["a.wav"], (root, way)
+    assert scan_dataset(Manifest(), tree, files=["..odd.wav"]).added == ["..odd.wav"]
+    for outside in ("..", ".", "", "../x.wav", "deep/../../x.wav", tmp_path / "x.wav", f"{tree}-2/a.wav", tree):
+        with pytest.raises(ValueError, match="inside the dataset"):
+            scan_dataset(Manifest(), tree, files=[outside])
+
+
+def test_names_that_are_plain_are_not_resolved(tree: Path, monkeypatch):
+    resolved = []
+    realpath = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path, **named: resolved.append(path) or realpath(path, **named))
+    files = [f"deep/{number}.wav" for number in range(500)]
+    scan_dataset(Manifest(), tree, files=[*files, *(tree / file for file in files)])
+    assert len(resolved) <= 1
 
 
 def test_damage_is_a_manifest_error(tree: Path, tmp_path: Path):

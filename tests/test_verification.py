@@ -131,6 +131,18 @@ def test_what_was_added_moved_or_removed_is_no_damage(dataset):
     assert verify(dataset).damaged == []
 
 
+def test_what_cannot_be_read_is_not_called_whole(unprivileged):
+    write_dataset(unprivileged)
+    preprocess(unprivileged, training())
+    assert verify(unprivileged).damaged == []
+    (unprivileged / "sound-1.wav").chmod(0)
+    (unprivileged / "sound-3.wav").unlink()
+    (unprivileged / "deep").chmod(0)
+    hidden = ["sound-1.wav", *(f"deep/er/sound-{number}.wav" for number in (0, 2, 4))]
+    reason = "could not be checked: unreadable: permission denied"
+    assert dict(verify(unprivileged).damaged) == dict.fromkeys(hidden, reason)
+
+
 def test_repair_computes_nothing_but_the_damage(dataset):
     write(dataset / "new.wav", noise(9))
     rot(only_pack(dataset), 1024)

@@ -54,14 +54,20 @@ def _preprocess(argv: Sequence[str]) -> int:
 
 
 def _status(argv: Sequence[str]) -> int:
-    from distill.options import status_arguments  # noqa: PLC0415 - as above
+    from distill.console import ProgressView  # noqa: PLC0415 - as above
+    from distill.options import status_arguments  # noqa: PLC0415
 
     arguments = status_arguments(argv)
     from distill.cache.status import dataset_status  # noqa: PLC0415 - as above
 
-    status = dataset_status(
-        arguments.dataset, arguments.cache_dir, trust=arguments.trust, follow_links=arguments.follow_links
-    )
+    with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
+        status = dataset_status(
+            arguments.dataset,
+            arguments.cache_dir,
+            trust=arguments.trust,
+            follow_links=arguments.follow_links,
+            progress=view.preprocess,
+        )
     if arguments.json:
         say(json.dumps(status))
         return 0
@@ -69,6 +75,8 @@ def _status(argv: Sequence[str]) -> int:
     say(f"{arguments.dataset}: {status['files']} audio files ({counts})")
     dead = f" and {status['dead_rows']} that no file has any more" if status["dead_rows"] else ""
     say(f"cache: {status['rows']} rows{dead}, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
+    if status["damage"]:
+        say(f"  damaged: manifest.json: {printable(status['damage'])}; its features are computed anew")
     for entry in status["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
     return 0
@@ -101,11 +109,13 @@ def _verify(argv: Sequence[str]) -> int:
         say(json.dumps({**counts, "damaged": damaged, "repaired": repaired}))
     else:
         checked = f"{left.rows} rows in {left.packs} packs and {left.files} files"
-        say(f"checked {checked}: {_verdict(len(left.damaged), repaired)}")
+        say(f"checked {checked}: {_verdict(len(left.damaged), repaired, arguments.repair)}")
     return 1 if left.damaged else 0
 
 
-def _verdict(damaged: int, repaired: int) -> str:
+def _verdict(damaged: int, repaired: int, was_repaired: bool) -> str:
+    if damaged and was_repaired:
+        return f"{damaged} still damaged, {repaired} repaired"
     if damaged:
         return f"{damaged} damaged; distill verify --repair computes them again"
     return f"all whole, {repaired} of them repaired" if repaired else "all whole"

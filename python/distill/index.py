@@ -19,7 +19,8 @@ from distill._native import (
     hash_file,
     row_checksums,
 )
-from distill.errors import DatasetError
+from distill.errors import ConfigError, DatasetError
+from distill.files import printable
 
 __all__ = [
     "AUDIO_EXTENSIONS",
@@ -29,6 +30,7 @@ __all__ = [
     "Totals",
     "Trust",
     "check_dataset",
+    "check_workers",
     "default_workers",
     "hash_bytes",
     "hash_file",
@@ -59,6 +61,9 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
 StrPath = str | os.PathLike[str]
 Trust = Literal["stat", "content"]
 
+_FAULTS_SHOWN = 10
+_ABOVE = os.path.join(os.pardir, "")
+
 
 def check_dataset(dataset_dir: StrPath) -> Path:
     """`dataset_dir` as a Path, if it is a folder.
@@ -81,12 +86,45 @@ def check_dataset(dataset_dir: StrPath) -> Path:
     return path
 
 
-def no_audio(dataset_dir: Path, files: Sequence[StrPath] | None = None) -> DatasetError:
-    """The error for a dataset in which no file has an audio file's name, or none of those asked for is there."""
+def no_audio(
+    dataset_dir: Path, faults: Sequence[tuple[str, str]], files: Sequence[StrPath] | None = None
+) -> DatasetError:
+    """The error for a dataset in which no file has an audio file's name, or none of those asked for is there.
+
+    Parameters
+    ----------
+    dataset_dir : Path
+        The folder.
+    faults : sequence of (path, reason)
+        What could not be looked at: the audio may be there.
+    files : sequence of path, optional
+        Those asked for.
+    """
+    named = "".join(f"\n  {printable(path)}: {reason}" for path, reason in faults[:_FAULTS_SHOWN])
+    more = f"\n  and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
     if files is not None:
-        named = ", ".join(os.fspath(file) for file in files[:3]) or "an empty list"
-        return DatasetError(f"{dataset_dir}: none of the files asked for is in this folder: {named}")
-    return DatasetError(f"{dataset_dir}: no audio in this folder", f"distill reads {', '.join(AUDIO_EXTENSIONS)}")
+        asked = ", ".join(os.fspath(file) for file in files[:3]) or "an empty list"
+        return DatasetError(f"{dataset_dir}: none of the files asked for is in this folder: {asked}{named}{more}")
+    reads = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
+    if faults:
+        return DatasetError(
+            f"{dataset_dir}: no audio in what could be read of this folder{named}{more}",
+            f"make readable what is named above; {reads}",
+        )
+    return DatasetError(f"{dataset_dir}: no audio in this folder", reads)
+
+
+def check_workers(workers: int | None) -> int:
+    """`workers` if it is a number of threads, or the default for None.
+
+    Raises
+    ------
+    ConfigError
+        If it is less than 1.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError([f"workers={workers} must be at least 1"])
+    return workers or default_workers()
 
 
 def default_workers() -> int:
@@ -140,7 +178,7 @@ def scan_dataset(
         dataset_dir,
         extensions=AUDIO_EXTENSIONS,
         exclude=() if cache_dir is None else (cache_dir,),
-        files=None if files is None else [_relative(file, dataset_dir) for file in files],
+        files=None if files is None else _all_relative(files, dataset_dir),
         follow_links=follow_links,
         trust=trust,
         workers=workers or default_workers(),
@@ -149,14 +187,26 @@ def scan_dataset(
     )
 
 
-def _relative(file: StrPath, dataset_dir: StrPath) -> bytes:
-    """Path of ``file`` in the dataset, as bytes."""
-    # normpath and not resolve: a file that is a link is to be kept as one.
-    root = Path(os.path.normpath(Path.cwd() / dataset_dir))
-    path = Path(os.path.normpath(root / file))
+def _all_relative(files: Sequence[StrPath], dataset_dir: StrPath) -> list[bytes]:
+    """Paths of ``files`` in the dataset, as bytes."""
+    root = os.path.join(os.path.abspath(dataset_dir), "")
+    real_root = os.path.join(os.path.realpath(root), "")
+    return [os.fsencode(_relative(os.fspath(file), root, real_root)) for file in files]
+
+
+def _relative(file: str, root: str, real_root: str) -> str:
+    # normpath and not realpath: a file that is a link is to be kept as one.
+    path = os.path.normpath(file)
+    # The usual case, told from the name alone: resolving costs twenty times as much.
+    if not path.startswith(os.sep) and path not in (os.curdir, os.pardir) and not path.startswith(_ABOVE):
+        return path
+    path = os.path.normpath(os.path.join(root, file))
+    if path.startswith(root):
+        return path[len(root) :]
     # The dataset may have been reached through a link and the file not, or the
     # other way round.
-    for candidate, base in ((path, root), (path.parent.resolve() / path.name, root.resolve())):
-        if base in candidate.parents:
-            return os.fsencode(candidate.relative_to(base))
-    raise ValueError(f"file {os.fspath(file)!r} must lie inside the dataset {os.fspath(root)!r}")
+    folder, name = os.path.split(path)
+    path = os.path.join(os.path.realpath(folder), name)
+    if path.startswith(real_root):
+        return path[len(real_root) :]
+    raise ValueError(f"file {file!r} must lie inside the dataset {root!r}")

@@ -84,7 +84,8 @@ class StatusArguments(_CacheArguments):
 
     json: bool = False
     """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes, dead_rows,
-    skipped_files (path and reason of each), cache_dir."""
+    skipped_files (path and reason of each, also of folders that cannot be read), cache_dir, damage (what is wrong with
+    the manifest, or null)."""
     trust: Literal["stat", "content"] = "stat"
     """When a file counts as unchanged: by its stamps, or by its bytes, which are then all read."""
     follow_links: bool = False

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ import numpy as np
 from distill import _native
 from distill.cache.damage import ProgressCallback, find_damage
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import PACKS_NAME, cache_path, open_manifest
+from distill.cache.manifest import PACKS_NAME, cache_path, require_manifest
 from distill.cache.pack import PackInfo
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
 from distill.errors import CacheError
-from distill.index import check_dataset, scan_dataset
+from distill.index import check_dataset, check_workers, scan_dataset
 
 if TYPE_CHECKING:
     from distill.audio.outcome import PreprocessResult
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
+
+# How the index begins the reasons that say nothing of a file's bytes.
+_UNREAD = ("unreadable: ", "unstable: ")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Verification:
     rows, packs, files : int
         How many were checked.
     damaged : list of (path, reason)
-        Packs as PACKS/NAME, and files of the dataset relative to it, undecodable bytes as surrogate escapes.
+        Packs as PACKS/NAME, and files of the dataset relative to it, undecodable bytes as surrogate escapes; also
+        files that are there and could not be checked.
     """
 
     rows: int
@@ -79,17 +83,18 @@ def verify(
 
     Raises
     ------
+    ConfigError
+        If `workers` is less than 1.
     DatasetError
         If the dataset is no folder.
     CacheError
-        If there is no valid manifest.
+        If there is no valid manifest, or the lock cannot be read.
     """
+    workers = check_workers(workers)
     root = check_dataset(dataset_dir)
     cache = cache_path(root, cache_dir)
-    has_lock = (cache / "lock").exists()
-    waiting = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
-    with CacheLock(cache, waiting, shared=True) if has_lock else nullcontext():
-        manifest = _manifest(cache)
+    with _writers_kept_out(cache):
+        manifest = require_manifest(cache)
         packs = [PackInfo.of(entry) for entry in manifest.packs()]
         damaged = list(_damaged_packs(manifest, cache, packs, progress))
         damaged += _damaged_files(manifest, root, workers, follow_links, progress)
@@ -97,14 +102,21 @@ def verify(
     return Verification(totals.rows, len(packs), totals.files, damaged)
 
 
-def _manifest(cache: Path) -> _native.Manifest:
-    manifest = open_manifest(cache)
-    if manifest is None:
-        raise CacheError(
-            f"{cache}: no valid cache here: its manifest is missing or damaged",
-            "run: distill preprocess DATASET, with the options as before",
-        )
-    return manifest
+@contextmanager
+def _writers_kept_out(cache: Path) -> Iterator[None]:
+    waiting = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
+    lock = CacheLock(cache, waiting, shared=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # no writer without a lock
+        except OSError as error:
+            raise CacheError(
+                f"{error.filename or cache}: the lock cannot be opened: {error.strerror or error}",
+                "make it readable, or remove it while nothing writes to this cache",
+            ) from error
+        yield
 
 
 def _damaged_packs(
@@ -130,30 +142,41 @@ def _listed(paths: list[str]) -> str:
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def _known_files(manifest: _native.Manifest, root: Path) -> list[str]:
+def _known_files(manifest: _native.Manifest) -> list[str]:
     """What to look at instead of walking: the dataset may be a list of files, and new ones are no concern here."""
-    return [os.path.join(root, entry["path"]) for entry in manifest.files()]
+    return [entry["path"] for entry in manifest.files()]
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether nothing is at `path`, which is more than that we cannot see it."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _damaged_files(
     manifest: _native.Manifest,
     root: Path,
-    workers: int | None,
+    workers: int,
     follow_links: bool,
     progress: ProgressCallback | None,
 ) -> list[tuple[str, str]]:
-    known = _known_files(manifest, root)
-    by_stamps = scan_dataset(manifest, root, files=known, follow_links=follow_links)
+    known = _known_files(manifest)
+    by_stamps = scan_dataset(manifest, root, files=known, follow_links=follow_links, workers=workers)
     scan = scan_dataset(
         manifest, root, files=known, trust="content", follow_links=follow_links, workers=workers, progress=progress
     )
     touched = set(by_stamps.changed)
     reasons = dict(scan.skipped)
-    found = [(path, f"could not be checked: {reason}") for path, reason in scan.faults if os.path.lexists(root / path)]
+    found = [(path, f"could not be checked: {reason}") for path, reason in scan.faults if not _is_gone(root / path)]
     for path in scan.changed:
         silently = "" if path in touched else ", though its stamps did not"
         reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
-        found.append((path, reason))
+        found.append((path, f"could not be checked: {reason}" if reason.startswith(_UNREAD) else reason))
     return found
 
 
@@ -178,7 +201,7 @@ def repair(
     from distill.audio.preprocessing import preprocess  # noqa: PLC0415 - torch takes seconds; to verify needs none
 
     cache = cache_path(check_dataset(dataset_dir), cache_dir)
-    manifest = _manifest(cache)
+    manifest = require_manifest(cache)
     header = json.loads(manifest.header)
     config = TrainingConfig(
         complex_spectrogram=ComplexSpectrogramConfig(**header["complex_spectrogram_config"]),
@@ -190,7 +213,7 @@ def repair(
     return preprocess(
         dataset_dir,
         config,
-        files=_known_files(manifest, Path(dataset_dir)),
+        files=_known_files(manifest),
         cache_dir=cache,
         workers=workers,
         trust="content",

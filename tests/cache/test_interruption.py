@@ -13,7 +13,9 @@ import pytest
 
 from distill.audio import chunking, load_cache_manifest
 from distill.audio.preprocessing import preprocess
+from distill.cache.lock import CacheLock
 from distill.errors import DatasetError, PreprocessingCancelled, StorageError
+from distill.verification import repair
 from sounds import noise, rows_by_content, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -143,6 +145,66 @@ def test_a_read_only_cache_serves_while_nothing_changes(dataset, monkeypatch):
         preprocess(dataset, training(chunk_samples=4_000))
 
 
+def copied_over(root):
+    shutil.copy(root / "sound-1.wav", root / "sound-3.wav")
+
+
+def removed(root):
+    (root / "sound-3.wav").unlink()
+
+
+def emptied(root):
+    (root / "sound-3.wav").write_bytes(b"")
+
+
+def renamed(root):
+    (root / "sound-3.wav").rename(root / "moved.wav")
+
+
+def touched(root):
+    os.utime(root / "sound-3.wav", (1, 1))
+
+
+def copied(root):
+    shutil.copy(root / "sound-3.wav", root / "copy.wav")
+
+
+def of_two_copies_one_removed(root):
+    (root / "deep" / "double.wav").unlink()
+
+
+@pytest.fixture
+def read_only(unprivileged):
+    """A dataset whose cache may be read and no more."""
+    write_dataset(unprivileged)
+    shutil.copy(unprivileged / "sound-1.wav", unprivileged / "deep" / "double.wav")
+    cache_dir = preprocess(unprivileged, training()).cache_dir
+    for path in (*cache_dir.rglob("*"), cache_dir):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    return unprivileged
+
+
+@pytest.mark.parametrize("change", [copied_over, removed, emptied])
+def test_a_read_only_cache_does_not_serve_rows_of_what_is_gone(read_only, change):
+    change(read_only)
+    with pytest.raises(StorageError, match="Permission denied") as caught:
+        preprocess(read_only, training())
+    assert "--cache-dir" in caught.value.tip
+
+
+@pytest.mark.parametrize("change", [renamed, touched, copied, of_two_copies_one_removed])
+def test_a_read_only_cache_serves_what_has_the_same_rows(read_only, change):
+    change(read_only)
+    result = preprocess(read_only, training())
+    assert (result.decoded, result.rows) == (0, 10)
+    assert sum(map(len, rows_by_content(read_only / ".cache").values())) == 10
+
+
+def test_a_read_only_cache_is_not_said_to_be_repaired(read_only):
+    with pytest.raises(StorageError, match="Permission denied"):
+        repair(read_only)
+
+
 def test_ending_early_with_a_lost_pack_says_why_it_ended(dataset, whole, monkeypatch):
     preprocess(dataset, training())
     (pack,) = (dataset / ".cache" / "packs").iterdir()
@@ -181,3 +243,30 @@ def test_a_second_writer_waits_and_then_decodes_nothing(dataset, caplog):
         first.join()
         second.join()
     assert [result.decoded for result in results] == [5, 0]
+
+
+def test_a_lock_is_on_the_file_that_is_there_now(tmp_path):
+    """The cache is removed and made again while somebody waits for its lock."""
+    cache_dir, entered = tmp_path / "cache", threading.Event()
+    waits = []
+
+    def enter():
+        with CacheLock(cache_dir, lambda: waits.append(1)):
+            entered.set()
+
+    with CacheLock(cache_dir):
+        waiter = threading.Thread(target=enter)
+        waiter.start()
+        while not waits:
+            waiter.join(0.01)
+        shutil.rmtree(cache_dir)
+        other = CacheLock(cache_dir)
+        other.__enter__()
+    try:
+        assert not entered.wait(0.5)
+    finally:
+        other.__exit__(None, None, None)
+    assert entered.wait(30)
+    waiter.join()
+    assert waits == [1]
+    assert [path.name for path in cache_dir.iterdir()] == ["lock"]

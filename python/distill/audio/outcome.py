@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill._native import Scan
 from distill.errors import NothingUsableError
 from distill.files import printable
 
@@ -30,7 +31,8 @@ class PreprocessResult:
     decoded : int
         Files decoded by this call.
     skipped : list of (path, reason)
-        Paths relative to the dataset, undecodable bytes as surrogate escapes.
+        Files, and folders that could not be looked at: paths relative to the dataset, undecodable bytes as surrogate
+        escapes.
     counts : dict
         Files by unchanged, added, changed, renamed, removed, skipped.
     augmentation_expansion : int
@@ -57,8 +59,23 @@ class PreprocessResult:
         log_skipped(self.skipped)
 
 
+def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
+    """Say what a scan found, before the work starts; `is_walk`: it looked for every file and not at a list."""
+    counts = scan.counts
+    changes = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    logger.info("%s: %d audio files (%s)", dataset_dir, scan.n_files, changes)
+    for path, reason in scan.faults:
+        logger.warning("%s: %s", printable(path), reason)
+    if is_walk and counts["removed"] and not counts["unchanged"] + counts["changed"] + counts["renamed"]:
+        logger.warning(
+            "none of the %d files this cache knew is in %s: is it another dataset's cache? Their rows are given up",
+            counts["removed"],
+            dataset_dir,
+        )
+
+
 def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Say which files were left out and why."""
+    """Say what was left out and why."""
     if skipped:
         logger.warning("%d files skipped:", len(skipped))
     for path, reason in skipped:

@@ -19,12 +19,12 @@ from distill import _native
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, extract
-from distill.audio.outcome import PreprocessResult, differences, nothing_usable
+from distill.audio.outcome import PreprocessResult, differences, log_found, nothing_usable
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.damage import ProgressCallback
 from distill.cache.manifest import FEATURE_VERSION, MANIFEST_NAME, cache_path, fingerprint, open_manifest, row_shape
-from distill.cache.writer import CacheWriter, check_space
+from distill.cache.writer import CacheWriter, check_space, storage_error
 from distill.config import (
     AugmentationConfig,
     CacheDtype,
@@ -36,8 +36,7 @@ from distill.config import (
 )
 from distill.device import resolve_device
 from distill.errors import ConfigError, PreprocessingCancelled, StorageError
-from distill.files import printable
-from distill.index import Trust, check_dataset, default_workers, no_audio, scan_dataset
+from distill.index import Trust, check_dataset, check_workers, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -172,14 +171,12 @@ def preprocess(
     None is resolved here, so that every caller resolves it alike. With `check_packs`, every row's checksum is checked,
     not only those of packs that something touched.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError([f"workers={workers} must be at least 1"])
     job = _Job(
+        workers=check_workers(workers),
         dataset_dir=check_dataset(dataset_dir),
         config=config,
         files=files,
         cache_dir=cache_path(dataset_dir, cache_dir),
-        workers=workers or default_workers(),
         trust=trust,
         follow_links=follow_links,
         check_packs=check_packs,
@@ -212,21 +209,33 @@ class _Job:
         self.failed: list[tuple[str, str]] = []
 
     def run(self) -> PreprocessResult:
-        is_new = not (self.cache_dir / MANIFEST_NAME).exists()
-        if is_new and not self._scan(_native.Manifest(), hash_added=False).n_files:
+        if self._is_new():
             # Said before anything is written: a folder without audio gets no cache.
-            raise no_audio(self.dataset_dir, self.files)
+            self._check_audio(self._scan(_native.Manifest(), hash_added=False))
         try:
             with CacheWriter(self.cache_dir, self._say_waiting) as writer:
                 result = self._update(writer)
         except StorageError:
-            # A read-only dataset is as good as any while nothing has changed.
-            result = self._unchanged()
+            # A read-only dataset is as good as any while nothing has changed, and nothing is to be repaired.
+            result = None if self.check_packs else self._unchanged()
             if result is None:
                 raise
         if not result.rows:
             raise nothing_usable(self.dataset_dir, result.skipped)
         return result
+
+    def _is_new(self) -> bool:
+        try:
+            (self.cache_dir / MANIFEST_NAME).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError as error:
+            raise storage_error(self.cache_dir, error) from error
+        return False
+
+    def _check_audio(self, scan: _native.Scan) -> None:
+        if not scan.n_files:
+            raise no_audio(self.dataset_dir, scan.faults, self.files)
 
     def _say_waiting(self) -> None:
         logger.info("another process is preprocessing this dataset: waiting for it")
@@ -285,23 +294,24 @@ class _Job:
             return None
         scan = self._scan(manifest)
         self._resolve(manifest, scan.n_files)
-        if self.changed_fields or scan.todo:
-            return None
+        rows = manifest.live()
         manifest.apply(scan)
+        # A copy of what is known, or a file that is gone, leaves nothing to do, and yet other rows to serve.
+        if self.changed_fields or scan.todo or manifest.live() != rows:
+            return None
         return self._result(manifest, scan)
 
     def _update(self, writer: CacheWriter) -> PreprocessResult:
         manifest = writer.manifest
         writer.drop_damaged(every=self.check_packs, progress=self.progress)
         scan = self._scan(manifest)
-        if not scan.n_files:
-            raise no_audio(self.dataset_dir, self.files)
+        self._check_audio(scan)
         self._resolve(manifest, scan.n_files)
         if self.changed_fields:
             logger.info("the cache is computed anew: %s", "; ".join(self.changed_fields))
             manifest.clear_contents()
             scan = self._scan(manifest)
-        self._log_found(scan)
+        log_found(self.dataset_dir, scan, is_walk=self.files is None)
         sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
         if sources:
             self._check_need(sources)
@@ -315,12 +325,6 @@ class _Job:
 
     def _absolute(self, path: bytes) -> str:
         return os.fsdecode(os.path.join(os.fsencode(self.dataset_dir), path))
-
-    def _log_found(self, scan: _native.Scan) -> None:
-        changes = ", ".join(f"{n} {kind}" for kind, n in scan.counts.items() if n)
-        logger.info("%s: %d audio files (%s)", self.dataset_dir, scan.n_files, changes)
-        for path, reason in scan.faults:
-            logger.warning("%s: %s", printable(path), reason)
 
     def _check_need(self, sources: Sequence[Source]) -> None:
         """Say what the features need, and ask, before the work starts."""
@@ -381,7 +385,7 @@ class _Job:
             normalization_stats=header["normalization_stats"],
             rows=header["total_spectrograms"],
             decoded=self.decoded,
-            skipped=sorted([*manifest.skipped(), *self.failed]),
+            skipped=sorted([*manifest.skipped(), *scan.faults, *self.failed]),
             counts=dict(scan.counts),
             augmentation_expansion=self.expansion,
             changed_fields=self.changed_fields,

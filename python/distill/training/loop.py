@@ -235,8 +235,8 @@ def _list_files(
     """
     scan = scan_dataset(Manifest(), dataset_dir, files=files, follow_links=follow_links, hash_added=False)
     if not scan.n_files:
-        raise no_audio(Path(dataset_dir), files)
-    return [os.path.join(dataset_dir, path) for path in scan.added], list(scan.skipped)
+        raise no_audio(Path(dataset_dir), scan.faults, files)
+    return [os.path.join(dataset_dir, path) for path in scan.added], [*scan.skipped, *scan.faults]
 
 
 def _magnitude_stats(batches: Iterator[Tensor]) -> dict[str, float]:
