@@ -215,11 +215,12 @@ class _Job:
         try:
             with CacheWriter(self.cache_dir, self._say_waiting) as writer:
                 result = self._update(writer)
-        except StorageError:
+        except StorageError as error:
             # A read-only dataset is as good as any while nothing has changed, and nothing is to be repaired.
             result = None if self.check_packs else self._unchanged()
             if result is None:
                 raise
+            logger.info("%s; nothing has changed, so it need not be", error)
         if not result.rows:
             raise nothing_usable(self.dataset_dir, result.skipped)
         return result
