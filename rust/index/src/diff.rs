@@ -13,6 +13,7 @@ use crate::manifest::{FileEntry, Manifest};
 use crate::outcome::Scan;
 use crate::pool::{hash_all, Job};
 use crate::reason::is_settled;
+use crate::stat::RacyFrom;
 use crate::walk::walk;
 use crate::watch::Watch;
 use crate::Result;
@@ -96,7 +97,7 @@ pub fn scan(
 ) -> Result<Scan> {
     let root = Root::open(root, options.follow_links)?;
     // Before anything is looked at: what is written later is younger.
-    let racy_from = root.precision.racy_from();
+    let racy_from = RacyFrom::now();
     let (found, faults) = match &options.files {
         Some(files) => look_at(&root, files, watch)?,
         None => walk(
@@ -120,7 +121,7 @@ pub fn scan(
 
 struct Judge<'a> {
     options: &'a Options,
-    racy_from: i64,
+    racy_from: RacyFrom,
 }
 
 impl Judge<'_> {

@@ -8,6 +8,7 @@ use rustix::fs::{open, statat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::filesystems::{precision_at, Filesystems};
 use crate::path::under;
 use crate::reason;
 use crate::stat::{file_type, Precision, StatKey};
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 pub(crate) struct Root {
     pub(crate) path: PathBuf,
     pub(crate) fd: OwnedFd,
-    pub(crate) precision: Precision,
+    filesystems: Filesystems,
     pub(crate) follow_links: bool,
     canonical: PathBuf,
 }
@@ -68,7 +69,7 @@ impl Root {
         let canonical = path.canonicalize().map_err(|e| Error::io(path, e))?;
         Ok(Root {
             path: path.to_path_buf(),
-            precision: Precision::of(&fd),
+            filesystems: Filesystems::below(&fd).map_err(|e| Error::io(path, e))?,
             fd,
             follow_links,
             canonical,
@@ -82,6 +83,12 @@ impl Root {
         Ok(inside.ok().map(Path::to_path_buf))
     }
 
+    /// The key of an open file with this stat result.
+    pub(crate) fn key(&self, file: impl AsFd, stat: &Stat) -> StatKey {
+        let look_up = || Some(Precision::of(file));
+        self.filesystems.precision(stat, look_up).key(stat)
+    }
+
     /// Looks at `name` in the open folder `at`; `path` is the same thing seen
     /// from the root. One stat, and a second one for a link.
     pub(crate) fn look(
@@ -93,35 +100,45 @@ impl Root {
         let stat = statat(&at, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match file_type(&stat) {
             FileType::Symlink => self.look_through(at, name, path, &stat),
-            _ => Ok(self.classify(&stat, false)),
+            _ => Ok(self.classify(at, name, &stat, false)),
         }
+    }
+
+    fn key_at(&self, at: impl AsFd, name: impl Arg, stat: &Stat, nofollow: OFlags) -> StatKey {
+        let look_up = || precision_at(at, name, stat, nofollow);
+        self.filesystems.precision(stat, look_up).key(stat)
     }
 
     fn look_through(
         &self,
         at: impl AsFd,
-        name: impl Arg,
+        name: impl Arg + Copy,
         path: &[u8],
         link: &Stat,
     ) -> std::result::Result<Seen, Errno> {
         let odd = |reason| {
-            let key = self.precision.key(link);
+            let key = self.key_at(&at, name, link, OFlags::NOFOLLOW);
             Ok(Seen::Odd { key, reason })
         };
-        let target = match statat(at, name, AtFlags::empty()) {
+        let target = match statat(&at, name, AtFlags::empty()) {
             Ok(stat) => stat,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return odd(reason::DANGLING),
             Err(errno) => return Err(errno),
         };
         let inside = || matches!(self.resolve_inside(path), Ok(Some(_)));
         if self.follow_links || inside() {
-            return Ok(self.classify(&target, true));
+            return Ok(self.classify(&at, name, &target, true));
         }
         odd(reason::ESCAPES)
     }
 
-    fn classify(&self, stat: &Stat, linked: bool) -> Seen {
-        let key = self.precision.key(stat);
+    fn classify(&self, at: impl AsFd, name: impl Arg, stat: &Stat, linked: bool) -> Seen {
+        let nofollow = if linked {
+            OFlags::empty()
+        } else {
+            OFlags::NOFOLLOW
+        };
+        let key = self.key_at(at, name, stat, nofollow);
         match file_type(stat) {
             FileType::RegularFile => Seen::File { key, linked },
             FileType::Directory => Seen::Folder { key, linked },

@@ -1,8 +1,9 @@
 //! The content hash of one file, taken so that it is the hash of some state
 //! that the file really had.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fd::OwnedFd;
@@ -13,6 +14,7 @@ use crate::entry::Root;
 use crate::reason;
 use crate::sniff::{sniff, SNIFF_BYTES};
 use crate::stat::{file_type, StatKey};
+use crate::watch::{Stage, Watch};
 use crate::{Error, Result};
 
 /// The BLAKE3 of a file's bytes.
@@ -80,7 +82,7 @@ impl<'a> Hasher<'a> {
     /// One reading, or `None` if the file changed meanwhile.
     fn attempt(&mut self, file: &mut File, tick: Tick) -> io::Result<Option<Outcome>> {
         let before = fstat(&*file)?;
-        let key = self.root.precision.key(&before);
+        let key = self.root.key(&*file, &before);
         let skipped = |reason: &str| Ok(Some(Outcome::Skipped(Some(key), reason.into())));
         if file_type(&before) != FileType::RegularFile {
             return skipped(reason::NOT_REGULAR);
@@ -89,7 +91,7 @@ impl<'a> Hasher<'a> {
             return skipped(reason);
         }
         let read = self.read(file, key.size, tick)?;
-        let unchanged = self.root.precision.key(&fstat(&*file)?) == key;
+        let unchanged = self.root.key(&*file, &fstat(&*file)?) == key;
         match read {
             Content::Stopped => Ok(Some(Outcome::Stopped)),
             _ if !unchanged => Ok(None),
@@ -168,19 +170,27 @@ fn failed(error: &io::Error) -> Outcome {
 }
 
 /// The hash of the bytes that a file has now.
-pub fn hash_file(path: &Path) -> Result<Hash> {
-    let read = || {
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut hasher = blake3::Hasher::new();
-        loop {
-            match fill(&mut file, &mut buffer)? {
-                0 => return Ok(*hasher.finalize().as_bytes()),
-                filled => hasher.update(&buffer[..filled]),
-            };
+pub fn hash_file(path: &Path, watch: &dyn Watch) -> Result<Hash> {
+    let failed = |error: io::Error| Error::io(path, error);
+    let mut options = OpenOptions::new();
+    // Without waiting, should a FIFO stand there.
+    let options = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let mut file = options.open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        match fill(&mut file, &mut buffer).map_err(failed)? {
+            0 => return Ok(*hasher.finalize().as_bytes()),
+            filled => hasher.update(&buffer[..filled]),
+        };
+        watch.progress(Stage::Hash, hasher.count(), size);
+        if watch.should_stop() {
+            return Err(Error::Interrupted);
         }
-    };
-    read().map_err(|error: io::Error| Error::io(path, error))
+    }
 }
 
 /// Reads until the buffer is full or the file ends.

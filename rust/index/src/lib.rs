@@ -20,6 +20,7 @@
 mod diff;
 mod entry;
 mod error;
+mod filesystems;
 mod hash;
 mod listed;
 mod manifest;

@@ -40,24 +40,6 @@ impl Precision {
         }
     }
 
-    /// How close to the start of a scan a stamp is too young to be trusted: a
-    /// write in the same tick of the filesystem's clock would not move it.
-    fn racy_window(self) -> Duration {
-        match self {
-            Precision::Exact => Duration::from_secs(2),
-            Precision::Coarse => Duration::from_secs(4),
-        }
-    }
-
-    /// The first stamp that is racy for a scan that starts now.
-    pub(crate) fn racy_from(self) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let from = now.saturating_sub(self.racy_window());
-        i64::try_from(from.as_nanos()).unwrap_or(i64::MAX)
-    }
-
     /// The key of a stat result, less what this precision cannot promise.
     pub(crate) fn key(self, stat: &Stat) -> StatKey {
         #[allow(clippy::unnecessary_cast)] // the types differ between systems
@@ -79,11 +61,41 @@ impl Precision {
     }
 }
 
+/// The first stamps that are too young to be trusted: a write in the same tick
+/// of the filesystem's clock would not move them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RacyFrom {
+    exact_ns: i64,
+    coarse_ns: i64,
+}
+
+impl RacyFrom {
+    /// For a scan that starts now.
+    pub(crate) fn now() -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let before = |seconds| {
+            let from = now.saturating_sub(Duration::from_secs(seconds));
+            i64::try_from(from.as_nanos()).unwrap_or(i64::MAX)
+        };
+        RacyFrom {
+            exact_ns: before(2),
+            coarse_ns: before(4),
+        }
+    }
+}
+
 impl StatKey {
     /// Whether a later write could leave these stamps as they are. Stamps in
     /// the future are always racy.
-    pub(crate) fn is_racy(&self, racy_from: i64) -> bool {
-        self.mtime_ns.max(self.ctime_ns) >= racy_from
+    pub(crate) fn is_racy(&self, from: RacyFrom) -> bool {
+        // Only where inodes mean nothing is there none.
+        let from = match self.inode {
+            0 => from.coarse_ns,
+            _ => from.exact_ns,
+        };
+        self.mtime_ns.max(self.ctime_ns) >= from
     }
 }
 
@@ -140,14 +152,29 @@ mod tests {
 
     #[test]
     fn stamps_at_the_window_and_in_the_future_are_racy() {
-        let key = |mtime_ns, ctime_ns| StatKey {
-            mtime_ns,
-            ctime_ns,
-            ..StatKey::default()
+        let from = RacyFrom {
+            exact_ns: 10,
+            coarse_ns: 5,
         };
-        assert!(key(10, 0).is_racy(10));
-        assert!(key(0, 10).is_racy(10));
-        assert!(key(i64::MAX, 0).is_racy(10));
-        assert!(!key(9, 9).is_racy(10));
+        let is_racy = |inode, mtime_ns, ctime_ns| {
+            let key = StatKey {
+                inode,
+                mtime_ns,
+                ctime_ns,
+                ..StatKey::default()
+            };
+            key.is_racy(from)
+        };
+        for (inode, first) in [(7, 10), (0, 5)] {
+            assert!(is_racy(inode, first, 0));
+            assert!(is_racy(inode, 0, first));
+            assert!(is_racy(inode, i64::MAX, 0));
+            assert!(!is_racy(inode, first - 1, first - 1));
+        }
+        let RacyFrom {
+            exact_ns,
+            coarse_ns,
+        } = RacyFrom::now();
+        assert_eq!(exact_ns - coarse_ns, 2 * NS_PER_S);
     }
 }

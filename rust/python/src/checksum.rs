@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::convert::{to_python, AnyPath};
+use crate::watch::PythonWatch;
 
 /// Below this releasing the GIL costs more than it lets others do: hashing
 /// 64 KiB takes about 20 µs.
@@ -26,8 +27,15 @@ pub(crate) fn hash_bytes<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
 }
 
 #[pyfunction]
-pub(crate) fn hash_file<'py>(py: Python<'py>, path: AnyPath) -> PyResult<Bound<'py, PyBytes>> {
-    let hash = py.detach(|| distill_index::hash_file(&path.0));
+#[pyo3(signature = (path, progress = None))]
+pub(crate) fn hash_file<'py>(
+    py: Python<'py>,
+    path: AnyPath,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let watch = PythonWatch::new(progress);
+    let hash = py.detach(|| distill_index::hash_file(&path.0, &watch));
+    watch.finish(py)?;
     Ok(PyBytes::new(py, &hash.map_err(to_python)?))
 }
 
