@@ -321,13 +321,21 @@ class Manifest:
     def skipped(self) -> list[tuple[str, str]]:
         """Path and reason of every file that is skipped, by itself or for its content."""
 
-def hash_file(path: StrOrBytesPath) -> bytes:
+def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
     """BLAKE3 of the bytes that a file has now, 32 bytes.
+
+    Parameters
+    ----------
+    progress
+        Called with ``("hash", bytes, total)``, at most every 50 ms and once at
+        the end. What it raises ends the reading.
 
     Raises
     ------
     OSError
         It cannot be read.
+    KeyboardInterrupt
+        Within 200 ms of Ctrl-C.
     """
 
 def hash_bytes(data: Buffer) -> bytes:

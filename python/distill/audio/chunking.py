@@ -8,8 +8,8 @@ chunks   |-----------|-----------|-----------|-------000|
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Chunks:
         Length of a chunk, samples.
     normalize : {"file", "chunk", "none"}
         What is scaled to a peak of 1.
+    on_block : callable, optional
+        Called with each block that is decoded, a few seconds of sound, also where no chunk comes of it for long. What
+        it raises ends the iteration.
 
     Attributes
     ----------
@@ -57,7 +60,8 @@ class Chunks:
     sample_rate: int
     chunk_samples: int
     normalize: Normalize = "file"
-    silent: int = 0
+    on_block: Callable[[], object] | None = None
+    silent: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.silent = 0
@@ -72,13 +76,18 @@ class Chunks:
 
     def _blocks(self) -> tuple[Iterable[np.ndarray], float]:
         if self.normalize != "file":
-            return decode_blocks(self.path, self.sample_rate), 1.0
+            return self._decoded(), 1.0
         # The peak is known only at the end: short files are held, long ones decoded twice.
         if duration_s(self.path) <= _HELD_S:
-            held = list(decode_blocks(self.path, self.sample_rate))
+            held = list(self._decoded())
             return held, _to_full_scale(max(map(_peak, held)))
-        peak = max(map(_peak, decode_blocks(self.path, self.sample_rate)))
-        return decode_blocks(self.path, self.sample_rate), _to_full_scale(peak)
+        return self._decoded(), _to_full_scale(max(map(_peak, self._decoded())))
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        for block in decode_blocks(self.path, self.sample_rate):
+            if self.on_block is not None:
+                self.on_block()
+            yield block
 
 
 def _peak(samples: np.ndarray) -> float:

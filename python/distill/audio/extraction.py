@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +58,12 @@ class Failed(NamedTuple):
 
 
 Event = Rows | Finished | Failed
+CheckStop = Callable[[], None]
+"""Called often; raises StoppedError if nobody wants the events any more."""
+
+
+class StoppedError(Exception):
+    """Nobody wants the events any more."""
 
 
 @dataclass(frozen=True)
@@ -70,32 +78,34 @@ class Extractor:
     sample_rate: int
     normalize: Normalize
 
-    def events(self, source: Source) -> Iterator[Event]:
+    def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
         """Rows of one source, and how it ended."""
         sums = np.zeros(5)
-        chunks = Chunks(source.path, self.sample_rate, self.chunk_samples, self.normalize)
+        stamps = _stamps(source.path)
+        chunks = Chunks(source.path, self.sample_rate, self.chunk_samples, self.normalize, check_stop)
         try:
-            for waveforms in self._batches(chunks, source.content_hash):
+            for waveforms in self._batches(chunks, source.content_hash, check_stop):
                 rows = self._features(waveforms)
                 sums += _sums(rows)
                 _check_finite(sums, source)
                 yield Rows(source, rows)
         except AudioFileError as error:
             # A file that was replaced while it was decoded may fail for that reason alone.
-            unchanged = _still_holds(source)
+            unchanged = _still_holds(source, stamps, check_stop)
             reason = error.reason if unchanged else "changed while it was read"
             yield Failed(source, reason, permanent=unchanged)
             return
-        if not _still_holds(source):
+        if not _still_holds(source, stamps, check_stop):
             yield Failed(source, "changed while it was read", permanent=False)
         else:
             yield Finished(source, chunks.silent, sums.tolist())
 
-    def _batches(self, chunks: Chunks, content_hash: bytes) -> Iterator[np.ndarray]:
+    def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
         batch: list[np.ndarray] = []
         for index, chunk in enumerate(chunks):
             batch.append(chunk)
             for number in range(1, self.expansion + 1):
+                check_stop()
                 batch.append(variant(chunk, self.augmentation, self.sample_rate, content_hash, index, number))
                 if len(batch) == _BATCH_ROWS:
                     yield np.stack(batch)
@@ -126,9 +136,28 @@ def _check_finite(sums: np.ndarray, source: Source) -> None:
         raise AudioFileError(source.path, "has samples so large that its features are not finite")
 
 
-def _still_holds(source: Source) -> bool:
+def _stamps(path: str) -> tuple[int, ...] | None:
+    """What moves when a file, or the link that leads to it, is written or replaced; None if it is not there."""
     try:
-        return _native.hash_file(source.path) == source.content_hash
+        looks = (Path(path).lstat(), Path(path).stat())
+    except OSError:
+        return None
+    return tuple(
+        stamp
+        for status in looks
+        for stamp in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    )
+
+
+def _still_holds(source: Source, before: tuple[int, ...] | None, check_stop: CheckStop) -> bool:
+    """Whether a file has the bytes it was hashed for, and had them since its stamps were taken.
+
+    The hash alone would not tell of other bytes that stood there while it was decoded, and are gone again.
+    """
+    if before is None or _stamps(source.path) != before:
+        return False
+    try:
+        return _native.hash_file(source.path, lambda stage, current, total: check_stop()) == source.content_hash
     except OSError:
         return False
 
@@ -136,57 +165,77 @@ def _still_holds(source: Source) -> bool:
 def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:
     """Events of all sources, those of one source in order, sources interleaved.
 
-    Closing the iterator stops the threads. Each source's rows are the same whatever `workers` is.
+    Closing the iterator stops the threads, within 200 ms. Each source's rows are the same whatever `workers` is.
 
     Raises
     ------
     Exception
         What a thread raised that is not the file's fault (out of memory, say).
     """
-    events: queue.Queue[Event | Exception | None] = queue.Queue(maxsize=2 * workers)
+    outlet = _Outlet(2 * workers)
     remaining = iter(sources)
-    lock, stop = threading.Lock(), threading.Event()
-
-    def put(event: Event | Exception | None) -> bool:
-        while not stop.is_set():
-            try:
-                events.put(event, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    lock = threading.Lock()
 
     def work() -> None:
         torch.set_num_threads(1)
-        try:
-            while True:
-                with lock:
-                    source = next(remaining, None)
-                if source is None or not all(map(put, extractor.events(source))):
-                    break
-        except Exception as error:  # noqa: BLE001 - carried to the caller, who raises it
-            put(error)
-        put(None)
+        with suppress(StoppedError):
+            try:
+                while True:
+                    with lock:
+                        source = next(remaining, None)
+                    if source is None:
+                        break
+                    for event in extractor.events(source, outlet.check_stop):
+                        outlet.put(event)
+            except StoppedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - carried to the caller, who raises it
+                outlet.put(error)
+            outlet.put(None)
 
     threads_before = torch.get_num_threads()
     threads = [threading.Thread(target=work, name=f"distill-{n}", daemon=True) for n in range(workers)]
     for thread in threads:
         thread.start()
     try:
-        yield from _until_all_end(events, len(threads))
+        yield from outlet.until_all_end(len(threads))
     finally:
-        stop.set()
+        outlet.close()
         for thread in threads:
             thread.join()
         torch.set_num_threads(threads_before)
 
 
-def _until_all_end(events: queue.Queue[Event | Exception | None], threads: int) -> Iterator[Event]:
-    while threads:
-        event = events.get()
-        if isinstance(event, Exception):
-            raise event
-        if event is None:
-            threads -= 1
-        else:
-            yield event
+class _Outlet:
+    """Where threads put their events, each one None at its end, until nobody takes them any more."""
+
+    def __init__(self, size: int) -> None:
+        self._events: queue.Queue[Event | Exception | None] = queue.Queue(size)
+        self._closed = threading.Event()
+
+    def check_stop(self) -> None:
+        """Raise StoppedError if it is closed."""
+        if self._closed.is_set():
+            raise StoppedError
+
+    def put(self, event: Event | Exception | None) -> None:
+        """Add an event, or raise StoppedError."""
+        while True:
+            self.check_stop()
+            with suppress(queue.Full):
+                return self._events.put(event, timeout=0.1)
+
+    def close(self) -> None:
+        """Say that nobody takes events any more."""
+        self._closed.set()
+
+    def until_all_end(self, threads: int) -> Iterator[Event]:
+        """Events until each of the threads has ended; raises what one of them raised."""
+        while threads:
+            event = self._events.get()
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                threads -= 1
+            else:
+                yield event
