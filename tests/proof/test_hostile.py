@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
 from distill.audio.preprocessing import preprocess
-from sounds import chunks_by_hand, noise, reseal, rows_by_path, training, write, write_dataset
+from sounds import SMALL, chunks_by_hand, noise, one_object, reseal, rows_by_path, training, write, write_dataset
 
 
 def test_a_hostile_tree_costs_nothing_but_its_own_files(tmp_path):
@@ -121,6 +123,118 @@ def test_a_forged_manifest_is_refused_and_made_anew(tmp_path, edit):
     assert manifest.read_bytes() != before
     assert load_cache_manifest(root / ".cache") is None
     assert preprocess(root, training()).decoded == 5
+
+
+def having(*keys: str, value: Any = None):
+    """An edit of the header that sets the entry at `keys`, or without a value removes it."""
+
+    def edit(header: str) -> str:
+        values = inner = json.loads(header)
+        for key in keys[:-1]:
+            inner = inner[key]
+        if value is None:
+            del inner[keys[-1]]
+        else:
+            assert inner.get(keys[-1]) != value
+            inner[keys[-1]] = value
+        return json.dumps(values)
+
+    return edit
+
+
+def with_more(text: str):
+    """An edit of the header that leaves all that is in it, and adds text."""
+    return lambda header: header[:-1] + text + "}"
+
+
+HEADERS = {
+    "empty": lambda header: "{}",
+    "deep": with_more(',"a":' + "[" * 100_000 + "]" * 100_000),
+    "deep in little": with_more(',"a":' + "[" * 20_000 + "]" * 20_000),
+    "long integer": with_more(',"a":' + "1" * 5_000),
+    "large integer": with_more(f',"a":{1 << 63}'),
+    "NaN": with_more(',"a":NaN'),
+    "huge": with_more(',"a":"' + "x" * 5_000_000 + '"'),
+    "key twice": with_more(',"row_shape":[2,32,32]'),
+    "key twice inside": lambda header: header.replace('"n_fft"', '"n_mels": 32, "n_fft"', 1),
+    "no statistics": having("normalization_stats"),
+    "no total": having("total_spectrograms"),
+    "no identity": having("identity"),
+    "no dtype": having("identity", "dtype"),
+    "no creation": having("created"),
+    "other total": having("total_spectrograms", value=0),
+    "total is true": having("total_spectrograms", value=True),
+    "total as text": having("total_spectrograms", value="10"),
+    "size beyond floats": having("cache_size_bytes", value=10**400),
+    "statistics of nothing": having("normalization_stats", value={}),
+    "deviation 0": having("normalization_stats", "mag_std", value=0.0),
+    "mean as text": having("normalization_stats", "mag_mean", value="x"),
+    "shape as text": having("row_shape", value="abc"),
+    "shape negative": having("row_shape", value=[2, -32, -32]),
+    "shape beyond memory": having("row_shape", value=[2, 2**62, 2**62]),
+    "other shape": having("row_shape", value=[2, 16, 64]),
+    "dtype unknown": having("dtype", value="float64"),
+    "dtype of objects": having("identity", "dtype", value="O"),
+    "normalize unknown": having("identity", "normalize", value="loud"),
+    "variants below 0": having("identity", "augmentation_expansion", value=-1),
+    "chunks below 0": having("identity", "chunk_samples", value=-8_000),
+    "chunks beyond memory": having("identity", "chunk_samples", value=10**12),
+    "identity a number": having("identity", value=5),
+    "identity empty": having("identity", value={}),
+    "identity with more": having("identity", "evil", value=1),
+    "configuration a list": having("complex_spectrogram_config", value=[1]),
+    "configuration with more": having("complex_spectrogram_config", "evil", value=1),
+    "configuration impossible": having("complex_spectrogram_config", "n_fft", value=1_000),
+    "other configuration": having("complex_spectrogram_config", "if_masking_threshold", value=0.5),
+    "augmentation a number": having("identity", "augmentation_config", value=5),
+    "augmentation with more": having("identity", "augmentation_config", value={"evil": 1}),
+    "fingerprint a number": having("config_fingerprint", value=5),
+    "other fingerprint": having("config_fingerprint", value="0" * 64),
+    "creation a list": having("created", value=[1]),
+    "creation an escape": having("created", value="\x1b[2J"),
+    "choice a number": having("expansion_is_chosen", value=7),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_forged_header_is_refused_by_every_command_and_made_anew(tmp_path, run, name):
+    root = tmp_path / "dataset"
+    write_dataset(root)
+    one_object(*run("preprocess", root, *SMALL, "--json"))
+    manifest, start = root / ".cache" / "manifest.json", '"header":'
+    before = rows_by_path(root / ".cache")
+    forged = []
+
+    def edit(line: str) -> str:
+        if not line.startswith(start):
+            return line
+        forged.append(HEADERS[name](line[len(start) : -1]))
+        return start + forged[0] + ","
+
+    reseal(manifest, edit)
+    assert len(forged) == 1
+    for command in (["verify"], ["verify", "--repair"], ["clean"], ["export", tmp_path / "out"]):
+        code, _, err = run(command[0], root, *command[1:])
+        assert code == 1, command
+        assert "no valid cache here: manifest.json: " in err
+        assert "tip: run: distill preprocess" in err
+    assert not (tmp_path / "out").exists()
+    assert load_cache_manifest(root / ".cache") is None
+    status = one_object(*run("status", root, "--json"))
+    assert (status["added"], status["rows"]) == (5, 0)
+    assert status["damage"]
+    code, out, _ = run("status", root)
+    assert code == 0
+    assert f"damaged: manifest.json: {status['damage']}; its features are computed anew" in out
+    code, out, _ = run("preprocess", root, *SMALL)
+    assert code == 0
+    assert out.count(f"warning: {manifest}: {status['damage']}; its features are computed anew") == 1
+    assert "\x1b" not in out
+    assert one_object(*run("status", root, "--json"))["damage"] is None
+    assert run("verify", root)[0] == 0
+    after = rows_by_path(root / ".cache")
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[path], rows) for path, rows in before.items())
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "lock", "packs/pack", "packs/000.pt", "stats.pkl"])
