@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,10 @@ class Planted:
         lambda line: line.replace('"path":"sound-1.wav"', '"path":"../sound-1.wav"'),
         lambda line: line.replace('"path":"sound-3.wav"', '"path":"sound-1.wav"'),
         lambda line: line.replace('"version":1', '"version":2'),
+        lambda line: re.sub(r'"sums":\[.*?\]', '"sums":[1,1e308,1e308,1e308,1e308]', line),
+        lambda line: line.replace('"rows":10,"bytes"', '"rows":11,"bytes"'),
     ],
-    ids=["..", "absolute", "overflow", "no such pack", "NaN", "file above", "twice", "version"],
+    ids=["..", "absolute", "overflow", "no such pack", "NaN", "file above", "twice", "version", "sums", "rows"],
 )
 def test_a_forged_manifest_is_refused_and_made_anew(tmp_path, edit):
     root = tmp_path / "dataset"
@@ -234,6 +237,30 @@ def test_a_forged_header_is_refused_by_every_command_and_made_anew(tmp_path, run
     assert run("verify", root)[0] == 0
     after = rows_by_path(root / ".cache")
     assert after.keys() == before.keys()
+    assert all(np.array_equal(after[path], rows) for path, rows in before.items())
+
+
+def test_a_pack_that_is_not_as_large_as_the_manifest_says_costs_nothing(tmp_path, run):
+    """Forged so that all of the manifest fits together: rows that no memory holds are not asked for."""
+    root = tmp_path / "dataset"
+    write_dataset(root)
+    one_object(*run("preprocess", root, *SMALL, "--json"))
+    before = rows_by_path(root / ".cache")
+
+    def edit(line: str) -> str:
+        if line.startswith('"header":'):
+            assert '"dead_rows": 0' in line
+            return line.replace('"dead_rows": 0', f'"dead_rows": {(1 << 60) - 10}')
+        return line.replace('"rows":10,"bytes"', f'"rows":{1 << 60},"bytes"')
+
+    reseal(root / ".cache" / "manifest.json", edit)
+    assert load_cache_manifest(root / ".cache")["dead_rows"] > 1 << 59
+    for command in (["verify"], ["export", tmp_path / "out"]):
+        code, out, err = run(command[0], root, *command[1:])
+        assert code == 1, command
+        assert "bytes" in out + err
+    assert run("verify", root, "--repair")[0] == 0
+    after = rows_by_path(root / ".cache")
     assert all(np.array_equal(after[path], rows) for path, rows in before.items())
 
 

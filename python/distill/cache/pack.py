@@ -184,12 +184,13 @@ class PackReader:
         data_end = HEADER_BYTES + info.rows * row_bytes
         try:
             with open(path, "rb", opener=open_regular) as file:
+                size = os.fstat(file.fileno()).st_size
+                # First, because it bounds what is read and mapped, whatever the manifest says.
+                if size != data_end + info.rows * CHECKSUM_BYTES:
+                    raise self._damaged(f"it has {size} bytes")
                 found = file.read(HEADER_BYTES)
                 file.seek(data_end)
                 self._checksums = file.read(info.rows * CHECKSUM_BYTES)
-                size = os.fstat(file.fileno()).st_size
-                if size != data_end + info.rows * CHECKSUM_BYTES:
-                    raise self._damaged(f"it has {size} bytes")
                 # Of the file that is open: by now its name may be gone. As a plain array, because each index into a
                 # memmap costs a microsecond more.
                 self._data = np.asarray(np.memmap(file, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
