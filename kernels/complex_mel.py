@@ -1,0 +1,240 @@
+"""Both mel channels of a batch of waveforms in one launch: jit helpers, kernel, launcher. README.md derives it."""
+
+import torch
+import triton
+import triton.language as tl
+from triton.compiler import ASTSource
+
+from .fft import fft, from_lane, real_fft, square, turn, unstack
+from .plan import Plan
+
+
+@triton.jit
+def load_frames(x_p, o_start, o_lane, S, N_VARS: tl.constexpr, REFLECT: tl.constexpr):
+    """Sample 32·j + lane of each lane's frame in variable j."""
+    xs = ()
+    for j in tl.static_range(N_VARS):
+        if REFLECT:
+            o_x = tl.abs(o_start + (32 * j + o_lane))
+            o_x = tl.minimum(o_x, 2 * S - 2 - o_x)
+            # True of all but the lanes at an edge, and only used to choose which lane holds which value.
+            xs += (tl.load(x_p + tl.max_contiguous(o_x, (1, 32))).to(tl.float32),)
+        else:
+            xs += (tl.load(x_p + (o_start + o_lane) + 32 * j).to(tl.float32),)
+    return xs
+
+
+@triton.jit
+def columns(x, twiddle_p, o_lane, N_FFT: tl.constexpr):
+    """The first half of a frame's FFT: N_FFT/64 columns, ready for a transform of 32 over the lanes.
+
+    Column 0 stands for two real ones, 0 and N_FFT/64, as the 64 sums u[r] over samples r, r + 64, r + 128, ...: lane n
+    gets u[2n] + i·u[2n + 1].
+    """
+    N_COLUMNS: tl.constexpr = N_FFT // 64
+    re, im = real_fft(x, N_FFT // 32)
+    o_even = (2 * o_lane) % 32
+    is_low = o_lane < 16
+    out_r = (tl.where(is_low, from_lane(re[0], o_even), from_lane(im[0], o_even)),)
+    out_i = (tl.where(is_low, from_lane(re[0], o_even + 1), from_lane(im[0], o_even + 1)),)
+    for k in tl.static_range(1, N_COLUMNS):
+        c = tl.load(twiddle_p + 64 * k + o_lane)
+        s = tl.load(twiddle_p + 64 * k + 32 + o_lane)
+        out_r += (re[k] * c - im[k] * s,)
+        out_i += (im[k] * c + re[k] * s,)
+    return out_r, out_i
+
+
+@triton.jit
+def split_column_0(zr, zi, twiddle_p, o_lane):
+    """R at κ = N·lane/32, and at κ = N·lane/32 + N/64, from column 0: the split of a real FFT of 64, then mirrored."""
+    o_mirror = (32 - o_lane) % 32
+    mr, mi = from_lane(zr, o_mirror), from_lane(zi, o_mirror)
+    c, s = tl.load(twiddle_p + o_lane) * 0.5, tl.load(twiddle_p + 32 + o_lane) * 0.5
+    dr, di = zr - mr, zi + mi
+    ur = 0.5 * (zr + mr) + (dr * s + di * c)
+    ui = 0.5 * (zi - mi) + (di * s - dr * c)
+    is_low = o_lane < 16
+    sign = tl.where(is_low, 1.0, -1.0)
+    o_even = tl.where(is_low, 2 * o_lane, 64 - 2 * o_lane) % 32
+    o_odd = tl.where(is_low, 2 * o_lane + 1, 63 - 2 * o_lane)
+    nyquist = from_lane(zr - zi, o_lane * 0)
+    even_r = tl.where(o_lane == 16, nyquist, from_lane(ur, o_even))
+    even_i = tl.where(o_lane == 16, 0.0, from_lane(ui, o_even) * sign)
+    return even_r, even_i, from_lane(ur, o_odd), from_lane(ui, o_odd) * sign
+
+
+@triton.jit
+def power_and_shift(lr, li, r, i, hr, hi):
+    """16·|X|² and 16·C of a bin from R of the bin below, of the bin, and of the bin above."""
+    xr, xi = 2.0 * r - (lr + hr), 2.0 * i - (li + hi)
+    return xr * xr + xi * xi, (lr - hr) * xr + (li - hi) * xi
+
+
+@triton.jit
+def stencil(re, im, twiddle_p, o_lane, N_COLUMNS: tl.constexpr):
+    """16·|X|² and 16·C of a frame: variable k at lane q is for κ = N·q/32 + k, which above N/2 is bin N - κ.
+
+    Variable 0 is for κ = N·q/32 in the lower lanes, and for κ = N·q/32 + N/64 in the upper ones: between them all of the
+    bins, each once.
+    """
+    is_low = o_lane < 16
+    below_r, below_i, above_r, above_i = split_column_0(re[0], im[0], twiddle_p, o_lane)
+    LAST: tl.constexpr = N_COLUMNS - 1
+    near_r, near_i = tl.where(is_low, re[1], re[LAST]), tl.where(is_low, im[1], im[LAST])
+    # On its other side variable 0 has a bin of which only the conjugate is held, in another lane.
+    o_one, o_last = (32 - o_lane) % 32, 31 - o_lane
+    far_r = tl.where(is_low, from_lane(re[1], o_one), from_lane(re[LAST], o_last))
+    far_i = -tl.where(is_low, from_lane(im[1], o_one), from_lane(im[LAST], o_last))
+    r, i = tl.where(is_low, below_r, above_r), tl.where(is_low, below_i, above_i)
+    p, c = power_and_shift(far_r, far_i, r, i, near_r, near_i)
+    power, shift = (p,), (c,)
+    sign = tl.where(is_low, 1.0, -1.0)  # C of a conjugate is -C
+    res, ims = (below_r,) + re[1:] + (above_r,), (below_i,) + im[1:] + (above_i,)  # noqa: RUF005
+    for k in tl.static_range(1, N_COLUMNS):
+        p, c = power_and_shift(res[k - 1], ims[k - 1], res[k], ims[k], res[k + 1], ims[k + 1])
+        power += (p,)
+        shift += (c * sign,)
+    return power, shift
+
+
+@triton.jit
+def block_sums(x, FRAMES: tl.constexpr, W: tl.constexpr, BLOCKS: tl.constexpr, DEPTH: tl.constexpr):
+    """Sums of [FRAMES, BLOCKS·DEPTH·32] over each block's DEPTH, as BLOCKS variables [FRAMES, 32]."""
+    x = tl.sum(tl.reshape(x, (FRAMES, BLOCKS // W, DEPTH, W, 32)), 2)
+    x = tl.trans(tl.reshape(x, (FRAMES, BLOCKS, 32)), 0, 2, 1)
+    if BLOCKS == 8:
+        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2)), 8)
+    elif BLOCKS == 16:
+        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2, 2)), 16)
+    else:
+        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2, 2, 2)), 32)
+
+
+@triton.jit
+def complex_mel_kernel(
+    x_p, out_p, twiddle_p, bin_p, weight_p,
+    S, T, x_stride, threshold,
+    N_FFT: tl.constexpr, HOP: tl.constexpr, M: tl.constexpr, W: tl.constexpr,
+    BLOCKS: tl.constexpr, DEPTH: tl.constexpr, OWNERS: tl.constexpr,
+):  # fmt: skip
+    """Channel 0: log1p(Σ fb·|X|²). Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², within ±2, 0 at or below threshold.
+
+    X is the STFT under a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
+    program computes W·2048/N_FFT frames of one waveform, each warp its own, and they meet in the sums over bands.
+    """
+    N_VARS: tl.constexpr = N_FFT // 32
+    N_COLUMNS: tl.constexpr = N_FFT // 64
+    PER_WARP: tl.constexpr = 32 // N_COLUMNS
+    FRAMES: tl.constexpr = W * PER_WARP
+    n_tiles = tl.cdiv(T, FRAMES)
+    i_clip = tl.program_id(0).to(tl.int64) // n_tiles
+    t_0 = (tl.program_id(0) % n_tiles) * FRAMES
+    x_p += i_clip * x_stride
+    out_p += i_clip * (2 * M) * T
+    o_warp = tl.broadcast_to(tl.arange(0, W)[:, None], (W, 32))
+    o_lane = tl.broadcast_to(tl.arange(0, 32)[None, :], (W, 32))
+    start = t_0.to(tl.int64) * HOP - N_FFT // 2
+    is_inside = (start >= 0) & (start + (FRAMES - 1) * HOP + N_FFT <= S) & (t_0 + FRAMES <= T)
+
+    one = tl.load(twiddle_p + 64 * N_COLUMNS + o_lane)
+    re, im = (), ()
+    for f in tl.static_range(PER_WARP):
+        o_start = tl.minimum(t_0 + PER_WARP * o_warp + f, T - 1).to(tl.int64) * HOP - N_FFT // 2
+        if is_inside:
+            x = load_frames(x_p, o_start, o_lane, S, N_VARS, False)
+        else:
+            x = load_frames(x_p, o_start, o_lane, S, N_VARS, True)
+        column_r, column_i = columns(x, twiddle_p, o_lane, N_FFT)
+        re += column_r
+        im += column_i
+    re, im = turn(re, one, W), turn(im, one, W)
+    re, im = fft(re, im, 32)
+    re, im = turn(re, one, W), turn(im, one, W)
+    power, shift = (), ()
+    for f in tl.static_range(PER_WARP):
+        frame_r, frame_i = re[f * N_COLUMNS : (f + 1) * N_COLUMNS], im[f * N_COLUMNS : (f + 1) * N_COLUMNS]
+        p, c = stencil(frame_r, frame_i, twiddle_p, o_lane, N_COLUMNS)
+        power += p
+        shift += c
+    power, shift = turn(power, one, W), turn(shift, one, W)
+    power = tl.reshape(square((power[0] * one,) + power[1:], W), (W * 1024,))  # noqa: RUF005
+    shift = tl.reshape(square((shift[0] * one,) + shift[1:], W), (W * 1024,))  # noqa: RUF005
+
+    # A weight of a band each: loaded once, for all frames of the program.
+    N_WEIGHTS: tl.constexpr = BLOCKS * DEPTH * 32
+    o_weight = tl.max_contiguous(tl.arange(0, N_WEIGHTS), [1])
+    b_frame = tl.arange(0, FRAMES)
+    o_bin = (b_frame // PER_WARP * 1024 + b_frame % PER_WARP * N_COLUMNS)[:, None]
+    o_bin = tl.reshape(o_bin + tl.load(bin_p + o_weight).to(tl.int32)[None, :], (FRAMES * N_WEIGHTS,))
+    b_weight = tl.load(weight_p + o_weight)[None, :]
+    b_offset = tl.load(weight_p + N_WEIGHTS + o_weight)[None, :]
+    b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, N_WEIGHTS))
+    bottom = block_sums(b_power * b_weight, FRAMES, W, BLOCKS, DEPTH)
+    b_shift = tl.reshape(tl.gather(shift, o_bin, 0), (FRAMES, N_WEIGHTS))
+    top = block_sums(b_power * b_offset + b_shift * b_weight, FRAMES, W, BLOCKS, DEPTH)
+
+    o_frame = (t_0 + b_frame)[:, None]
+    for group in tl.static_range((M + 31) // 32):
+        energy, moment = bottom[0] * 0.0, top[0] * 0.0
+        for block in tl.static_range(BLOCKS):
+            if OWNERS[block] == group:
+                energy += bottom[block]
+                moment += top[block]
+        o_band = (32 * group + tl.arange(0, 32))[None, :]
+        m_out = (o_frame < T) & (o_band < M)
+        o_out = o_band.to(tl.int64) * T + o_frame
+        tl.store(out_p + o_out, tl.log(1.0 + energy), mask=m_out)
+        scale = tl.load(weight_p + 2 * N_WEIGHTS + o_band)
+        is_heard = energy > threshold
+        offset = tl.where(is_heard, moment / tl.where(is_heard, energy, 1.0) * scale, 0.0)
+        offset = tl.minimum(tl.maximum(offset, -2.0), 2.0)
+        tl.store(out_p + o_out + M * T.to(tl.int64), offset, mask=m_out)
+
+
+def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshold: float) -> torch.Tensor:
+    """Launch the kernel.
+
+    Parameters
+    ----------
+    waveform : torch.Tensor
+        Shape (B, S), S above n_fft / 2; float32, float16 or bfloat16, on the device that the kernel is to run on, samples
+        of a row adjacent.
+    plan : Plan
+        Of :func:`make_plan`.
+    hop_length : int
+        Step between frames, samples.
+    threshold : float
+        Band power at or below which channel 1 is 0.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, 2, M, T), T = S // hop_length + 1; float32.
+    """
+    n_clips, n_samples = waveform.shape
+    n_frames = n_samples // hop_length + 1
+    out = waveform.new_empty((n_clips, 2, plan.n_mels, n_frames), dtype=torch.float32)
+    if out.numel():
+        tables = plan.on(waveform.device)
+        grid = (n_clips * triton.cdiv(n_frames, plan.frames_per_program),)
+        complex_mel_kernel[grid](
+            waveform, out, tables.twiddles, tables.bins, tables.weights,
+            n_samples, n_frames, waveform.stride(0), threshold,
+            N_FFT=plan.n_fft, HOP=hop_length, M=plan.n_mels, W=plan.rows,
+            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, num_warps=plan.num_warps,
+        )  # fmt: skip
+    return out
+
+
+def source(plan: Plan, *, hop_length: int) -> tuple[ASTSource, dict[str, int]]:
+    """What :func:`complex_mel` compiles for float32 samples, and its options, for `triton.compile` without a device."""
+    pointers = {"x_p": "*fp32", "out_p": "*fp32", "twiddle_p": "*fp32", "bin_p": "*i16", "weight_p": "*fp32"}
+    scalars = {"S": "i32", "T": "i32", "x_stride": "i32", "threshold": "fp32"}
+    constants = {
+        "N_FFT": plan.n_fft, "HOP": hop_length, "M": plan.n_mels, "W": plan.rows,
+        "BLOCKS": plan.blocks, "DEPTH": plan.depth, "OWNERS": plan.owners,
+    }  # fmt: skip
+    signature = {**pointers, **scalars, **dict.fromkeys(constants, "constexpr")}
+    aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(pointers))}
+    return ASTSource(complex_mel_kernel, signature, constants, aligned), {"num_warps": plan.num_warps}

@@ -1,0 +1,129 @@
+"""Fourier transforms of values held in variables, one transform a lane, and the exchange between variables and lanes.
+
+A "variable" is a tensor [W, 32]: one value a lane of W warps. Thirty-two of them are a square of variables by lanes, and
+:func:`turn` transposes it: the only way, here, for a value to leave its lane, apart from a shuffle.
+"""
+
+import math
+
+import triton
+import triton.language as tl
+
+
+@triton.constexpr_function
+def cosine(k, n):
+    """cos(2πk/n), when the kernel is compiled."""
+    return math.cos(2 * math.pi * k / n)
+
+
+@triton.constexpr_function
+def sine(k, n):
+    """-sin(2πk/n), when the kernel is compiled."""
+    return -math.sin(2 * math.pi * k / n)
+
+
+@triton.jit
+def butterfly(ar, ai, br, bi, K: tl.constexpr, N: tl.constexpr):
+    """a + wb and a - wb with w = exp(-2πi K/N): six fused operations, for the second is 2a less the first."""
+    if K == 0:
+        return ar + br, ai + bi, ar - br, ai - bi
+    elif 4 * K == N:
+        return ar + bi, ai - br, ar - bi, ai + br
+    else:
+        sr = br * cosine(K, N) + (ar - bi * sine(K, N))
+        si = bi * cosine(K, N) + (ai + br * sine(K, N))
+        return sr, si, ar * 2.0 - sr, ai * 2.0 - si
+
+
+@triton.jit
+def fft(re, im, N: tl.constexpr):
+    """DFT of N complex values in N variables: radix 2, decimation in time."""
+    if N == 1:
+        return re, im
+    else:
+        er, ei = fft(re[0::2], im[0::2], N // 2)
+        dr, di = fft(re[1::2], im[1::2], N // 2)
+        low_r, low_i, high_r, high_i = (), (), (), ()
+        for k in tl.static_range(N // 2):
+            lr, li, hr, hi = butterfly(er[k], ei[k], dr[k], di[k], k, N)
+            low_r += (lr,)
+            low_i += (li,)
+            high_r += (hr,)
+            high_i += (hi,)
+        return low_r + high_r, low_i + high_i
+
+
+@triton.jit
+def real_fft(x, N: tl.constexpr, OUTER: tl.constexpr = True):
+    """Bins 0 to N/2 of the DFT of N real values in N variables.
+
+    The outermost call leaves out the last step of bin 0, whose real and imaginary part are then the sums over the even
+    and over the odd values, and has no bin N/2.
+    """
+    if N == 1:
+        return x, (x[0] * 0.0,)
+    else:
+        er, ei = real_fft(x[0::2], N // 2, False)
+        dr, di = real_fft(x[1::2], N // 2, False)
+        if OUTER:
+            low_r, low_i, high_r, high_i = (er[0],), (dr[0],), (), ()
+        else:
+            zero = ei[0]
+            low_r, low_i, high_r, high_i = (er[0] + dr[0],), (zero,), (er[0] - dr[0],), (zero,)
+        for k in tl.static_range(1, N // 4):
+            lr, li, hr, hi = butterfly(er[k], ei[k], dr[k], di[k], k, N)
+            low_r += (lr,)
+            low_i += (li,)
+            # Bin N/2 - k is the conjugate of the other sum.
+            high_r = (hr,) + high_r  # noqa: RUF005 - the compiler knows no starred tuples
+            high_i = (-hi,) + high_i  # noqa: RUF005
+        if N >= 4:
+            low_r += (er[N // 4],)
+            low_i += (-dr[N // 4],)
+        return low_r + high_r, low_i + high_i
+
+
+@triton.jit
+def stack(xs, N: tl.constexpr):
+    """N variables as one tensor, their number in N's last axes of two, most significant bit first."""
+    if N == 1:
+        return xs[0]
+    else:
+        return tl.join(stack(xs[0::2], N // 2), stack(xs[1::2], N // 2))
+
+
+@triton.jit
+def unstack(x, N: tl.constexpr):
+    """The inverse of :func:`stack`."""
+    if N == 1:
+        return (x,)
+    else:
+        even, odd = tl.split(x)
+        evens, odds = unstack(even, N // 2), unstack(odd, N // 2)
+        xs = ()
+        for i in tl.static_range(N // 2):
+            xs += (evens[i], odds[i])
+        return xs
+
+
+@triton.jit
+def square(xs, W: tl.constexpr):
+    """32 variables as [W, variable, lane]."""
+    return tl.trans(tl.reshape(stack(xs, 32), (W, 32, 32)), 0, 2, 1)
+
+
+@triton.jit
+def turn(xs, one, W: tl.constexpr):
+    """32 variables whose lane n is variable n of before, and the other way round.
+
+    `one` is 1.0, loaded: a value from memory cannot be recomputed in another layout, which keeps the compiler from
+    splitting the one exchange into dozens.
+    """
+    xs = (xs[0] * one,) + xs[1:]  # noqa: RUF005
+    return unstack(tl.reshape(square(xs, W), (W, 32, 2, 2, 2, 2, 2)), 32)
+
+
+@triton.jit
+def from_lane(x, i_lane):
+    """The value of another lane of the same warp."""
+    return tl.gather(x, i_lane, 1)

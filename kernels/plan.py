@@ -1,0 +1,174 @@
+"""What the kernel is compiled for and what it reads beside samples: twiddles, and the bins and weights of each band.
+
+A *group* is 32 bands, one a lane. Each lane reads the bins of its band one after the other; so a group takes as many
+steps as its widest band has bins, in *blocks* of `depth` steps, and the warps share out the blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+
+N_FFTS = (512, 1024, 2048)
+"""Frame lengths that the kernel is written for."""
+MAX_STEPS = 512
+"""Steps over the bins of bands, times frames a warp: all of them are unrolled."""
+
+_LANES = 32
+_SCALE = 1.0 / 16.0  # the stencil forms 16·|X|² and 16·C
+
+
+class Bands(Protocol):
+    """The mel bands, as float64 arrays or tensors."""
+
+    filterbank: object
+    """Weights (K, M)."""
+    first: object
+    """First bin of each band (M,)."""
+    width: object
+    """Bins of each band (M,)."""
+    centre: object
+    """Centre of each band, bins (M,)."""
+    half_support: object
+    """Half the support of each band, bins (M,)."""
+
+
+class Tables(NamedTuple):
+    """What the kernel reads, on one device."""
+
+    twiddles: torch.Tensor
+    """exp(-2πi·lane·k/n_fft), k from 1, as rows (re, im) of 32; row 0 is exp(-2πi·lane/64), the last holds ones."""
+    bins: torch.Tensor
+    """Where in a frame's square each weight's bin is, int16."""
+    weights: torch.Tensor
+    """Weights fb/16, then fb·(k - c)/16, then 1/h of each band."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The shape of a program, and its tables; of :func:`make_plan`."""
+
+    n_fft: int
+    n_mels: int
+    rows: int
+    """Squares of 32 variables by 32 lanes a program."""
+    num_warps: int
+    blocks: int
+    depth: int
+    owners: tuple[int, ...]
+    """Group of each block; -1 for none."""
+    tables: Tables
+    _moved: dict[torch.device, Tables] = field(default_factory=dict)
+
+    @property
+    def frames_per_program(self) -> int:
+        """Frames that one program computes."""
+        return self.rows * 2048 // self.n_fft
+
+    def on(self, device: torch.device) -> Tables:
+        """The tables on `device`, moved once."""
+        if device not in self._moved:
+            self._moved[device] = Tables(*(table.to(device) for table in self.tables))
+        return self._moved[device]
+
+
+def unsupported(*, n_fft: int, hop_length: int, n_mels: int) -> str | None:
+    """Why the kernel cannot compute a configuration, or None."""
+    if n_fft not in N_FFTS:
+        return f"n_fft={n_fft} is none of {', '.join(map(str, N_FFTS))}"
+    return None
+
+
+def make_plan(bands: Bands, *, n_fft: int, rows: int = 4, wave: int = 32) -> Plan | None:
+    """The plan for some bands; None if they are so wide that the kernel would not be worth its size.
+
+    Parameters
+    ----------
+    bands : Bands
+        The mel bands.
+    n_fft : int
+        Frame length, one of `N_FFTS`.
+    rows : int
+        Warps of 32 lanes a program.
+    wave : int
+        Lanes that the device runs together.
+    """
+    width = list(map(int, bands.width))
+    groups = [width[start : start + _LANES] for start in range(0, len(width), _LANES)]
+    shape = _blocks_and_depth([max(1, *group) for group in groups], rows)
+    if shape is None or shape[0] * shape[1] * (2048 // n_fft) > MAX_STEPS:
+        return None
+    blocks, depth = shape
+    owners: list[int] = []
+    for index, group in enumerate(groups):
+        owners += [index] * math.ceil(max(1, *group) / depth)
+    owners += [-1] * (blocks - len(owners))
+    bins, weights = _bands(bands, owners, depth, n_fft, rows)
+    return Plan(
+        n_fft, len(width), rows, rows * _LANES // wave, blocks, depth, tuple(owners),
+        Tables(_twiddles(n_fft), bins, weights),
+    )  # fmt: skip
+
+
+def _blocks_and_depth(widths: list[int], rows: int) -> tuple[int, int] | None:
+    """The fewest steps in all: 8, 16 or 32 blocks of a power of two steps."""
+    found = []
+    for blocks in (8, 16, 32):
+        depth = 1
+        while sum(math.ceil(width / depth) for width in widths) > blocks and depth <= MAX_STEPS:
+            depth *= 2
+        if depth <= MAX_STEPS and blocks % rows == 0:
+            found.append((blocks * depth, blocks, depth))
+    return min(found)[1:] if found else None
+
+
+def _twiddles(n_fft: int) -> torch.Tensor:
+    lane = torch.arange(_LANES, dtype=torch.float64)
+    k = torch.arange(n_fft // 64, dtype=torch.float64)[:, None]
+    angle = -2 * math.pi * lane * k / n_fft
+    angle[0] = -2 * math.pi * lane / 64
+    rows = torch.stack([angle.cos(), angle.sin()], dim=1).reshape(-1)
+    return torch.cat([rows, torch.ones(_LANES, dtype=torch.float64)]).float()
+
+
+def place(n_fft: int) -> torch.Tensor:
+    """Where in a frame's square, variable · 32 + lane, each bin is: int64 (n_fft/2,)."""
+    per_lane, columns = n_fft // 32, n_fft // 64
+    bins = torch.arange(n_fft // 2)
+    up, down = bins // per_lane, 32 - -(-bins // per_lane)
+    k = bins % per_lane
+    rising = up * _LANES + k
+    falling = down * _LANES + (per_lane - k)
+    middle = down * _LANES  # k = n_fft/64: variable 0 of an upper lane
+    return torch.where(k < columns, rising, torch.where(k == columns, middle, falling))
+
+
+def _bands(bands: Bands, owners: list[int], depth: int, n_fft: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    first, width = list(map(int, bands.first)), list(map(int, bands.width))
+    blocks = len(owners)
+    at = place(n_fft)
+    bins = torch.zeros((blocks, depth, _LANES), dtype=torch.int16)
+    weights = torch.zeros((2, blocks, depth, _LANES), dtype=torch.float64)
+    seen: dict[int, int] = {}
+    for block, group in enumerate(owners):
+        done = seen.get(group, 0)
+        seen[group] = done + depth
+        for lane in range(_LANES):
+            band = group * _LANES + lane
+            if group < 0 or band >= len(width):
+                continue
+            for step in range(min(depth, width[band] - done)):
+                k = first[band] + done + step
+                bins[block, step, lane] = at[k]
+                weights[0, block, step, lane] = bands.filterbank[k, band]
+                weights[1, block, step, lane] = bands.filterbank[k, band] * (k - bands.centre[band])
+    # As the warps read them: block b belongs to warp b mod rows.
+    shape = (blocks // rows, rows, depth, _LANES)
+    bins = bins.reshape(shape).transpose(1, 2).reshape(-1)
+    weights = weights.reshape(2, *shape).transpose(2, 3).reshape(2, -1) * _SCALE
+    inverse = torch.ones(max(owners) * _LANES + _LANES, dtype=torch.float64)
+    inverse[: len(width)] = 1 / torch.tensor([float(h) for h in bands.half_support], dtype=torch.float64)
+    return bins.contiguous(), torch.cat([weights.reshape(-1), inverse]).float()
