@@ -5,52 +5,49 @@ import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
-from .fft import fft, from_lane, real_fft, square, turn, unstack
+from .fft import fft, from_lane, real_fft, square, turn, unstack, variables
 from .plan import Plan
 
 
 @triton.jit
-def load_frames(x_p, o_start, o_lane, S, N_VARS: tl.constexpr, REFLECT: tl.constexpr):
-    """Sample 32·j + lane of each lane's frame in variable j."""
-    xs = ()
-    for j in tl.static_range(N_VARS):
-        if REFLECT:
-            o_x = tl.abs(o_start + (32 * j + o_lane))
-            o_x = tl.minimum(o_x, 2 * S - 2 - o_x)
-            # True of all but the lanes at an edge, and only used to choose which lane holds which value.
-            xs += (tl.load(x_p + tl.max_contiguous(o_x, (1, 32))).to(tl.float32),)
-        else:
-            xs += (tl.load(x_p + (o_start + o_lane) + 32 * j).to(tl.float32),)
-    return xs
+def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.constexpr, REFLECT: tl.constexpr):
+    """64 variables: those of a warp's frames one after the other, in each of them sample 32·j + lane in variable j."""
+    N_VARS: tl.constexpr = N_FFT // 32
+    o_var = tl.arange(0, 64)[None, :, None]
+    o_warp = tl.arange(0, W)[:, None, None]
+    o_frame = tl.minimum(t + (64 // N_VARS) * o_warp + o_var // N_VARS, T - 1)
+    o_x = o_frame.to(tl.int64) * HOP + (32 * (o_var % N_VARS) - N_FFT // 2) + tl.arange(0, 32)[None, None, :]
+    if REFLECT:
+        o_x = tl.abs(o_x)
+        # Not contiguous at the edges themselves: this decides nothing but which lane loads what.
+        o_x = tl.max_contiguous(tl.minimum(o_x, 2 * S - 2 - o_x), (1, 1, 32))
+    return tl.load(x_p + o_x).to(tl.float32)
 
 
 @triton.jit
-def columns(x, twiddle_p, o_lane, N_FFT: tl.constexpr):
-    """The first half of a frame's FFT: N_FFT/64 columns, ready for a transform of 32 over the lanes.
+def columns(x, twiddles_r, twiddles_i, o_lane, N_COLUMNS: tl.constexpr):
+    """The first half of a frame's FFT: columns, each ready for a transform of 32 over the lanes.
 
-    Column 0 stands for two real ones, 0 and N_FFT/64, as the 64 sums u[r] over samples r, r + 64, r + 128, ...: lane n
+    Column 0 stands for two real ones, 0 and N_COLUMNS, as the 64 sums u[r] over samples r, r + 64, r + 128, ...: lane n
     gets u[2n] + i·u[2n + 1].
     """
-    N_COLUMNS: tl.constexpr = N_FFT // 64
-    re, im = real_fft(x, N_FFT // 32)
+    re, im = real_fft(x, 2 * N_COLUMNS)
     o_even = (2 * o_lane) % 32
     is_low = o_lane < 16
     out_r = (tl.where(is_low, from_lane(re[0], o_even), from_lane(im[0], o_even)),)
     out_i = (tl.where(is_low, from_lane(re[0], o_even + 1), from_lane(im[0], o_even + 1)),)
     for k in tl.static_range(1, N_COLUMNS):
-        c = tl.load(twiddle_p + 64 * k + o_lane)
-        s = tl.load(twiddle_p + 64 * k + 32 + o_lane)
-        out_r += (re[k] * c - im[k] * s,)
-        out_i += (im[k] * c + re[k] * s,)
+        out_r += (re[k] * twiddles_r[k] - im[k] * twiddles_i[k],)
+        out_i += (im[k] * twiddles_r[k] + re[k] * twiddles_i[k],)
     return out_r, out_i
 
 
 @triton.jit
-def split_column_0(zr, zi, twiddle_p, o_lane):
+def split_column_0(zr, zi, c, s, o_lane):
     """R at κ = N·lane/32, and at κ = N·lane/32 + N/64, from column 0: the split of a real FFT of 64, then mirrored."""
     o_mirror = (32 - o_lane) % 32
     mr, mi = from_lane(zr, o_mirror), from_lane(zi, o_mirror)
-    c, s = tl.load(twiddle_p + o_lane) * 0.5, tl.load(twiddle_p + 32 + o_lane) * 0.5
+    c, s = 0.5 * c, 0.5 * s
     dr, di = zr - mr, zi + mi
     ur = 0.5 * (zr + mr) + (dr * s + di * c)
     ui = 0.5 * (zi - mi) + (di * s - dr * c)
@@ -72,14 +69,14 @@ def power_and_shift(lr, li, r, i, hr, hi):
 
 
 @triton.jit
-def stencil(re, im, twiddle_p, o_lane, N_COLUMNS: tl.constexpr):
+def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
     """16·|X|² and 16·C of a frame: variable k at lane q is for κ = N·q/32 + k, which above N/2 is bin N - κ.
 
     Variable 0 is for κ = N·q/32 in the lower lanes, and for κ = N·q/32 + N/64 in the upper ones: between them all of the
     bins, each once.
     """
     is_low = o_lane < 16
-    below_r, below_i, above_r, above_i = split_column_0(re[0], im[0], twiddle_p, o_lane)
+    below_r, below_i, above_r, above_i = split_column_0(re[0], im[0], c, s, o_lane)
     LAST: tl.constexpr = N_COLUMNS - 1
     near_r, near_i = tl.where(is_low, re[1], re[LAST]), tl.where(is_low, im[1], im[LAST])
     # On its other side variable 0 has a bin of which only the conjugate is held, in another lane.
@@ -123,7 +120,6 @@ def complex_mel_kernel(
     X is the STFT under a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
     program computes W·2048/N_FFT frames of one waveform, each warp its own, and they meet in the sums over bands.
     """
-    N_VARS: tl.constexpr = N_FFT // 32
     N_COLUMNS: tl.constexpr = N_FFT // 64
     PER_WARP: tl.constexpr = 32 // N_COLUMNS
     FRAMES: tl.constexpr = W * PER_WARP
@@ -132,20 +128,22 @@ def complex_mel_kernel(
     t_0 = (tl.program_id(0) % n_tiles) * FRAMES
     x_p += i_clip * x_stride
     out_p += i_clip * (2 * M) * T
-    o_warp = tl.broadcast_to(tl.arange(0, W)[:, None], (W, 32))
     o_lane = tl.broadcast_to(tl.arange(0, 32)[None, :], (W, 32))
     start = t_0.to(tl.int64) * HOP - N_FFT // 2
-    is_inside = (start >= 0) & (start + (FRAMES - 1) * HOP + N_FFT <= S) & (t_0 + FRAMES <= T)
-
-    one = tl.load(twiddle_p + 64 * N_COLUMNS + o_lane)
+    if (start >= 0) & (start + (FRAMES - 1) * HOP + N_FFT <= S):
+        b_x = load_frames(x_p, t_0, S, T, HOP, N_FFT, W, False)
+    else:
+        b_x = load_frames(x_p, t_0, S, T, HOP, N_FFT, W, True)
+    x = variables(b_x, 64, W)
+    # All warps read the same twiddles.
+    o_twiddle = tl.arange(0, 2 * N_COLUMNS)[None, :, None] * 32 + tl.arange(0, 32)[None, None, :]
+    o_twiddle = tl.broadcast_to(o_twiddle, (W, 2 * N_COLUMNS, 32))
+    twiddles = variables(tl.load(twiddle_p + 1 + o_twiddle), 2 * N_COLUMNS, W)
+    one = tl.load(twiddle_p + 1 + 64 * N_COLUMNS + o_lane)
     re, im = (), ()
     for f in tl.static_range(PER_WARP):
-        o_start = tl.minimum(t_0 + PER_WARP * o_warp + f, T - 1).to(tl.int64) * HOP - N_FFT // 2
-        if is_inside:
-            x = load_frames(x_p, o_start, o_lane, S, N_VARS, False)
-        else:
-            x = load_frames(x_p, o_start, o_lane, S, N_VARS, True)
-        column_r, column_i = columns(x, twiddle_p, o_lane, N_FFT)
+        frame = x[f * 2 * N_COLUMNS : (f + 1) * 2 * N_COLUMNS]
+        column_r, column_i = columns(frame, twiddles[0::2], twiddles[1::2], o_lane, N_COLUMNS)
         re += column_r
         im += column_i
     re, im = turn(re, one, W), turn(im, one, W)
@@ -154,7 +152,7 @@ def complex_mel_kernel(
     power, shift = (), ()
     for f in tl.static_range(PER_WARP):
         frame_r, frame_i = re[f * N_COLUMNS : (f + 1) * N_COLUMNS], im[f * N_COLUMNS : (f + 1) * N_COLUMNS]
-        p, c = stencil(frame_r, frame_i, twiddle_p, o_lane, N_COLUMNS)
+        p, c = stencil(frame_r, frame_i, twiddles[0], twiddles[1], o_lane, N_COLUMNS)
         power += p
         shift += c
     power, shift = turn(power, one, W), turn(shift, one, W)

@@ -107,6 +107,18 @@ def unstack(x, N: tl.constexpr):
 
 
 @triton.jit
+def variables(x, N: tl.constexpr, W: tl.constexpr):
+    """[W, N, 32] as N variables."""
+    x = tl.trans(x, 0, 2, 1)
+    if N == 16:
+        return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2)), 16)
+    elif N == 32:
+        return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2)), 32)
+    else:
+        return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2, 2)), 64)
+
+
+@triton.jit
 def square(xs, W: tl.constexpr):
     """32 variables as [W, variable, lane]."""
     return tl.trans(tl.reshape(stack(xs, 32), (W, 32, 32)), 0, 2, 1)

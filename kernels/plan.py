@@ -40,7 +40,8 @@ class Tables(NamedTuple):
     """What the kernel reads, on one device."""
 
     twiddles: torch.Tensor
-    """exp(-2πi·lane·k/n_fft), k from 1, as rows (re, im) of 32; row 0 is exp(-2πi·lane/64), the last holds ones."""
+    """1, which keeps what follows from being loaded four at a time, by a lane that wants every 32nd; then rows (re, im) of
+    32: exp(-2πi·lane/64), exp(-2πi·lane·k/n_fft) for k from 1; then ones."""
     bins: torch.Tensor
     """Where in a frame's square each weight's bin is, int16."""
     weights: torch.Tensor
@@ -131,7 +132,8 @@ def _twiddles(n_fft: int) -> torch.Tensor:
     angle = -2 * math.pi * lane * k / n_fft
     angle[0] = -2 * math.pi * lane / 64
     rows = torch.stack([angle.cos(), angle.sin()], dim=1).reshape(-1)
-    return torch.cat([rows, torch.ones(_LANES, dtype=torch.float64)]).float()
+    ones = torch.ones(1 + _LANES, dtype=torch.float64)
+    return torch.cat([ones[:1], rows, ones[1:]]).float()
 
 
 def place(n_fft: int) -> torch.Tensor:
