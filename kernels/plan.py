@@ -17,6 +17,10 @@ N_FFTS = (512, 1024, 2048)
 MAX_STEPS = 512
 """Steps over the bins of bands, times frames a warp: all of them are unrolled."""
 
+ROWS = {"cuda": 4, "hip": 4}
+"""Warps of 32 lanes a program, by Triton's name of the backend. Four meet in 16 kB of shared memory, which any card has
+room for several times over, and read each weight once for four frames."""
+
 _LANES = 32
 _SCALE = 1.0 / 16.0  # the stencil forms 16·|X|² and 16·C
 
@@ -83,7 +87,7 @@ def unsupported(*, n_fft: int, hop_length: int, n_mels: int) -> str | None:
     return None
 
 
-def make_plan(bands: Bands, *, n_fft: int, rows: int = 4, wave: int = 32) -> Plan | None:
+def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | None:
     """The plan for some bands; None if they are so wide that the kernel would not be worth its size.
 
     Parameters
@@ -92,11 +96,16 @@ def make_plan(bands: Bands, *, n_fft: int, rows: int = 4, wave: int = 32) -> Pla
         The mel bands.
     n_fft : int
         Frame length, one of `N_FFTS`.
-    rows : int
-        Warps of 32 lanes a program.
+    backend : {"cuda", "hip"}
+        Triton's name of what it is for.
     wave : int
-        Lanes that the device runs together.
+        Lanes that the device runs together: 32, and 64 on AMD's gfx9.
+
+    Returns
+    -------
+    Plan or None
     """
+    rows = ROWS[backend]
     width = list(map(int, bands.width))
     groups = [width[start : start + _LANES] for start in range(0, len(width), _LANES)]
     shape = _blocks_and_depth([max(1, *group) for group in groups], rows)
