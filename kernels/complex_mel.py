@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
-from .fft import fft, from_lane, real_fft, square, turn, unstack, variables
+from .fft import fft, from_lane, real_fft, square, turn, variables
 from .plan import Plan
 
 
@@ -97,15 +97,9 @@ def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
 
 @triton.jit
 def block_sums(x, FRAMES: tl.constexpr, W: tl.constexpr, BLOCKS: tl.constexpr, DEPTH: tl.constexpr):
-    """Sums of [FRAMES, BLOCKS·DEPTH·32] over each block's DEPTH, as BLOCKS variables [FRAMES, 32]."""
+    """Sums of [FRAMES, BLOCKS·DEPTH·32] over each block's DEPTH: [FRAMES, BLOCKS, 32]."""
     x = tl.sum(tl.reshape(x, (FRAMES, BLOCKS // W, DEPTH, W, 32)), 2)
-    x = tl.trans(tl.reshape(x, (FRAMES, BLOCKS, 32)), 0, 2, 1)
-    if BLOCKS == 8:
-        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2)), 8)
-    elif BLOCKS == 16:
-        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2, 2)), 16)
-    else:
-        return unstack(tl.reshape(x, (FRAMES, 32, 2, 2, 2, 2, 2)), 32)
+    return tl.reshape(x, (FRAMES, BLOCKS, 32))
 
 
 @triton.jit
@@ -165,12 +159,15 @@ def complex_mel_kernel(
     b_frame = tl.arange(0, FRAMES)
     o_bin = (b_frame // PER_WARP * 1024 + b_frame % PER_WARP * N_COLUMNS)[:, None]
     o_bin = tl.reshape(o_bin + tl.load(bin_p + o_weight).to(tl.int32)[None, :], (FRAMES * N_WEIGHTS,))
+    b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, N_WEIGHTS))
     b_weight = tl.load(weight_p + o_weight)[None, :]
     b_offset = tl.load(weight_p + N_WEIGHTS + o_weight)[None, :]
-    b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, N_WEIGHTS))
     bottom = block_sums(b_power * b_weight, FRAMES, W, BLOCKS, DEPTH)
+    # Summed apart from what comes next, so that the powers need not be kept beside the shifts.
+    top = block_sums(b_power * b_offset, FRAMES, W, BLOCKS, DEPTH)
     b_shift = tl.reshape(tl.gather(shift, o_bin, 0), (FRAMES, N_WEIGHTS))
-    top = block_sums(b_power * b_offset + b_shift * b_weight, FRAMES, W, BLOCKS, DEPTH)
+    top += block_sums(b_shift * b_weight, FRAMES, W, BLOCKS, DEPTH)
+    bottom, top = variables(bottom, BLOCKS, FRAMES), variables(top, BLOCKS, FRAMES)
 
     o_frame = (t_0 + b_frame)[:, None]
     for group in tl.static_range((M + 31) // 32):

@@ -110,7 +110,9 @@ def unstack(x, N: tl.constexpr):
 def variables(x, N: tl.constexpr, W: tl.constexpr):
     """[W, N, 32] as N variables."""
     x = tl.trans(x, 0, 2, 1)
-    if N == 16:
+    if N == 8:
+        return unstack(tl.reshape(x, (W, 32, 2, 2, 2)), 8)
+    elif N == 16:
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2)), 16)
     elif N == 32:
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2)), 32)
