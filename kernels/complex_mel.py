@@ -20,7 +20,7 @@ def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.cons
     if REFLECT:
         o_x = tl.abs(o_x)
         # Not contiguous at the edges themselves: this decides nothing but which lane loads what.
-        o_x = tl.max_contiguous(tl.minimum(o_x, 2 * S - 2 - o_x), (1, 1, 32))
+        o_x = tl.max_contiguous(tl.minimum(o_x, (S - o_x) + (S - 2)), (1, 1, 32))
     return tl.load(x_p + o_x).to(tl.float32)
 
 
@@ -184,7 +184,7 @@ def complex_mel_kernel(
         is_heard = energy > threshold
         offset = tl.where(is_heard, moment / tl.where(is_heard, energy, 1.0) * scale, 0.0)
         offset = tl.minimum(tl.maximum(offset, -2.0), 2.0)
-        tl.store(out_p + o_out + M * T.to(tl.int64), offset, mask=m_out)
+        tl.store(out_p + o_out + tl.cast(M, tl.int64) * T, offset, mask=m_out)
 
 
 def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshold: float) -> torch.Tensor:
