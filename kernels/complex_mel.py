@@ -217,7 +217,7 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
             waveform, out, tables.twiddles, tables.bins, tables.weights,
             n_samples, n_frames, waveform.stride(0), threshold,
             N_FFT=plan.n_fft, HOP=hop_length, M=plan.n_mels, W=plan.rows,
-            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, num_warps=plan.num_warps,
+            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, **plan.options,
         )  # fmt: skip
     return out
 
@@ -232,4 +232,4 @@ def source(plan: Plan, *, hop_length: int) -> tuple[ASTSource, dict[str, int]]:
     }  # fmt: skip
     signature = {**pointers, **scalars, **dict.fromkeys(constants, "constexpr")}
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(pointers))}
-    return ASTSource(complex_mel_kernel, signature, constants, aligned), {"num_warps": plan.num_warps}
+    return ASTSource(complex_mel_kernel, signature, constants, aligned), dict(plan.options)

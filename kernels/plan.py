@@ -17,9 +17,12 @@ N_FFTS = (512, 1024, 2048)
 MAX_STEPS = 512
 """Steps over the bins of bands, times frames a warp: all of them are unrolled."""
 
-ROWS = {"cuda": 4, "hip": 4}
-"""Warps of 32 lanes a program, by Triton's name of the backend. Four meet in 16 kB of shared memory, which any card has
-room for several times over, and read each weight once for four frames."""
+ROWS = 8
+"""Warps of 32 lanes a program. Eight meet in 32 kB of shared memory, which any card has room for twice, read each weight
+once for eight frames, and write eight frames of a band at once, a sector of 32 bytes."""
+OPTIONS = {"cuda": {"maxnreg": 128}, "hip": {}}
+"""What the compiler is told, by Triton's name of the backend. With 128 registers, into which all fits, a
+multiprocessor holds two programs, and one computes while the other waits."""
 
 _LANES = 32
 _SCALE = 1.0 / 16.0  # the stencil forms 16·|X|² and 16·C
@@ -60,7 +63,8 @@ class Plan:
     n_mels: int
     rows: int
     """Squares of 32 variables by 32 lanes a program."""
-    num_warps: int
+    options: dict[str, int]
+    """Of the compiler: num_warps and others."""
     blocks: int
     depth: int
     owners: tuple[int, ...]
@@ -105,10 +109,9 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
     -------
     Plan or None
     """
-    rows = ROWS[backend]
     width = list(map(int, bands.width))
     groups = [width[start : start + _LANES] for start in range(0, len(width), _LANES)]
-    shape = _blocks_and_depth([max(1, *group) for group in groups], rows)
+    shape = _blocks_and_depth([max(1, *group) for group in groups])
     if shape is None or shape[0] * shape[1] * (2048 // n_fft) > MAX_STEPS:
         return None
     blocks, depth = shape
@@ -116,21 +119,21 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
     for index, group in enumerate(groups):
         owners += [index] * math.ceil(max(1, *group) / depth)
     owners += [-1] * (blocks - len(owners))
-    bins, weights = _bands(bands, owners, depth, n_fft, rows)
+    bins, weights = _bands(bands, owners, depth, n_fft)
     return Plan(
-        n_fft, len(width), rows, rows * _LANES // wave, blocks, depth, tuple(owners),
-        Tables(_twiddles(n_fft), bins, weights),
+        n_fft, len(width), ROWS, {"num_warps": ROWS * _LANES // wave, **OPTIONS[backend]}, blocks, depth,
+        tuple(owners), Tables(_twiddles(n_fft), bins, weights),
     )  # fmt: skip
 
 
-def _blocks_and_depth(widths: list[int], rows: int) -> tuple[int, int] | None:
+def _blocks_and_depth(widths: list[int]) -> tuple[int, int] | None:
     """The fewest steps in all: 8, 16 or 32 blocks of a power of two steps."""
     found = []
     for blocks in (8, 16, 32):
         depth = 1
         while sum(math.ceil(width / depth) for width in widths) > blocks and depth <= MAX_STEPS:
             depth *= 2
-        if depth <= MAX_STEPS and blocks % rows == 0:
+        if depth <= MAX_STEPS:
             found.append((blocks * depth, blocks, depth))
     return min(found)[1:] if found else None
 
@@ -157,7 +160,7 @@ def place(n_fft: int) -> torch.Tensor:
     return torch.where(k < columns, rising, torch.where(k == columns, middle, falling))
 
 
-def _bands(bands: Bands, owners: list[int], depth: int, n_fft: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _bands(bands: Bands, owners: list[int], depth: int, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
     first, width = list(map(int, bands.first)), list(map(int, bands.width))
     blocks = len(owners)
     at = place(n_fft)
@@ -176,8 +179,8 @@ def _bands(bands: Bands, owners: list[int], depth: int, n_fft: int, rows: int) -
                 bins[block, step, lane] = at[k]
                 weights[0, block, step, lane] = bands.filterbank[k, band]
                 weights[1, block, step, lane] = bands.filterbank[k, band] * (k - bands.centre[band])
-    # As the warps read them: block b belongs to warp b mod rows.
-    shape = (blocks // rows, rows, depth, _LANES)
+    # As the warps read them: block b belongs to warp b mod ROWS.
+    shape = (blocks // ROWS, ROWS, depth, _LANES)
     bins = bins.reshape(shape).transpose(1, 2).reshape(-1)
     weights = weights.reshape(2, *shape).transpose(2, 3).reshape(2, -1) * _SCALE
     inverse = torch.ones(max(owners) * _LANES + _LANES, dtype=torch.float64)
