@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find rust/index rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
-.PHONY: help install demo test lint format bench soak fuzz clean
+.PHONY: help install demo test lint format bench kernel-report soak fuzz clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,9 @@ target/tools/bin/b3sum:
 bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside its baseline
 	cargo bench --quiet -p distill-index --bench rescan
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only
+
+kernel-report: $(INSTALLED) ## Compile the kernel for all cards, and say what bounds it
+	$(BIN)/python bench/kernel_report.py
 
 soak: $(INSTALLED) ## Prove the cache's promises with large numbers: 15 minutes
 	$(BIN)/python -m pytest tests/proof --soak --timeout 3600

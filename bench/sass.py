@@ -1,0 +1,146 @@
+"""What a program of a compiled kernel executes, read from nvdisasm's listing: which instructions, of which kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+_LABEL = re.compile(r"^(\.L\w+):")
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
+_TARGET = re.compile(r"\.L\w+")
+_WIDTH = re.compile(r"\.(64|128)\b")
+_MATRICES = re.compile(r"\.([24])$")
+
+# By the pipe that takes an instruction: FP32 lanes also multiply integers; the ALU adds, compares and selects.
+_KINDS = {
+    "fp32": "FFMA FADD FMUL FFMA2 FADD2 FMUL2 IMAD HFMA2 FSWZADD",
+    "alu": "IADD IADD3 LEA LOP3 SHF SEL FSEL ISETP FSETP FMNMX FMNMX3 IMNMX VIMNMX VIADDMNMX VIADD PRMT IABS SGXT BMSK "
+    "MOV PLOP3 P2R R2P I2FP LOP SHL SHR",
+    "shared": "LDS STS LDSM STSM",
+    "shuffle": "SHFL",
+    "global": "LDG STG",
+    "spill": "LDL STL",
+    "barrier": "BAR",
+    "special": "MUFU I2F F2I S2R CS2R S2UR R2UR",
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+KINDS = (*_KINDS, "uniform", "other")
+"""The kinds that instructions are counted by."""
+
+
+class Instruction(NamedTuple):
+    """One line of a listing."""
+
+    guard: str
+    """The predicate, "" for none."""
+    name: str
+    """With its suffixes: "LDS.64"."""
+    operands: str
+
+    @property
+    def base(self) -> str:
+        """The name without suffixes."""
+        return self.name.partition(".")[0]
+
+
+def kind(instruction: Instruction) -> str:
+    """One of `KINDS`."""
+    if instruction.base in _KIND_OF:
+        return _KIND_OF[instruction.base]
+    return "uniform" if instruction.base.startswith("U") else "other"
+
+
+def mix(path: list[Instruction]) -> dict[str, int]:
+    """How many instructions of each kind a path has."""
+    counts = Counter(map(kind, path))
+    return {name: counts[name] for name in KINDS}
+
+
+def parse(listing: str) -> list[list[Instruction]]:
+    """The basic blocks of a listing, in order; see :func:`paths` for how they hang together."""
+    return [block for _, block in _blocks(listing)]
+
+
+def paths(listing: str) -> tuple[list[Instruction], list[Instruction]]:
+    """The fewest and the most instructions from entry to exit: a program inside the clip, and one at its edge.
+
+    Raises
+    ------
+    ValueError
+        If there is a loop, whose turns a listing does not tell, or a path that leaves out a store.
+    """
+    blocks = _blocks(listing)
+    successors = _successors(blocks)
+    shortest: dict[int, list[Instruction]] = {}
+    longest: dict[int, list[Instruction]] = {}
+    for index in sorted(_reachable(successors), reverse=True):
+        block, after = blocks[index][1], successors[index]
+        if any(follower <= index for follower in after):
+            raise ValueError(f"a loop at {blocks[index][0] or 'the entry'}: a listing does not tell how often it turns")
+        shortest[index] = block + min((shortest[follower] for follower in after), key=len, default=[])
+        longest[index] = block + max((longest[follower] for follower in after), key=len, default=[])
+    stores = [sum(one.base == "STG" for one in path) for path in (shortest[0], longest[0])]
+    if stores[0] != stores[1]:
+        raise ValueError(f"paths with {stores[0]} and {stores[1]} stores: the shorter is not what a program executes")
+    return shortest[0], longest[0]
+
+
+def wavefronts(instruction: Instruction, *, store_lines: int = 1) -> int:
+    """Cycles of 128 bytes in shared memory or L1 that a warp's instruction takes if no two lanes meet in a bank.
+
+    `store_lines`: lines of 128 bytes that one store to global memory touches.
+    """
+    name = instruction.name
+    if instruction.base in ("LDSM", "STSM"):
+        found = _MATRICES.search(name)
+        return int(found[1]) if found else 1
+    if instruction.base == "STG":
+        return store_lines
+    if kind(instruction) in ("shared", "global", "spill"):
+        found = _WIDTH.search(name)
+        return int(found[1]) // 32 if found else 1
+    return int(kind(instruction) == "shuffle")
+
+
+def _blocks(listing: str) -> list[tuple[str, list[Instruction]]]:
+    """Basic blocks, each with its label or ""."""
+    blocks: list[tuple[str, list[Instruction]]] = [("", [])]
+    for line in listing.splitlines():
+        if label := _LABEL.match(line):
+            blocks.append((label[1], []))
+        elif found := _INSTRUCTION.match(line):
+            instruction = Instruction(found[1] or "", found[2], found[3].strip())
+            blocks[-1][1].append(instruction)
+            if instruction.base in ("BRA", "EXIT"):
+                blocks.append(("", []))
+    return blocks
+
+
+def _successors(blocks: list[tuple[str, list[Instruction]]]) -> list[list[int]]:
+    at = {label: index for index, (label, _) in enumerate(blocks) if label}
+    successors = []
+    for index, (_, block) in enumerate(blocks):
+        last = block[-1] if block else Instruction("", "NOP", "")
+        after = []
+        if last.base == "BRA":
+            target = _TARGET.search(last.operands)
+            if target is None:
+                raise ValueError(f"a branch whose target is not a label: {last.name} {last.operands}")
+            after.append(at[target[0]])
+        # A branch may be conditional without a guard: BRA.U UP0, or BRA P0.
+        is_conditional = bool(last.guard) or re.search(r"\bU?P\d", last.operands) is not None
+        if (last.base not in ("BRA", "EXIT") or is_conditional) and index + 1 < len(blocks):
+            after.append(index + 1)
+        successors.append(after)
+    return successors
+
+
+def _reachable(successors: list[list[int]]) -> set[int]:
+    seen, todo = set(), [0]
+    while todo:
+        index = todo.pop()
+        if index not in seen:
+            seen.add(index)
+            todo += successors[index]
+    return seen
