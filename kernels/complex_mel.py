@@ -15,12 +15,14 @@ def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.cons
     N_VARS: tl.constexpr = N_FFT // 32
     o_var = tl.arange(0, 64)[None, :, None]
     o_warp = tl.arange(0, W)[:, None, None]
-    o_frame = tl.minimum(t + (64 // N_VARS) * o_warp + o_var // N_VARS, T - 1)
-    o_x = o_frame.to(tl.int64) * HOP + (32 * (o_var % N_VARS) - N_FFT // 2) + tl.arange(0, 32)[None, None, :]
+    o_start = tl.minimum(t + (64 // N_VARS) * o_warp + o_var // N_VARS, T - 1) * HOP
+    o_sample = 32 * (o_var % N_VARS) - N_FFT // 2 + tl.arange(0, 32)[None, None, :]
     if REFLECT:
-        o_x = tl.abs(o_x)
+        o_x = tl.abs(o_start + o_sample)
         # Not contiguous at the edges themselves: this decides nothing but which lane loads what.
-        o_x = tl.max_contiguous(tl.minimum(o_x, (S - o_x) + (S - 2)), (1, 1, 32))
+        o_x = tl.max_contiguous(o_x - 2 * tl.maximum(o_x - (S - 1), 0), (1, 1, 32))
+    else:
+        o_x = o_start.to(tl.int64) + o_sample  # in 64 bits one address serves all, the rest being constants
     return tl.load(x_p + o_x).to(tl.float32)
 
 

@@ -20,9 +20,9 @@ MAX_STEPS = 512
 ROWS = 8
 """Warps of 32 lanes a program. Eight meet in 32 kB of shared memory, which any card has room for twice, read each weight
 once for eight frames, and write eight frames of a band at once, a sector of 32 bytes."""
-OPTIONS = {"cuda": {"maxnreg": 128}, "hip": {}}
-"""What the compiler is told, by Triton's name of the backend. With 128 registers, into which all fits, a
-multiprocessor holds two programs, and one computes while the other waits."""
+MAX_REGISTERS = {2048: 128}
+"""Registers a thread on CUDA, by n_fft; else 255. At 2048 all fits into 128, and a multiprocessor holds two programs, one
+of which computes while the other waits; more frames a warp need more."""
 
 _LANES = 32
 _SCALE = 1.0 / 16.0  # the stencil forms 16·|X|² and 16·C
@@ -119,11 +119,13 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
     for index, group in enumerate(groups):
         owners += [index] * math.ceil(max(1, *group) / depth)
     owners += [-1] * (blocks - len(owners))
+    options = {"num_warps": ROWS * _LANES // wave}
+    if backend == "cuda":
+        options["maxnreg"] = MAX_REGISTERS.get(n_fft, 255)
     bins, weights = _bands(bands, owners, depth, n_fft)
     return Plan(
-        n_fft, len(width), ROWS, {"num_warps": ROWS * _LANES // wave, **OPTIONS[backend]}, blocks, depth,
-        tuple(owners), Tables(_twiddles(n_fft), bins, weights),
-    )  # fmt: skip
+        n_fft, len(width), ROWS, options, blocks, depth, tuple(owners), Tables(_twiddles(n_fft), bins, weights)
+    )
 
 
 def _blocks_and_depth(widths: list[int]) -> tuple[int, int] | None:
