@@ -19,7 +19,8 @@ STAGES = {
     "index": {"index"},
     "decode": {"audio.decode", "audio.chunking"},
     "augmentation": {"audio.augmentation"},
-    "features": {"audio.mel", "audio.reference", "audio.spectrogram", "audio.inverse"},
+    "features": {"audio.mel", "audio.ops", "audio.reference", "audio.spectrogram", "audio.inverse"}
+    | {"kernels", "kernels.complex_mel", "kernels.fft", "kernels.plan"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},
@@ -103,12 +104,15 @@ def stage_of(module: str) -> str:
     return next((stage for stage, modules in STAGES.items() if module in modules), module)
 
 
-MODULES = {module_name(path): {known(name) for name in imports(path)} for path in sorted(ROOT.rglob("*.py"))}
+# A link in the source tree, which rglob does not follow.
+KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+MODULES = {module_name(path): {known(name) for name in imports(path)} for path in {*ROOT.rglob("*.py"), *KERNELS}}
 
 
 def test_the_reader_of_imports_sees_them():
     assert {"cache.writer", "index", "audio.extraction"} <= MODULES["audio.preprocessing"]
     assert "audio.mel" in MODULES["audio.spectrogram"]
+    assert "kernels" in MODULES["audio.ops"]
     assert "audio.preprocessing" in MODULES["commands"]
     assert "distill" in MODULES["models.store"]
 
@@ -139,6 +143,16 @@ def test_faces_only_name_what_is_inside_them():
     for module in FACES:
         outside = {name for name in MODULES[module] if not module or not name.startswith(f"{module}.")}
         assert outside <= PLAIN, module
+
+
+def test_the_kernel_knows_torch_and_triton_and_nothing_of_distill():
+    assert len(KERNELS) > 1
+    for path in KERNELS:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        named |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        outside = {name.split(".")[0] for name in named} - sys.stdlib_module_names
+        assert outside <= {"torch", "triton"}, path
 
 
 def test_nothing_imports_a_command():

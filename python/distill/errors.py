@@ -108,5 +108,11 @@ class DeviceError(DistillError):
     exit_code = 2
 
 
+class BackendError(DistillError, RuntimeError):
+    """A way to compute features that was asked for and cannot compute these."""
+
+    exit_code = 2
+
+
 class TrainingDivergedError(DistillError):
     """A loss that is NaN or infinite."""

@@ -1,8 +1,8 @@
-"""The features as modules: configuration and checks around :mod:`distill.audio.reference`."""
+"""The features as modules: configuration and checks around the operator and :mod:`distill.audio.reference`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 
 from .mel import mel_bands
+from .ops import Backend, Numbers, backend_for, resolve_backend
 from .reference import complex_mel, log_mel
 
 
@@ -26,6 +27,15 @@ class ComplexSpectrogram(nn.Module):
     ----------
     config : ComplexSpectrogramConfig, optional
         Rate, frame and bands. Default: ``ComplexSpectrogramConfig()``.
+    backend : {"auto", "fused", "reference"}, default "auto"
+        What computes. "auto": what the environment's DISTILL_BACKEND says; without it the fused kernel on CUDA, the
+        reference elsewhere and where the kernel cannot, which is logged once a reason. "fused": the kernel, or an error
+        that says why not. "reference": plain torch, which a compiler sees through.
+
+    Raises
+    ------
+    ConfigError
+        If `backend` or DISTILL_BACKEND is none of these.
 
     References
     ----------
@@ -41,9 +51,10 @@ class ComplexSpectrogram(nn.Module):
     torch.Size([1, 2, 128, 94])
     """
 
-    def __init__(self, config: ComplexSpectrogramConfig | None = None) -> None:
+    def __init__(self, config: ComplexSpectrogramConfig | None = None, backend: Backend = "auto") -> None:
         super().__init__()
         self.config = config or ComplexSpectrogramConfig()
+        self.backend = resolve_backend(backend)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Features of a batch of mono waveforms.
@@ -52,7 +63,7 @@ class ComplexSpectrogram(nn.Module):
         ----------
         waveform : torch.Tensor
             Shape (B, 1, S), S above n_fft / 2, any floating type, at ``config.sample_rate``. Half precision is
-            computed in float32.
+            computed in float32. Before it is captured in a CUDA graph, the same must have been computed once.
 
         Returns
         -------
@@ -63,10 +74,21 @@ class ComplexSpectrogram(nn.Module):
         ------
         ValueError
             If the shape or the type does not fit, or the waveform is too short to be reflected.
+        BackendError
+            If the backend is "fused" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        threshold = self.config.if_masking_threshold
-        return complex_mel(waveform[:, 0], **_numbers(self.config), if_masking_threshold=threshold)
+        if self.backend == "reference":
+            return complex_mel(waveform[:, 0], **self._numbers()._asdict())
+        return torch.ops.distill.complex_mel(waveform[:, 0], *self._numbers(), self.backend)
+
+    def backend_for(self, waveform: torch.Tensor) -> Literal["fused", "reference"]:
+        """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
+        _check_waveform(waveform, self.config.n_fft)
+        return backend_for(waveform[:, 0], self._numbers(), self.backend)
+
+    def _numbers(self) -> Numbers:
+        return Numbers(**_numbers(self.config), if_masking_threshold=self.config.if_masking_threshold)
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
         """Channel 1 as a frequency.
