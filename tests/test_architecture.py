@@ -19,8 +19,7 @@ STAGES = {
     "index": {"index"},
     "decode": {"audio.decode", "audio.chunking"},
     "augmentation": {"audio.augmentation"},
-    "features": {"audio.mel", "audio.ops", "audio.reference", "audio.spectrogram", "audio.inverse"}
-    | {"kernels", "kernels.complex_mel", "kernels.fft", "kernels.plan"},
+    "features": {"audio.mel", "audio.ops", "audio.reference", "audio.rows", "audio.spectrogram", "audio.inverse"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},
@@ -106,6 +105,7 @@ def stage_of(module: str) -> str:
 
 # A link in the source tree, which rglob does not follow.
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+STAGES["features"] |= {module_name(path) for path in KERNELS}
 MODULES = {module_name(path): {known(name) for name in imports(path)} for path in {*ROOT.rglob("*.py"), *KERNELS}}
 
 

@@ -20,6 +20,7 @@ import torch
 from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import Chunks
+from distill.audio.rows import feature_rows
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import AugmentationConfig, Normalize
 from distill.errors import AudioFileError
@@ -84,8 +85,8 @@ class Extractor:
         stamps = _stamps(source.path)
         chunks = Chunks(source.path, self.sample_rate, self.chunk_samples, self.normalize, check_stop)
         try:
-            for waveforms in self._batches(chunks, source.content_hash, check_stop):
-                rows = self._features(waveforms)
+            batches = self._batches(chunks, source.content_hash, check_stop)
+            for rows in feature_rows(batches, self.spectrogram, self.device):
                 sums += _sums(rows)
                 _check_finite(sums, source)
                 yield Rows(source, rows)
@@ -100,7 +101,7 @@ class Extractor:
         else:
             yield Finished(source, chunks.silent, sums.tolist())
 
-    def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
+    def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[list[np.ndarray]]:
         batch: list[np.ndarray] = []
         for index, chunk in enumerate(chunks):
             batch.append(chunk)
@@ -108,18 +109,13 @@ class Extractor:
                 check_stop()
                 batch.append(variant(chunk, self.augmentation, self.sample_rate, content_hash, index, number))
                 if len(batch) == _BATCH_ROWS:
-                    yield np.stack(batch)
+                    yield batch
                     batch = []
             if len(batch) >= _BATCH_ROWS:
-                yield np.stack(batch)
+                yield batch
                 batch = []
         if batch:
-            yield np.stack(batch)
-
-    def _features(self, waveforms: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            batch = torch.from_numpy(waveforms)[:, None].to(self.device)
-            return self.spectrogram(batch).cpu().numpy()
+            yield batch
 
 
 def _sums(rows: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distill import _native
 from distill.audio.augmentation import check_available
@@ -204,6 +205,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.start = time.monotonic()
         self.device = resolve_device(self.config.device)
+        self.spectrogram = ComplexSpectrogram(self.config.complex_spectrogram)
         self.changed_fields: list[str] = []
         self.decoded = 0
         self.failed: list[tuple[str, str]] = []
@@ -315,6 +317,7 @@ class _Job:
         log_found(self.dataset_dir, scan, is_walk=self.files is None)
         sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
         if sources:
+            writer.backend = self._backend()
             self._check_need(sources)
         writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
         writer.begin(self.identity, asdict(self.config.complex_spectrogram), expansion_is_chosen=self.is_chosen)
@@ -326,6 +329,10 @@ class _Job:
 
     def _absolute(self, path: bytes) -> str:
         return os.fsdecode(os.path.join(os.fsencode(self.dataset_dir), path))
+
+    def _backend(self) -> str:
+        """What will compute; raises BackendError, before anything is computed, if it cannot."""
+        return self.spectrogram.backend_for(torch.empty((1, 1, self.config.chunk_samples), device=self.device))
 
     def _check_need(self, sources: Sequence[Source]) -> None:
         """Say what the features need, and ask, before the work starts."""
@@ -344,7 +351,7 @@ class _Job:
     def _extract(self, writer: CacheWriter, sources: Sequence[Source]) -> None:
         config = self.config
         extractor = Extractor(
-            ComplexSpectrogram(config.complex_spectrogram).to(self.device),
+            self.spectrogram,
             self.device,
             config.augmentation,
             self.expansion,

@@ -70,6 +70,8 @@ class CacheWriter:
         As it was on disk, or empty.
     row_shape, dtype
         Of the rows; `begin` sets them.
+    backend : str
+        What computes them, "reference" or "fused"; the manifest records it a pack.
 
     Raises
     ------
@@ -83,7 +85,7 @@ class CacheWriter:
         self.manifest = _native.Manifest()
         self.row_shape: tuple[int, ...] = ()
         self.dtype = "float32"
-        self.backend = "cpu"
+        self.backend = "reference"
         self.dirty = False
         self.has_committed = False
         self._identity: Mapping[str, Any] = {}
