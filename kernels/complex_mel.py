@@ -11,11 +11,12 @@ from .plan import Plan
 
 @triton.jit
 def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.constexpr, REFLECT: tl.constexpr):
-    """64 variables: those of a warp's frames one after the other, in each of them sample 32·j + lane in variable j."""
+    """The variables of each of a warp's frames in turn, [W, 64 or more, 32]: sample 32·j + lane in variable j."""
     N_VARS: tl.constexpr = N_FFT // 32
-    o_var = tl.arange(0, 64)[None, :, None]
+    ALL: tl.constexpr = max(64, N_VARS)
+    o_var = tl.arange(0, ALL)[None, :, None]
     o_warp = tl.arange(0, W)[:, None, None]
-    o_start = tl.minimum(t + (64 // N_VARS) * o_warp + o_var // N_VARS, T - 1) * HOP
+    o_start = tl.minimum(t + (ALL // N_VARS) * o_warp + o_var // N_VARS, T - 1) * HOP
     o_sample = 32 * (o_var % N_VARS) - N_FFT // 2 + tl.arange(0, 32)[None, None, :]
     if REFLECT:
         o_x = tl.abs(o_start + o_sample)
@@ -42,6 +43,36 @@ def columns(x, twiddles_r, twiddles_i, o_lane, N_COLUMNS: tl.constexpr):
         out_r += (re[k] * twiddles_r[k] - im[k] * twiddles_i[k],)
         out_i += (im[k] * twiddles_r[k] + re[k] * twiddles_i[k],)
     return out_r, out_i
+
+
+@triton.jit
+def rows(re, im, one, SQUARES: tl.constexpr, W: tl.constexpr):
+    """The second half of the FFTs, 32 columns at a time: from variable by column to lane by column and back."""
+    out_r, out_i = (), ()
+    for s in tl.static_range(SQUARES):
+        turned_r = turn(re[32 * s : 32 * s + 32], one, W)
+        turned_i = turn(im[32 * s : 32 * s + 32], one, W)
+        turned_r, turned_i = fft(turned_r, turned_i, 32)
+        out_r += turn(turned_r, one, W)
+        out_i += turn(turned_i, one, W)
+    return out_r, out_i
+
+
+@triton.jit
+def flat(xs, one, SQUARES: tl.constexpr, W: tl.constexpr):
+    """The bins of all frames as one tensor [W·1024·SQUARES], variable by lane by square: neighbours in other banks."""
+    x = tl.reshape(square(turn_again(xs[:32], one, W), W), (W, 1024))
+    if SQUARES == 2:
+        other = tl.reshape(square(turn_again(xs[32:], one, W), W), (W, 1024))
+        x = tl.trans(tl.join(x, other), 0, 2, 1)
+    return tl.reshape(x, (W * 1024 * SQUARES,))
+
+
+@triton.jit
+def turn_again(xs, one, W: tl.constexpr):
+    """:func:`turn`, for what is stacked again at once, which the compiler would take for nothing to do."""
+    xs = turn(xs, one, W)
+    return (xs[0] * one,) + xs[1:]
 
 
 @triton.jit
@@ -74,8 +105,8 @@ def power_and_shift(lr, li, r, i, hr, hi):
 def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
     """16·|X|² and 16·C of a frame: variable k at lane q is for κ = N·q/32 + k, which above N/2 is bin N - κ.
 
-    Variable 0 is for κ = N·q/32 in the lower lanes, and for κ = N·q/32 + N/64 in the upper ones: between them all of the
-    bins, each once.
+    Variable 0 is for κ = N·q/32 in the lower lanes, and for κ = N·q/32 + N/64 in the upper ones: between them all of
+    the bins, each once.
     """
     is_low = o_lane < 16
     below_r, below_i, above_r, above_i = split_column_0(re[0], im[0], c, s, o_lane)
@@ -89,7 +120,7 @@ def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
     p, c = power_and_shift(far_r, far_i, r, i, near_r, near_i)
     power, shift = (p,), (c,)
     sign = tl.where(is_low, 1.0, -1.0)  # C of a conjugate is -C
-    res, ims = (below_r,) + re[1:] + (above_r,), (below_i,) + im[1:] + (above_i,)  # noqa: RUF005
+    res, ims = (below_r,) + re[1:] + (above_r,), (below_i,) + im[1:] + (above_i,)
     for k in tl.static_range(1, N_COLUMNS):
         p, c = power_and_shift(res[k - 1], ims[k - 1], res[k], ims[k], res[k + 1], ims[k + 1])
         power += (p,)
@@ -111,13 +142,14 @@ def complex_mel_kernel(
     N_FFT: tl.constexpr, HOP: tl.constexpr, M: tl.constexpr, W: tl.constexpr,
     BLOCKS: tl.constexpr, DEPTH: tl.constexpr, OWNERS: tl.constexpr,
 ):  # fmt: skip
-    """Channel 0: log1p(Σ fb·|X|²). Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², within ±2, 0 at or below threshold.
+    """Channel 0: log1p(Σ fb·|X|²). Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 at or below threshold.
 
     X is the STFT under a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
-    program computes W·2048/N_FFT frames of one waveform, each warp its own, and they meet in the sums over bands.
+    program computes W·2048/N_FFT frames of one waveform, or W, each warp its own; they meet in the sums over bands.
     """
     N_COLUMNS: tl.constexpr = N_FFT // 64
-    PER_WARP: tl.constexpr = 32 // N_COLUMNS
+    PER_WARP: tl.constexpr = max(1, 32 // N_COLUMNS)
+    SQUARES: tl.constexpr = PER_WARP * N_COLUMNS // 32
     FRAMES: tl.constexpr = W * PER_WARP
     n_tiles = tl.cdiv(T, FRAMES)
     i_clip = tl.program_id(0).to(tl.int64) // n_tiles
@@ -130,7 +162,7 @@ def complex_mel_kernel(
         b_x = load_frames(x_p, t_0, S, T, HOP, N_FFT, W, False)
     else:
         b_x = load_frames(x_p, t_0, S, T, HOP, N_FFT, W, True)
-    x = variables(b_x, 64, W)
+    x = variables(b_x, 64 * SQUARES, W)
     # All warps read the same twiddles.
     o_twiddle = tl.arange(0, 2 * N_COLUMNS)[None, :, None] * 32 + tl.arange(0, 32)[None, None, :]
     o_twiddle = tl.broadcast_to(o_twiddle, (W, 2 * N_COLUMNS, 32))
@@ -142,24 +174,20 @@ def complex_mel_kernel(
         column_r, column_i = columns(frame, twiddles[0::2], twiddles[1::2], o_lane, N_COLUMNS)
         re += column_r
         im += column_i
-    re, im = turn(re, one, W), turn(im, one, W)
-    re, im = fft(re, im, 32)
-    re, im = turn(re, one, W), turn(im, one, W)
+    re, im = rows(re, im, one, SQUARES, W)
     power, shift = (), ()
     for f in tl.static_range(PER_WARP):
         frame_r, frame_i = re[f * N_COLUMNS : (f + 1) * N_COLUMNS], im[f * N_COLUMNS : (f + 1) * N_COLUMNS]
         p, c = stencil(frame_r, frame_i, twiddles[0], twiddles[1], o_lane, N_COLUMNS)
         power += p
         shift += c
-    power, shift = turn(power, one, W), turn(shift, one, W)
-    power = tl.reshape(square((power[0] * one,) + power[1:], W), (W * 1024,))  # noqa: RUF005
-    shift = tl.reshape(square((shift[0] * one,) + shift[1:], W), (W * 1024,))  # noqa: RUF005
+    power, shift = flat(power, one, SQUARES, W), flat(shift, one, SQUARES, W)
 
     # A weight of a band each: loaded once, for all frames of the program.
     N_WEIGHTS: tl.constexpr = BLOCKS * DEPTH * 32
     o_weight = tl.max_contiguous(tl.arange(0, N_WEIGHTS), [1])
     b_frame = tl.arange(0, FRAMES)
-    o_bin = (b_frame // PER_WARP * 1024 + b_frame % PER_WARP * N_COLUMNS)[:, None]
+    o_bin = (b_frame // PER_WARP * (1024 * SQUARES) + b_frame % PER_WARP * N_COLUMNS)[:, None]
     o_bin = tl.reshape(o_bin + tl.load(bin_p + o_weight).to(tl.int32)[None, :], (FRAMES * N_WEIGHTS,))
     b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, N_WEIGHTS))
     b_weight = tl.load(weight_p + o_weight)[None, :]
@@ -195,8 +223,8 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
     Parameters
     ----------
     waveform : torch.Tensor
-        Shape (B, S), S above n_fft / 2; float32, float16 or bfloat16, on the device that the kernel is to run on, samples
-        of a row adjacent.
+        Shape (B, S), S above n_fft / 2 and below 2³¹ - n_fft; float32, float16 or bfloat16, on the device that the
+        kernel is to run on, samples of a row adjacent.
     plan : Plan
         Of :func:`make_plan`.
     hop_length : int

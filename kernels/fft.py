@@ -1,7 +1,7 @@
-"""Fourier transforms of values held in variables, one transform a lane, and the exchange between variables and lanes.
+"""Fourier transforms of values held in variables, one transform a lane, and what moves values between lanes.
 
-A "variable" is a tensor [W, 32]: one value a lane of W warps. Thirty-two of them are a square of variables by lanes, and
-:func:`turn` transposes it: the only way, here, for a value to leave its lane, apart from a shuffle.
+A "variable" is a tensor [W, 32]: one value a lane of W warps. Thirty-two of them are a square of variables by lanes,
+and :func:`turn` transposes it: the only way, here, for a value to leave its lane, apart from a shuffle.
 """
 
 import math
@@ -24,7 +24,7 @@ def sine(k, n):
 
 @triton.jit
 def butterfly(ar, ai, br, bi, K: tl.constexpr, N: tl.constexpr):
-    """a + wb and a - wb with w = exp(-2πi K/N): six fused operations, for the second is 2a less the first."""
+    """The sums a + wb and a - wb with w = exp(-2πi K/N): six fused operations, for the second is 2a less the first."""
     if K == 0:
         return ar + br, ai + bi, ar - br, ai - bi
     elif 4 * K == N:
@@ -75,8 +75,8 @@ def real_fft(x, N: tl.constexpr, OUTER: tl.constexpr = True):
             low_r += (lr,)
             low_i += (li,)
             # Bin N/2 - k is the conjugate of the other sum.
-            high_r = (hr,) + high_r  # noqa: RUF005 - the compiler knows no starred tuples
-            high_i = (-hi,) + high_i  # noqa: RUF005
+            high_r = (hr,) + high_r
+            high_i = (-hi,) + high_i
         if N >= 4:
             low_r += (er[N // 4],)
             low_i += (-dr[N // 4],)
@@ -116,8 +116,10 @@ def variables(x, N: tl.constexpr, W: tl.constexpr):
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2)), 16)
     elif N == 32:
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2)), 32)
-    else:
+    elif N == 64:
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2, 2)), 64)
+    else:
+        return unstack(tl.reshape(x, (W, 32, 2, 2, 2, 2, 2, 2, 2)), 128)
 
 
 @triton.jit
@@ -133,7 +135,7 @@ def turn(xs, one, W: tl.constexpr):
     `one` is 1.0, loaded: a value from memory cannot be recomputed in another layout, which keeps the compiler from
     splitting the one exchange into dozens.
     """
-    xs = (xs[0] * one,) + xs[1:]  # noqa: RUF005
+    xs = (xs[0] * one,) + xs[1:]
     return unstack(tl.reshape(square(xs, W), (W, 32, 2, 2, 2, 2, 2)), 32)
 
 
