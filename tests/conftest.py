@@ -12,8 +12,14 @@ import pytest
 _not_run: list[str] = []
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--soak", action="store_true", help="prove with large numbers: minutes instead of seconds")
+    # Beside a GPU there may be pytest and no plugin: what pyproject.toml says to them is then understood, and ignored.
+    if not pluginmanager.hasplugin("benchmark"):
+        parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")
+        parser.addoption("--benchmark-group-by", help="of pytest-benchmark, which is not installed")
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "of pytest-timeout, which is not installed")
 
 
 def _has_gpu() -> bool:

@@ -1,0 +1,188 @@
+"""What the fused kernel is measured against on a GPU: each a function from waveforms (B, S) to features.
+
+The one that counts is cuFFT with all other work fused by hand around it, in two kernels: less than that cannot be done
+by who does not write an FFT. Frames and spectra go through device memory, nothing else does.
+"""
+
+# Kernels name their sizes as the shapes are written.
+# ruff: noqa: N803
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from distill.audio.mel import mel_bands
+from distill.audio.reference import complex_mel
+
+LANES = 32
+FRAMES = 4
+
+
+class Method(NamedTuple):
+    """One way to compute the features."""
+
+    call: Callable[[torch.Tensor], torch.Tensor]
+    """From waveforms (B, S) to (B, channels, M, T)."""
+    channels: int
+    """2, or 1 for log power alone."""
+    is_log: bool = True
+    """Whether channel 0 is `log1p` of the power; a peer that stops before it is not charged for it."""
+
+
+@triton.jit
+def frame_kernel(x_p, frames_p, S, T, x_stride, HOP: tl.constexpr, N_FFT: tl.constexpr):
+    """Frame t of a clip, reflected at its edges: a frame a program."""
+    i_frame = tl.program_id(0).to(tl.int64)
+    i_clip, t = i_frame // T, i_frame % T
+    o_sample = tl.arange(0, N_FFT)
+    o_x = tl.abs(t * HOP + o_sample - N_FFT // 2)
+    o_x = tl.minimum(o_x, 2 * (S - 1).to(tl.int64) - o_x)
+    tl.store(frames_p + i_frame * N_FFT + o_sample, tl.load(x_p + i_clip * x_stride + o_x))
+
+
+@triton.jit
+def load_bins(spectrum_p, o_frame, SHIFT: tl.constexpr, N_BINS: tl.constexpr, FRAMES: tl.constexpr):
+    """Bins SHIFT to N_BINS + SHIFT - 1 of some frames, re and im [FRAMES, N_BINS]; bin -1 is 0."""
+    o_number = tl.arange(0, 2 * N_BINS)[None, :] + 2 * SHIFT
+    b_pairs = tl.load(spectrum_p + o_frame[:, None] * (2 * N_BINS + 2) + o_number, mask=o_number >= 0, other=0.0)
+    return tl.split(tl.reshape(b_pairs, (FRAMES, N_BINS, 2)))
+
+
+@triton.jit
+def band_sums(
+    power, shift, b_first, weight_p, offset_p, N_BINS: tl.constexpr, FRAMES: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Power and moment [FRAMES, 32] of a group of bands, each of WIDTH bins at most; `power` and `shift` are flat."""
+    o_bin = tl.minimum(b_first[:, None] + tl.arange(0, WIDTH)[None, :], N_BINS - 1)[None, :, :]
+    # One dimension: Triton 3.6 fails to compile many gathers of two.
+    o_bin = tl.reshape(o_bin + tl.arange(0, FRAMES)[:, None, None] * N_BINS, (FRAMES * 32 * WIDTH,))
+    o_weight = (tl.arange(0, 32)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :])[None, :, :]
+    b_weight, b_offset = tl.load(weight_p + o_weight), tl.load(offset_p + o_weight)
+    b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, 32, WIDTH))
+    b_shift = tl.reshape(tl.gather(shift, o_bin, 0), (FRAMES, 32, WIDTH))
+    return tl.sum(b_power * b_weight, 2), tl.sum(b_power * b_offset + b_shift * b_weight, 2)
+
+
+@triton.jit
+def band_kernel(
+    spectrum_p, out_p, first_p, weight_p, offset_p, scale_p,
+    n_frames, T, threshold,
+    N_BINS: tl.constexpr, M: tl.constexpr, FRAMES: tl.constexpr, WIDTHS: tl.constexpr, STARTS: tl.constexpr,
+):  # fmt: skip
+    """Both channels from the spectrum R of unwindowed frames: stencil, power, banded sums, log1p and ratio at once."""
+    o_frame = tl.program_id(0).to(tl.int64) * FRAMES + tl.arange(0, FRAMES)
+    m_frame = o_frame < n_frames
+    o_read = tl.minimum(o_frame, n_frames - 1)
+    lr, li = load_bins(spectrum_p, o_read, -1, N_BINS, FRAMES)
+    r, i = load_bins(spectrum_p, o_read, 0, N_BINS, FRAMES)
+    hr, hi = load_bins(spectrum_p, o_read, 1, N_BINS, FRAMES)
+    xr, xi = 0.5 * r - 0.25 * (lr + hr), 0.5 * i - 0.25 * (li + hi)
+    power = tl.reshape(xr * xr + xi * xi, (FRAMES * N_BINS,))
+    shift = tl.reshape(0.25 * ((lr - hr) * xr + (li - hi) * xi), (FRAMES * N_BINS,))
+    out_p += (o_frame // T * (2 * M) * T + o_frame % T)[:, None]
+    for group in tl.static_range(len(WIDTHS)):
+        o_lane = 32 * group + tl.arange(0, 32)
+        b_first = tl.load(first_p + o_lane)
+        energy, moment = band_sums(
+            power, shift, b_first, weight_p + STARTS[group], offset_p + STARTS[group], N_BINS, FRAMES, WIDTHS[group]
+        )
+        is_heard = energy > threshold
+        offset = tl.where(is_heard, moment / tl.where(is_heard, energy, 1.0), 0.0) * tl.load(scale_p + o_lane)[None, :]
+        o_band = o_lane.to(tl.int64)[None, :]
+        m_out = m_frame[:, None] & (o_band < M)
+        tl.store(out_p + o_band * T, tl.log(1.0 + energy), mask=m_out)
+        tl.store(out_p + (o_band + M) * T, tl.minimum(tl.maximum(offset, -2.0), 2.0), mask=m_out)
+
+
+class PointwiseTables(NamedTuple):
+    """Bands in groups of 32, each group's weights padded to a power of two of bins."""
+
+    first: torch.Tensor
+    weights: torch.Tensor
+    offsets: torch.Tensor
+    scales: torch.Tensor
+    widths: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+def pointwise_tables(numbers: dict[str, int], device: torch.device) -> PointwiseTables:
+    """The tables of :func:`band_kernel` for some bands."""
+    bands = mel_bands(**numbers)
+    n_mels = numbers["n_mels"]
+    groups = [range(start, min(start + LANES, n_mels)) for start in range(0, n_mels, LANES)]
+    widths = tuple(max(2, triton.next_power_of_2(max(int(bands.width[m]) for m in group))) for group in groups)
+    starts = tuple(LANES * sum(widths[:index]) for index in range(len(groups)))
+    weights = torch.zeros((2, LANES * sum(widths)), dtype=torch.float64)
+    for group, width, start in zip(groups, widths, starts, strict=True):
+        for lane, m in enumerate(group):
+            for step in range(int(bands.width[m])):
+                k = int(bands.first[m]) + step
+                weights[0, start + lane * width + step] = bands.filterbank[k, m]
+                weights[1, start + lane * width + step] = bands.filterbank[k, m] * (k - bands.centre[m])
+    padding = (0, LANES * len(groups) - n_mels)
+    first = torch.nn.functional.pad(torch.tensor(bands.first, dtype=torch.int32), padding)
+    scales = torch.nn.functional.pad(torch.tensor(1 / bands.half_support, dtype=torch.float32), padding)
+    weights = weights.float().to(device)
+    return PointwiseTables(first.to(device), weights[0], weights[1], scales.to(device), widths, starts)
+
+
+def cufft_and_pointwise(numbers: dict[str, int], threshold: float, device: torch.device) -> Method:
+    """cuFFT on framed input, and one Triton kernel before and one after it."""
+    tables = pointwise_tables(numbers, device)
+    n_fft, hop, n_mels = numbers["n_fft"], numbers["hop_length"], numbers["n_mels"]
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        n_clips, n_samples = x.shape
+        n_frames = n_samples // hop + 1
+        total = n_clips * n_frames
+        frames = x.new_empty((total, n_fft))
+        frame_kernel[(total,)](x, frames, n_samples, n_frames, x.stride(0), HOP=hop, N_FFT=n_fft)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames))
+        out = x.new_empty((n_clips, 2, n_mels, n_frames))
+        band_kernel[(triton.cdiv(total, FRAMES),)](
+            spectrum, out, tables.first, tables.weights, tables.offsets, tables.scales,
+            total, n_frames, threshold,
+            N_BINS=n_fft // 2, M=n_mels, FRAMES=FRAMES, WIDTHS=tables.widths, STARTS=tables.starts, num_warps=8,
+        )  # fmt: skip
+        return out
+
+    return Method(call, channels=2)
+
+
+def baselines(numbers: dict[str, int], threshold: float, device: torch.device) -> dict[str, Method | str]:
+    """Every baseline by its name, or why it is left out."""
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        return complex_mel(x, **numbers, if_masking_threshold=threshold)
+
+    return {
+        "eager reference": Method(reference, channels=2),
+        # A shape each: static shapes give the compiler its best.
+        "compiled reference": Method(torch.compile(reference, fullgraph=True, dynamic=False), channels=2),
+        "cuFFT + pointwise": cufft_and_pointwise(numbers, threshold, device),
+        "torchaudio": _torchaudio(numbers, device),
+        "flashmel": _flashmel(numbers, device),
+    }
+
+
+def _torchaudio(numbers: dict[str, int], device: torch.device) -> Method | str:
+    try:
+        from torchaudio.transforms import MelSpectrogram
+    except ImportError as error:
+        return f"not importable: {error}"
+    module = MelSpectrogram(**numbers).to(device)
+    return Method(lambda x: module(x)[:, None], channels=1, is_log=False)
+
+
+def _flashmel(numbers: dict[str, int], device: torch.device) -> Method | str:
+    try:
+        from flashmel import MelSpectrogram
+    except ImportError as error:
+        return f"not importable: {error}"
+    module = MelSpectrogram(**numbers).to(device)
+    return Method(lambda x: module(x)[:, None], channels=1, is_log=False)

@@ -1,0 +1,185 @@
+"""What `bench/gpu.py` makes of its timings: summaries, ratios, targets, a table. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+OURS = "distill"
+TORCH_BASELINES = ("eager reference", "compiled reference", "cuFFT + pointwise", "torchaudio")
+"""Those that the target of 3 times is held against; torchaudio computes half as much."""
+FLASHMEL = "flashmel"
+
+Row = dict[str, Any]
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value at `q` from 0 to 1 of sorted `values`, between two of them by interpolation."""
+    ordered = sorted(values)
+    at = q * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+def summarise(samples_us: Sequence[float]) -> dict[str, float]:
+    """Median and spread of the time of a call, µs."""
+    return {
+        "median": quantile(samples_us, 0.5),
+        "p10": quantile(samples_us, 0.1),
+        "p90": quantile(samples_us, 0.9),
+        "samples": len(samples_us),
+    }
+
+
+def io_bytes(*, n_clips: int, n_samples: int, n_mels: int, n_frames: int, channels: int) -> int:
+    """Bytes that cannot be spared: float32 samples read once, features written once."""
+    return 4 * n_clips * (n_samples + channels * n_mels * n_frames)
+
+
+def row(
+    method: str, *, seconds: float, n_clips: int, channels: int, n_bytes: int, samples_us: Sequence[float],
+    copy_gb_per_s: float,
+) -> Row:  # fmt: skip
+    """One method at one size.
+
+    Parameters
+    ----------
+    method : str
+        Its name.
+    seconds : float
+        Seconds of audio a call.
+    n_clips : int
+        Clips a call.
+    channels : int
+        Channels that it computes.
+    n_bytes : int
+        Of :func:`io_bytes`.
+    samples_us : sequence of float
+        Times of a call, µs.
+    copy_gb_per_s : float
+        Bandwidth of a plain copy on the same card, GB/s, read and written together.
+    """
+    us = summarise(samples_us)
+    floor_us = n_bytes / copy_gb_per_s / 1e3
+    return {
+        "method": method,
+        "clips": n_clips,
+        "seconds": seconds,
+        "channels": channels,
+        "us": us,
+        "us_per_audio_second": us["median"] / seconds,
+        "gb_per_s": n_bytes / us["median"] / 1e3,
+        "share_of_io_floor": floor_us / us["median"],
+    }
+
+
+def left_out(method: str, *, n_clips: int, seconds: float, reason: str) -> Row:
+    """A method that was not timed at a size, and why, in one line."""
+    return {"method": method, "clips": n_clips, "seconds": seconds, "left_out": " ".join(reason.split())[:200]}
+
+
+def add_ratios(rows: list[Row]) -> None:
+    """Give each row the ratio of its time to ours at the same size."""
+    ours = {row["clips"]: row["us"]["median"] for row in rows if row["method"] == OURS and "us" in row}
+    for item in rows:
+        if "us" in item and item["clips"] in ours:
+            item["ratio_to_distill"] = item["us"]["median"] / ours[item["clips"]]
+
+
+def targets(rows: list[Row]) -> list[Row]:
+    """The targets of the kernel's issue, each with what was measured; `met` is None for what was not.
+
+    Throughput is that of the largest batch at which both sides ran; batch 1 has the host's part in it.
+    """
+    timed = [item for item in rows if "us" in item]
+    ours = sorted((item for item in timed if item["method"] == OURS), key=lambda item: item["clips"])
+    throughput = ours[-1]["us_per_audio_second"] if ours else None
+    single = next((item["us"]["median"] for item in ours if item["clips"] == 1), None)
+    best_torch = _ratio_at_largest(timed, TORCH_BASELINES)
+    flashmel = _ratio_at_largest(timed, (FLASHMEL,))
+    return [
+        _target("µs per audio-second", throughput, at_most=1.0),
+        _target("µs per audio-second, in the end", throughput, at_most=0.3),
+        _target("batch 1, µs a call", single, at_most=15.0),
+        _target("best torch baseline, times ours", best_torch, at_least=3.0),
+        _target("ours, times flashmel", None if flashmel is None else 1 / flashmel, at_most=2.0),
+    ]
+
+
+def _ratio_at_largest(timed: list[Row], methods: Sequence[str]) -> float | None:
+    found = [item for item in timed if item["method"] in methods and "ratio_to_distill" in item]
+    largest = max((item["clips"] for item in found), default=0)
+    return min((item["ratio_to_distill"] for item in found if item["clips"] == largest), default=None)
+
+
+def _target(name: str, value: float | None, *, at_most: float | None = None, at_least: float | None = None) -> Row:
+    met = None
+    if value is not None:
+        met = value <= at_most if at_most is not None else value >= at_least
+    limit = {"at_most": at_most} if at_most is not None else {"at_least": at_least}
+    return {"name": name, **limit, "measured": value, "met": met}
+
+
+def slug(gpu: str) -> str:
+    """A card's name as a file name: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+
+
+def table(report: Row) -> str:
+    """A report as text, in lines."""
+    lines = [
+        f"{report['gpu']}, copies {report['copy_gb_per_s']:.0f} GB/s: "
+        f"I/O alone takes {report['io_floor_us_per_audio_second']:.3f} µs per audio-second",
+        *(f"parity, {name}: {_parity(errors)}" for name, errors in report["parity"].items()),
+        *(_kernel(kernel) for kernel in report["kernels"]),
+        "",
+        f"{'clips':>6} {'method':20} {'µs a call':>11} {'p10':>9} {'p90':>9} {'µs/s':>8} {'GB/s':>7} {'of I/O':>7} "
+        f"{'ratio':>7} {'graph µs':>9}",
+        *map(_line, report["results"]),
+        "",
+        *(_target_line(target) for target in report["targets"]),
+    ]
+    if report["sweep"]:
+        lines += ["", "other shapes of the kernel, µs per audio-second", *map(_sweep_line, report["sweep"])]
+    return "\n".join(lines)
+
+
+def _parity(errors: Row) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in errors.items())
+
+
+def _kernel(kernel: Row) -> str:
+    return (
+        f"kernel: {kernel['registers']} registers, {kernel['spills']} spills, {kernel['shared_bytes']} bytes of shared "
+        f"memory, {kernel['num_warps']} warps"
+    )
+
+
+def _line(item: Row) -> str:
+    start = f"{item['clips']:>6} {item['method']:20}"
+    if "left_out" in item:
+        return f"{start} left out: {item['left_out']}"
+    us = item["us"]
+    ratio = f"{item['ratio_to_distill']:.2f}" if "ratio_to_distill" in item else ""
+    graph = f"{item['graph_us']['median']:.2f}" if "graph_us" in item else ""
+    return (
+        f"{start} {us['median']:>11.2f} {us['p10']:>9.2f} {us['p90']:>9.2f} {item['us_per_audio_second']:>8.3f} "
+        f"{item['gb_per_s']:>7.0f} {item['share_of_io_floor']:>7.1%} {ratio:>7} {graph:>9}"
+        f"{'  one channel' if item['channels'] == 1 else ''}"
+    ).rstrip()
+
+
+def _target_line(target: Row) -> str:
+    limit = f"at most {target['at_most']:g}" if "at_most" in target else f"at least {target['at_least']:g}"
+    verdict = {True: "met", False: "NOT met", None: "not measured"}[target["met"]]
+    value = "" if target["measured"] is None else f" ({target['measured']:.3g})"
+    return f"{target['name']} {limit}: {verdict}{value}"
+
+
+def _sweep_line(shape: Row) -> str:
+    name = ", ".join(f"{key} {value}" for key, value in shape["shape"].items())
+    if "left_out" in shape:
+        return f"  {name}: left out: {shape['left_out']}"
+    return f"  {name}: {shape['us_per_audio_second']:.3f}"
