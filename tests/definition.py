@@ -55,3 +55,25 @@ def define(signal, config):
         frequency = ((bins * power + correction) @ bank)[audible] / band[audible]
         features[1, audible, t] = np.clip((frequency - centre[audible]) / half[audible], -2, 2)
     return features, powers
+
+
+def assert_within_gates(actual, waveform, config):
+    """Hold features [B, 2, M, T] of a waveform [B, S] to the definition, by the gates of a float32 computation.
+
+    Returns the definition's features and the powers of bands, for a test to ask whether there was anything to miss.
+    """
+    defined = [define(row.astype(np.float64), config) for row in waveform]
+    expected = np.stack([features for features, _ in defined])
+    powers = np.stack([power for _, power in defined])
+    assert actual.shape == expected.shape
+    assert actual.dtype == np.float32
+    # Rounding of a float32 FFT through log1p. The ratio of channel 1 magnifies it, the more the quieter the band.
+    np.testing.assert_allclose(actual[:, 0], expected[:, 0], rtol=0, atol=1e-4)
+    loud = powers > LOUD
+    np.testing.assert_allclose(actual[:, 1][loud], expected[:, 1][loud], rtol=0, atol=1e-3)
+    threshold = config.if_masking_threshold
+    audible, masked = powers > 2 * threshold, powers < threshold / 2
+    if audible.any():
+        assert np.abs(actual[:, 1] - expected[:, 1])[audible].mean() <= 1e-4
+    np.testing.assert_array_equal(actual[:, 1][masked], 0)
+    return expected, powers
