@@ -135,7 +135,8 @@ def block_sums(x, FRAMES: tl.constexpr, W: tl.constexpr, BLOCKS: tl.constexpr, D
     return tl.reshape(x, (FRAMES, BLOCKS, 32))
 
 
-@triton.jit
+# Compiled once for all lengths. A stride known to be a multiple of 16 would also have lanes load four samples in a row.
+@triton.jit(do_not_specialize=["S", "T", "x_stride"])
 def complex_mel_kernel(
     x_p, out_p, twiddle_p, bin_p, weight_p,
     S, T, x_stride, threshold,
