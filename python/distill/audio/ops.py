@@ -185,6 +185,8 @@ def _complex_mel(waveform: torch.Tensor, *given: Any) -> torch.Tensor:
     """Both channels (B, 2, M, T) of a waveform (B, S), on whatever device it is; contiguous."""
     numbers, backend = _parse(*given)
     kernel = _kernel_for(waveform, numbers, backend)
+    if waveform.shape[0] == 0:
+        return _shape(waveform, *given)
     if kernel is None:
         # Autograd is outside; tracked, the reference would not go tile by tile.
         return reference.complex_mel(waveform.detach(), **numbers._asdict()).contiguous()
@@ -221,11 +223,14 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
     their bins, the adjoint of the stencil, an inverse real FFT, and frames added where they overlap, in a fixed order.
     """
     (waveform,) = ctx.saved_tensors
+    others = (None,) * (len(Numbers._fields) + 1)
+    if waveform.shape[0] == 0:  # on a CPU an FFT of nothing is an error
+        return torch.zeros_like(waveform), *others
     with torch.enable_grad():
         features = reference.complex_mel(waveform, **ctx.numbers._asdict())
     # With a graph where one is asked for: a second derivative is then torch's error, and not 0.
     (result,) = torch.autograd.grad(features, waveform, gradient, create_graph=torch.is_grad_enabled())
-    return result, *[None] * (len(Numbers._fields) + 1)
+    return result, *others
 
 
 torch.library.register_autograd(_NAME, _backward, setup_context=_save)
