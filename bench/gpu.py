@@ -192,9 +192,7 @@ def plan_of_shape(shape: dict[str, int | None], device: torch.device) -> Any:
 
 
 def compiled_kernels(device: torch.device) -> list[dict[str, int]]:
-    """Registers and such of the kernels that were compiled so far; none where they are interpreted."""
-    if device.type != "cuda":
-        return []
+    """Registers and such of the kernels that were compiled so far."""
     kernel = importlib.import_module("distill.kernels.complex_mel").complex_mel_kernel
     return [
         {
@@ -215,7 +213,10 @@ def nvidia_smi(device: torch.device) -> dict[str, str]:
     names = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
     uuid = torch.cuda.get_device_properties(device).uuid
     asked = [program, f"--id=GPU-{uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return {}
     values = [value.strip() for value in done.stdout.split(",")]
     return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else {}
 
@@ -228,7 +229,6 @@ def run(setup: Setup) -> dict[str, Any]:
         rows = measure(setup, methods, copy_gb_per_s)
         # Under load, or as near to it as this gets.
         clocks = nvidia_smi(setup.device)
-        kernels = compiled_kernels(setup.device)
     second = floor_bytes(1, NUMBERS["sample_rate"], channels=2)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -246,7 +246,7 @@ def run(setup: Setup) -> dict[str, Any]:
         "gates": GATES,
         "copy_gb_per_s": copy_gb_per_s,
         "io_floor_us_per_audio_second": second / copy_gb_per_s / 1e3,
-        "kernels": kernels,
+        "kernels": [],
         "results": rows,
         "targets": targets(rows),
         "sweep": [],
@@ -279,10 +279,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         without=tuple(options.without),
     )
     report = run(setup)
+    # Before anything else can fail.
     path = write(report)
+    report["kernels"] = compiled_kernels(device)
     if options.sweep:
         report["sweep"] = sweep(setup, SHAPES)
-        write(report)
+    write(report)
     print(table(report))
     print(f"\nwritten to {path}")
 
