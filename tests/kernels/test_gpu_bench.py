@@ -60,7 +60,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
     code = """
 report = gpu.run(setup)
-report["sweep"] = gpu.sweep(setup, gpu.SHAPES[:1])
+report["sweep"] = gpu.sweep(setup, gpu.SHAPES[-1:])
 print(gpu.write(report))
 print(gpu.table(report))
 """
@@ -116,7 +116,8 @@ def test_a_report_holds_what_it_takes_to_compare_it(written):
     assert row["seconds"] == 2_000 / 48_000
     assert row["graph_us"]["median"] == 9.0
     assert [target["name"] for target in report["targets"]][-1] == "ours, times flashmel"
-    assert report["sweep"][0]["shape"] == {"rows": 4, "maxnreg": 96}
+    assert report["sweep"][0]["shape"] == {"rows": 4, "maxnreg": None}
+    assert report["sweep"][0]["us_per_audio_second"] > 0
 
 
 def test_ratios_are_to_ours_at_the_same_size(written):
