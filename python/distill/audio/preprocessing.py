@@ -317,7 +317,9 @@ class _Job:
         log_found(self.dataset_dir, scan, is_walk=self.files is None)
         sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
         if sources:
-            writer.backend = self._backend()
+            # A backend that was asked for and cannot is an error here, before anything is computed.
+            chunk = torch.empty((1, 1, self.config.chunk_samples), device=self.device)
+            writer.backend = self.spectrogram.backend_for(chunk)
             self._check_need(sources)
         writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
         writer.begin(self.identity, asdict(self.config.complex_spectrogram), expansion_is_chosen=self.is_chosen)
@@ -329,10 +331,6 @@ class _Job:
 
     def _absolute(self, path: bytes) -> str:
         return os.fsdecode(os.path.join(os.fsencode(self.dataset_dir), path))
-
-    def _backend(self) -> str:
-        """What will compute; raises BackendError, before anything is computed, if it cannot."""
-        return self.spectrogram.backend_for(torch.empty((1, 1, self.config.chunk_samples), device=self.device))
 
     def _check_need(self, sources: Sequence[Source]) -> None:
         """Say what the features need, and ask, before the work starts."""
