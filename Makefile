@@ -52,6 +52,7 @@ bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside it
 
 kernel-report: $(INSTALLED) ## Compile the kernel for all cards, and say what bounds it
 	$(BIN)/python bench/kernel_report.py
+	$(BIN)/python -m pytest tests/kernels/test_compiled.py --soak
 
 soak: $(INSTALLED) ## Prove the cache's promises with large numbers: 15 minutes
 	$(BIN)/python -m pytest tests/proof --soak --timeout 3600

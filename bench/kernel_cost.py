@@ -58,6 +58,13 @@ TARGETS = {
 _REGISTERS = 65_536  # of a multiprocessor
 _RESERVED = 1_024  # bytes of shared memory that the driver takes of each program
 _WAVES_LIMIT = {"gfx942": 8, "gfx1100": 16}  # a SIMD
+_AMD_KINDS = {
+    "vector": "v_",
+    "scalar": "s_(?!nop|code_end)",
+    "shared": "ds_",
+    "global": "global_|buffer_",
+    "spill": "scratch_",
+}
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,8 @@ class Compiled:
     """Of a program."""
     frames: int
     """That a program computes."""
-    conflicts: int
-    """Cycles a program that the gathered bands lose to banks."""
+    listed: dict[str, int]
+    """Instructions of the whole listing by kind, executed or not."""
     interior: Program | None = None
     """A program whose frames touch no edge of the clip; NVIDIA only."""
     edge: Program | None = None
@@ -138,7 +145,7 @@ def compile_for(name: str, **feature: float) -> Compiled:
     gpu = GPUTarget(target.backend, target.arch, target.wave)
     kernel = triton.compile(source, target=gpu, options=options)
     warps = options["num_warps"]
-    shape = {"warps": warps, "frames": plan.frames_per_program, "conflicts": gather_conflicts(plan)}
+    shape = {"warps": warps, "frames": plan.frames_per_program}
     if target.backend == "hip":
         return Compiled(**_amd(kernel.asm["amdgcn"], target), shared_bytes=kernel.metadata.shared, **shape)
     usage, listing = disassemble(kernel.asm["cubin"])
@@ -146,8 +153,10 @@ def compile_for(name: str, **feature: float) -> Compiled:
     spilled = int(re.search(r"STACK:(\d+)", usage)[1])
     shared = kernel.metadata.shared
     interior, edge = (_program(path, plan, warps) for path in sass.paths(listing))
-    occupancy = _occupancy(registers, shared, warps, target)
-    return Compiled(registers, spilled, shared, occupancy, **shape, interior=interior, edge=edge)
+    return Compiled(
+        registers, spilled, shared, occupancy(registers, shared, warps, target), **shape,
+        listed=sass.mix(sass.parse(listing)), interior=interior, edge=edge,
+    )  # fmt: skip
 
 
 def disassemble(cubin: bytes) -> tuple[str, str]:
@@ -172,10 +181,12 @@ def _amd(assembly: str, target: Target) -> dict[str, float]:
         "registers": number(".vgpr_count"),
         "spill_bytes": 4 * number(".vgpr_spill_count"),
         "occupancy": waves / _WAVES_LIMIT[target.arch],
+        "listed": {kind: len(re.findall(rf"^\s+(?:{start})", assembly, re.M)) for kind, start in _AMD_KINDS.items()},
     }
 
 
-def _occupancy(registers: int, shared: int, warps: int, target: Target) -> float:
+def occupancy(registers: int, shared: int, warps: int, target: Target) -> float:
+    """Warps that a multiprocessor holds, of those that it could: registers of a thread, shared memory of a program."""
     a_warp = -(-registers // 8) * 8 * LANES
     programs = min(
         _REGISTERS // a_warp // warps, target.shared_total // (shared + _RESERVED), target.warps_limit // warps
@@ -183,20 +194,19 @@ def _occupancy(registers: int, shared: int, warps: int, target: Target) -> float
     return programs * warps / target.warps_limit
 
 
-def gather_wavefronts(plan: kernels.Plan) -> Iterator[tuple[int, int]]:
-    """Of each read of a warp from a frame's square: distinct words, and cycles that they take.
+def gather_wavefronts(plan: kernels.Plan) -> Iterator[int]:
+    """Cycles of each read of a warp from a frame's square.
 
     Word w is in bank w mod 32, and lanes that want the same word get it together. The frame only adds a constant.
     """
     for words in plan.tables.bins.reshape(-1, LANES).tolist():
-        distinct = set(words)
-        banks = [word % LANES for word in distinct]
-        yield len(distinct), max(map(banks.count, banks))
+        banks = [word % LANES for word in set(words)]
+        yield max(map(banks.count, banks))
 
 
 def gather_conflicts(plan: kernels.Plan) -> int:
     """Cycles a program, beyond one a read, that its gathers of both channels take."""
-    return 2 * plan.frames_per_program * sum(cycles - 1 for _, cycles in gather_wavefronts(plan))
+    return 2 * plan.frames_per_program * sum(cycles - 1 for cycles in gather_wavefronts(plan))
 
 
 def _program(path: list[sass.Instruction], plan: kernels.Plan, warps: int) -> Program:

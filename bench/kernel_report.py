@@ -32,7 +32,7 @@ _FRAMES = DEFAULTS["sample_rate"] // DEFAULTS["hop_length"] + 1
 
 # Other ways to the same feature, a second of audio at the defaults: bytes through memory, tensor-core operations (three
 # products of halves each, to keep float32's digits), or warp instructions a frame.
-_OTHER_WAYS = {
+OTHER_WAYS = {
     "eager torch, without its 20 launches": ("bytes", 12.7e6),
     "cuFFT, all pointwise work fused around it": ("bytes", 5.1e6),
     "dense DFT by matmul, fp16x3": ("tensor", 3 * 0.84e9),
@@ -43,6 +43,7 @@ _OTHER_WAYS = {
     "radix-16 FFT in registers, two windows": ("issue", 9_000),
     "samples in, features out": ("bytes", io_bytes(**DEFAULTS)),
 }
+"""Unit and amount, by name."""
 
 
 def other_way(card: Card, unit: str, amount: float) -> float:
@@ -70,7 +71,7 @@ def report(compiled: dict[str, Compiled]) -> dict:
                 "limit": found.limit,
                 "units_us": found.units,
                 "floor_us": found.units["DRAM"],
-                "other_ways_us": {way: other_way(CARDS[name], *work) for way, work in _OTHER_WAYS.items()},
+                "other_ways_us": {way: other_way(CARDS[name], *work) for way, work in OTHER_WAYS.items()},
             }
             for name, found in cards.items()
         },
@@ -139,7 +140,7 @@ def show(compiled: dict[str, Compiled]) -> None:
         )
         print(_bounds(found))
         print("\nOther ways, µs, each by the one rate that it is sure to need\n")
-        rows = [[way, *(other_way(card, *work) for card in cards.values())] for way, work in _OTHER_WAYS.items()]
+        rows = [[way, *(other_way(card, *work) for card in cards.values())] for way, work in OTHER_WAYS.items()]
         print(_table(["", *cards], [["this kernel", *(one.us for one in found.values())], *rows]))
 
 

@@ -57,9 +57,9 @@ def mix(path: list[Instruction]) -> dict[str, int]:
     return {name: counts[name] for name in KINDS}
 
 
-def parse(listing: str) -> list[list[Instruction]]:
-    """The basic blocks of a listing, in order; see :func:`paths` for how they hang together."""
-    return [block for _, block in _blocks(listing)]
+def parse(listing: str) -> list[Instruction]:
+    """All instructions of a listing, in its order."""
+    return [instruction for _, block in _blocks(listing) for instruction in block]
 
 
 def paths(listing: str) -> tuple[list[Instruction], list[Instruction]]:

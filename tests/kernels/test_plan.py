@@ -1,0 +1,73 @@
+"""What the kernel takes, and what it says of the rest."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from distill.audio.mel import mel_bands
+from distill.kernels import Plan, make_plan, unsupported
+
+# (n_fft, hop_length, n_mels) that people use, and the extremes that were promised.
+PROMISED = [
+    (2048, 512, 128),
+    (2048, 512, 16),
+    (2048, 441, 512),
+    (1024, 256, 80),
+    (1024, 256, 512),
+    (512, 160, 40),
+    (512, 160, 80),
+    (512, 128, 257),
+    (4096, 1024, 128),
+    (4096, 1024, 512),
+]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "hip"])
+@pytest.mark.parametrize(("n_fft", "hop_length", "n_mels"), PROMISED)
+def test_what_was_promised_has_a_plan(n_fft, hop_length, n_mels, backend):
+    bands = mel_bands(sample_rate=48_000, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels)
+    assert unsupported(n_fft=n_fft, hop_length=hop_length, n_mels=n_mels) is None
+    plan = make_plan(bands, n_fft=n_fft, backend=backend)
+    assert (plan.n_fft, plan.n_mels) == (n_fft, n_mels)
+    assert plan.frames_per_program >= 1
+
+
+def test_every_configuration_has_a_plan_or_a_reason():
+    taken = refused = unplanned = 0
+    lengths = [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 65_536]
+    ranges = [(0.0, None), (100.0, 8_000.0), (0.0, 200.0), (23_000.0, None)]
+    for n_fft, n_mels, (f_min, f_max) in itertools.product(lengths, [1, 2, 16, 31, 128, 512, 2049], ranges):
+        if n_mels > n_fft // 2 + 1:
+            continue
+        reason = unsupported(n_fft=n_fft, hop_length=n_fft // 4, n_mels=n_mels)
+        if reason is not None:
+            assert f"={n_fft}" in reason or f"={n_mels}" in reason
+            refused += 1
+            continue
+        bands = mel_bands(
+            sample_rate=48_000, n_fft=n_fft, hop_length=n_fft // 4, n_mels=n_mels, f_min=f_min, f_max=f_max
+        )
+        plan = make_plan(bands, n_fft=n_fft)
+        assert plan is None or isinstance(plan, Plan)
+        taken, unplanned = taken + (plan is not None), unplanned + (plan is None)
+    assert min(taken, refused, unplanned) > 5
+
+
+@pytest.mark.parametrize(("n_fft", "hop_length", "n_mels"), PROMISED)
+def test_every_weight_is_in_the_tables_once(n_fft, hop_length, n_mels):
+    bands = mel_bands(sample_rate=48_000, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels)
+    plan = make_plan(bands, n_fft=n_fft)
+    count = plan.tables.bins.numel()
+    weights, offsets = plan.tables.weights.numpy()[: 2 * count].reshape(2, count).astype(np.float64)
+    k = np.arange(n_fft // 2 + 1)[:, None]
+    distance = np.where(bands.filterbank > 0, k - bands.centre, 0)
+    # The stencil forms 16 times what the weights are for.
+    np.testing.assert_allclose(
+        np.sort(weights[weights > 0]) * 16, np.sort(bands.filterbank[bands.filterbank > 0]), 1e-6
+    )
+    assert (weights * 16).sum() == pytest.approx(bands.filterbank.sum(), rel=1e-6)
+    assert (offsets * 16).sum() == pytest.approx((bands.filterbank * distance).sum(), abs=1e-3)
+    assert bands.filterbank.sum() > 10
