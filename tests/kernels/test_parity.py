@@ -11,6 +11,7 @@ from distill.config import ComplexSpectrogramConfig
 RATE = 48_000
 DEFAULT = {}
 MIDDLE = {"n_fft": 1024, "hop_length": 256, "n_mels": 80}
+LARGE = {"n_fft": 4096, "hop_length": 1024}
 SMALL = {"n_fft": 512, "hop_length": 160, "n_mels": 64, "sample_rate": 16_000}
 
 
@@ -68,11 +69,15 @@ FEW = ("loud noise", "chirp", "full-scale sine between bins", "impulses", "clipp
 @pytest.mark.parametrize(
     ("feature", "kind"),
     [pytest.param(DEFAULT, kind, id=f"2048-{kind}") for kind in SIGNALS]
-    + [pytest.param(feature, kind, id=f"{feature['n_fft']}-{kind}") for feature in (MIDDLE, SMALL) for kind in FEW],
+    + [
+        pytest.param(feature, kind, id=f"{feature['n_fft']}-{kind}")
+        for feature in (LARGE, MIDDLE, SMALL)
+        for kind in FEW
+    ],
 )
 def test_signals(interpreted, feature, kind):
     # Noise in the row below: what is silent beside it is silent because of its samples.
-    samples = 3_001
+    samples = 3_001 if feature is not LARGE else 5_001
     expected, powers = check(interpreted, [SIGNALS[kind](samples), make_signal(samples, "noise", seed=7)], feature)
     assert (powers[1] > LOUD).mean() > 0.5
     assert expected[1, 1].std() > 0.05
@@ -94,6 +99,11 @@ SHAPES = {
     "80 bands to 7.6 kHz": {"f_min": 80.0, "f_max": 7_600.0, "n_mels": 80},
     "a narrow range": {"f_min": 900.0, "f_max": 1_400.0, "n_mels": 40},
     "44.1 kHz": {"sample_rate": 44_100, "hop_length": 441},
+    "4096, hop 999": {**LARGE, "hop_length": 999},
+    "4096, hop n_fft": {**LARGE, "hop_length": 4096},
+    "4096, 40 mels": {**LARGE, "n_mels": 40},
+    "4096, 512 mels": {**LARGE, "n_mels": 512},
+    "4096, 96 kHz from 20 Hz": {**LARGE, "sample_rate": 96_000, "f_min": 20.0},
     "1024, hop 333": {**MIDDLE, "hop_length": 333},
     "1024, hop n_fft": {**MIDDLE, "hop_length": 1024},
     "1024, 40 mels": {**MIDDLE, "n_mels": 40},
@@ -123,6 +133,7 @@ def test_shapes(interpreted, feature):
 # Up to a sample more than half a frame, a frame, frames that fill programs and that do not, one clip and several.
 LENGTHS = {
     "2048": (DEFAULT, {1_025: 1, 1_536: 3, 3_583: 1, 3_584: 2, 4_095: 1, 4_096: 3, 8_191: 1, 12_345: 1}),
+    "4096": (LARGE, {2_049: 2, 8_191: 1, 9_216: 1, 12_345: 1}),
     "1024": (MIDDLE, {513: 3, 3_840: 1, 4_096: 2, 4_999: 1}),
     "512": (SMALL, {257: 3, 320: 1, 4_960: 2, 5_119: 1, 5_120: 1}),
 }
@@ -143,7 +154,7 @@ def test_lengths(interpreted, feature, samples, clips):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("feature", [DEFAULT, MIDDLE, SMALL], ids=["2048", "1024", "512"])
+@pytest.mark.parametrize("feature", [DEFAULT, LARGE, MIDDLE, SMALL], ids=["2048", "4096", "1024", "512"])
 def test_halves_are_computed_in_float32(interpreted, feature, dtype):
     import torch
 
@@ -156,26 +167,27 @@ def test_halves_are_computed_in_float32(interpreted, feature, dtype):
     np.testing.assert_array_equal(interpreted(waveform, numbers, dtype=dtype), expected)
 
 
-@pytest.mark.parametrize("feature", [DEFAULT, MIDDLE, SMALL], ids=["2048", "1024", "512"])
+@pytest.mark.parametrize("feature", [DEFAULT, LARGE, MIDDLE, SMALL], ids=["2048", "4096", "1024", "512"])
 def test_rows_may_lie_apart(interpreted, feature):
     check(interpreted, [make_signal(4_000, seed=seed) for seed in range(2)], feature, apart=37)
 
 
 @pytest.mark.parametrize("wave", [32, 64])
-@pytest.mark.parametrize("feature", [DEFAULT, MIDDLE, SMALL], ids=["2048", "1024", "512"])
+@pytest.mark.parametrize("feature", [DEFAULT, LARGE, MIDDLE, SMALL], ids=["2048", "4096", "1024", "512"])
 def test_plans_for_amd(interpreted, feature, wave):
     check(interpreted, [make_signal(4_000, seed=seed) for seed in range(2)], feature, backend="hip", wave=wave)
 
 
 @pytest.mark.parametrize(
     ("feature", "bad"),
-    [(DEFAULT, np.nan), (DEFAULT, np.inf), (MIDDLE, np.nan), (SMALL, np.nan), (SMALL, -np.inf)],
-    ids=["2048-NaN", "2048-infinity", "1024-NaN", "512-NaN", "512-minus infinity"],
+    [(DEFAULT, np.nan), (DEFAULT, np.inf), (LARGE, np.inf), (MIDDLE, np.nan), (SMALL, np.nan), (SMALL, -np.inf)],
+    ids=["2048-NaN", "2048-infinity", "4096-infinity", "1024-NaN", "512-NaN", "512-minus infinity"],
 )
 def test_a_broken_row_does_not_leak(interpreted, feature, bad):
     config, numbers = config_of(**feature)
-    clean = np.stack([make_signal(4_500, seed=seed) for seed in range(3)]).astype(np.float32)
-    broken, at = clean.copy(), 3_200
+    samples = 9_000 if feature is LARGE else 4_500
+    clean = np.stack([make_signal(samples, seed=seed) for seed in range(3)]).astype(np.float32)
+    broken, at = clean.copy(), 3 * samples // 4
     broken[1, at] = bad
     expected, actual = interpreted(clean, numbers), interpreted(broken, numbers)
     assert expected.std() > 0.1
