@@ -193,6 +193,28 @@ def test_without_a_triton_that_compiles_it_the_kernel_cannot(monkeypatch, n_mels
         ComplexSpectrogram(config, "fused")(torch.ones(1, 1, 4_800))
 
 
+def test_without_a_c_compiler_the_reference_computes_and_says_so(monkeypatch, caplog):
+    class Driver:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr("triton.runtime.driver", Driver())
+    monkeypatch.setattr("distill.audio.ops._capability_fault", lambda device: None)
+    with FakeTensorMode():
+        waveform = torch.empty((2, 1, 4_800), device="cuda")
+    config = ComplexSpectrogramConfig(n_mels=63)
+    with caplog.at_level(logging.WARNING, "distill"):
+        assert ComplexSpectrogram(config).backend_for(waveform) == "reference"
+    assert "triton cannot start (Failed to find C compiler)" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(2, 32), (2, 1, 400), (400,)], ids=str)
+def test_the_operator_itself_refuses_what_the_kernel_would_read_beyond(shape):
+    with pytest.raises(ValueError, match=r"must be \[batch, samples\], samples above n_fft/2 = 32"):
+        complex_mel(torch.zeros(shape))
+
+
 LEAN = """
 import sys, torch
 from distill.audio import ComplexSpectrogram
@@ -223,7 +245,9 @@ config = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=200,
 fused, reference = ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "reference")
 waveform = torch.tensor(np.stack([make_signal(1_501, rate=16_000, seed=i) for i in range(2)])[:, None])
 single = waveform.float()
-assert fused.backend_for(single) == "fused"
+# Tables are kept, so nothing that holds here may get into them.
+with torch.inference_mode(), torch.device("meta"):
+    assert fused.backend_for(single) == "fused"
 assert ComplexSpectrogram(config).backend_for(single) == "reference"
 expected = fused(single)
 assert_within_gates(expected.numpy(), single[:, 0].numpy(), config)

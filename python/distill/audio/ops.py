@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -37,7 +39,7 @@ _CAPABILITY = (8, 0)
 # Indices of samples are 32 bits wide in the kernel, with a bit to spare for those that it reflects.
 _MAX_SAMPLES = 2**30
 
-# One thread compiles, which takes seconds, while others wait and then find it done.
+# One thread plans or compiles, which takes seconds, while others wait and then find it done.
 _launching = threading.Lock()
 
 
@@ -101,7 +103,8 @@ def _kernel_for(waveform: torch.Tensor, numbers: Numbers, backend: str) -> Launc
     # Elsewhere the kernel is interpreted if anything, and nobody wants that who did not ask for it.
     if backend == "reference" or (backend == "auto" and waveform.device.type != "cuda"):
         return None
-    found = _kernel(numbers, waveform.dtype, waveform.device)
+    with _launching:
+        found = _kernel(numbers, waveform.dtype, waveform.device)
     if waveform.shape[1] > _MAX_SAMPLES:
         found = f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
     if not isinstance(found, str):
@@ -132,11 +135,21 @@ def _kernel(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Launc
     from distill.kernels import complex_mel, make_plan, unsupported  # noqa: PLC0415 - needs triton
 
     shape = {"n_fft": numbers.n_fft, "hop_length": numbers.hop_length, "n_mels": numbers.n_mels}
-    fault = unsupported(**shape) or _capability_fault(device)
+    fault = unsupported(**shape) or _capability_fault(device) or _driver_fault(device)
     if fault:
         return fault
-    bands = mel_bands(**shape, sample_rate=numbers.sample_rate, f_min=numbers.f_min, f_max=numbers.f_max)
-    plan = make_plan(bands, n_fft=numbers.n_fft, **_target(device))
+
+    def make() -> Any:
+        bands = mel_bands(**shape, sample_rate=numbers.sample_rate, f_min=numbers.f_min, f_max=numbers.f_max)
+        plan = make_plan(bands, n_fft=numbers.n_fft, **_target(device))
+        if plan is not None:
+            plan.on(device)
+        return plan
+
+    # A thread of its own, because tables are kept. What callers have set holds for their thread: a default device,
+    # inference mode, or the memory of a graph that torch.compile(mode="reduce-overhead") is about to record.
+    with ThreadPoolExecutor(1) as thread:
+        plan = thread.submit(make).result()
     if plan is None:
         return f"the bands of n_mels={numbers.n_mels} and f_max={numbers.f_max} are too wide"
     return partial(complex_mel, plan=plan, hop_length=numbers.hop_length, threshold=numbers.if_masking_threshold)
@@ -164,6 +177,19 @@ def _capability_fault(device: torch.device) -> str | None:
     return None
 
 
+def _driver_fault(device: torch.device) -> str | None:
+    """Why Triton cannot launch on a GPU, or None: it compiles a part of itself at first, for which it wants C."""
+    import triton  # noqa: PLC0415 - is there, or this is not called
+
+    if device.type != "cuda" or triton.knobs.runtime.interpret:
+        return None
+    try:
+        triton.runtime.driver.active  # noqa: B018 - made when it is looked at
+    except (RuntimeError, ImportError, OSError, subprocess.CalledProcessError) as error:
+        return f"triton cannot start ({error})"
+    return None
+
+
 def _target(device: torch.device) -> dict[str, Any]:
     """What a plan is made for, as Triton names it."""
     if device.type == "cuda" and torch.version.hip:
@@ -184,6 +210,10 @@ torch.library.define(
 def _complex_mel(waveform: torch.Tensor, *given: Any) -> torch.Tensor:
     """Both channels (B, 2, M, T) of a waveform (B, S), on whatever device it is; contiguous."""
     numbers, backend = _parse(*given)
+    if waveform.ndim != 2 or waveform.shape[1] <= numbers.n_fft // 2:
+        # Checked here too: the kernel would read outside of it.
+        wanted = f"[batch, samples], samples above n_fft/2 = {numbers.n_fft // 2}"
+        raise ValueError(f"waveform of shape {list(waveform.shape)} must be {wanted}")
     kernel = _kernel_for(waveform, numbers, backend)
     if waveform.shape[0] == 0:
         return _shape(waveform, *given)
