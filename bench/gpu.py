@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 import torch
 import triton
-from triton.runtime.errors import OutOfResources
+from triton.errors import TritonError
 
 from distill.audio.mel import mel_bands
 from distill.audio.spectrogram import ComplexSpectrogram
@@ -109,7 +109,7 @@ def _reason(method: Method, waveforms: dict[str, torch.Tensor]) -> str | None:
     # A baseline that fails (out of memory, a compiler or a launch that fails) must not cost the run.
     try:
         return next(filter(None, map(disagreement, check(method, waveforms).values())), None)
-    except RuntimeError as error:
+    except (RuntimeError, TritonError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -126,7 +126,7 @@ def measure(setup: Setup, methods: dict[str, Method | str], copy_gb_per_s: float
             # Last, because a capture that fails may leave the device unusable.
             try:
                 item["graph_us"] = summarise(setup.timer.graph(methods[item["method"]].call, buffers))
-            except RuntimeError as error:
+            except (RuntimeError, TritonError) as error:
                 item["graph_left_out"] = f"{type(error).__name__}: {error}"[:200]
     add_ratios(rows)
     return rows
@@ -148,7 +148,7 @@ def measure_size(
             continue
         try:
             samples = setup.timer(method.call, buffers)
-        except RuntimeError as error:
+        except (RuntimeError, TritonError) as error:
             reason = "does not fit the memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
             rows.append(left_out(name, n_clips=n_clips, seconds=seconds, reason=reason))
         else:
@@ -181,10 +181,7 @@ def sweep(setup: Setup, shapes: Sequence[dict[str, int | None]]) -> list[dict[st
     waveforms = signals(setup.parity_shape, setup.device)
     for shape in shapes:
         method = method_of(plan_of_shape(shape, setup.device))
-        try:
-            reason = _reason(method, waveforms)
-        except OutOfResources as error:
-            reason = str(error)
+        reason = _reason(method, waveforms)
         if reason:
             found.append({"shape": shape, "left_out": reason})
         else:

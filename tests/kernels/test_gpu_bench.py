@@ -143,14 +143,17 @@ except SystemExit as left:
 def test_a_baseline_that_disagrees_or_fails_is_left_out_alone():
     code = """
 from gpu_baselines import Method
+from triton.runtime.errors import PTXASError
 def fail(x):
     raise torch.OutOfMemoryError("tried to allocate more than there is")
 def fail_when_large(x):
     return launch(x) if x.shape[0] != 1 else fail(x)
+def fail_to_assemble(x):
+    raise PTXASError("not one of ptxas's days")
 launch = gpu.method_of(gpu.plan_for(setup.device)).call
 gpu.baselines = lambda *_: {
     "wrong": Method(lambda x: torch.zeros_like(launch(x)), 2), "failing": Method(fail, 2),
-    "large": Method(fail_when_large, 2),
+    "large": Method(fail_when_large, 2), "not assembled": Method(fail_to_assemble, 2),
 }
 print(json.dumps(gpu.run(setup)["results"]))
 """
@@ -158,6 +161,7 @@ print(json.dumps(gpu.run(setup)["results"]))
     told = {(row["method"], row["clips"]): row.get("left_out", "timed") for row in rows}
     assert told["wrong", 1].startswith("disagrees with the float64 reference: channel_0")
     assert told["failing", 1] == "OutOfMemoryError: tried to allocate more than there is"
+    assert told["not assembled", 1].startswith("PTXASError: ")
     assert told["large", 1] == "does not fit the memory"
     assert told["large", 2] == told["distill", 1] == told["distill", 2] == "timed"
 
