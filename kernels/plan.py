@@ -86,22 +86,15 @@ class Plan:
         return self._moved[device]
 
 
-def unsupported(*, n_fft: int, hop_length: int, n_mels: int) -> str | None:
-    """Why the kernel cannot compute a configuration, or None."""
-    if n_fft not in N_FFTS:
-        return f"n_fft={n_fft} is none of {', '.join(map(str, N_FFTS))}"
-    return None
-
-
-def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | None:
-    """The plan for some bands; None if they are so wide that the kernel would not be worth its size.
+def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | str:
+    """The plan for some bands, or why the kernel does not take them.
 
     Parameters
     ----------
     bands : Bands
         The mel bands.
     n_fft : int
-        Frame length, one of `N_FFTS`.
+        Frame length, samples.
     backend : {"cuda", "hip"}
         Triton's name of what it is for.
     wave : int
@@ -109,13 +102,15 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
 
     Returns
     -------
-    Plan or None
+    Plan or str
     """
+    if n_fft not in N_FFTS:
+        return f"n_fft={n_fft} is none of {', '.join(map(str, N_FFTS))}"
     width = list(map(int, bands.width))
     groups = [width[start : start + _LANES] for start in range(0, len(width), _LANES)]
     shape = _blocks_and_depth([max(1, *group) for group in groups])
     if shape is None or shape[0] * shape[1] * max(1, 2048 // n_fft) > MAX_STEPS:
-        return None
+        return f"some of n_mels={len(width)} bands are too wide, at n_fft={n_fft}, for a kernel that unrolls them"
     blocks, depth = shape
     owners: list[int] = []
     for index, group in enumerate(groups):

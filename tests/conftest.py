@@ -115,3 +115,12 @@ def run(capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def interpreted():
+    """Features of a waveform by the interpreted kernel, started once; parameters as `interpreted.compute`."""
+    from interpreted import interpreter
+
+    with interpreter() as compute:
+        yield compute

@@ -132,26 +132,26 @@ def _kernel(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Launc
     fault = _triton_fault(device)
     if fault:
         return fault
-    from distill.kernels import complex_mel, make_plan, unsupported  # noqa: PLC0415 - needs triton
+    from distill.kernels import complex_mel, make_plan  # noqa: PLC0415 - needs triton
 
     shape = {"n_fft": numbers.n_fft, "hop_length": numbers.hop_length, "n_mels": numbers.n_mels}
-    fault = unsupported(**shape) or _capability_fault(device) or _driver_fault(device)
-    if fault:
-        return fault
 
     def make() -> Any:
         bands = mel_bands(**shape, sample_rate=numbers.sample_rate, f_min=numbers.f_min, f_max=numbers.f_max)
         plan = make_plan(bands, n_fft=numbers.n_fft, **_target(device))
-        if plan is not None:
+        if isinstance(plan, str):
+            return plan
+        fault = _capability_fault(device) or _driver_fault(device)
+        if fault is None:
             plan.on(device)
-        return plan
+        return fault or plan
 
     # A thread of its own, because tables are kept. What callers have set holds for their thread: a default device,
     # inference mode, or the memory of a graph that torch.compile(mode="reduce-overhead") is about to record.
     with ThreadPoolExecutor(1) as thread:
         plan = thread.submit(make).result()
-    if plan is None:
-        return f"the bands of n_mels={numbers.n_mels} and f_max={numbers.f_max} are too wide"
+    if isinstance(plan, str):
+        return plan
     return partial(complex_mel, plan=plan, hop_length=numbers.hop_length, threshold=numbers.if_masking_threshold)
 
 

@@ -47,7 +47,7 @@ def test_any_shape(interpreted, case, kind, seed):
     config, clips, samples = case
     feature = {name: getattr(config, name) for name in NAMES}
     assume(samples // config.hop_length < 100)
-    assume(make_plan(mel_bands(**feature), n_fft=config.n_fft) is not None)
+    assume(not isinstance(make_plan(mel_bands(**feature), n_fft=config.n_fft), str))
     waveform = np.stack([make_signal(samples, kind, config.sample_rate, seed + clip) for clip in range(clips)])
     waveform = waveform.astype(np.float32)
     expected, powers = assert_within_gates(interpreted(waveform, feature), waveform, config)
