@@ -25,7 +25,9 @@ from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import AugmentationConfig, Normalize
 from distill.errors import AudioFileError
 
-_BATCH_ROWS = 32
+# Rows computed together. A CPU goes clip by clip, and a short queue is memory saved.
+_BATCH_ROWS = 8
+_CUDA_BATCH_ROWS = 32
 
 
 class Source(NamedTuple):
@@ -103,15 +105,16 @@ class Extractor:
 
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[list[np.ndarray]]:
         batch: list[np.ndarray] = []
+        enough = _CUDA_BATCH_ROWS if self.device.type == "cuda" else _BATCH_ROWS
         for index, chunk in enumerate(chunks):
             batch.append(chunk)
             for number in range(1, self.expansion + 1):
                 check_stop()
                 batch.append(variant(chunk, self.augmentation, self.sample_rate, content_hash, index, number))
-                if len(batch) == _BATCH_ROWS:
+                if len(batch) == enough:
                     yield batch
                     batch = []
-            if len(batch) >= _BATCH_ROWS:
+            if len(batch) >= enough:
                 yield batch
                 batch = []
         if batch:
