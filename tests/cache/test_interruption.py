@@ -192,6 +192,22 @@ def test_a_read_only_cache_does_not_serve_rows_of_what_is_gone(read_only, change
     assert "--cache-dir" in caught.value.tip
 
 
+@pytest.mark.parametrize("is_cut", [False, True], ids=["gone", "cut"])
+def test_a_read_only_cache_without_a_pack_is_not_said_to_be_whole(read_only, is_cut, caplog):
+    packs = read_only / ".cache" / "packs"
+    (pack,) = packs.iterdir()
+    packs.chmod(0o700)
+    pack.chmod(0o600)
+    if is_cut:
+        os.truncate(pack, 100)
+    else:
+        pack.unlink()
+    packs.chmod(0o500)
+    with pytest.raises(StorageError, match="Permission denied"):
+        preprocess(read_only, training())
+    assert f"{pack}: damaged pack" in caplog.text
+
+
 @pytest.mark.parametrize("change", [renamed, touched, copied, of_two_copies_one_removed])
 def test_a_read_only_cache_serves_what_has_the_same_rows(read_only, change, caplog):
     change(read_only)

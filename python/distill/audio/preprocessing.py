@@ -25,6 +25,7 @@ from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.damage import ProgressCallback
 from distill.cache.manifest import FEATURE_VERSION, MANIFEST_NAME, cache_path, fingerprint, open_manifest, row_shape
+from distill.cache.reader import CacheReader
 from distill.cache.writer import CacheWriter, check_space, storage_error
 from distill.config import (
     AugmentationConfig,
@@ -36,7 +37,7 @@ from distill.config import (
     feature_identity,
 )
 from distill.device import resolve_device
-from distill.errors import ConfigError, PreprocessingCancelled, StorageError
+from distill.errors import CacheError, ConfigError, PreprocessingCancelled, StorageError
 from distill.index import Trust, check_dataset, check_workers, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
@@ -301,6 +302,12 @@ class _Job:
         manifest.apply(scan)
         # A copy of what is known, or a file that is gone, leaves nothing to do, and yet other rows to serve.
         if self.changed_fields or scan.todo or manifest.live() != rows:
+            return None
+        try:
+            # That its packs are there. What was checked beyond that could not be noted, and readers check every row.
+            CacheReader(self.cache_dir)
+        except CacheError as error:
+            logger.warning("%s", error)
             return None
         return self._result(manifest, scan)
 
