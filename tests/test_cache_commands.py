@@ -182,6 +182,11 @@ def test_links_out_of_the_dataset_are_followed_on_request_alone(run, dataset, tm
     assert (told["decoded"], told["rows"], told["skipped"]) == (1, 11, [])
     assert one_object(*run("status", dataset, "--json", "--follow-links"))["unchanged"] == 7
     assert one_object(*run("verify", dataset, "--json", "--follow-links"))["files"] == 7
+    code, out, _ = run("verify", dataset, "--json")
+    assert code == 1
+    damaged = json.loads(out)["damaged"]
+    assert {entry["path"] for entry in damaged} == {"far/far.wav", "near.wav"}
+    assert all("could not be checked" in e["reason"] and "--follow-links" in e["reason"] for e in damaged)
 
 
 def test_float16_rows(run, dataset):

@@ -31,6 +31,7 @@ PathLike = str | os.PathLike[str]
 
 # How the index begins the reasons that say nothing of a file's bytes.
 _UNREAD = ("unreadable: ", "unstable: ")
+_LEADS_OUT = "a link that leads out of the dataset"
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,11 @@ def _damaged_files(
     for path in scan.changed:
         silently = "" if path in touched else ", though its stamps did not"
         reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
-        found.append((path, f"could not be checked: {reason}" if reason.startswith(_UNREAD) else reason))
+        if reason == _LEADS_OUT:
+            reason = f"could not be checked: {reason}; to repair without --follow-links gives up its features"
+        elif reason.startswith(_UNREAD):
+            reason = f"could not be checked: {reason}"
+        found.append((path, reason))
     return found
 
 
