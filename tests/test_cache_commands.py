@@ -171,6 +171,22 @@ def forge_stamps(dataset, path) -> None:
     assert load_cache_manifest(dataset / ".cache") is not None
 
 
+def test_a_cache_of_another_version_is_not_only_called_damaged(run, dataset):
+    def edit(line: str, version: str) -> str:
+        line = re.sub(r'("distill_version": ?)"[^"]+"', rf'\1"{version}"', line)
+        # A field more than we have.
+        return re.sub(r'("complex_spectrogram_config": ?{)', r'\1"later":1,', line)
+
+    reseal(dataset / ".cache" / "manifest.json", lambda line: edit(line, "99.0"))
+    told = one_object(*run("status", dataset, "--json"))
+    assert "or distill 99.0 wrote what" in told["damage"]
+    assert (told["added"], told["unchanged"]) == (told["files"], 0)
+    code, out, err = run("preprocess", dataset, *SMALL)
+    assert code == 0
+    assert "distill 99.0 wrote" in out + err
+    assert one_object(*run("status", dataset, "--json"))["damage"] is None
+
+
 def test_links_out_of_the_dataset_are_followed_on_request_alone(run, dataset, tmp_path):
     write(tmp_path / "other" / "far.wav", noise(60))
     (dataset / "far").symlink_to(tmp_path / "other")

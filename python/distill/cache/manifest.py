@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -137,11 +138,21 @@ def _check_header(manifest: _native.Manifest) -> None:
     # A type error is a field that a configuration does not have.
     except (ValueError, TypeError, RecursionError) as error:
         fault = str(error).partition("\n")[0][:200]
-        raise _native.ManifestError(f"its header is damaged: {fault}") from error
+        raise _header_error(manifest.header, fault) from error
     for name, value in expected.items():
         # As text, in which 1, 1.0 and true differ.
         if name != "distill_version" and _text(header.get(name)) != _text(value):
-            raise _native.ManifestError(f"its header is damaged: {name} does not fit the rest")
+            raise _header_error(manifest.header, f"{name} does not fit the rest")
+
+
+def _header_error(header: str, fault: str) -> _native.ManifestError:
+    # Whatever else is wrong with it: a version is there to be told, and decides nothing.
+    written = re.search(r'"distill_version": ?"([0-9A-Za-z.+-]{1,40})"', header)
+    if written and written[1] != __version__:
+        return _native.ManifestError(
+            f"its header is damaged, or distill {written[1]} wrote what {__version__} does not read: {fault}"
+        )
+    return _native.ManifestError(f"its header is damaged: {fault}")
 
 
 def _expected_header(header: Mapping[str, Any], totals: _native.Totals) -> dict[str, Any]:
