@@ -296,3 +296,25 @@ def test_interpreted_the_kernel_serves_cpu_tensors():
         "compiled True",
         "threads True",
     ]
+
+
+def test_a_kernel_that_cannot_be_launched_is_tried_once(monkeypatch):
+    from triton import knobs
+    from triton.runtime.errors import OutOfResources
+
+    from distill import kernels
+
+    calls = []
+
+    def refuse(waveform, **plan):
+        calls.append(waveform.shape)
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+    monkeypatch.setattr(kernels, "complex_mel", refuse)
+    monkeypatch.setattr(knobs.runtime, "interpret", True)
+    # Numbers that nothing else here has: what was learnt of them stays.
+    numbers = (48_000, 512, 131, 37, 0.0, None, 1e-5)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"cannot compute this: OutOfResources: .*shared memory.*'auto'"):
+            torch.ops.distill.complex_mel(signals(1, 1_000), *numbers, "fused")
+    assert calls == [(1, 1_000)]

@@ -104,7 +104,8 @@ def _kernel_for(waveform: torch.Tensor, numbers: Numbers, backend: str) -> Launc
     if backend == "reference" or (backend == "auto" and waveform.device.type != "cuda"):
         return None
     with _launching:
-        found = _kernel(numbers, waveform.dtype, waveform.device)
+        key = (numbers, waveform.dtype, waveform.device)
+        found = _failed.get(key) or _kernel(*key)
     if waveform.shape[1] > _MAX_SAMPLES:
         found = f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
     if not isinstance(found, str):
@@ -121,6 +122,10 @@ def _kernel_for(waveform: torch.Tensor, numbers: Numbers, backend: str) -> Launc
 @cache
 def _say_once(reason: str) -> None:
     logger.warning("the fused kernel cannot be used, features are computed by the slower reference: %s", reason)
+
+
+# Why a kernel that there is could not be compiled or launched, by the arguments of `_kernel`.
+_failed: dict[tuple[Numbers, torch.dtype, torch.device], str] = {}
 
 
 # Never evicted: what was launched on some stream may still read a plan's tables.
@@ -217,13 +222,29 @@ def _complex_mel(waveform: torch.Tensor, *given: Any) -> torch.Tensor:
     kernel = _kernel_for(waveform, numbers, backend)
     if waveform.shape[0] == 0:
         return _shape(waveform, *given)
-    if kernel is None:
-        # Autograd is outside; tracked, the reference would not go tile by tile.
-        return reference.complex_mel(waveform.detach(), **numbers._asdict()).contiguous()
+    if kernel is not None:
+        features = _launch(kernel, waveform, numbers)
+        if features is not None:
+            return features
+        _kernel_for(waveform, numbers, backend)  # says so, or raises where nothing else is wanted
+    # Autograd is outside; tracked, the reference would not go tile by tile.
+    return reference.complex_mel(waveform.detach(), **numbers._asdict()).contiguous()
+
+
+def _launch(kernel: Launch, waveform: torch.Tensor, numbers: Numbers) -> torch.Tensor | None:
+    """What the kernel gives; None if it cannot be compiled or launched here, now and from then on."""
+    from triton.errors import TritonError  # noqa: PLC0415 - there is a kernel, so there is triton
+
+    key = (numbers, waveform.dtype, waveform.device)
     if waveform.stride(1) != 1:
         waveform = waveform.contiguous()
-    with _launching, torch.cuda.device_of(waveform):
-        return kernel(waveform)
+    try:
+        with _launching, torch.cuda.device_of(waveform):
+            return kernel(waveform)
+    except TritonError as error:
+        first_line, *_ = str(error).splitlines() or [""]
+        _failed[key] = f"{type(error).__name__}: {first_line}"
+        return None
 
 
 def _parse(*given: Any) -> tuple[Numbers, str]:
