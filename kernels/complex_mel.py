@@ -61,18 +61,11 @@ def rows(re, im, one, SQUARES: tl.constexpr, W: tl.constexpr):
 @triton.jit
 def flat(xs, one, SQUARES: tl.constexpr, W: tl.constexpr):
     """The bins of all frames as one tensor [W·1024·SQUARES], variable by lane by square: neighbours in other banks."""
-    x = tl.reshape(square(turn_again(xs[:32], one, W), W), (W, 1024))
+    x = tl.reshape(tl.trans(square(turn(xs[:32], one, W), one, W), 0, 2, 1), (W, 1024))
     if SQUARES == 2:
-        other = tl.reshape(square(turn_again(xs[32:], one, W), W), (W, 1024))
+        other = tl.reshape(tl.trans(square(turn(xs[32:], one, W), one, W), 0, 2, 1), (W, 1024))
         x = tl.trans(tl.join(x, other), 0, 2, 1)
     return tl.reshape(x, (W * 1024 * SQUARES,))
-
-
-@triton.jit
-def turn_again(xs, one, W: tl.constexpr):
-    """:func:`turn`, for what is stacked again at once, which the compiler would take for nothing to do."""
-    xs = turn(xs, one, W)
-    return (xs[0] * one,) + xs[1:]
 
 
 @triton.jit

@@ -123,20 +123,19 @@ def variables(x, N: tl.constexpr, W: tl.constexpr):
 
 
 @triton.jit
-def square(xs, W: tl.constexpr):
-    """32 variables as [W, variable, lane]."""
-    return tl.trans(tl.reshape(stack(xs, 32), (W, 32, 32)), 0, 2, 1)
+def square(xs, one, W: tl.constexpr):
+    """32 variables as [W, lane, variable].
+
+    `one` is 1.0, loaded: a value from memory cannot be recomputed in another layout, which keeps the compiler from
+    splitting the one exchange that follows into dozens, and from taking two that follow each other for none.
+    """
+    return tl.reshape(stack((xs[0] * one,) + xs[1:], 32), (W, 32, 32))
 
 
 @triton.jit
 def turn(xs, one, W: tl.constexpr):
-    """32 variables whose lane n is variable n of before, and the other way round.
-
-    `one` is 1.0, loaded: a value from memory cannot be recomputed in another layout, which keeps the compiler from
-    splitting the one exchange into dozens.
-    """
-    xs = (xs[0] * one,) + xs[1:]
-    return unstack(tl.reshape(square(xs, W), (W, 32, 2, 2, 2, 2, 2)), 32)
+    """32 variables whose lane n is variable n of before, and the other way round."""
+    return variables(square(xs, one, W), 32, W)
 
 
 @triton.jit
