@@ -1,0 +1,142 @@
+//! Frames of a clip, turned so that a sample of all frames of a group is one
+//! vector.
+//!
+//! Frames overlap, so not frames are turned but hops, the samples between the
+//! starts of two frames: four times fewer, at the defaults. Sample `n` of frame
+//! `f` is sample `n % hop` of hop `f + n / hop`:
+//!
+//! ```text
+//! clip     | hop 0 | hop 1 | hop 2 | hop 3 | hop 4 | hop 5 | hop 6 |
+//! frame 0  |-------------------------------|
+//! frame 1          |-------------------------------|
+//!
+//! row r of `hops`:  sample r of hop 0, of hop 1, of hop 2, ...
+//! ```
+
+use fearless_simd::prelude::*;
+
+/// The widest vector's lanes.
+const MAX_LANES: usize = 16;
+
+/// A group of frames, one a lane.
+pub(crate) struct Frames {
+    n_fft: usize,
+    pub(crate) hop_length: usize,
+    /// Hops that the group spans.
+    columns: usize,
+    /// Room for samples that do not lie in a clip as they are needed.
+    padded: Vec<f32>,
+    /// Samples by their place in a hop.
+    hops: Vec<f32>,
+    /// Where each sample of the first frame is among them.
+    places: Vec<u32>,
+}
+
+impl Frames {
+    pub(crate) fn new(n_fft: usize, hop_length: usize, lanes: usize) -> Self {
+        let columns = lanes + (n_fft - 1) / hop_length;
+        let place = |sample| (sample % hop_length * columns + sample / hop_length) as u32;
+        Frames {
+            n_fft,
+            hop_length,
+            columns,
+            padded: vec![0.0; (lanes - 1) * hop_length + n_fft],
+            hops: vec![0.0; hop_length.min(n_fft) * columns],
+            places: (0..n_fft).map(place).collect(),
+        }
+    }
+
+    /// The samples from the first frame's first to the last one's last: those
+    /// beyond the ends of the clip are its reflection. Frames that it does not
+    /// have get anything.
+    #[inline(always)]
+    pub(crate) fn window<'a>(&'a mut self, clip: &'a [f32], first: usize) -> &'a [f32] {
+        let start = (first * self.hop_length) as isize - (self.n_fft / 2) as isize;
+        let length = self.padded.len();
+        let inside = usize::try_from(start)
+            .ok()
+            .and_then(|start| clip.get(start..start + length));
+        if let Some(inside) = inside {
+            return inside;
+        }
+        let before = start.min(0).unsigned_abs().min(length);
+        let begin = start.max(0).unsigned_abs().min(clip.len());
+        let copied = (length - before).min(clip.len() - begin);
+        for (index, sample) in (start..).zip(&mut self.padded[..before]) {
+            *sample = reflected(clip, index);
+        }
+        self.padded[before..before + copied].copy_from_slice(&clip[begin..begin + copied]);
+        let after = (clip.len() as isize..).zip(&mut self.padded[before + copied..]);
+        for (index, sample) in after {
+            *sample = reflected(clip, index);
+        }
+        &self.padded
+    }
+
+    /// Takes up the group from frame `first` on.
+    #[inline(always)]
+    pub(crate) fn turn<S: Simd>(&mut self, simd: S, clip: &[f32], first: usize) {
+        // Given back below: it is borrowed from `self` or from the clip.
+        let mut hops = std::mem::take(&mut self.hops);
+        let (columns, hop_length) = (self.columns, self.hop_length);
+        let rows = hop_length.min(self.n_fft);
+        let whole = rows - rows % S::f32s::LEN;
+        let lanes = S::f32s::LEN;
+        let samples = self.window(clip, first);
+        for row in (0..whole).step_by(lanes) {
+            let mut square = [S::f32s::splat(simd, 0.0); MAX_LANES];
+            for (column, vector) in square[..lanes].iter_mut().enumerate() {
+                let start = column * hop_length + row;
+                *vector = S::f32s::from_slice(simd, &samples[start..start + lanes]);
+            }
+            let turned = transposed(simd, square);
+            for (row, vector) in (row..).zip(&turned[..lanes]) {
+                let start = row * columns;
+                vector.store_slice(&mut hops[start..start + lanes]);
+            }
+        }
+        // The few hops that only the last frames reach, and what fills no square.
+        for column in 0..columns {
+            let begin = if column < lanes { whole } else { 0 };
+            let start = column * hop_length;
+            let end = samples.len().min(start + rows);
+            for (row, &sample) in (begin..).zip(&samples[start + begin..end]) {
+                hops[row * columns + column] = sample;
+            }
+        }
+        self.hops = hops;
+    }
+
+    /// Sample `index` of each frame.
+    #[inline(always)]
+    pub(crate) fn sample<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
+        let place = self.places[index] as usize;
+        S::f32s::from_slice(simd, &self.hops[place..][..S::f32s::LEN])
+    }
+}
+
+/// A clip's sample; beyond its ends, that of its reflection; and 0 beyond that,
+/// where no frame is.
+fn reflected(clip: &[f32], index: isize) -> f32 {
+    let last = clip.len() as isize - 1;
+    let index = index.abs().min((2 * last - index).max(-1));
+    let sample = usize::try_from(index)
+        .ok()
+        .and_then(|index| clip.get(index));
+    sample.copied().unwrap_or(0.0)
+}
+
+/// The first vectors, as many as each has lanes, as a square turned over: a
+/// perfect shuffle of two halves, as often as it takes.
+#[inline(always)]
+fn transposed<S: Simd>(_: S, mut square: [S::f32s; MAX_LANES]) -> [S::f32s; MAX_LANES] {
+    let half = S::f32s::LEN / 2;
+    for _ in 0..S::f32s::LEN.trailing_zeros() {
+        let before = square;
+        for i in 0..half {
+            square[2 * i] = before[i].zip_low(before[i + half]);
+            square[2 * i + 1] = before[i].zip_high(before[i + half]);
+        }
+    }
+    square
+}
