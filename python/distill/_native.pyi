@@ -1,4 +1,4 @@
-"""Types of the extension module: the index, the manifest and checksums.
+"""Types of the extension module: the index, the manifest, checksums and features.
 
 Paths that are given may be ``str``, ``bytes`` or ``os.PathLike``. Paths that are
 returned as ``str`` are relative to the dataset root and decoded as by
@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Literal, TypedDict, final
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import Buffer
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -349,3 +351,55 @@ def row_checksums(data: Buffer, row_bytes: int) -> bytes:
     ValueError
         The length of ``data`` is no multiple of ``row_bytes``.
     """
+
+@final
+class MelKernel:
+    """Both mel channels of waveforms on the CPU; for one shape of the feature, and any thread.
+
+    Parameters
+    ----------
+    n_fft : int
+        Samples of a frame, even and at least 4.
+    hop_length : int
+        Samples between frames.
+    first, width, filterbank, centre, half_support : ndarray
+        As the fields of `distill.audio.mel.MelBands`.
+    if_masking_threshold : float or None
+        Band power at or below which channel 1 is 0; None for channel 0 alone.
+
+    Raises
+    ------
+    ValueError
+        If they do not go together; the message names what.
+    """
+
+    def __new__(
+        cls,
+        *,
+        n_fft: int,
+        hop_length: int,
+        first: npt.NDArray[np.int64],
+        width: npt.NDArray[np.int64],
+        filterbank: npt.NDArray[np.float64],
+        centre: npt.NDArray[np.float64],
+        half_support: npt.NDArray[np.float64],
+        if_masking_threshold: float | None,
+    ) -> MelKernel: ...
+    def compute(self, waveform: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int) -> None:
+        """Compute the features of waveforms, without the GIL.
+
+        Parameters
+        ----------
+        waveform : ndarray of shape [B, S], float32
+            Contiguous; S above n_fft / 2.
+        out : ndarray of shape [B, 1 or 2, M, T], float32
+            Where they go; contiguous.
+        threads : int
+            Threads at the most, which share out waveforms; the calling one is among them. The result is the same,
+            bit for bit, whatever it is.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+        """

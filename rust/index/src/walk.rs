@@ -180,7 +180,7 @@ impl<'a> Walker<'a> {
                 Err(errno) => return Ok(Err(errno)),
             };
             self.entries += 1;
-            if self.entries % POLL_ENTRIES == 0 {
+            if self.entries.is_multiple_of(POLL_ENTRIES) {
                 self.poll()?;
             }
             self.entry(&dir, &entry, path);

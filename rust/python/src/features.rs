@@ -1,0 +1,80 @@
+//! Both mel channels on the CPU, from and into arrays of numpy.
+
+use distill_features::{Band, Error, Kernel, Shape};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray4, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+#[pyclass(frozen, name = "MelKernel", module = "distill._native")]
+pub(crate) struct PyMelKernel(Kernel);
+
+#[pymethods]
+impl PyMelKernel {
+    #[new]
+    #[pyo3(signature = (*, n_fft, hop_length, first, width, filterbank, centre, half_support, if_masking_threshold))]
+    #[allow(clippy::too_many_arguments)] // by name, and only by name
+    fn new(
+        n_fft: usize,
+        hop_length: usize,
+        first: PyReadonlyArray1<i64>,
+        width: PyReadonlyArray1<i64>,
+        filterbank: PyReadonlyArray2<f64>,
+        centre: PyReadonlyArray1<f64>,
+        half_support: PyReadonlyArray1<f64>,
+        if_masking_threshold: Option<f32>,
+    ) -> PyResult<Self> {
+        let filterbank = filterbank.as_array();
+        let (first, width) = (first.as_array(), width.as_array());
+        let (centre, half_support) = (centre.as_array(), half_support.as_array());
+        let counts = [first.len(), width.len(), centre.len(), half_support.len()];
+        if counts.iter().any(|&count| count != filterbank.ncols()) {
+            return Err(PyValueError::new_err(format!(
+                "arrays of {counts:?} bands must be as long as a row of filterbank, {}",
+                filterbank.ncols()
+            )));
+        }
+        let mut bands = Vec::with_capacity(first.len());
+        for m in 0..first.len() {
+            let (first, width) = (usize::try_from(first[m])?, usize::try_from(width[m])?);
+            let weights = filterbank.column(m).iter().skip(first).take(width).copied();
+            bands.push(Band {
+                first,
+                weights: weights.collect(),
+                centre: centre[m],
+                half_support: half_support[m],
+            });
+        }
+        let shape = Shape {
+            n_fft,
+            hop_length,
+            if_masking_threshold,
+        };
+        Kernel::new(shape, &bands)
+            .map(PyMelKernel)
+            .map_err(to_python)
+    }
+
+    fn compute(
+        &self,
+        py: Python,
+        waveform: PyReadonlyArray2<f32>,
+        mut out: PyReadwriteArray4<f32>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let samples = waveform.shape()[1];
+        let expected = self.0.row_shape(samples);
+        if out.shape()[0] != waveform.shape()[0] || out.shape()[1..] != expected {
+            return Err(PyValueError::new_err(format!(
+                "out of shape {:?} must be a row {expected:?} for each waveform",
+                out.shape()
+            )));
+        }
+        let (clips, out) = (waveform.as_slice()?, out.as_slice_mut()?);
+        py.detach(|| self.0.compute(clips, samples, out, threads))
+            .map_err(to_python)
+    }
+}
+
+fn to_python(error: Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
