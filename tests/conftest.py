@@ -124,3 +124,22 @@ def interpreted():
 
     with interpreter() as compute:
         yield compute
+
+
+@pytest.fixture(scope="session")
+def rust():
+    """Features of a waveform by the Rust kernel; parameters as `interpreted.compute`, without those of a plan."""
+    import torch
+
+    from distill.audio import ops  # noqa: F401 - defines the operator
+    from interpreted import poisoned, rows_apart
+
+    def compute(waveform, feature, *, dtype="float32", threshold=1e-5, apart=0):
+        defaults = {"f_min": 0.0, "f_max": None}
+        names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
+        numbers = [(defaults | feature)[name] for name in names]
+        with poisoned():
+            rows = rows_apart(waveform, apart, dtype)
+            return torch.ops.distill.complex_mel(rows, *numbers, threshold, "rust").numpy()
+
+    return compute

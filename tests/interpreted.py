@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from unittest import mock
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Interpreter(Protocol):
@@ -47,23 +50,39 @@ def compute(
     `feature` goes to mel_bands, `dtype` is what samples are given as, `apart` how many samples of something else lie
     between rows, `backend` and `wave` what the plan is for.
     """
-    import torch
-
     from distill import kernels
     from distill.audio.mel import mel_bands
 
     plan = kernels.make_plan(mel_bands(**feature), n_fft=feature["n_fft"], backend=backend, wave=wave)
     if plan is None:
         raise ValueError(f"{feature} has no plan; give the test one that has")
+    with poisoned():
+        features = kernels.complex_mel(
+            rows_apart(waveform, apart, dtype), plan, hop_length=feature["hop_length"], threshold=threshold
+        )
+    return features.numpy()
+
+
+def rows_apart(waveform: np.ndarray, apart: int, dtype: str) -> torch.Tensor:
+    """A waveform [B, S] in memory where `apart` samples of something else lie between rows."""
+    import torch
+
     rows, samples = waveform.shape
     memory = torch.full((rows, samples + apart), 1e3, dtype=getattr(torch, dtype))
     memory[:, :samples] = torch.from_numpy(waveform)
+    return memory[:, :samples]
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """New memory is NaN, so that what a kernel leaves out shows."""
+    import torch
+
     new_empty = torch.Tensor.new_empty
 
-    def poisoned(*args: object, **options: object) -> torch.Tensor:
+    def filled(*args: object, **options: object) -> torch.Tensor:
         memory = new_empty(*args, **options)
         return memory.fill_(torch.nan) if memory.is_floating_point() else memory
 
-    with mock.patch.object(torch.Tensor, "new_empty", poisoned):
-        features = kernels.complex_mel(memory[:, :samples], plan, hop_length=feature["hop_length"], threshold=threshold)
-    return features.numpy()
+    with mock.patch.object(torch.Tensor, "new_empty", filled):
+        yield

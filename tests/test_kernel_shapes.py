@@ -1,4 +1,4 @@
-"""The interpreted kernel against the definition, at shapes that hypothesis finds."""
+"""Both kernels against the definition, at shapes that hypothesis finds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAMES = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
 
 
 @st.composite
-def cases(draw):
-    """A feature that has a plan, a number of clips and of samples: at most three programs."""
-    n_fft = draw(st.sampled_from([512, 1024, 2048, 4096]))
+def cases(draw, n_ffts):
+    """A feature, a number of clips and of samples: at most three programs of the Triton kernel."""
+    n_fft = draw(st.sampled_from(n_ffts))
     hop_length = draw(st.integers(1, n_fft))
     sample_rate = draw(st.sampled_from([8_000, 16_000, 44_100, 48_000, 96_000]))
     f_min = draw(st.floats(0, sample_rate / 4))
@@ -36,20 +36,43 @@ def cases(draw):
     return config, clips, min(samples, 20_000)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-@given(case=cases(), kind=st.sampled_from(["noise", "tonal", "mixed"]), seed=st.integers(0, 2**16))
-def test_any_shape(interpreted, case, kind, seed):
+KINDS = st.sampled_from(["noise", "tonal", "mixed"])
+SEEDS = st.integers(0, 2**16)
+PLAN = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.differing_executors,
+    ],
+}
+
+
+def check(computed, case, kind, seed):
     config, clips, samples = case
-    feature = {name: getattr(config, name) for name in NAMES}
     assume(samples // config.hop_length < 100)
-    assume(not isinstance(make_plan(mel_bands(**feature), n_fft=config.n_fft), str))
     waveform = np.stack([make_signal(samples, kind, config.sample_rate, seed + clip) for clip in range(clips)])
     waveform = waveform.astype(np.float32)
-    expected, powers = assert_within_gates(interpreted(waveform, feature), waveform, config)
+    expected, powers = assert_within_gates(computed(waveform, feature_of(config)), waveform, config)
     assert (powers > LOUD).any()
     assert np.abs(expected[:, 1]).max() > 1e-3
+
+
+def feature_of(config):
+    return {name: getattr(config, name) for name in NAMES}
+
+
+@settings(max_examples=25, **PLAN)
+@given(case=cases([512, 1024, 2048, 4096]), kind=KINDS, seed=SEEDS)
+def test_any_shape_in_triton(interpreted, case, kind, seed):
+    config, _, _ = case
+    assume(not isinstance(make_plan(mel_bands(**feature_of(config)), n_fft=config.n_fft), str))
+    check(interpreted, case, kind, seed)
+
+
+@settings(max_examples=100, **PLAN)
+@given(case=cases([256, 512, 1024, 2048, 4096, 8192]), kind=KINDS, seed=SEEDS)
+def test_any_shape_in_rust(rust, case, kind, seed):
+    check(rust, case, kind, seed)

@@ -44,6 +44,18 @@ _TILE = 96
 _SCALE = 1.0 / 16.0
 
 
+class Numbers(NamedTuple):
+    """What the feature is; as the arguments of :func:`complex_mel`, and in the order of the operator's."""
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min: float
+    f_max: float | None
+    if_masking_threshold: float | None
+
+
 class BandTables(NamedTuple):
     """The weights of every band as one list, band after band; see :func:`band_tables`."""
 
@@ -112,7 +124,7 @@ def complex_mel(
     n_mels: int,
     f_min: float = 0.0,
     f_max: float | None = None,
-    if_masking_threshold: float = 1e-5,
+    if_masking_threshold: float | None = 1e-5,
 ) -> torch.Tensor:
     """Log-mel power and instantaneous frequency.
 
@@ -132,15 +144,15 @@ def complex_mel(
         Lower edge of the lowest band, Hz.
     f_max : float, optional
         Upper edge of the highest band, Hz. Default: half of `sample_rate`.
-    if_masking_threshold : float, default 1e-5
-        Band power at or below which channel 1 is 0.
+    if_masking_threshold : float or None, default 1e-5
+        Band power at or below which channel 1 is 0; None for channel 0 alone.
 
     Returns
     -------
     torch.Tensor
-        Shape (B, 2, M, T), T = S // hop_length + 1; float64 for float64, else float32. Channel 0: log1p of the band's
-        power. Channel 1: energy-weighted mean of the reassigned frequency over the band, less the band's centre, over
-        half its support, within ±2.
+        Shape (B, 2, M, T), or (B, 1, M, T) for channel 0 alone, T = S // hop_length + 1; float64 for float64, else
+        float32. Channel 0: log1p of the band's power. Channel 1: energy-weighted mean of the reassigned frequency over
+        the band, less the band's centre, over half its support, within ±2.
     """
     tables = _tables_for(
         waveform,
@@ -150,33 +162,9 @@ def complex_mel(
         n_mels=n_mels,
         f_min=f_min,
         f_max=f_max,
-        with_frequency=True,
+        with_frequency=if_masking_threshold is not None,
     )
-    return _features(waveform, tables, n_fft, hop_length, if_masking_threshold)
-
-
-def log_mel(
-    waveform: torch.Tensor,
-    *,
-    sample_rate: int,
-    n_fft: int,
-    hop_length: int,
-    n_mels: int,
-    f_min: float = 0.0,
-    f_max: float | None = None,
-) -> torch.Tensor:
-    """Channel 0 of :func:`complex_mel` alone, shape (B, 1, M, T); parameters as there."""
-    tables = _tables_for(
-        waveform,
-        sample_rate=sample_rate,
-        n_fft=n_fft,
-        hop_length=hop_length,
-        n_mels=n_mels,
-        f_min=f_min,
-        f_max=f_max,
-        with_frequency=False,
-    )
-    return _features(waveform, tables, n_fft, hop_length, 0.0)
+    return _features(waveform, tables, n_fft, hop_length, if_masking_threshold or 0.0)
 
 
 def reassigned_bins(waveform: torch.Tensor, *, n_fft: int, hop_length: int) -> tuple[torch.Tensor, torch.Tensor]:

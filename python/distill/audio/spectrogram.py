@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,8 +10,8 @@ from torch import nn
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 
 from .mel import mel_bands
-from .ops import Backend, Numbers, backend_for, resolve_backend
-from .reference import complex_mel, log_mel
+from .ops import Backend, Computed, backend_for, resolve_backend
+from .reference import Numbers, complex_mel
 
 
 class ComplexSpectrogram(nn.Module):
@@ -27,10 +27,11 @@ class ComplexSpectrogram(nn.Module):
     ----------
     config : ComplexSpectrogramConfig, optional
         Rate, frame and bands. Default: ``ComplexSpectrogramConfig()``.
-    backend : {"auto", "fused", "reference"}, default "auto"
-        What computes. "auto": what the environment's DISTILL_BACKEND says; without it the fused kernel on CUDA, the
-        reference elsewhere and where the kernel cannot, which is logged once a reason. "fused": the kernel, or an error
-        that says why not. "reference": plain torch, which a compiler sees through.
+    backend : {"auto", "fused", "rust", "reference"}, default "auto"
+        What computes. "auto": what the environment's DISTILL_BACKEND says; without it the Triton kernel on CUDA and the
+        Rust kernel on a CPU, unless a gradient is wanted there; the reference elsewhere, and where a kernel cannot,
+        which is logged once a reason. "fused": the Triton kernel, or an error that says why not. "rust": the Rust
+        kernel, likewise. "reference": plain torch, which a compiler sees through.
 
     Raises
     ------
@@ -75,14 +76,12 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If the shape or the type does not fit, or the waveform is too short to be reflected.
         BackendError
-            If the backend is "fused" and cannot compute it.
+            If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        if self.backend == "reference":
-            return complex_mel(waveform[:, 0], **self._numbers()._asdict())
-        return torch.ops.distill.complex_mel(waveform[:, 0], *self._numbers(), self.backend)
+        return _compute(waveform, self._numbers(), self.backend)
 
-    def backend_for(self, waveform: torch.Tensor) -> Literal["fused", "reference"]:
+    def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
         return backend_for(waveform[:, 0], self._numbers(), self.backend)
@@ -130,11 +129,14 @@ class AudioSpectrogram(nn.Module):
     ----------
     config : SpectrogramConfig, optional
         Rate, frame and bands. Default: ``SpectrogramConfig()``.
+    backend : {"auto", "fused", "rust", "reference"}, default "auto"
+        What computes, as for :class:`ComplexSpectrogram`.
     """
 
-    def __init__(self, config: SpectrogramConfig | None = None) -> None:
+    def __init__(self, config: SpectrogramConfig | None = None, backend: Backend = "auto") -> None:
         super().__init__()
         self.config = config or SpectrogramConfig()
+        self.backend = resolve_backend(backend)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """``log1p`` of the mel power of a batch of mono waveforms.
@@ -153,9 +155,11 @@ class AudioSpectrogram(nn.Module):
         ------
         ValueError
             If the shape or the type does not fit, or the waveform is too short to be reflected.
+        BackendError
+            If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        return log_mel(waveform[:, 0], **_numbers(self.config))
+        return _compute(waveform, Numbers(**_numbers(self.config), if_masking_threshold=None), self.backend)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
@@ -165,6 +169,12 @@ class AudioSpectrogram(nn.Module):
 def _numbers(config: ComplexSpectrogramConfig | SpectrogramConfig) -> dict[str, Any]:
     names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
     return {name: getattr(config, name) for name in names}
+
+
+def _compute(waveform: torch.Tensor, numbers: Numbers, backend: Backend) -> torch.Tensor:
+    if backend == "reference":
+        return complex_mel(waveform[:, 0], **numbers._asdict())
+    return torch.ops.distill.complex_mel(waveform[:, 0], *numbers, backend)
 
 
 def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:

@@ -36,10 +36,10 @@ impl PyMelKernel {
         let mut bands = Vec::with_capacity(first.len());
         for m in 0..first.len() {
             let (first, width) = (usize::try_from(first[m])?, usize::try_from(width[m])?);
-            let weights = filterbank.column(m).iter().skip(first).take(width).copied();
+            let column = filterbank.column(m);
             bands.push(Band {
                 first,
-                weights: weights.collect(),
+                weights: column.iter().skip(first).take(width).copied().collect(),
                 centre: centre[m],
                 half_support: half_support[m],
             });
