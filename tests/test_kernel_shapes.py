@@ -56,8 +56,8 @@ def check(computed, case, kind, seed):
     waveform = np.stack([make_signal(samples, kind, config.sample_rate, seed + clip) for clip in range(clips)])
     waveform = waveform.astype(np.float32)
     expected, powers = assert_within_gates(computed(waveform, feature_of(config)), waveform, config)
-    assert (powers > LOUD).any()
-    assert np.abs(expected[:, 1]).max() > 1e-3
+    # Short frames may hold next to nothing in the range that is asked for.
+    assume((powers > LOUD).any() and np.abs(expected[:, 1]).max() > 1e-3)
 
 
 def feature_of(config):

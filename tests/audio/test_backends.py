@@ -1,4 +1,4 @@
-"""Rows of a cache by either backend: they agree, each pack says whose it is, and a cache goes on with both."""
+"""Rows of a cache by each backend: they agree, each pack says whose it is, and a cache goes on with all."""
 
 from __future__ import annotations
 
@@ -46,10 +46,14 @@ def assert_rows_agree(actual, expected):
     assert any((rows != expected[name]).any() for name, rows in actual.items())
 
 
-def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path):
-    """The kernel is interpreted, in a process of its own; whoever comes next goes on with what it left."""
-    reference = preprocess(dataset, training(augmentation_expansion=1), cache_dir=tmp_path / "reference").cache_dir
-    assert backends(reference) == ["reference"]
+def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path, monkeypatch):
+    """The Triton kernel is interpreted, in a process of its own; whoever comes next goes on with what it left."""
+    config = training(augmentation_expansion=1)
+    monkeypatch.setenv("DISTILL_BACKEND", "reference")
+    reference = preprocess(dataset, config, cache_dir=tmp_path / "reference").cache_dir
+    monkeypatch.delenv("DISTILL_BACKEND")
+    rust = preprocess(dataset, config, cache_dir=tmp_path / "rust").cache_dir
+    assert [backends(reference), backends(rust)] == [["reference"], ["rust"]]
     env = os.environ | {
         "TRITON_INTERPRET": "1",
         "DISTILL_BACKEND": "fused",
@@ -59,11 +63,12 @@ def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path):
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
     assert backends(dataset / ".cache") == ["fused"]
-    assert_rows_agree(rows_by_path(dataset / ".cache"), rows_by_path(reference))
+    for cache_dir in (rust, dataset / ".cache"):
+        assert_rows_agree(rows_by_path(cache_dir), rows_by_path(reference))
     write(dataset / "one more.wav", noise(90, CHUNK))
-    result = preprocess(dataset, training(augmentation_expansion=1))
+    result = preprocess(dataset, config)
     assert (result.decoded, result.changed_fields) == (1, [])
-    assert backends(result.cache_dir) == ["fused", "reference"]
+    assert backends(result.cache_dir) == ["fused", "rust"]
 
 
 def test_a_backend_that_cannot_is_said_before_anything_is_computed(dataset, monkeypatch):
