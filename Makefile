@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find rust/index rust/features rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
-.PHONY: help install demo test lint format bench kernel-report soak fuzz clean
+.PHONY: help install demo test lint format bench kernel-report soak fuzz sanitize clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ target/tools/bin/b3sum:
 
 bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside its baseline
 	cargo bench --quiet -p distill-index --bench rescan
-	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only $(if $(RESULTS),--results $(RESULTS))
 
 kernel-report: $(INSTALLED) ## Compile the kernel for all cards, and say what bounds it
 	$(BIN)/python bench/kernel_report.py
@@ -67,6 +67,12 @@ fuzz: ## Fuzz every parser of bytes from disk, FUZZ_SECONDS each
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --manifest-path rust/fuzz/Cargo.toml \
 		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest sniff; do \
 		$$host/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; done
+
+# A stable compiler has the sanitizer too, behind a switch.
+sanitize: ## Run the tests of the CPU kernel under AddressSanitizer
+	host=$$(rustc -vV | sed -n 's/host: //p') && \
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet -p distill-features \
+		--target $$host --target-dir target/sanitize
 
 clean: ## Remove what was built; the demo and runs stay
 	rm -rf $(VENV) target build dist .pytest_cache .ruff_cache .hypothesis
