@@ -54,6 +54,8 @@ COMPOSE = {
     "training.checkpoint": set(),
     "training.pictures": set(),
     "training.resolve": set(),
+    # Names of axes, for the weights that they were found in.
+    "latent.axes": {"models"},
     "training.session": {"models"}
     | {f"training.{name}" for name in ("checkpoint", "epochs", "loading", "normalization", "pictures")},
     # Cache to model, and nothing else does.
@@ -61,7 +63,7 @@ COMPOSE = {
     | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "loading", "pictures", "resolve", "session")},
 }
 # Packages that only name what is inside them.
-FACES = {"", "audio", "training"}
+FACES = {"", "audio", "latent", "training"}
 
 
 def module_name(path: Path) -> str:
