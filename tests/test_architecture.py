@@ -21,7 +21,9 @@ STAGES = {
     "augmentation": {"audio.augmentation"},
     "features": {
         f"audio.{name}" for name in ("fused", "inverse", "mel", "ops", "reference", "rows", "rust", "spectrogram")
-    },
+    }
+    # And back to sound, and how far from it.
+    | {"audio.power", "audio.phase", "audio.distance"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},

@@ -9,6 +9,7 @@ from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 
+from .inverse import invert
 from .mel import mel_bands
 from .ops import Backend, Computed, backend_for, resolve_backend
 from .reference import Numbers, complex_mel
@@ -117,6 +118,33 @@ class ComplexSpectrogram(nn.Module):
         centre = torch.tensor(bands.centre * bin_hz, dtype=offset.dtype).to(offset.device)
         return offset * scale[:, None] + centre[:, None]
 
+    def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
+        """Waveform whose features come near to these; see :mod:`distill.audio.inverse`.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Channel 0 below 0
+            counts as 0.
+        n_iter : int, default 8
+            Iterations of fast Griffin-Lim on the start that both channels give.
+        length : int, optional
+            Samples S of the result, best those of the waveform if they are known: what lies beyond the last frame is
+            zero. Default: ``(T - 1) * hop_length``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit. A clip's
+            sign is arbitrary: features do not tell a sound from its mirror image.
+
+        Raises
+        ------
+        ValueError
+            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+        """
+        return invert(features, self._numbers(), n_iter, length)
+
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
         return repr(self.config)
@@ -160,6 +188,30 @@ class AudioSpectrogram(nn.Module):
         """
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, Numbers(**_numbers(self.config), if_masking_threshold=None), self.backend)
+
+    def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
+        """Waveform whose mel power comes near to this, as :meth:`ComplexSpectrogram.inverse` but for one channel.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 1, M, T), T at least 1, any floating type, before normalisation.
+        n_iter : int, default 8
+            Iterations of fast Griffin-Lim on the start that the slopes of the magnitude give.
+        length : int, optional
+            Samples S of the result. Default: ``(T - 1) * hop_length``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+        """
+        return invert(features, Numbers(**_numbers(self.config), if_masking_threshold=None), n_iter, length)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""

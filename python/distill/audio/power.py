@@ -1,0 +1,179 @@
+"""Mel power to the power of single bins, never negative, and where in a band its energy lies.
+
+With channel 1, the power of a frame is taken for a sum of sines ("atoms") with powers ``E[f] >= 0``, on a grid of half
+bins at the bottom, where bands are narrower than a bin, and of whole bins above. Under a Hann window a sine gives each
+bin ``k`` the power ``lobe(k - f)``, so what the features hold is linear in ``E``::
+
+    S[m]      = sum_f a[m, f] · E[f]                    a = fb · lobe      the mel power
+    S[m]·u[m] = sum_f a[m, f] · (f - c[m])/h[m] · E[f]                     times channel 1
+
+Both sides of the second line can be negative, so the two are taken together as ``S·(w ± u)/2w`` with ``|u| < w``, and E
+is fitted to them by multiplicative updates [1]_ [2]_, which cannot leave the positive. Magnitude alone does not say
+where in a band a line would be: there E is the power of the bins, and the first line, with ``a = fb``, all there is.
+
+References
+----------
+.. [1] L. B. Lucy, "An iterative technique for the rectification of observed distributions", The Astronomical Journal
+       79, 1974.
+.. [2] D. D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 13, 2000.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .mel import MelBands, mel_bands
+from .reference import Numbers
+
+# Measured on a second of each of 28 sounds, spectral convergence after eight iterations: 8, 10 and 16 updates give
+# 0.315, 0.300 and 0.302; an exponent of 1 (plain updates) needs twice as many; half bins everywhere gain nothing.
+_UPDATES = 10
+_EXPONENT = 1.8
+# Part of the energy that starts at the frequency that channel 1 says; the rest is spread over the band.
+_AT_FREQUENCY = 0.5
+# `w`: channel 1 beyond it, 0.3 % of real sound, is cut to just below.
+_WIDEST = 1.5
+_CUT = 0.95 * _WIDEST
+# Bins to either side of a sine that its lobe reaches.
+_LOBE = 2
+# Bands and bins whose products are taken at once: as dense blocks, of which few are zero.
+_BANDS = 16
+_BINS = 64
+# Of the loudest band's power, which is 1 here: nothing is divided by less.
+_TINY = 1e-12
+# Power is spread as integers of 2^-40, because sums of floats depend on their order, which a GPU does not keep.
+_UNIT = float(1 << 40)
+
+Blocks = list[tuple[slice, slice, torch.Tensor]]
+
+
+class AtomTables(NamedTuple):
+    """What does not depend on the features; see :func:`atom_tables`. F atoms, M bands, K bins."""
+
+    atoms: torch.Tensor
+    """Frequency of each atom, bins, (F,)."""
+    to_targets: Blocks
+    """(M, F), or (2M, F) with frequency: two rows a band, one band after the other."""
+    from_targets: Blocks
+    """Its transpose, each atom's row divided by its sum."""
+    spread: Blocks
+    """(F, M): a band's power over the atoms in it."""
+    lobes: Blocks | None
+    """(K, F): power in each bin of an atom of power 1. None without frequency, where atoms are bins."""
+
+
+@lru_cache(maxsize=8)
+def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
+    """Tables of the fit for a feature, on `device`; cached."""
+    bands = _bands(numbers)
+    with_frequency = numbers.if_masking_threshold is not None
+    atoms, lobes = _sines(numbers.n_fft) if with_frequency else (np.arange(numbers.n_fft // 2 + 1.0), None)
+    reach = bands.filterbank.T if lobes is None else bands.filterbank.T @ lobes
+    total = np.maximum(reach.sum(axis=0), _TINY)
+    spread = (reach / np.maximum(reach.sum(axis=1, keepdims=True), _TINY)).T / total[:, None]
+    targets = reach
+    if with_frequency:
+        offset = (atoms - bands.centre[:, None]) / bands.half_support[:, None]
+        offset = offset.clip(-_WIDEST, _WIDEST) / (2 * _WIDEST)
+        targets = np.stack([reach * (0.5 + offset), reach * (0.5 - offset)], axis=1).reshape(-1, len(atoms))
+    # Cached tensors must be ordinary ones, also when the first call comes from inference mode.
+    with torch.inference_mode(mode=False):
+        return AtomTables(
+            torch.tensor(atoms, dtype=torch.float32).to(device),
+            _blocks(targets, _BANDS * (1 + with_frequency), device),
+            _blocks(targets.T / total[:, None], _BINS, device),
+            _blocks(spread, _BINS, device),
+            None if lobes is None else _blocks(lobes, _BINS, device),
+        )
+
+
+def _bands(numbers: Numbers) -> MelBands:
+    return mel_bands(**{name: value for name, value in numbers._asdict().items() if name != "if_masking_threshold"})
+
+
+def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies of the atoms in bins, (F,), and the power of each bin under each, (K, F)."""
+    bins = np.arange(n_fft // 2 + 1.0)
+    atoms = np.concatenate([np.arange(0, n_fft // 8, 0.5), bins[n_fft // 8 :]])
+    distance = bins[:, None] - atoms
+    lobes = (np.sinc(distance) + 0.5 * (np.sinc(distance - 1) + np.sinc(distance + 1))) ** 2
+    lobes[np.abs(distance) >= _LOBE] = 0.0
+    return atoms, lobes / 1.5  # the sum over bins: of an atom of power 1 the bins hold 1
+
+
+def _blocks(matrix: np.ndarray, height: int, device: torch.device) -> Blocks:
+    """A banded matrix as dense blocks of `height` rows, each over the columns in which it is not 0."""
+    blocks = []
+    for first in range(0, len(matrix), height):
+        rows = slice(first, min(first + height, len(matrix)))
+        used = np.flatnonzero(matrix[rows].any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 0)
+        blocks.append((rows, columns, torch.tensor(matrix[rows, columns], dtype=torch.float32).to(device)))
+    return blocks
+
+
+def _product(blocks: Blocks, right: torch.Tensor) -> torch.Tensor:
+    result = right.new_empty((blocks[-1][0].stop, right.shape[1]))
+    for rows, columns, block in blocks:
+        torch.mm(block, right[columns], out=result[rows])
+    return result
+
+
+def bin_power(
+    power: torch.Tensor, frequency: torch.Tensor | None, numbers: Numbers
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Power and frequency of single bins from those of bands.
+
+    Parameters
+    ----------
+    power : torch.Tensor
+        Mel power, shape (M, C) with C frames of any clips, float32, from 0 to 1.
+    frequency : torch.Tensor, optional
+        Channel 1, shape (M, C). Default: not known.
+    numbers : Numbers
+        The feature; with a threshold where `frequency` is given.
+
+    Returns
+    -------
+    power : torch.Tensor
+        Shape (K, C).
+    frequency : torch.Tensor or None
+        Mean frequency of the atoms that a bin's power comes from, bins, shape (K, C); the bin's own where it has none.
+        None where channel 1 is not known.
+    """
+    tables = atom_tables(numbers, power.device)
+    energy, targets = _product(tables.spread, power), power
+    if frequency is not None:
+        share = frequency.clamp(-_CUT, _CUT) / (2 * _WIDEST)
+        targets = torch.stack([power * (0.5 + share), power * (0.5 - share)], dim=1).flatten(0, 1)
+        energy.mul_(1 - _AT_FREQUENCY).add_(_placed(power, frequency, numbers, tables.atoms), alpha=_AT_FREQUENCY)
+    for _ in range(_UPDATES):
+        ratio = targets / _product(tables.to_targets, energy).add_(_TINY)
+        energy.mul_(_product(tables.from_targets, ratio).pow_(_EXPONENT))
+    if tables.lobes is None:
+        return energy, None
+    both = _product(tables.lobes, torch.cat([energy, energy * tables.atoms[:, None]], dim=1))
+    result, moment = both.chunk(2, dim=1)
+    own = torch.arange(len(result), device=power.device, dtype=torch.float32)[:, None]
+    return result, torch.where(result > _TINY, moment / result.clamp(min=_TINY), own)
+
+
+def _placed(power: torch.Tensor, frequency: torch.Tensor, numbers: Numbers, atoms: torch.Tensor) -> torch.Tensor:
+    """Each band's power at its frequency, between the two atoms next to it, (F, C)."""
+    bands = _bands(numbers)
+    centre, half = (
+        torch.tensor(values, dtype=torch.float32).to(power.device)[:, None]
+        for values in (bands.centre, bands.half_support)
+    )
+    position = (centre + half * frequency).clamp(0, float(numbers.n_fft // 2))
+    above = torch.searchsorted(atoms, position).clamp_(1, len(atoms) - 1)
+    part = (position - atoms[above - 1]) / (atoms[above] - atoms[above - 1])
+    placed = torch.zeros((len(atoms), power.shape[1]), dtype=torch.int64, device=power.device)
+    # A sine lies in two bands, which both place it.
+    for index, share in ((above - 1, 1 - part), (above, part)):
+        placed.scatter_add_(0, index, (0.5 * _UNIT * power * share).long())
+    return placed.float().div_(_UNIT)
