@@ -224,6 +224,8 @@ class TrainingConfig:
     """AdamW weight decay; None: 0.1 below 2000 training rows, 0.01 above."""
     dropout: float | None = None
     """Dropout inside the convolutional path; None: 0.1 below 2000 training rows, 0 above."""
+    shifted_share: float = 0.5
+    """Share of the training rows that a step moves in time (up to 40 % of a chunk) and mel (1 of 64 bands)."""
     if_weight: float = 0.5
     """Weight of the instantaneous frequency's loss beside that of the magnitude."""
     kl_weight: float = 2e-3
@@ -257,6 +259,7 @@ class TrainingConfig:
             ("learning_rate", lambda v: 0 < v <= 1, "above 0 and at most 1"),
             ("weight_decay", lambda v: v >= 0, "at least 0"),
             ("dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+            ("shifted_share", lambda v: 0 <= v <= 1, "from 0 to 1"),
             ("if_weight", lambda v: v >= 0, "at least 0"),
             ("kl_weight", lambda v: v >= 0, "at least 0"),
             ("kl_warmup_epochs", lambda v: v >= 0, "at least 0"),

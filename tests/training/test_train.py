@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.demo import pca_baseline
 from distill.errors import (
     ConfigError,
     DatasetError,
@@ -31,7 +32,7 @@ from distill.errors import (
     TrainingDivergedError,
 )
 from distill.models import load_model
-from distill.training import CachedSpectrogramDataset, train
+from distill.training import CachedSpectrogramDataset, report, train
 from distill.training.checkpoint import RunFolder
 
 METRICS = (
@@ -44,6 +45,8 @@ METRICS = (
     "seconds",
     "examples_per_s",
 )
+
+QUALITY = ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet", "prior_nearest")
 
 
 @pytest.fixture
@@ -74,22 +77,52 @@ def test_a_run_leaves_what_it_promises(sounds, cache, config, tmp_path):
     assert all(math.isfinite(line[name]) for line in lines for name in METRICS)
     assert result.best in lines
     assert {event.kind for event in events} >= {"start", "step", "epoch"}
-    for picture in ("loss.png", "reconstruction.png"):
+    for picture in ("loss.png", "quality.png", "reconstruction.png"):
         assert (run / picture).read_bytes().startswith(b"\x89PNG")
     assert (run / "checkpoints" / "best.pt").exists()
     assert len(list((run / "checkpoints").glob("step-*.pt"))) == config.keep_checkpoints
 
 
+@pytest.mark.parametrize("split_by", ["chunk", "file"])
+def test_a_trained_model_is_not_below_a_pca_of_its_size(split_by, sounds, cache, config, tmp_path):
+    longer = dataclasses.replace(config, epochs=12, split_by=split_by)
+    result = train(sounds, tmp_path / "run", longer, cache_dir=cache)
+    stats = CachedSpectrogramDataset(cache).normalization_stats
+    floor = pca_baseline(cache, config.val_fraction, split_by, config.latent_dim, stats)
+    assert floor["magnitude_r2"] > 0.5
+    assert result.best["val_magnitude_r2"] > floor["magnitude_r2"] - 0.02
+    assert result.best["val_if_r2"] > floor["if_r2"] - 0.02
+
+
+def test_quality_is_measured_now_and_then_and_at_the_end(sounds, cache, config, tmp_path, monkeypatch, caplog):
+    steps = []
+    monkeypatch.setattr(report, "_STEPS_BETWEEN", 30)
+    caplog.set_level("INFO", "distill")
+    five = dataclasses.replace(config, epochs=5)
+    train(sounds, tmp_path / "run", five, cache_dir=cache, on_event=lambda event: steps.append(event.kind == "step"))
+    assert 15 <= sum(steps) / 5 < 30
+    lines = metrics(tmp_path / "run")
+    measured = [line["epoch"] for line in lines if "prior_frechet" in line]
+    assert measured == [2, 4, 5]
+    last = lines[-1]
+    assert all(math.isfinite(last[name]) for name in QUALITY)
+    # Far from a constant (1) and from copies (0).
+    assert last["prior_frechet"] < 0.5
+    assert last["prior_nearest"] > 0.3
+    assert f"Fréchet distance {last['prior_frechet']:.3g}" in caplog.text
+
+
 def test_the_config_of_a_run_is_resolved_and_reads_back(sounds, cache, config, tmp_path):
-    open_config = dataclasses.replace(config, batch_size=None, weight_decay=None, dropout=None, epochs=1)
+    chosen = ("batch_size", "weight_decay", "dropout")
+    open_config = dataclasses.replace(config, epochs=1, **dict.fromkeys(chosen))
     train(sounds, tmp_path / "run", open_config, cache_dir=cache)
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     found = config_from_dict(tomllib.loads((tmp_path / "run" / "config.toml").read_text()))
-    assert None not in (found.batch_size, found.weight_decay, found.dropout)
-    assert dataclasses.replace(found, batch_size=None, weight_decay=None, dropout=None) == open_config
+    assert all(getattr(found, name) is not None for name in chosen)
+    assert dataclasses.replace(found, **dict.fromkeys(chosen)) == open_config
 
 
 def test_a_loaded_model_reconstructs_held_out_chunks(sounds, cache, config, tmp_path):
@@ -113,6 +146,7 @@ def test_the_v1_path_runs_end_to_end(sounds, config, tmp_path):
     result = train(sounds, tmp_path / "run", dataclasses.replace(config, complex_spectrogram=feature))
     assert result.best["val_magnitude_r2"] > 0.5
     assert result.best["val_if_r2"] is None
+    assert all(math.isfinite(metrics(tmp_path / "run")[-1][name]) for name in QUALITY)
     assert load_model(result.run_dir).config["in_channels"] == 1
     assert not (sounds / ".cache").exists()
 

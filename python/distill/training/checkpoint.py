@@ -5,7 +5,7 @@ run.json             which dataset and cache it reads
 metrics.jsonl        a line an epoch
 model.safetensors    the best weights so far; model.json beside it says what they are
 checkpoints/         step-NNNNNNNNN.pt, the last few; best.pt
-loss.png, reconstruction.png
+loss.png, quality.png, reconstruction.png
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 logger = logging.getLogger(__name__)
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 class RunFolder:

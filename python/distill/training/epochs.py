@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from distill.models.losses import vae_loss
 from distill.models.metrics import ReconstructionR2
 from distill.models.vae import ConvVAE
-from distill.training.normalization import energy_of, normalize
+from distill.training.normalization import energy_of, normalize, silence_of
+from distill.training.variation import shift_rows
 
 
 @dataclass
@@ -42,8 +43,8 @@ def _features(
     device: torch.device,
     *,
     cached: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Normalised features [B, C, M, T], and the energy [B, M, T] (channel 0 before normalisation) if there are two."""
+) -> Tensor:
+    """Normalised features [B, C, M, T]."""
     shape = list(batch.shape)
     if cached:
         if batch.ndim != 4 or batch.shape[1] != 2:
@@ -56,7 +57,7 @@ def _features(
             raise ValueError("waveforms need a spectrogram: pass spectrogram=AudioSpectrogram(...)")
         with torch.no_grad():
             features = normalize(spectrogram(batch.to(device)), stats)
-    return features, energy_of(features, stats)
+    return features
 
 
 def train_epoch(
@@ -71,6 +72,7 @@ def train_epoch(
     kl_weight: float = 2e-3,
     free_bits: float = 0.05,
     gradient_clip: float = 1.0,
+    shifted_share: float = 0.0,
     means: Means | None = None,
     before_step: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
@@ -95,6 +97,8 @@ def train_epoch(
         See `distill.models.vae_loss`.
     gradient_clip : float
         Largest gradient norm. Default: 1.
+    shifted_share : float
+        Share of the rows that `distill.training.variation.shift_rows` moves. Default: 0.
     means : Means, optional
         Figures of an epoch's earlier steps, which the result then covers too.
     before_step : callable, optional
@@ -116,7 +120,9 @@ def train_epoch(
     for batch in loader:
         if before_step is not None and not before_step():
             break
-        target, energy = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
+        target = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
+        target = shift_rows(target, shifted_share, silence_of(normalization_stats, target.shape[1]))
+        energy = energy_of(target, normalization_stats)
         reconstruction, mu, logvar = model(target)
         figures = vae_loss(
             reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
@@ -167,7 +173,8 @@ def validate_epoch(
     device = next(model.parameters()).device
     means, r2 = Means(), None
     for batch in loader:
-        target, energy = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
+        target = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
+        energy = energy_of(target, normalization_stats)
         if r2 is None:
             r2 = ReconstructionR2(target.new_zeros(target.shape[1:3]) if band_means is None else band_means.to(device))
         reconstruction, mu, logvar = model(target)

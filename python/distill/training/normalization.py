@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -36,3 +37,8 @@ def energy_of(features: Tensor, stats: dict[str, float] | None) -> Tensor | None
     if features.shape[1] == 1:
         return None
     return denormalize(features[:, :1], stats)[:, 0].clamp_min(0.0)
+
+
+def silence_of(stats: dict[str, float] | None, channels: int) -> Tensor:
+    """Each channel's normalised value where there is no sound, 0 before: [C, 1, 1]."""
+    return normalize(torch.zeros(1, channels, 1, 1), stats)[0]

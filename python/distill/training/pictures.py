@@ -31,6 +31,31 @@ def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the figures of `Quality` over epochs, from the lines of metrics.jsonl that have some; none, no picture."""
+    measured = [line for line in metrics if "prior_frechet" in line]
+    if not measured:
+        return
+    epochs = [line["epoch"] for line in measured]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = (
+        (
+            "samples from the prior: difference from the data",
+            ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet"),
+        ),
+        ("samples from the prior: distance to the nearest training row", ("prior_nearest",)),
+    )
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for name in names:
+            values = [np.nan if line[name] is None else line[name] for line in measured]
+            axes.plot(epochs, values, label=name, marker=".")
+        axes.set(xlabel="epoch", title=title)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def save_reconstruction_picture(
     inputs: np.ndarray, outputs: np.ndarray, path: Path, *, sample_rate: int, hop_length: int
 ) -> None:

@@ -6,34 +6,31 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import RunError, TrainingDivergedError
-from distill.models import ConvVAE, fit_pca, load_model, save_model
+from distill.models import ConvVAE, fit_pca, save_model
 from distill.models.metrics import BandMeans
 from distill.training.checkpoint import RunFolder
 from distill.training.epochs import Means, train_epoch, validate_epoch
-from distill.training.loading import EpochBatches
-from distill.training.normalization import denormalize, energy_of, normalize
-from distill.training.pictures import save_loss_picture, save_reconstruction_picture
+from distill.training.material import Material
+from distill.training.normalization import energy_of
+from distill.training.report import Report
 
 logger = logging.getLogger(__name__)
 
 BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
 _WARM_UP_STEPS = 50
 _FINAL_LEARNING_RATE = 0.01
-_PICTURED_CHUNKS = 4
 _PICTURES_EVERY_S = 20.0
-_PCA_ROWS = 2048
+_PCA_ROWS = 3072
 
 EventKind = Literal["preprocess", "start", "step", "epoch"]
 
@@ -75,33 +72,6 @@ class TrainResult:
     best: dict[str, Any]
 
 
-@dataclass
-class Material:
-    """What is trained on, by either path."""
-
-    train: DataLoader[Tensor]
-    val: DataLoader[Tensor]
-    spectrogram: nn.Module | None
-    stats: dict[str, float]
-    is_shared: bool
-    content_key: str
-    """Tells whether a resumed run finds the sounds that it left."""
-
-    @property
-    def batches(self) -> EpochBatches:
-        """The order of the training rows."""
-        return self.train.batch_sampler  # type: ignore[return-value]
-
-    def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-        """Normalised features of a loader's batches, on the CPU."""
-        for batch in loader:
-            if self.spectrogram is None:
-                yield batch.cpu()
-            else:
-                with torch.no_grad():
-                    yield normalize(self.spectrogram(batch), self.stats)
-
-
 class Session:
     """Trains what it is given, tells what it does, and saves what a later session needs."""
 
@@ -134,6 +104,7 @@ class Session:
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.material = material
+        self.report = Report(self.folder, self.config, material, self.device)
         if self.state:
             self._restore(self.state)
         else:
@@ -142,12 +113,13 @@ class Session:
         self.folder.write_config(self.config)
         steps = len(material.batches)
         self.tell("start", epoch=self.epoch, epochs=self.config.epochs, steps_per_epoch=steps)
-        while self.epoch < self.config.epochs:
-            if self.since_best >= self.config.patience:
-                return self._end("stopped early")
+        while not self._is_over():
             if not self._run_epoch(steps):
                 return self._end("interrupted")
-        return self._end("finished")
+        return self._end("finished" if self.epoch >= self.config.epochs else "stopped early")
+
+    def _is_over(self) -> bool:
+        return self.epoch >= self.config.epochs or self.since_best >= self.config.patience
 
     def _make_model(self, shape: torch.Size) -> ConvVAE:
         channels, n_mels, n_frames = shape
@@ -169,7 +141,7 @@ class Session:
         self.folder.drop_metrics_from(1)
         stats = material.stats
         pca = fit_pca(
-            material.features(material.train),
+            material.rows_to_fit(self.config.shifted_share, self.config.seed),
             self.config.latent_dim,
             max_rows=_PCA_ROWS,
             # What a band without energy becomes once it is normalised.
@@ -244,6 +216,7 @@ class Session:
             self.material.spectrogram,
             **self._objective() | {"kl_weight": kl_weight},
             gradient_clip=self.config.gradient_clip,
+            shifted_share=self.config.shifted_share,
             means=self.means,
             before_step=lambda: self._before_step(steps),
         )
@@ -298,13 +271,16 @@ class Session:
         else:
             self.since_best += 1
         self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()
+        if self.report.is_due(self.epoch) or self._is_over():
+            line |= self.report.measure()
         # The line first: a resumed run drops the lines that its state does not cover.
         self.folder.append_metrics(line)
         self._save(is_best=is_best)
         self.tell("epoch", **line, is_best=is_best, epochs=self.config.epochs)
         # On a small dataset pictures would cost more than the epoch.
         if time.monotonic() - self.pictured >= _PICTURES_EVERY_S:
-            self._draw()
+            self.report.draw()
+            self.pictured = time.monotonic()
 
     def _metrics_line(self, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
         return {
@@ -324,26 +300,12 @@ class Session:
             "val_kl": validated["kl"],
         }
 
-    def _draw(self) -> None:
-        """Draw the losses, and what the best weights so far make of held-out chunks."""
-        save_loss_picture(self.folder.metrics(), self.folder.path / "loss.png")
-        features = next(self.material.features(self.material.val))[:_PICTURED_CHUNKS]
-        with torch.no_grad():
-            output = load_model(self.folder.path)(features)[0]
-        stats = self.material.stats
-        save_reconstruction_picture(
-            denormalize(features, stats).numpy(),
-            denormalize(output, stats).numpy(),
-            self.folder.path / "reconstruction.png",
-            sample_rate=self.config.features.sample_rate,
-            hop_length=self.config.features.hop_length,
-        )
-        self.pictured = time.monotonic()
-
     def _end(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
         lines = self.folder.metrics()
         if lines:
-            self._draw()
+            self.report.draw()
+            if status != "interrupted":
+                self.report.tell(lines)
         best = min(lines, key=lambda line: line["val_loss"], default={})
         return TrainResult(self.folder.path, status, self.epoch, best)
 

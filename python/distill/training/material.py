@@ -1,0 +1,49 @@
+"""What a session trains on, by either path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from distill.training.loading import EpochBatches
+from distill.training.normalization import normalize, silence_of
+from distill.training.variation import shift_rows
+
+
+@dataclass
+class Material:
+    """What is trained on, by either path."""
+
+    train: DataLoader[Tensor]
+    val: DataLoader[Tensor]
+    spectrogram: nn.Module | None
+    stats: dict[str, float]
+    is_shared: bool
+    content_key: str
+    """Tells whether a resumed run finds the sounds that it left."""
+
+    @property
+    def batches(self) -> EpochBatches:
+        """The order of the training rows."""
+        return self.train.batch_sampler  # type: ignore[return-value]
+
+    def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+        """Normalised features of a loader's batches, on the CPU."""
+        for batch in loader:
+            if self.spectrogram is None:
+                yield batch.cpu()
+            else:
+                with torch.no_grad():
+                    yield normalize(self.spectrogram(batch), self.stats)
+
+    def rows_to_fit(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
+        """Normalised training rows for the PCA; where training shifts rows, then all of them again, shifted."""
+        yield from self.features(self.train)
+        if shifted_share:
+            generator = torch.Generator().manual_seed(seed)
+            for rows in self.features(self.train):
+                yield shift_rows(rows, 1.0, silence_of(self.stats, rows.shape[1]), generator)
