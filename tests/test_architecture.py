@@ -26,7 +26,7 @@ STAGES = {
     | {"audio.power", "audio.phase", "audio.distance"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
-    "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.store"},
+    "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.prior", "models.store"},
 }
 # The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
 COMPOSE = {
@@ -52,14 +52,19 @@ COMPOSE = {
     "training.dataset": {"decode", "cache"},
     "training.loading": {"training.dataset", "training.resolve"},
     "training.normalization": set(),
-    "training.epochs": {"models", "training.normalization"},
+    "training.variation": set(),
+    "training.material": {f"training.{name}" for name in ("loading", "normalization", "variation")},
+    "training.epochs": {"models", "training.normalization", "training.variation"},
     "training.checkpoint": set(),
     "training.pictures": set(),
+    "training.quality": {"features", "models", "training.material", "training.normalization"},
+    "training.report": {"models"}
+    | {f"training.{name}" for name in ("checkpoint", "material", "normalization", "pictures", "quality")},
     "training.resolve": set(),
     # Names of axes, for the weights that they were found in.
     "latent.axes": {"models"},
     "training.session": {"models"}
-    | {f"training.{name}" for name in ("checkpoint", "epochs", "loading", "normalization", "pictures")},
+    | {f"training.{name}" for name in ("checkpoint", "epochs", "material", "normalization", "report")},
     # Cache to model, and nothing else does.
     "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
     | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "loading", "pictures", "resolve", "session")},

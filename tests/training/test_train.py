@@ -46,7 +46,16 @@ METRICS = (
     "examples_per_s",
 )
 
-QUALITY = ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet", "prior_nearest")
+QUALITY = (
+    "spectral_convergence",
+    "log_spectral_db",
+    "multi_resolution",
+    "prior_mean",
+    "prior_spread",
+    "prior_frechet",
+    "held_out_frechet",
+    "prior_nearest",
+)
 
 
 @pytest.fixture
@@ -106,7 +115,8 @@ def test_quality_is_measured_now_and_then_and_at_the_end(sounds, cache, config, 
     assert measured == [2, 4, 5]
     last = lines[-1]
     assert all(math.isfinite(last[name]) for name in QUALITY)
-    # Far from a constant (1) and from copies (0).
+    # Far from a constant (1) and from copies (0); silence has a spectral convergence of 1.
+    assert 0 < last["spectral_convergence"] < 0.8
     assert last["prior_frechet"] < 0.5
     assert last["prior_nearest"] > 0.3
     assert f"Fréchet distance {last['prior_frechet']:.3g}" in caplog.text

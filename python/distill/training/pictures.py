@@ -37,8 +37,9 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     if not measured:
         return
     epochs = [line["epoch"] for line in measured]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     panels = (
+        ("held-out chunks: distance from the features alone", ("spectral_convergence", "multi_resolution")),
         (
             "samples from the prior: difference from the data",
             ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet"),

@@ -5,44 +5,87 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from distill.audio.distance import WINDOWS, Distances, distances
+from distill.audio.spectrogram import ComplexSpectrogram
+from distill.config import TrainingConfig
 from distill.models.prior import prior_figures, summarize
 from distill.models.vae import ConvVAE
 from distill.training.material import Material
+from distill.training.normalization import denormalize
 
 _TRAINING_ROWS = 2048
 _HELD_OUT_ROWS = 256
 _SAMPLES = 256
 _BATCH = 32
+_CHUNKS = 16
+# Nepers of power: far above all sound, and what a model that went wrong may say is still a waveform.
+_LOUDEST = 30.0
 
 
 class Quality:
-    """Measures models against the same rows of a run, which are reduced once.
+    """Measures models against the same rows of a run, which are prepared once.
 
     Parameters
     ----------
     material : Material
-        The run's training and held-out rows; at most 2048 and 256 of them count.
-    seed : int
-        Decides which training rows, and the latent vectors of the samples.
+        The run's training and held-out rows; at most 2048 and 256 of them count, and 16 are made sound.
+    config : TrainingConfig
+        The feature, the length of a chunk, and the seed, which decides the training rows and the samples.
     """
 
-    def __init__(self, material: Material, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, material: Material, config: TrainingConfig) -> None:
+        self._seed, self._stats, self._samples_a_chunk = config.seed, material.stats, config.chunk_samples
         # The first epoch's order, whatever the epoch in hand is: the caller sets it for its next one anyway.
         material.batches.epoch = material.batches.first_step = 0
         self._training = summarize(material.features(material.train), _TRAINING_ROWS)
         self._held_out = summarize(material.features(material.val), _HELD_OUT_ROWS)
-
-    def measure(self, model: ConvVAE) -> dict[str, float | None]:
-        """Figures of a model in eval mode, as `prior_figures` gives them for 256 samples from its prior."""
-        samples = summarize(self._samples(model), _SAMPLES)
-        return prior_figures(samples, self._training, self._held_out)
+        self._spectrogram: nn.Module = material.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
+        self._rows = _spread_out(material.features(material.val), len(self._held_out), _CHUNKS)
+        self._waveforms = self._to_sound(self._rows)
 
     @torch.no_grad()
-    def _samples(self, model: ConvVAE) -> Iterator[Tensor]:
+    def measure(self, model: ConvVAE) -> dict[str, float | None]:
+        """Figures of a model in eval mode.
+
+        Returns
+        -------
+        dict
+            `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.audio.distance` has
+            them, of held-out chunks by way of features and model to the same by way of the features alone. The median
+            over those that are not silent (a mean would be the quietest one's, which any error exceeds); None where all
+            are, or chunks are too short. Then those of `prior_figures`, for 256 samples from the prior.
+        """
+        device = next(model.parameters()).device
+        output = model(self._rows.to(device))[0].cpu()
+        samples = summarize(self._samples(model, device), _SAMPLES)
+        return self._lost(output) | prior_figures(samples, self._training, self._held_out)
+
+    def _lost(self, output: Tensor) -> dict[str, float | None]:
+        if self._samples_a_chunk <= max(WINDOWS) // 2:
+            return dict.fromkeys(Distances._fields)
+        found = distances(self._waveforms, self._to_sound(output))
+        sounding = self._waveforms.flatten(1).any(dim=1)
+        if not sounding.any():
+            return dict.fromkeys(Distances._fields)
+        return {name: values[sounding].median().item() for name, values in found._asdict().items()}
+
+    def _to_sound(self, rows: Tensor) -> Tensor:
+        """Waveforms [B, 1, S] of z-scored rows [B, C, M, T]."""
+        features = denormalize(rows, self._stats)
+        features[:, 0].clamp_(max=_LOUDEST)
+        return self._spectrogram.inverse(features, length=self._samples_a_chunk)  # type: ignore[operator]
+
+    def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
         # A generator of its own: measuring must not change what is trained next.
         generator = torch.Generator().manual_seed(self._seed)
         for z in torch.randn(_SAMPLES, model.latent_dim, generator=generator).split(_BATCH):
-            yield model.decode(z.to(model.linear.scale.device))
+            yield model.decode(z.to(device))
+
+
+def _spread_out(batches: Iterator[Tensor], length: int, count: int) -> Tensor:
+    """At most `count` of the first `length` rows, evenly spaced: neighbours are of one file."""
+    wanted = set(torch.linspace(0, length - 1, min(count, length)).long().tolist())
+    rows = (row for batch in batches for row in batch)
+    return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])

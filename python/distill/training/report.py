@@ -50,7 +50,7 @@ class Report:
     def measure(self) -> dict[str, float | None]:
         """The figures of `Quality`, for the epoch's line of metrics.jsonl."""
         if self._quality is None:
-            self._quality = Quality(self._material, self._config.seed)
+            self._quality = Quality(self._material, self._config)
         return self._quality.measure(load_model(self._folder.path, self._device))
 
     def draw(self) -> None:
@@ -83,6 +83,9 @@ def _sentences(line: dict[str, Any]) -> list[str]:
     """The figures of `Quality` in words."""
     figures = {name: "-" if value is None else f"{value:.3g}" for name, value in line.items()}
     return [
+        f"held-out chunks by way of the model, against their features alone: spectral convergence "
+        f"{figures['spectral_convergence']}, log-spectral distance {figures['log_spectral_db']} dB, multi-resolution "
+        f"STFT distance {figures['multi_resolution']}",
         f"samples from the prior, against the data: means of the bands {figures['prior_mean']} and their spread "
         f"{figures['prior_spread']} standard deviations off; Fréchet distance {figures['prior_frechet']} "
         f"(held-out chunks {figures['held_out_frechet']}, a constant 1 or more)",

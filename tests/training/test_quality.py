@@ -1,0 +1,117 @@
+"""What a model loses between features and sound: nothing when it is perfect, much when it is deaf."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from distill.audio import AudioSpectrogram, ComplexSpectrogram
+from distill.audio.distance import distances
+from distill.models import ConvVAE
+from distill.training import create_complex_data_loaders, create_data_loaders
+from distill.training.material import Material
+from distill.training.normalization import denormalize
+from distill.training.quality import Quality
+
+
+class Fake(ConvVAE):
+    """A model of which it is known what it says: `reconstruct` of rows, and `prior` of latent vectors."""
+
+    def __init__(self, reconstruct, prior=None) -> None:
+        super().__init__(2, 4, n_mels=32, n_frames=32)
+        self.reconstruct, self.prior = reconstruct, prior or (lambda z: torch.zeros(len(z), 2, 32, 32))
+
+    def forward(self, x):
+        return self.reconstruct(x), None, None
+
+    def decode(self, z):
+        return self.prior(z)
+
+
+@pytest.fixture
+def material(cache, small_config) -> Material:
+    loaders = create_complex_data_loaders(cache, small_config)
+    return Material(*loaders, None, loaders[0].dataset.normalization_stats, False, "")
+
+
+def test_a_perfect_model_loses_nothing_and_a_deaf_one_all(material, small_config):
+    quality = Quality(material, small_config)
+    silence = -material.stats["mag_mean"] / material.stats["mag_std"]
+    perfect = quality.measure(Fake(lambda x: x))
+    near = quality.measure(Fake(lambda x: x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))))
+    deaf = quality.measure(Fake(lambda x: torch.full_like(x, silence)))
+    for name in ("spectral_convergence", "log_spectral_db", "multi_resolution"):
+        assert perfect[name] == 0
+        assert 0 < near[name] < 0.5 * deaf[name]
+    assert deaf["spectral_convergence"] == pytest.approx(1)
+
+
+def test_distances_are_the_medians_over_held_out_chunks(material, small_config):
+    def louder(rows):
+        return rows * torch.tensor([1.1, 1.0])[:, None, None]
+
+    rows = torch.cat(list(material.features(material.val)))
+    rows = rows[np.linspace(0, len(rows) - 1, 16).astype(int)]
+    spectrogram = ComplexSpectrogram(small_config.complex_spectrogram)
+    one, other = (
+        spectrogram.inverse(denormalize(each, material.stats), length=small_config.chunk_samples)
+        for each in (rows, louder(rows))
+    )
+    expected = distances(one, other)
+    found = Quality(material, small_config).measure(Fake(louder))
+    for name, values in expected._asdict().items():
+        assert found[name] == pytest.approx(sorted(values.tolist())[7], rel=1e-4)
+
+
+def test_a_model_that_repeats_its_training_rows_is_found_out(material, small_config):
+    rows = torch.cat(list(material.features(material.train)))
+    repeating = Fake(lambda x: x, lambda z: rows[: len(z)])
+    copies = Quality(material, small_config).measure(repeating)
+    assert copies["prior_nearest"] == 0
+    constant = Quality(material, small_config).measure(Fake(lambda x: x))
+    assert constant["prior_frechet"] > 0.99
+
+
+def test_measuring_twice_says_the_same_and_draws_nothing_from_torch(material, small_config):
+    noisy = Fake(lambda x: x * 0.9, lambda z: z.sum(dim=1)[:, None, None, None].expand(-1, 2, 32, 32))
+    quality = Quality(material, small_config)
+    state = torch.get_rng_state()
+    first = quality.measure(noisy)
+    assert quality.measure(noisy) == first
+    assert Quality(material, small_config).measure(noisy) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert Quality(material, dataclasses.replace(small_config, seed=1)).measure(noisy) != first
+
+
+def test_an_absurd_model_is_measured_and_not_refused(material, small_config):
+    found = Quality(material, small_config).measure(Fake(lambda x: x + 1e6))
+    assert found["spectral_convergence"] > 10
+
+
+def test_one_channel(sounds, small_config):
+    config = dataclasses.replace(
+        small_config, complex_spectrogram=dataclasses.replace(small_config.complex_spectrogram, enabled=False)
+    )
+    files = sorted(path for path in (sounds / "drums").rglob("*") if path.is_file())
+    loaders = create_data_loaders(files, config)
+    stats = {"mag_mean": 0.4, "mag_std": 1.1}
+    material = Material(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "")
+    quality = Quality(material, config)
+    perfect, deaf = (
+        quality.measure(Fake(reconstruct, lambda z: torch.zeros(len(z), 1, 32, 32)))
+        for reconstruct in (lambda x: x, lambda x: torch.full_like(x, -0.4 / 1.1))
+    )
+    assert perfect["spectral_convergence"] == 0
+    assert deaf["spectral_convergence"] == pytest.approx(1)
+    assert all(math.isfinite(value) for value in deaf.values())
+
+
+def test_chunks_too_short_for_the_distances_have_none(cache, material, small_config):
+    short = dataclasses.replace(small_config, chunk_samples=2048)
+    found = Quality(material, short).measure(Fake(lambda x: x))
+    assert found["spectral_convergence"] is None
+    assert found["prior_frechet"] is not None
