@@ -62,8 +62,11 @@ def variant(
     result *= np.float32(10 ** (config.gain_db * (gain - 1) / 40))
     if config.noise_db:
         below_db = config.noise_db + _NOISE_SPREAD_DB * (noise + 1) / 2
-        level = float(np.sqrt(np.mean(np.square(result, dtype=np.float64)))) * 10 ** (-below_db / 20)
-        result += np.float32(level) * random.standard_normal(chunk.size, np.float32)
+        squares = result.astype(np.float64)
+        squares *= squares
+        added = random.standard_normal(chunk.size, np.float32)
+        added *= np.float32(float(np.sqrt(squares.mean())) * 10 ** (-below_db / 20))
+        result += added
     return result
 
 

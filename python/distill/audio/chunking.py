@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distill.audio.decode import decode_blocks, duration_s
+from distill.audio.decode import Block, decode_blocks, peak_of
 from distill.config import Normalize
 
 SILENCE_PEAK = 1e-3
@@ -65,50 +65,52 @@ class Chunks:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.silent = 0
-        blocks, scale = self._blocks()
-        for chunk in _cut(blocks, self.chunk_samples):
-            factor = _to_full_scale(_peak(chunk)) if self.normalize == "chunk" else scale
-            chunk *= np.float32(factor)
-            if _peak(chunk) < SILENCE_PEAK:
+        blocks, factor = self._blocks()
+        for chunk in _cut(blocks, self.chunk_samples, factor):
+            if self.normalize == "chunk":
+                chunk *= np.float32(_to_full_scale(peak_of(chunk)))
+            if peak_of(chunk) < SILENCE_PEAK:
                 self.silent += 1
             else:
                 yield chunk
 
-    def _blocks(self) -> tuple[Iterable[np.ndarray], float]:
+    def _blocks(self) -> tuple[Iterable[Block], float]:
         if self.normalize != "file":
             return self._decoded(), 1.0
         # The peak is known only at the end: short files are held, long ones decoded twice.
-        if duration_s(self.path) <= _HELD_S:
-            held = list(self._decoded())
-            return held, _to_full_scale(max(map(_peak, held)))
-        return self._decoded(), _to_full_scale(max(map(_peak, self._decoded())))
+        held: list[Block] = []
+        limit = _HELD_S * self.sample_rate
+        samples, peak = 0, 0.0
+        for block in self._decoded():
+            samples, peak = samples + block.samples.size, max(peak, block.peak)
+            if samples <= limit:
+                held.append(block)
+            else:
+                held.clear()
+        return (held if samples <= limit else self._decoded()), _to_full_scale(peak)
 
-    def _decoded(self) -> Iterator[np.ndarray]:
+    def _decoded(self) -> Iterator[Block]:
         for block in decode_blocks(self.path, self.sample_rate):
             if self.on_block is not None:
                 self.on_block()
             yield block
 
 
-def _peak(samples: np.ndarray) -> float:
-    return float(max(samples.max(), -samples.min()))
-
-
 def _to_full_scale(peak: float) -> float:
     return 1.0 / peak if peak >= NO_SIGNAL_PEAK else 0.0
 
 
-def _cut(blocks: Iterable[np.ndarray], chunk_samples: int) -> Iterator[np.ndarray]:
-    chunk = np.zeros(chunk_samples, np.float32)
-    filled = 0
-    for block in blocks:
+def _cut(blocks: Iterable[Block], chunk_samples: int, factor: float) -> Iterator[np.ndarray]:
+    chunk, filled = np.empty(chunk_samples, np.float32), 0
+    for samples, _ in blocks:
         start = 0
-        while start < block.size:
-            taken = min(chunk_samples - filled, block.size - start)
-            chunk[filled : filled + taken] = block[start : start + taken]
+        while start < samples.size:
+            taken = min(chunk_samples - filled, samples.size - start)
+            np.multiply(samples[start : start + taken], np.float32(factor), out=chunk[filled : filled + taken])
             filled, start = filled + taken, start + taken
             if filled == chunk_samples:
                 yield chunk
-                chunk, filled = np.zeros(chunk_samples, np.float32), 0
+                chunk, filled = np.empty(chunk_samples, np.float32), 0
     if filled:
+        chunk[filled:] = 0
         yield chunk

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -14,6 +16,7 @@ import torch
 from distill.errors import AudioFileError
 
 BLOCK_FRAMES = 1 << 17
+_RESAMPLED_FRAMES = 1 << 14
 MAX_CHANNELS = 64
 MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
@@ -72,7 +75,19 @@ def _header_fault(sound: soundfile.SoundFile) -> str | None:
     return None
 
 
-def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np.ndarray]:
+class Block(NamedTuple):
+    """Some samples of a file, [n], float32, all finite, and the largest magnitude among them."""
+
+    samples: np.ndarray
+    peak: float
+
+
+def peak_of(samples: np.ndarray) -> float:
+    """The largest magnitude in `samples`, not empty; NaN or infinite if one of them is."""
+    return float(max(samples.max(), -samples.min()))
+
+
+def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Block]:
     """Decode a file to mono at `sample_rate`, in blocks.
 
     Channels are averaged. The result does not depend on anything but the file, so that features are repeatable.
@@ -86,8 +101,8 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np
 
     Yields
     ------
-    ndarray of shape [n], float32
-        n varies; values are as decoded, so floats may lie beyond ±1.
+    Block
+        Lengths vary; values are as decoded, so floats may lie beyond ±1.
 
     Raises
     ------
@@ -98,16 +113,35 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[np
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
-        produced = 0
+        produced, before = 0, np.empty(0, np.float32)
         for mono, last in _mono_blocks(sound, os.fspath(path)):
-            block = mono if resampler is None else resampler.resample_chunk(mono, last=last)
-            if resampler is not None and not np.isfinite(block).all():
-                raise AudioFileError(os.fspath(path), "has samples too large to be resampled")
+            block = mono if resampler is None else _resampled(resampler, mono, last=last)
             produced += block.size
             if last and produced == 0:
                 block = mono[:1]  # shorter than one sample at the new rate
             if block.size:
-                yield block
+                peak = peak_of(block)
+                # Also of what goes into the resampler: what is not finite comes out so, now or with the next block.
+                if not math.isfinite(peak):
+                    raise AudioFileError(os.fspath(path), _not_finite(before, mono))
+                yield Block(block, peak)
+            before = mono
+
+
+def _resampled(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:
+    # In pieces that stay in the processor's cache: the same bits in a tenth less time.
+    starts = range(0, mono.size, _RESAMPLED_FRAMES)
+    pieces = [
+        resampler.resample_chunk(mono[start : start + _RESAMPLED_FRAMES], last=last and start == starts[-1])
+        for start in starts
+    ]
+    return np.concatenate(pieces)
+
+
+def _not_finite(*decoded: np.ndarray) -> str:
+    if all(np.isfinite(samples).all() for samples in decoded):
+        return "has samples too large to be resampled"
+    return "has samples that are NaN or infinite"
 
 
 def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.ndarray, bool]]:
@@ -120,11 +154,20 @@ def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.nda
         if len(block) == 0:
             raise AudioFileError(path, f"cut short: its header promises {sound.frames} frames, decoding gives {read}")
         read += len(block)
-        if not np.isfinite(block).all():
-            raise AudioFileError(path, "has samples that are NaN or infinite")
-        # In float64, because floats near the limit add up to more than it.
-        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # of what is not finite, which is told of later
+            mono = _mono(block)
         yield mono, read >= sound.frames
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """Mean over the channels of [n, channels], float32; finite where all of them are, and only there."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    if block.shape[1] == 2:
+        # Halved first, which is exact, because floats near the limit add up to more than it.
+        block *= np.float32(0.5)
+        return block[:, 0] + block[:, 1]
+    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def duration_s(path: str | os.PathLike[str]) -> float:
@@ -156,5 +199,5 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 48_000) -> torch
     AudioFileError
         If the file cannot be used; the message says why.
     """
-    blocks = list(decode_blocks(path, sample_rate))
+    blocks = [block.samples for block in decode_blocks(path, sample_rate)]
     return torch.from_numpy(np.concatenate(blocks))[None]

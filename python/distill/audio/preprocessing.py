@@ -322,12 +322,17 @@ class _Job:
             manifest.clear_contents()
             scan = self._scan(manifest)
         log_found(self.dataset_dir, scan, is_walk=self.files is None)
-        sources = [Source(self._absolute(path), content_hash) for path, content_hash, _ in scan.todo]
+        root = os.fsencode(self.dataset_dir)
+        sources = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
         if sources:
             # A backend that was asked for and cannot is an error here, before anything is computed.
             chunk = torch.empty((1, 1, self.config.chunk_samples), device=self.device)
             writer.backend = self.spectrogram.backend_for(chunk)
-            self._check_need(sources)
+            durations = [duration_s(source.path) for source in sources]
+            self._check_need(durations)
+            # Longest first, so that no thread has a long one left to do when the others have ended.
+            by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: -pair[0])
+            sources = [source for _, source in by_length]
         writer.dirty = manifest.apply(scan) or writer.dirty or bool(self.changed_fields)
         writer.begin(self.identity, asdict(self.config.complex_spectrogram), expansion_is_chosen=self.is_chosen)
         self._extract(writer, sources)
@@ -336,34 +341,22 @@ class _Job:
             compact_if_wasteful(writer)
         return self._result(manifest, scan)
 
-    def _absolute(self, path: bytes) -> str:
-        return os.fsdecode(os.path.join(os.fsencode(self.dataset_dir), path))
-
-    def _check_need(self, sources: Sequence[Source]) -> None:
+    def _check_need(self, durations: Sequence[float]) -> None:
         """Say what the features need, and ask, before the work starts."""
         config = self.config
         chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
-        chunks = sum(math.ceil(duration_s(source.path) / chunk_s) for source in sources)
+        chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
         rows = chunks * (1 + self.expansion)
         shape = row_shape(config.complex_spectrogram, config.chunk_samples)
         needed = rows * math.prod(shape) * np.dtype(config.cache_dtype).itemsize
-        message = f"{len(sources)} files to compute: {rows} rows, {needed / 1e6:.0f} MB in {self.cache_dir}"
+        message = f"{len(durations)} files to compute: {rows} rows, {needed / 1e6:.0f} MB in {self.cache_dir}"
         logger.info("%s, on %s", message, self.device)
         check_space(self.cache_dir, needed)
         if needed > CONFIRM_ABOVE_BYTES and self.confirm and not self.confirm(f"{message}. Go on?"):
             raise PreprocessingCancelled("preprocessing was cancelled before anything was computed")
 
     def _extract(self, writer: CacheWriter, sources: Sequence[Source]) -> None:
-        config = self.config
-        extractor = Extractor(
-            self.spectrogram,
-            self.device,
-            config.augmentation,
-            self.expansion,
-            config.chunk_samples,
-            config.complex_spectrogram.sample_rate,
-            config.normalize,
-        )
+        extractor = Extractor(self.spectrogram, self.device, self.config, self.expansion)
         ended = 0
         with closing(extract(extractor, sources, min(self.workers, max(1, len(sources))))) as events:
             for event in events:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from .spectrogram import ComplexSpectrogram
 
 
 def feature_rows(
-    batches: Iterable[Sequence[np.ndarray]], spectrogram: ComplexSpectrogram, device: torch.device
+    batches: Iterable[np.ndarray], spectrogram: ComplexSpectrogram, device: torch.device
 ) -> Iterator[np.ndarray]:
     """Features of batches of chunks, in order; one thread's work.
 
     Parameters
     ----------
-    batches : iterable of sequences of np.ndarray
-        Each a list of chunks (S,), float32. The next is asked for before the features of one are given.
+    batches : iterable of np.ndarray
+        Shape (batch, S), float32. The next is asked for before the features of one are given, and may overwrite it.
     spectrogram : ComplexSpectrogram
         The feature.
     device : torch.device
@@ -52,24 +52,24 @@ class _Started:
 
     def __init__(
         self,
-        batch: Sequence[np.ndarray],
+        batch: np.ndarray,
         spectrogram: ComplexSpectrogram,
         device: torch.device,
         stream: torch.cuda.Stream | None,
     ) -> None:
-        is_cuda = stream is not None
-        waveforms = torch.empty((len(batch), 1, batch[0].size), dtype=torch.float32, pin_memory=is_cuda)
-        np.stack(batch, out=waveforms[:, 0].numpy())
+        waveforms = torch.from_numpy(batch)[:, None]
+        if stream is None:
+            with torch.inference_mode():
+                self._rows, self._done = spectrogram(waveforms.to(device)).cpu(), None
+            return
         # Pinned memory that is freed is not given out again before the copies that use it are done.
+        pinned = torch.empty(waveforms.shape, dtype=torch.float32, pin_memory=True).copy_(waveforms)
         with torch.inference_mode(), torch.cuda.stream(stream):
-            features = spectrogram(waveforms.to(device, non_blocking=is_cuda))
-            if stream is None:
-                self._rows, self._done = features.cpu(), None
-            else:
-                self._rows = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
-                self._rows.copy_(features, non_blocking=True)
-                # Blocking: a thread that waits leaves its core to those that decode.
-                self._done = stream.record_event(torch.cuda.Event(blocking=True))
+            features = spectrogram(pinned.to(device, non_blocking=True))
+            self._rows = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+            self._rows.copy_(features, non_blocking=True)
+            # Blocking: a thread that waits leaves its core to those that decode.
+            self._done = stream.record_event(torch.cuda.Event(blocking=True))
 
     def rows(self) -> np.ndarray:
         """The features, once they are there: the one place where the host waits for the GPU."""

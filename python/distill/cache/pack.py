@@ -105,6 +105,7 @@ class PackWriter:
         self.path = folder / f"{secrets.token_hex(8)}{PACK_SUFFIX}"
         self._checksums: list[bytes] = []
         self._row_bytes = _row_bytes(row_shape, dtype)
+        self._started = 0
         self._file = self.path.open("xb", buffering=0)
         try:
             self._write(bytes(HEADER_BYTES))
@@ -124,6 +125,7 @@ class PackWriter:
         self._write(memoryview(stored).cast("B"))
         self._checksums.append(_native.row_checksums(stored.reshape(-1).view(np.uint8), self._row_bytes))
         self.rows += len(stored)
+        self._start_writeback()
         return first
 
     def close(self) -> PackInfo:
@@ -149,6 +151,19 @@ class PackWriter:
         self._file.close()
         with suppress(OSError):
             self.path.unlink()
+
+    def _start_writeback(self) -> None:
+        """Have the disk begin with what was written, so that `close` does not wait for all of it at once.
+
+        Linux writes a range back when it is told that nobody needs it, without waiting; what is being written stays in
+        memory for those who read the pack next.
+        """
+        end = HEADER_BYTES + self.rows * self._row_bytes
+        if end - self._started < _PIECE_BYTES or not hasattr(os, "posix_fadvise"):
+            return
+        with suppress(OSError):  # only advice
+            os.posix_fadvise(self._file.fileno(), self._started, end - self._started, os.POSIX_FADV_DONTNEED)
+        self._started = end
 
     def _write(self, data: bytes | memoryview) -> None:
         # An unbuffered write may be partial, on a disk that fills up above all.
