@@ -1,11 +1,15 @@
-"""Preprocessing of a folder, beside the least that could be done: decode, resample and a bare STFT of each file.
+"""Preprocessing of a folder, beside the least that could be done, and beside the plain way to do it.
 
-`pytest bench/bench_preprocessing.py --benchmark-only`. Both sides run on one thread, in turn.
+`pytest bench/bench_preprocessing.py --benchmark-only`. The least: decode, resample and a bare STFT of each file, on one
+thread as ours, in turn. The plain way: the same steps as ours from a file to its rows, one after another in one thread,
+as systems without a kernel or a cache do it; ours takes two.
 """
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,10 +21,13 @@ import torch
 
 from distill.audio import ComplexSpectrogram, ComplexSpectrogramConfig, preprocess_complex_spectrograms
 from distill.cache import CacheReader
+from distill.config import AugmentationConfig
 from distill.demo import write_dataset
 
 CONFIG = ComplexSpectrogramConfig()
+AUGMENTATION = AugmentationConfig()
 ROUNDS = 5
+SONIC_PI = Path("/usr/share/sonic-pi/samples")
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +93,118 @@ def test_second_run(benchmark, dataset, tmp_path):
     second = statistics.median(seconds(lambda: preprocess(dataset, tmp_path / "cache")) for _ in range(ROUNDS))
     benchmark.extra_info["ratio_to_first_run"] = round(second / first, 5)
     benchmark(preprocess, dataset, tmp_path / "cache")
+
+
+class PlainWay:
+    """A file at a time: decode, resample, cut, two STFTs with the angle between them, a dense mel product, `.pt`."""
+
+    def __init__(self, out: Path, expansion: int) -> None:
+        functional = pytest.importorskip("torchaudio.functional")
+        self.resample = functional.resample
+        self.out, self.expansion, self.rows = out, expansion, 0
+        self.window = torch.hann_window(CONFIG.n_fft)
+        self.filters = functional.melscale_fbanks(
+            CONFIG.n_fft // 2 + 1, 0.0, CONFIG.sample_rate / 2, CONFIG.n_mels, CONFIG.sample_rate
+        )
+        self.random = torch.Generator().manual_seed(0)
+        out.mkdir(parents=True)
+
+    @torch.inference_mode()
+    def run(self, dataset: Path) -> int:
+        rate = CONFIG.sample_rate
+        for path in sorted(path for path in dataset.rglob("*.*") if path.suffix in (".flac", ".wav", ".ogg", ".aiff")):
+            sound, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+            mono = self.resample(torch.from_numpy(sound).mean(1), file_rate, rate)
+            for chunk in (mono / mono.abs().max()).split(rate):
+                chunk = torch.nn.functional.pad(chunk, (0, rate - chunk.numel()))
+                for sample in (chunk, *(self.variant(chunk) for _ in range(self.expansion))):
+                    torch.save(self.features(sample), self.out / f"{self.rows}.pt")
+                    self.rows += 1
+        return self.rows
+
+    def features(self, chunk: torch.Tensor) -> torch.Tensor:
+        now, later = (self.stft(samples) for samples in (chunk, chunk.roll(-1)))
+        turn = torch.remainder(later.angle() - now.angle() + torch.pi, 2 * torch.pi) - torch.pi
+        power = now.abs().square()
+        energy = power.T @ self.filters
+        frequency = (power * turn).T @ self.filters / energy.clamp(min=1e-10)
+        return torch.stack((energy.log1p().T, frequency.T))
+
+    def stft(self, samples: torch.Tensor) -> torch.Tensor:
+        return torch.stft(samples, CONFIG.n_fft, CONFIG.hop_length, window=self.window, return_complex=True)
+
+    def variant(self, chunk: torch.Tensor) -> torch.Tensor:
+        speed, shift, gain, noise = (2 * torch.rand(4, generator=self.random) - 1).tolist()
+        moved = self.resample(chunk, round(1000 * (1 + AUGMENTATION.speed * speed)), 1000)
+        moved = torch.nn.functional.pad(moved, (0, max(0, chunk.numel() - moved.numel())))[: chunk.numel()]
+        moved = moved.roll(round(AUGMENTATION.time_shift_s * CONFIG.sample_rate * shift))
+        moved = moved * 10 ** (AUGMENTATION.gain_db * (gain - 1) / 40)
+        level = moved.square().mean().sqrt() * 10 ** (-(AUGMENTATION.noise_db + 10 * (noise + 1)) / 20)
+        return moved + level * torch.randn(moved.shape, generator=self.random)
+
+
+@pytest.fixture(scope="module")
+def sounds(dataset) -> Path:
+    """Real sounds where they are installed, else those of the demo."""
+    return SONIC_PI if SONIC_PI.exists() else dataset
+
+
+@pytest.mark.benchmark(group="a folder of sounds, two threads, beside the plain way on one")
+@pytest.mark.parametrize("expansion", [0, 5], ids=["no variants", "5 variants"])
+def test_plain_way(benchmark, sounds, tmp_path, expansion):
+    def ours(name: str) -> Path:
+        return preprocess_complex_spectrograms(
+            None, sounds, CONFIG, AUGMENTATION, expansion, cache_dir=tmp_path / name, device="cpu", workers=2
+        )[0]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    plain = PlainWay(tmp_path / "plain checked", expansion)
+    rows = plain.run(sounds)
+    reader = CacheReader(ours("checked"))
+    # Only chunks that are silent are left out; loudness by the mean over bands and frames, which both have.
+    assert 0.9 * rows <= len(reader) <= rows
+    if expansion == 0:
+        theirs = torch.stack([torch.load(plain.out / f"{row}.pt") for row in range(rows)])[:, 0].mean((1, 2))
+        found = torch.tensor(reader.read(np.arange(len(reader)))[:, 0].mean((1, 2)))
+        nearest = (found[:, None] - theirs[None]).abs().min(dim=1).values
+        assert nearest.median() < 1e-2 * theirs.std()
+    pairs = [
+        (
+            seconds(lambda n=n: ours(f"ours {n}")),
+            seconds(lambda n=n: PlainWay(tmp_path / f"plain {n}", expansion).run(sounds)),
+        )
+        for n in range(3)
+    ]
+    torch.set_num_threads(threads)
+    benchmark.extra_info["dataset"] = "sonic-pi-samples" if sounds == SONIC_PI else "60 sounds of the demo"
+    benchmark.extra_info["times_faster"] = round(statistics.median(plain / ours for ours, plain in pairs), 1)
+    benchmark.pedantic(ours, setup=lambda: ((f"b{time.monotonic_ns()}",), {}), rounds=3)
+
+
+MEMORY = """
+import sys
+import distill.audio.preprocessing
+from distill.audio import AugmentationConfig, ComplexSpectrogramConfig, preprocess_complex_spectrograms
+def peak():  # not that of getrusage, which begins with the parent's
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+preprocess_complex_spectrograms(
+    None, sys.argv[1], ComplexSpectrogramConfig(), AugmentationConfig(), int(sys.argv[2]), cache_dir=sys.argv[3],
+    device="cpu", workers=2,
+)
+print((peak() - before) / 1024)
+"""
+
+
+@pytest.mark.benchmark(group="a folder of sounds, two threads, beside the plain way on one")
+@pytest.mark.parametrize("expansion", [0, 5], ids=["no variants", "5 variants"])
+def test_peak_memory(benchmark, sounds, tmp_path, expansion):
+    def grown() -> float:
+        cache_dir = tmp_path / f"{time.monotonic_ns()}"
+        command = [sys.executable, "-c", MEMORY, str(sounds), str(expansion), str(cache_dir)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    megabytes = benchmark.pedantic(grown, rounds=1)
+    assert megabytes > 1
+    benchmark.extra_info["MB_above_the_process_after_import"] = round(megabytes)
