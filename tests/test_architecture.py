@@ -26,6 +26,7 @@ STAGES = {
     | {"audio.power", "audio.phase", "audio.distance"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
+    "latent": {"latent.decomposition", "latent.measures", "latent.pictures"},
     "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.prior", "models.store"},
 }
 # The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
@@ -63,6 +64,11 @@ COMPOSE = {
     "training.resolve": set(),
     # Names of axes, for the weights that they were found in.
     "latent.axes": {"models"},
+    # A dataset's rows, whichever path they come by, and what a trained model makes of them.
+    "latent.rows": {"index", "decode", "features", "cache", "audio.preprocessing", "audio.outcome"}
+    | {"training.normalization"},
+    "latent.analysis": {"features", "cache", "latent", "models", "latent.axes", "latent.rows"}
+    | {"training.checkpoint", "training.normalization"},
     "training.session": {"models"}
     | {f"training.{name}" for name in ("checkpoint", "epochs", "material", "normalization", "report")},
     # Cache to model, and nothing else does.

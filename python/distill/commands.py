@@ -22,6 +22,7 @@ _USAGE = """usage: distill COMMAND [OPTIONS]
   status DATASET       what is in the cache and what has changed, without decoding anything
   verify DATASET       check every row and every file; --repair computes again what is damaged
   clean DATASET        give back the space of rows that no file has any more
+  analyze RUN          what the axes of a trained model's latent space are, from the sounds of its dataset
   export DATASET OUT   write the features as pt, npy or safetensors for other tools
 
 distill COMMAND --help lists a command's options."""
@@ -154,6 +155,32 @@ def _export(argv: Sequence[str]) -> int:
     return 0
 
 
+def _analyze(argv: Sequence[str]) -> int:
+    from distill.console import ProgressView  # noqa: PLC0415 - as above
+    from distill.options import analyze_arguments  # noqa: PLC0415
+
+    arguments = analyze_arguments(argv)
+    from distill.latent.analysis import analyze  # noqa: PLC0415 - as above
+
+    with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
+        analysis = analyze(
+            arguments.run,
+            arguments.dataset,
+            cache_dir=arguments.cache_dir,
+            device=arguments.device,
+            seed=arguments.seed,
+            progress=view.preprocess,
+        )
+    report = analysis.report
+    if arguments.json:
+        say(json.dumps(report))
+        return 0
+    for name, share in list(zip(report["names"], report["variance_explained"], strict=True))[:6]:
+        say(f"  {name:<20} {100 * share:5.1f} % of the variance")
+    say(f"{analysis.folder}: analysis.json, analysis.safetensors, scree.png, map.png, sweep.png")
+    return 0
+
+
 def _train(argv: Sequence[str]) -> int:
     return train_command.main(argv, "distill train")
 
@@ -165,6 +192,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "verify": _verify,
     "clean": _clean,
     "export": _export,
+    "analyze": _analyze,
 }
 
 

@@ -125,6 +125,28 @@ class ExportArguments(_CacheArguments):
     safetensors: tensors `features` [n, 2, n_mels, T] in files of at most 128 MB."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeArguments:
+    """Analyse the latent space of a run by the sounds of a dataset, and write the result to RUN/latent.
+
+    analysis.json says what the axes are, what they go with and which sounds lie close; analysis.safetensors holds the
+    latents; scree.png, map.png and sweep.png show them.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    dataset: tyro.conf.Positional[Path | None] = None
+    """The folder of audio. Default: the one that the run was trained on."""
+    cache_dir: Path | None = None
+    """Where its features are kept. Default: that of the run, or DATASET/.cache."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    seed: int = 0
+    """Of the choice of sounds on the map, where there are too many for it."""
+    json: bool = False
+    """Print one JSON object: what analysis.json holds."""
+
+
 def base_config(argv: Sequence[str]) -> TrainingConfig:
     """What flags are laid over: the defaults or the run to resume, then the preset, then the file that `argv` names.
 
@@ -198,3 +220,8 @@ def clean_arguments(argv: Sequence[str]) -> CleanArguments:
 def export_arguments(argv: Sequence[str]) -> ExportArguments:
     """Arguments of ``distill export``."""
     return parse(ExportArguments(dataset=tyro.MISSING, output=tyro.MISSING), argv, "distill export")
+
+
+def analyze_arguments(argv: Sequence[str]) -> AnalyzeArguments:
+    """Arguments of ``distill analyze``."""
+    return parse(AnalyzeArguments(run=tyro.MISSING), argv, "distill analyze")
