@@ -39,12 +39,9 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     epochs = [line["epoch"] for line in measured]
     figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     panels = (
-        ("held-out chunks: distance from the features alone", ("spectral_convergence", "multi_resolution")),
-        (
-            "samples from the prior: difference from the data",
-            ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet"),
-        ),
-        ("samples from the prior: distance to the nearest training row", ("prior_nearest",)),
+        ("held-out chunks: from their features alone", ("spectral_convergence", "multi_resolution")),
+        ("prior: from the data", ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet")),
+        ("prior: from the nearest training row", ("prior_nearest",)),
     )
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in names:
