@@ -51,7 +51,7 @@ def define(signal, config):
         band = power @ bank
         powers[:, t] = band
         features[0, :, t] = np.log1p(band)
-        audible = band > config.if_masking_threshold
+        audible = band > getattr(config, "if_masking_threshold", 0.0)
         frequency = ((bins * power + correction) @ bank)[audible] / band[audible]
         features[1, audible, t] = np.clip((frequency - centre[audible]) / half[audible], -2, 2)
     return features, powers
