@@ -86,7 +86,7 @@ def test_both_channels_and_iterations_are_worth_having(baselines):
     assert eight < 0.97 * means(sounds, one.inverse(features[:, :1], length=48_000))[0]
 
 
-@pytest.mark.parametrize("frequency", [41.2, 61.0, 440.3, 3_001.7, 11_234.5])
+@pytest.mark.parametrize("frequency", [32.7, 41.2, 61.0, 440.3, 3_001.7, 11_234.5])
 def test_a_sine_comes_back_at_its_frequency_and_level(frequency):
     """Off the peak of the whole spectrum of the middle, half a second: lines 2 Hz apart, interpolated."""
     time = np.arange(48_000) / 48_000
@@ -95,7 +95,7 @@ def test_a_sine_comes_back_at_its_frequency_and_level(frequency):
     found = module.inverse(module(sine), length=48_000)[0, 0, 12_000:36_000].double().numpy()
     spectrum = np.abs(np.fft.rfft(found * np.hanning(len(found)), n=1 << 19))
     peak = spectrum.argmax() * 48_000 / (1 << 19)
-    assert abs(1200 * math.log2(peak / frequency)) < 5  # cents: what a careful listener hears
+    assert abs(1200 * math.log2(peak / frequency)) < 8  # cents: hardly heard so low, and above 60 Hz it is 4
     assert abs(20 * math.log10(np.sqrt(2 * (found**2).mean()) / 0.5)) < 0.5
 
 
@@ -127,7 +127,8 @@ def test_features_of_what_comes_back_are_near(make, numbers):
     module = make(**numbers)
     waveform = signals(0, rate=module.config.sample_rate)
     found = module.inverse(module(waveform), length=16_000)
-    before, after = (define(w[0, 0].double().numpy(), module.config)[0][0] for w in (waveform, found))
+    config = ComplexSpectrogramConfig(**numbers)
+    before, after = (define(w[0, 0].double().numpy(), config)[0][0] for w in (waveform, found))
     assert np.linalg.norm(after - before) < 0.25 * np.linalg.norm(before)
 
 
@@ -240,6 +241,18 @@ def test_features_that_do_not_fit_are_named(make, change, message):
     module = make(**SMALL)
     with pytest.raises(ValueError, match=message):
         module.inverse(change(module(signals(0))))
+
+
+def test_what_no_sound_has_gives_finite_sound_all_the_same(make):
+    """A model may say anything that is finite."""
+    module, random = make(**SMALL), torch.Generator().manual_seed(0)
+    features = 30 * torch.randn(4, len(module(signals(0))[0]), 40, 50, generator=random)
+    features[1] *= 1e-12
+    features[2, -1] = 3e38 * features[2, -1].sign()
+    features[:, 0] = features[:, 0].clamp(max=80)
+    found = module.inverse(features)
+    assert found.isfinite().all()
+    assert (found.flatten(1).norm(dim=1)[[0, 3]] > 1).all()
 
 
 @pytest.mark.parametrize(("option", "message"), [({"n_iter": -1}, "n_iter=-1"), ({"length": -5}, "length=-5")])

@@ -104,8 +104,9 @@ def _weight(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def _order(weight: torch.Tensor) -> torch.Tensor:
-    # The bits of floats that are not negative sort as they do, and leave room for a number that makes each unique.
-    return weight.view(torch.int32).long() << 32
+    # The bits of floats that are not negative sort as they do, and leave room for a number that makes each unique. With
+    # the sign cut off every edge can be taken, so that whatever the weights are, the rounds end.
+    return (weight.view(torch.int32).long() & 0x7FFFFFFF) << 32
 
 
 def _join(edges: _Edges, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -131,8 +131,10 @@ def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     distance = bins[:, None] - atoms
     lobes = (np.sinc(distance) + 0.5 * (np.sinc(distance - 1) + np.sinc(distance + 1))) ** 2
     lobes[np.abs(distance) >= _LOBE] = 0.0
+    # Atoms below the first bin stand for the mirror image of a low sine as well: its pitch would be pulled down.
+    near = (np.abs(distance) <= _NEAR) & (atoms >= 1)
     # 1.5 is the sum over bins: those of an atom of power 1 hold 1.
-    return atoms, lobes / 1.5, np.where(np.abs(distance) <= _NEAR, 1.0, 0.0)
+    return atoms, lobes / 1.5, near.astype(np.float64)
 
 
 def bin_power(
@@ -182,7 +184,7 @@ def _placed(power: torch.Tensor, frequency: torch.Tensor, numbers: Numbers, atom
         torch.tensor(values, dtype=torch.float32).to(power.device)[:, None]
         for values in (bands.centre, bands.half_support)
     )
-    position = (centre + half * frequency).clamp(0, float(numbers.n_fft // 2))
+    position = (centre + half * frequency).clamp(float(atoms[0]), float(atoms[-1]))
     above = torch.searchsorted(atoms, position).clamp_(1, len(atoms) - 1)
     part = (position - atoms[above - 1]) / (atoms[above] - atoms[above - 1])
     placed = torch.zeros((len(atoms), power.shape[1]), dtype=torch.int64, device=power.device)
