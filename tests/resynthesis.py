@@ -9,14 +9,14 @@ import torchaudio
 from distill import demo
 
 
-def synthetic(sounds: int = 2, rate: int = 48_000) -> torch.Tensor:
-    """The first second of `sounds` from each of the demo's families, [B, 1, rate], peak 0.9."""
+def synthetic(sounds: int = 2, seconds: float = 1.0, rate: int = 48_000) -> torch.Tensor:
+    """The start of `sounds` from each of the demo's families, [B, 1, seconds·rate], peak 0.9."""
     clips = []
     for family, (synth, _, longest) in enumerate(demo.FAMILIES.values()):
         for number in range(sounds):
-            time = np.arange(round(rate * min(longest, 1.0))) / rate
+            time = np.arange(round(rate * min(longest, seconds))) / rate
             sound = synth(time, np.random.default_rng([11, family, number]))
-            clips.append(np.pad(0.9 * sound / np.abs(sound).max(), (0, rate - len(time))))
+            clips.append(np.pad(0.9 * sound / np.abs(sound).max(), (0, round(rate * seconds) - len(time))))
     return torch.tensor(np.stack(clips), dtype=torch.float32)[:, None]
 
 
@@ -27,7 +27,7 @@ def linear_magnitude(mel_power: torch.Tensor, config) -> torch.Tensor:
     ).double()
     total = bank.sum(dim=1, keepdim=True).clamp(min=1e-9)
     target = mel_power.double()
-    power = bank @ (target / bank.sum(dim=0)[:, None]) / total
+    power = bank @ (target / bank.sum(dim=0).clamp(min=1e-9)[:, None]) / total
     for _ in range(20):
         power = power * (bank @ (target / (bank.T @ power + 1e-12))) / total
     return power.sqrt().float()

@@ -69,6 +69,16 @@ def test_of_the_same_sound_are_zero_and_silence_is_only_like_itself():
     assert torch.stack(distances(silence, sound.float())).isinf().all()
 
 
+def test_of_what_is_not_a_number_are_none():
+    sound = tensor([make_signal(5_000), make_signal(5_000, "noise")])
+    broken = sound.clone()
+    broken[0, 0, 2_500] = math.nan
+    for pair in ((sound, broken), (broken, sound)):
+        found = torch.stack(distances(*pair))
+        assert found[:, 0].isnan().all()
+        assert not found[:, 1].any()
+
+
 def test_each_clip_has_its_own():
     one, other = tensor([make_signal(5_000), make_signal(5_000, "noise")]), tensor([make_signal(5_000, "tonal")] * 2)
     both = torch.stack(distances(one, other))

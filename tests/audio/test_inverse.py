@@ -40,8 +40,9 @@ def signals(*seeds, samples=16_000, rate=16_000):
     ]
 
 
-# Gates: what the inverse must reach of torchaudio's random phase after 8 and after 32 iterations, of the same features.
-WELL_BELOW_8, NEAR_32 = 0.95, 1.08
+# Gates: what the inverse may reach of torchaudio's distances from random phase, after 8 and after 32 iterations on the
+# same features. It was asked to be within 8 % of the second; it is below, by 5 % at least.
+OF_8, OF_32 = 0.85, 1.0
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def means(reference, estimate):
 
 
 def gates(found, random_8, random_32):
-    """Whether each gate is passed: near random phase at 32 by every distance, well below it at 8 by convergence."""
-    return [*(found <= NEAR_32 * random_32).tolist(), bool(found[0] <= WELL_BELOW_8 * random_8[0])]
+    """Whether each gate is passed: random phase at 32 by every distance, well below it at 8 by convergence."""
+    return [*(found <= OF_32 * random_32).tolist(), bool(found[0] <= OF_8 * random_8[0])]
 
 
 def test_eight_iterations_pass_the_gates(make, baselines):

@@ -42,7 +42,7 @@ def distances(reference: torch.Tensor, estimate: torch.Tensor) -> Distances:
     -------
     Distances
         float64 for float64, else float32. Infinite where the reference is silent and the estimate is not; 0 where both
-        are.
+        are; NaN where a sample is.
 
     Raises
     ------
@@ -73,8 +73,9 @@ def _at(reference: torch.Tensor, estimate: torch.Tensor, n_fft: int) -> Distance
         torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True).abs()
         for waveform in (reference, estimate)
     )
-    difference, scale = ((one - other).flatten(1).norm(dim=1), one.flatten(1).norm(dim=1))
-    convergence = torch.where(difference > 0, difference / scale, 0.0)
+    difference, scale = (one - other).flatten(1).norm(dim=1), one.flatten(1).norm(dim=1)
+    # Not "where there is a difference": that of a NaN is no number, and must not pass for none.
+    convergence = torch.where(difference == 0, 0.0, difference / scale)
     least = one.amax(dim=(1, 2), keepdim=True) * FLOOR
     # Nothing lies below the floor of a silent reference: one without a scale takes the smallest number there is.
     least = least.clamp(min=torch.finfo(one.dtype).tiny)

@@ -62,13 +62,21 @@ class Bags(NamedTuple):
 
     @classmethod
     def of(cls, matrix: np.ndarray, device: torch.device) -> Bags:
-        """The matrix on `device`."""
+        """A dense matrix."""
         rows, columns = matrix.nonzero()
-        offsets = np.searchsorted(rows, np.arange(len(matrix) + 1))
+        return cls.of_entries(rows, columns, matrix[rows, columns], len(matrix), device)
+
+    @classmethod
+    def of_entries(
+        cls, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, count: int, device: torch.device
+    ) -> Bags:
+        """A matrix of `count` rows by what in it is not 0."""
+        order = np.lexsort((columns, rows))
+        offsets = np.searchsorted(rows[order], np.arange(count + 1))
         return cls(
-            torch.tensor(columns, dtype=torch.int32).to(device),
+            torch.tensor(columns[order], dtype=torch.int32).to(device),
             torch.tensor(offsets, dtype=torch.int32).to(device),
-            torch.tensor(matrix[rows, columns], dtype=torch.float32).to(device),
+            torch.tensor(weights[order], dtype=torch.float32).to(device),
         )
 
     def times(self, right: torch.Tensor) -> torch.Tensor:
@@ -99,8 +107,15 @@ def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
     """Tables of the fit for a feature, on `device`; cached."""
     bands = _bands(numbers)
     with_frequency = numbers.if_masking_threshold is not None
-    atoms, lobes, near = _sines(numbers.n_fft) if with_frequency else (np.arange(numbers.n_fft // 2 + 1.0), None, None)
-    reach = bands.filterbank.T if lobes is None else bands.filterbank.T @ lobes
+    atoms, lobes, near, reach = np.arange(numbers.n_fft // 2 + 1.0), None, None, bands.filterbank.T
+    if with_frequency:
+        atoms, bins, powers, is_near = _sines(numbers.n_fft)
+        reach = np.einsum("fjm,fj->mf", bands.filterbank[bins], powers)
+        atom = np.broadcast_to(np.arange(len(atoms))[:, None], bins.shape)
+        lobes, near = (
+            Bags.of_entries(bins[used], atom[used], values[used], numbers.n_fft // 2 + 1, device)
+            for used, values in ((powers > 0, powers), (is_near, np.ones_like(powers)))
+        )
     total = np.maximum(reach.sum(axis=0), _TINY)
     spread = (reach / np.maximum(reach.sum(axis=1, keepdims=True), _TINY)).T / total[:, None]
     targets = reach
@@ -115,8 +130,8 @@ def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
             Bags.of(targets, device),
             Bags.of(targets.T / total[:, None], device),
             Bags.of(spread, device),
-            None if near is None else Bags.of(near, device),
-            None if lobes is None else Bags.of(lobes, device),
+            near,
+            lobes,
         )
 
 
@@ -124,17 +139,18 @@ def _bands(numbers: Numbers) -> MelBands:
     return mel_bands(**{name: value for name, value in numbers._asdict().items() if name != "if_masking_threshold"})
 
 
-def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frequencies of the atoms in bins, (F,), the power of each bin under each, and which are near it, (K, F)."""
-    bins = np.arange(n_fft // 2 + 1.0)
-    atoms = np.concatenate([np.arange(0, n_fft // 8, 0.5), bins[n_fft // 8 :]])
-    distance = bins[:, None] - atoms
-    lobes = (np.sinc(distance) + 0.5 * (np.sinc(distance - 1) + np.sinc(distance + 1))) ** 2
-    lobes[np.abs(distance) >= _LOBE] = 0.0
+def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Frequencies of the atoms in bins, (F,); and of the bins within each one's lobe, (F, 5), which, power, if near."""
+    atoms = np.concatenate([np.arange(0, n_fft // 8, 0.5), np.arange(n_fft // 8, n_fft // 2 + 1)])
+    bins = np.floor(atoms).astype(np.int64)[:, None] + np.arange(-_LOBE, _LOBE + 1)
+    inside = (bins >= 0) & (bins <= n_fft // 2)
+    distance = bins - atoms[:, None]
+    powers = (np.sinc(distance) + 0.5 * (np.sinc(distance - 1) + np.sinc(distance + 1))) ** 2
+    # The sum over bins is 1.5; at the distance of a lobe it is 0, but for rounding.
+    powers = np.where(inside & (np.abs(distance) < _LOBE), powers / 1.5, 0.0)
     # Atoms below the first bin stand for the mirror image of a low sine as well: its pitch would be pulled down.
-    near = (np.abs(distance) <= _NEAR) & (atoms >= 1)
-    # 1.5 is the sum over bins: those of an atom of power 1 hold 1.
-    return atoms, lobes / 1.5, near.astype(np.float64)
+    near = inside & (np.abs(distance) <= _NEAR) & (atoms >= 1)[:, None]
+    return atoms, bins.clip(0, n_fft // 2), powers, near
 
 
 def bin_power(
