@@ -12,18 +12,19 @@ import distill
 ROOT = Path(distill.__file__).parent
 
 # What every module may import: no stage, no composition.
-PLAIN = {"distill", "_lazy", "_native", "config", "errors", "device", "files"}
-COMMANDS = {"train", "commands", "demo", "console", "entry", "options"}
+PLAIN = {"distill", "_lazy", "_native", "config", "recipe", "errors", "device", "files"}
+COMMANDS = {"train", "commands", "sound_commands", "demo", "console", "entry", "options"}
 # The parts of the pipeline, in the order in which data flows. Modules of one stage may import each other.
 STAGES = {
     "index": {"index"},
-    "decode": {"audio.decode", "audio.chunking"},
+    "decode": {"audio.decode", "audio.chunking", "audio.windows"},
+    "wav": {"audio.wav"},
     "augmentation": {"audio.augmentation"},
     "features": {
         f"audio.{name}" for name in ("fused", "inverse", "mel", "ops", "reference", "rows", "rust", "spectrogram")
     }
     # And back to sound, and how far from it.
-    | {"audio.power", "audio.phase", "audio.distance"},
+    | {"audio.power", "audio.phase", "audio.distance", "audio.continuous"},
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "latent": {"latent.decomposition", "latent.measures", "latent.pictures"},
@@ -71,6 +72,12 @@ COMPOSE = {
     | {"training.checkpoint", "training.normalization"},
     "training.session": {"models"}
     | {f"training.{name}" for name in ("checkpoint", "epochs", "material", "normalization", "report")},
+    # A run as an instrument, and what is played on it.
+    "synthesis": {"features", "models", "training.checkpoint", "training.normalization"},
+    "sound_pictures": set(),
+    "generation": {"decode", "wav", "synthesis", "latent.axes"},
+    "reconstruction": {"decode", "wav", "synthesis", "sound_pictures"},
+    "previews": {"wav", "synthesis", "sound_pictures"},
     # Cache to model, and nothing else does.
     "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
     | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "loading", "pictures", "resolve", "session")},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill import sound_commands
 from distill import train as train_command
 from distill.entry import run_command, say
 from distill.files import printable
@@ -23,6 +24,8 @@ _USAGE = """usage: distill COMMAND [OPTIONS]
   verify DATASET       check every row and every file; --repair computes again what is damaged
   clean DATASET        give back the space of rows that no file has any more
   analyze RUN          what the axes of a trained model's latent space are, from the sounds of its dataset
+  generate RUN         new sounds: samples, ways from one sound to another, variations of one
+  reconstruct RUN FILE...  sounds by way of a trained model, with a picture of what went in and came out
   export DATASET OUT   write the features as pt, npy or safetensors for other tools
 
 distill COMMAND --help lists a command's options."""
@@ -193,6 +196,8 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "clean": _clean,
     "export": _export,
     "analyze": _analyze,
+    "generate": sound_commands.generate,
+    "reconstruct": sound_commands.reconstruct,
 }
 
 

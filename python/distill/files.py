@@ -6,7 +6,10 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+
+from distill.errors import ConfigError, StorageError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -29,6 +32,36 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def make_room(paths: Sequence[Path], *, force: bool) -> None:
+    """Make the folders of files that are to be written, unless one of the files is there already.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files.
+    force : bool
+        They may be there already; they are left as they are until they are replaced.
+
+    Raises
+    ------
+    ConfigError
+        If one is there, and not `force`; each is named.
+    StorageError
+        If a folder cannot be made, or cannot be written.
+    """
+    there = [] if force else [f"{path}: is there already" for path in paths if os.path.lexists(path)]
+    if there:
+        raise ConfigError(there, "replace what is there with --force, or choose another --out")
+    for folder in dict.fromkeys(path.parent for path in paths):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            reason = None if os.access(folder, os.W_OK | os.X_OK) else "not writable"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise StorageError(f"{folder}: cannot be written: {reason}", "choose another --out")
 
 
 def open_regular(path: str | os.PathLike[str], flags: int) -> int:

@@ -13,6 +13,7 @@ import tyro
 
 from distill.config import PRESETS, TrainingConfig, collecting_faults, config_from_dict
 from distill.errors import ConfigError
+from distill.recipe import Recipe, WavFormat
 
 try:
     import tomllib
@@ -147,6 +148,58 @@ class AnalyzeArguments:
     """Print one JSON object: what analysis.json holds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _SoundArguments:
+    """What the commands that make sound have in common."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path
+    """The folder to write to; made if missing."""
+    format: WavFormat = "pcm24"
+    """How a sample is kept; nothing clips, and what would is made quieter as a whole."""
+    force: bool = False
+    """Replace files that are there already."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateArguments(_SoundArguments, Recipe):
+    """Make new sounds with a trained run: samples of it, ways from one sound to another, or variations of one.
+
+    Writes OUT/sample-001.wav and so on, interpolation-001.wav or variation-001.wav, at the model's rate.
+    """
+
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A sound to begin with."""
+    end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
+    """The sound to end at."""
+    axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NUMBER=VALUE or NAME=VALUE, as often as wanted: move along an axis that distill analyze found, by so many
+    standard deviations."""
+    seed: int | None = None
+    """The same seed gives the same sounds. Default: chosen at random, and told."""
+    json: bool = False
+    """Print one JSON object: files, seed, sample_rate, duration_s, seconds, settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructArguments(_SoundArguments):
+    """Take sounds through a trained run: OUT/NAME.wav, as long and as loud as NAME, and OUT/NAME.png, in and out.
+
+    A file that cannot be used is named, and the rest goes on.
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """The sounds."""
+    seed: int = 0
+    """Taken as by other commands on a run; nothing is drawn at random here, so all give the same."""
+    json: bool = False
+    """Print one JSON object: files, pictures, sources, skipped (path and reason of each), seed, sample_rate, seconds,
+    settings."""
+
+
 def base_config(argv: Sequence[str]) -> TrainingConfig:
     """What flags are laid over: the defaults or the run to resume, then the preset, then the file that `argv` names.
 
@@ -225,3 +278,14 @@ def export_arguments(argv: Sequence[str]) -> ExportArguments:
 def analyze_arguments(argv: Sequence[str]) -> AnalyzeArguments:
     """Arguments of ``distill analyze``."""
     return parse(AnalyzeArguments(run=tyro.MISSING), argv, "distill analyze")
+
+
+def generate_arguments(argv: Sequence[str]) -> GenerateArguments:
+    """Arguments of ``distill generate``."""
+    return parse(GenerateArguments(run=tyro.MISSING, out=tyro.MISSING), argv, "distill generate")
+
+
+def reconstruct_arguments(argv: Sequence[str]) -> ReconstructArguments:
+    """Arguments of ``distill reconstruct``."""
+    default = ReconstructArguments(run=tyro.MISSING, files=tyro.MISSING, out=tyro.MISSING)
+    return parse(default, argv, "distill reconstruct")

@@ -1,0 +1,110 @@
+"""A file as overlapping windows of one length, for what works on windows and joins them again.
+
+file     |------------------------------|
+window 0 |------------|
+window 1          |------------|
+window 2                   |------------|
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from distill.audio.chunking import NO_SIGNAL_PEAK, SILENCE_PEAK
+from distill.audio.decode import decode_blocks, peak_of
+from distill.config import Normalize
+from distill.errors import AudioFileError
+
+
+class Windows(NamedTuple):
+    """Some windows of a file."""
+
+    waveforms: np.ndarray
+    """[n, 1, S], float32, each scaled as a chunk of a dataset would be."""
+    levels: np.ndarray
+    """What brings each back to its level in the file, whose peak counts as 1: [n], float32; 0 for a silent one."""
+
+
+class WindowedFile:
+    """A file, looked through once for its length and peak, and then read window by window.
+
+    Parameters
+    ----------
+    path : path
+        Any kind that libsndfile reads.
+    sample_rate : int
+        Rate of the windows, Hz.
+    window_samples : int
+        Length S of a window.
+    step_samples : int
+        From the start of a window to that of the next.
+    normalize : {"file", "chunk", "none"}
+        What is scaled to a peak of 1.
+
+    Attributes
+    ----------
+    samples : int
+        Length of the file at `sample_rate`.
+    peak : float
+        Largest magnitude in it.
+
+    Raises
+    ------
+    AudioFileError
+        From decoding, or if the file is silent.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        window_samples: int,
+        step_samples: int,
+        normalize: Normalize,
+    ) -> None:
+        self._path, self._rate, self._normalize = path, sample_rate, normalize
+        self._size, self._step = window_samples, step_samples
+        self.samples, self.peak = 0, 0.0
+        for block in decode_blocks(path, sample_rate):
+            self.samples += block.samples.size
+            self.peak = max(self.peak, block.peak)
+        if self.peak < NO_SIGNAL_PEAK:
+            raise AudioFileError(os.fspath(path), "silent")
+
+    def batches(self, count: int, size: int) -> Iterator[Windows]:
+        """The first `count` windows, at most `size` at a time; beyond the end of the file there are zeros.
+
+        Raises
+        ------
+        AudioFileError
+            From decoding.
+        """
+        windows = self._windows()
+        for start in range(0, count, size):
+            found = list(itertools.islice(windows, min(size, count - start)))
+            yield Windows(np.stack([window for window, _ in found])[:, None], np.array([level for _, level in found]))
+
+    def _windows(self) -> Iterator[tuple[np.ndarray, np.float32]]:
+        held = np.empty(0, np.float32)
+        needed = max(self._size, self._step)
+        for block in decode_blocks(self._path, self._rate):
+            held = np.concatenate([held, block.samples])
+            while held.size >= needed:
+                yield self._scaled(held[: self._size])
+                held = held[self._step :]
+        while True:
+            yield self._scaled(np.pad(held[: self._size], (0, max(0, self._size - held.size))))
+            held = held[self._step :]
+
+    def _scaled(self, window: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        peak = peak_of(window)
+        if peak < SILENCE_PEAK * self.peak:
+            return np.zeros_like(window), np.float32(0)
+        scale = {"file": self.peak, "chunk": peak, "none": 1.0}[self._normalize]
+        level = peak / self.peak if self._normalize == "chunk" else 1.0
+        return window * np.float32(1 / scale), np.float32(level)

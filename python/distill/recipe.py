@@ -1,0 +1,111 @@
+"""What is to be generated, and all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from distill.errors import ConfigError
+
+LONGEST_S = 3600.0
+_SHORTEST_S = 0.01
+_MOST_SOUNDS = 10_000
+# Standard deviations; far below, features are noise at the limit of what they can be.
+_FARTHEST = 20.0
+
+WavFormat = Literal["pcm16", "pcm24", "float"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is to be generated.
+
+    Without sounds to start from, samples from the prior. With `start` and `end`, the way from one sound to the other.
+    With `around`, variations of a sound. Longer than a chunk, latent vectors walk.
+
+    Raises
+    ------
+    ConfigError
+        From `check`, not before: a command collects faults first.
+    """
+
+    count: int = 4
+    """How many samples, or variations of --around; with --from and --to it is --steps that counts."""
+    duration: float | None = None
+    """Length in seconds, up to an hour. Default: a chunk, or as long as what it starts from, up to a minute."""
+    temperature: float = 1.0
+    """Of samples: standard deviation of the latent vectors; less is nearer to the average sound."""
+    start: Path | None = None
+    """A sound to begin with."""
+    end: Path | None = None
+    """The sound to end at."""
+    steps: int = 5
+    """Sounds from --from to --to, both among them."""
+    around: Path | None = None
+    """A sound to vary."""
+    radius: float = 0.5
+    """How far variations lie from it, standard deviations of the prior a latent dimension."""
+    axis: tuple[str, ...] = field(default_factory=tuple)
+    """NUMBER=VALUE or NAME=VALUE, several times: move along an axis that distill analyze found, standard deviations."""
+
+    @property
+    def moves(self) -> list[tuple[str, float]]:
+        """Axis and value of each `axis`."""
+        return [(name, float(value)) for name, _, value in (text.rpartition("=") for text in self.axis)]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the sounds, in order."""
+        kind, count = "sample", self.count
+        if self.start is not None:
+            kind, count = "interpolation", self.steps
+        elif self.around is not None:
+            kind = "variation"
+        width = max(3, len(str(count)))
+        return [f"{kind}-{number:0{width}d}" for number in range(1, count + 1)]
+
+    def check(self) -> None:
+        """Raise ConfigError with every fault."""
+        faults = [*self._range_faults(), *self._axis_faults()]
+        if self.start is not None and self.end is None:
+            faults.append(f"--from {self.start} needs --to: a sound to end at")
+        if self.end is not None and self.start is None:
+            faults.append(f"--to {self.end} needs --from: a sound to begin with")
+        if self.around is not None and (self.start is not None or self.end is not None):
+            faults.append(f"--around {self.around} and --from/--to exclude each other: give one of them")
+        if faults:
+            raise ConfigError(faults)
+
+    def _range_faults(self) -> list[str]:
+        numbers = (
+            ("count", 1, _MOST_SOUNDS, ""),
+            ("duration", _SHORTEST_S, LONGEST_S, " seconds"),
+            ("temperature", 0, _FARTHEST, ""),
+            ("steps", 2, _MOST_SOUNDS, ""),
+            ("radius", 0, _FARTHEST, ""),
+        )
+        found = ((name, getattr(self, name), low, high, unit) for name, low, high, unit in numbers)
+        return [
+            f"{name}={value} must be from {low:g} to {high:g}{unit}"
+            for name, value, low, high, unit in found
+            if value is not None and not low <= value <= high
+        ]
+
+    def _axis_faults(self) -> list[str]:
+        faults = []
+        for text in self.axis:
+            name, _, value = text.rpartition("=")
+            if not name or not _is_number(value):
+                faults.append(f"axis {text!r} must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5")
+            elif not abs(float(value)) <= _FARTHEST:
+                faults.append(f"axis {text!r} must move by at most {_FARTHEST:g} standard deviations either way")
+        return faults
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,187 @@
+"""Sounds by way of a trained run: what the model hears in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill.audio.wav import write_wav
+from distill.audio.windows import WindowedFile
+from distill.errors import AudioFileError, ConfigError, NothingUsableError
+from distill.files import make_room, printable
+from distill.recipe import WavFormat
+from distill.sound_pictures import Film, save_sound_picture
+from distill.synthesis import BATCH_WINDOWS, Synthesizer
+
+logger = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[str, int, int], None]
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What `reconstruct` wrote.
+
+    Attributes
+    ----------
+    sources, files, pictures : list of Path
+        In the same order.
+    skipped : list of (str, str)
+        Files that could not be used, each with the reason.
+    sample_rate : int
+        Hz.
+    seconds : float
+        What it took.
+    """
+
+    sources: list[Path]
+    files: list[Path]
+    pictures: list[Path]
+    skipped: list[tuple[str, str]]
+    sample_rate: int
+    seconds: float
+
+
+def reconstruct(
+    run_dir: PathLike,
+    sources: Sequence[PathLike],
+    out: PathLike,
+    *,
+    wav_format: WavFormat = "pcm24",
+    force: bool = False,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> Reconstructed:
+    """Take sounds through a trained run: OUT/NAME.wav, as long and as loud as NAME, and OUT/NAME.png.
+
+    A file that cannot be used is logged, and the rest goes on. Memory does not grow with a file's length. Nothing is
+    drawn at random: the latent vectors are those that the model holds most likely.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run folder.
+    sources : sequence of path
+        The files; two of the same name without its ending become NAME and NAME-2.
+    out : path
+        Where to; made if missing.
+    wav_format : {"pcm16", "pcm24", "float"}
+        How a sample is kept. Default: "pcm24".
+    force : bool
+        Replace files that are there. Default: False.
+    device : str
+        Where the model runs. Default: "auto".
+    progress : callable, optional
+        Called with (stage, current, total).
+
+    Returns
+    -------
+    Reconstructed
+
+    Raises
+    ------
+    ConfigError
+        If a file that is to be written is there already, or is one of `sources`. Nothing has been written.
+    RunError
+        If this is no run with a trained model.
+    DeviceError
+        If there is no such device.
+    NothingUsableError
+        If no source can be used.
+    StorageError
+        If a file cannot be written.
+    """
+    began = time.monotonic()
+    paths = [Path(source) for source in sources]
+    targets = [Path(out) / name for name in _names(paths)]
+    written = [Path(f"{target}{ending}") for target in targets for ending in (".wav", ".png")]
+    if own := [path for path in written if any(_is_same(path, source) for source in paths)]:
+        raise ConfigError([f"{path}: is one of the sounds to reconstruct" for path in own], "choose another --out")
+    make_room(written, force=force)
+    synthesizer = Synthesizer.load(run_dir, device)
+    done, skipped = [], []
+    for number, (source, target) in enumerate(zip(paths, targets, strict=True)):
+        if progress is not None:
+            progress("reconstruct", number, len(paths))
+        try:
+            _reconstruct(synthesizer, source, target, wav_format)
+        except AudioFileError as error:
+            skipped.append((os.fspath(source), error.reason))
+            logger.warning("%s: %s", printable(os.fspath(source)), error.reason)
+        else:
+            done.append((source, target))
+    if not done:
+        reasons = "\n".join(f"  {printable(path)}: {reason}" for path, reason in skipped)
+        raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "name audio files")
+    files, pictures = ([Path(f"{target}{ending}") for _, target in done] for ending in (".wav", ".png"))
+    return Reconstructed(
+        [source for source, _ in done],
+        files,
+        pictures,
+        skipped,
+        synthesizer.sample_rate,
+        time.monotonic() - began,
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name of its own for each, also where a file system takes a for A."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = path.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _is_same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False
+
+
+def _reconstruct(synthesizer: Synthesizer, source: Path, target: Path, wav_format: WavFormat) -> None:
+    rate, config = synthesizer.sample_rate, synthesizer.config
+    file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
+    film = Film(file.samples // synthesizer.hop_length + 1)
+    joined = synthesizer.join(_rows(synthesizer, file))
+    sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
+    write_wav(Path(f"{target}.wav"), sound, rate, wav_format, peak=file.peak)
+    features = film.develop()
+    channels = len(features) // 2
+    save_sound_picture(
+        features[:channels],
+        features[channels:],
+        Path(f"{target}.png"),
+        duration_s=file.samples / rate,
+        title=source.name,
+    )
+
+
+def _rows(synthesizer: Synthesizer, file: WindowedFile) -> Iterator[Tensor]:
+    """Features of the windows and behind them their reconstruction, [b, 2·C, M, T]."""
+    for windows in file.batches(synthesizer.windows_of(file.samples), BATCH_WINDOWS):
+        features = synthesizer.features(windows.waveforms)
+        pair = torch.stack([features, synthesizer.decode(synthesizer.encode(features))], dim=1)
+        gain = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]
+        pair[:, :, 0] = (pair[:, :, 0].expm1() * gain**2).log1p()
+        yield pair.flatten(1, 2)
+
+
+def _filmed(joined: Iterator[Tensor], film: Film) -> Iterator[Tensor]:
+    for part in joined:
+        film.add(part.cpu().numpy())
+        yield part[len(part) // 2 :]

@@ -1,0 +1,145 @@
+"""A trained run as an instrument: sound to latent vectors, and latent vectors to sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.audio.continuous import join_rows, to_sound
+from distill.audio.spectrogram import AudioSpectrogram, ComplexSpectrogram
+from distill.config import TrainingConfig
+from distill.device import resolve_device
+from distill.errors import RunError
+from distill.models.store import load_description, load_model
+from distill.models.vae import ConvVAE
+from distill.training.checkpoint import RunFolder
+from distill.training.normalization import denormalize, normalize
+
+BATCH_WINDOWS = 32
+# Nepers of power: far above all sound, and what a latent vector far from all sounds decodes to is still a waveform.
+_LOUDEST = 30.0
+_WIDEST_FREQUENCY = 2.0
+_MISFIT_TIP = "put back the config.toml that the run was trained with"
+
+
+class Synthesizer:
+    """A model with what feeds it and what makes its output sound.
+
+    A sound is a row of windows, each of a chunk's length, a quarter of which is shared with the next. Features of
+    windows are joined before they become sound: with a phase of its own for each window, features alone lose 3 to 20
+    times as much at the seams. How much is shared hardly matters there; with a quarter, features of a walk
+    change no faster at a seam than elsewhere, and with an eighth they do.
+
+    Parameters
+    ----------
+    model : ConvVAE
+        In eval mode.
+    config : TrainingConfig
+        What it was trained with.
+    stats : dict
+        The statistics that its features are normalised with.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Hz, of all sound that goes in or comes out.
+    step_samples : int
+        From the start of a window to that of the next.
+    latent_dim : int
+        Size L of a latent vector.
+
+    Raises
+    ------
+    ValueError
+        If model, configuration and statistics do not fit each other.
+    """
+
+    def __init__(self, model: ConvVAE, config: TrainingConfig, stats: dict[str, float]) -> None:
+        is_complex = config.complex_spectrogram.enabled
+        self.spectrogram: ComplexSpectrogram | AudioSpectrogram = (
+            ComplexSpectrogram(config.complex_spectrogram) if is_complex else AudioSpectrogram(config.spectrogram)
+        )
+        self.config, self._model, self._stats = config, model, stats
+        feature = config.features
+        self.sample_rate, self.hop_length = feature.sample_rate, feature.hop_length
+        row = (2 if is_complex else 1, feature.n_mels, config.chunk_samples // feature.hop_length + 1)
+        if row != model.row_shape:
+            raise ValueError(f"the model's rows are {list(model.row_shape)}, those of the configuration {list(row)}")
+        if (
+            missing := {f"{name}_{figure}" for name in ("mag", "if")[: row[0]] for figure in ("mean", "std")}
+            - stats.keys()
+        ):
+            raise ValueError(f"the statistics lack {', '.join(sorted(missing))}")
+        self.n_frames = row[2]
+        self.fade = self.n_frames // 4
+        self.step_samples = (self.n_frames - self.fade) * self.hop_length
+        self.latent_dim = model.latent_dim
+        self._device = next(model.parameters()).device
+
+    @classmethod
+    def load(cls, run_dir: str | os.PathLike[str], device: str = "auto") -> Synthesizer:
+        """The instrument of a run folder.
+
+        Parameters
+        ----------
+        run_dir : path
+            The run folder.
+        device : str
+            Where the model runs: "auto", "cpu", "cuda", "cuda:N" or "mps". Default: "auto".
+
+        Raises
+        ------
+        RunError
+            If this is no run with a trained model.
+        DeviceError
+            If there is no such device.
+        """
+        run = RunFolder(run_dir)
+        run.source()
+        config = run.config()
+        model = load_model(run_dir, resolve_device(device))
+        try:
+            return cls(model, config, load_description(run_dir)["statistics"])
+        except ValueError as error:
+            raise RunError(f"{Path(run_dir)}: {error}", _MISFIT_TIP) from error
+
+    def windows_of(self, samples: int) -> int:
+        """How many windows a sound of so many samples takes."""
+        beyond = samples // self.hop_length + 1 - self.n_frames
+        return 1 + max(0, -(-beyond // (self.n_frames - self.fade)))
+
+    @torch.no_grad()
+    def features(self, waveforms: Tensor | np.ndarray) -> Tensor:
+        """Features [B, C, M, T] before normalisation of windows [B, 1, S]."""
+        return self.spectrogram(torch.as_tensor(waveforms).to(self._device))
+
+    @torch.no_grad()
+    def encode(self, features: Tensor) -> Tensor:
+        """Mean latent vectors [B, L] of features [B, C, M, T] before normalisation."""
+        return self._model.encode(normalize(features.to(self._device), self._stats))[0]
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Features [B, C, M, T] before normalisation, within what features can be, of latent vectors [B, L]."""
+        features = denormalize(self._model.decode(z.to(self._device)), self._stats)
+        features[:, :1].clamp_(0.0, _LOUDEST)
+        features[:, 1:].clamp_(-_WIDEST_FREQUENCY, _WIDEST_FREQUENCY)
+        return features
+
+    def join(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Features [C, M, n], bit by bit, of consecutive windows' [b, C, M, T]."""
+        return join_rows(rows, self.fade)
+
+    def to_sound(self, features: Iterable[Tensor], samples: int) -> Iterator[np.ndarray]:
+        """Sound [n], bit by bit, `samples` in all, of features [C, M, n] that come bit by bit."""
+        blocks = to_sound(features, self.spectrogram, samples, self.hop_length, self.config.features.n_fft)
+        return (block.cpu().numpy() for block in blocks)
+
+    def play(self, path: Tensor, samples: int) -> Iterator[np.ndarray]:
+        """Sound [n], bit by bit, `samples` in all, of a latent vector a window, [N, L]."""
+        return self.to_sound(self.join(self.decode(z) for z in path.split(BATCH_WINDOWS)), samples)
