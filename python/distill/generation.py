@@ -26,8 +26,8 @@ from distill.synthesis import BATCH_WINDOWS, Synthesizer
 # five apart by 0.31.
 _WALK_CHUNKS = 2.0
 _LONGEST_BY_ITSELF_S = 60.0
-# A cut amid a sound must not click; the attack is left as it is but for its first samples.
-_FADE_IN_S, _FADE_OUT_S = 0.001, 0.01
+# A cut amid a sound must not click.
+_FADE_OUT_S = 0.01
 _SAME_DIRECTION = 1e-4
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -120,8 +120,7 @@ def generate(
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
         if progress is not None:
             progress("generate", number, len(files))
-        blocks = _faded(synthesizer.play(path, samples), samples, synthesizer.sample_rate)
-        write_wav(file, blocks, synthesizer.sample_rate, wav_format)
+        write_wav(file, synthesizer.play(path, samples, _FADE_OUT_S), synthesizer.sample_rate, wav_format)
     rate = synthesizer.sample_rate
     return Generated(files, seed, rate, samples / rate, time.monotonic() - began)
 
@@ -205,15 +204,3 @@ def between(start: Tensor, end: Tensor, share: float) -> Tensor:
     one, other = torch.sin((1 - share) * angle), torch.sin(share * angle)
     turned = (one * start / lengths[0] + other * end / lengths[1]) / torch.sin(angle)
     return torch.where(is_turn, turned * torch.lerp(lengths[0], lengths[1], share), straight)
-
-
-def _faded(blocks: Iterable[np.ndarray], samples: int, sample_rate: int) -> Iterator[np.ndarray]:
-    """The same with short fades at both ends of the `samples`."""
-    rise = max(1, min(round(_FADE_IN_S * sample_rate), samples // 4))
-    fall = max(1, min(round(_FADE_OUT_S * sample_rate), samples // 4))
-    done = 0
-    for block in blocks:
-        place = np.arange(done, done + block.size)
-        level = np.minimum((place + 0.5) / rise, (samples - place - 0.5) / fall)
-        yield block * np.clip(level, 0.0, 1.0).astype(np.float32)
-        done += block.size

@@ -100,6 +100,8 @@ def reconstruct(
         If a file cannot be written.
     """
     began = time.monotonic()
+    if not sources:
+        raise ConfigError(["no sound was given"], "name the files after the run folder")
     paths = [Path(source) for source in sources]
     targets = [Path(out) / name for name in _names(paths)]
     written = [Path(f"{target}{ending}") for target in targets for ending in (".wav", ".png")]

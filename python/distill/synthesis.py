@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.audio.continuous import join_rows, to_sound
+from distill.audio.continuous import fade_ends, join_rows, to_sound
 from distill.audio.spectrogram import AudioSpectrogram, ComplexSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
@@ -24,6 +24,12 @@ BATCH_WINDOWS = 32
 # Nepers of power: far above all sound, and what a latent vector far from all sounds decodes to is still a waveform.
 _LOUDEST = 30.0
 _WIDEST_FREQUENCY = 2.0
+# Standard deviations of the magnitude, about what a model errs by where it is nearly silent. Weighed down like noise,
+# this hiss leaves sonic-pi's samples 5.5 dB from what they were instead of 8.4 (log-spectral distance), at the same
+# level and convergence. With 0.3 and more, levels fall; features without an error in them go from 2.5 to 3.4 dB.
+_HISS = 0.2
+# The attack is left as it is but for its first samples.
+_FADE_S = 0.001
 _MISFIT_TIP = "put back the config.toml that the run was trained with"
 
 
@@ -127,7 +133,9 @@ class Synthesizer:
     def decode(self, z: Tensor) -> Tensor:
         """Features [B, C, M, T] before normalisation, within what features can be, of latent vectors [B, L]."""
         features = denormalize(self._model.decode(z.to(self._device)), self._stats)
-        features[:, :1].clamp_(0.0, _LOUDEST)
+        power = features[:, :1].clamp_(0.0, _LOUDEST)
+        hiss = _HISS * self._stats["mag_std"]
+        power *= power.square() / (power.square() + hiss**2)
         features[:, 1:].clamp_(-_WIDEST_FREQUENCY, _WIDEST_FREQUENCY)
         return features
 
@@ -135,11 +143,13 @@ class Synthesizer:
         """Features [C, M, n], bit by bit, of consecutive windows' [b, C, M, T]."""
         return join_rows(rows, self.fade)
 
-    def to_sound(self, features: Iterable[Tensor], samples: int) -> Iterator[np.ndarray]:
+    def to_sound(self, features: Iterable[Tensor], samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
         """Sound [n], bit by bit, `samples` in all, of features [C, M, n] that come bit by bit."""
         blocks = to_sound(features, self.spectrogram, samples, self.hop_length, self.config.features.n_fft)
-        return (block.cpu().numpy() for block in blocks)
+        rise, fall = (round(fade_s * self.sample_rate) for fade_s in (_FADE_S, fade_out_s))
+        return (block.cpu().numpy() for block in fade_ends(blocks, samples, rise, fall))
 
-    def play(self, path: Tensor, samples: int) -> Iterator[np.ndarray]:
+    def play(self, path: Tensor, samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
         """Sound [n], bit by bit, `samples` in all, of a latent vector a window, [N, L]."""
-        return self.to_sound(self.join(self.decode(z) for z in path.split(BATCH_WINDOWS)), samples)
+        rows = (self.decode(z) for z in path.split(BATCH_WINDOWS))
+        return self.to_sound(self.join(rows), samples, fade_out_s)

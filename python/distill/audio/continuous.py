@@ -119,3 +119,27 @@ def _cut(features: Iterable[Tensor], size: int, shared: int) -> Iterator[Tensor]
     if held is not None and held.shape[-1] > shared:
         missing = size - held.shape[-1]
         yield torch.cat([held, held[..., -1:].expand(*held.shape[:2], missing)], dim=-1)
+
+
+def fade_ends(blocks: Iterable[Tensor], samples: int, rise: int, fall: int) -> Iterator[Tensor]:
+    """Sound that comes bit by bit, faded in and out, so that it neither begins nor ends with a click.
+
+    Parameters
+    ----------
+    blocks : iterable of Tensor [n]
+        `samples` in all.
+    samples : int
+        Length of the sound.
+    rise, fall : int
+        Samples of the fades; each takes at most a quarter of the sound.
+
+    Yields
+    ------
+    Tensor [n]
+    """
+    rise, fall = (max(1, min(fade, samples // 4)) for fade in (rise, fall))
+    done = 0
+    for block in blocks:
+        place = torch.arange(done, done + block.shape[-1], device=block.device) + 0.5
+        yield block * torch.minimum(place / rise, (samples - place) / fall).clamp(max=1.0)
+        done += block.shape[-1]
