@@ -11,7 +11,7 @@ UNITS = {
     "rms": "dB re full scale",
     "spectral_centroid": "log2 Hz",
     "flatness": "dB",
-    "onset_strength": "nepers of power",
+    "onset_strength": "dB a frame",
     "pitch": "log2 Hz",
 }
 """The features, in the order of their columns, and what each is measured in."""
@@ -19,6 +19,8 @@ UNITS = {
 # The power below which a band counts as empty, as in librosa's flatness.
 _LEAST_POWER = 1e-10
 _LEAST_HZ = 1.0
+# Of power below the loudest: 50 dB.
+_RANGE = 1e-5
 
 
 def measure(rows: Tensor, centres: Tensor, band_hertz: Tensor | None, *, n_fft: int) -> Tensor:
@@ -40,14 +42,13 @@ def measure(rows: Tensor, centres: Tensor, band_hertz: Tensor | None, *, n_fft: 
     Tensor [B, 5], float64
         In the order and the units of `UNITS`.
     """
-    log_power = rows[:, 0].double().clamp(min=0)
-    power = log_power.expm1()
+    power = rows[:, 0].double().clamp(min=0).expm1()
     centres = centres.double()
     columns = {
         "rms": rms(power, n_fft),
         "spectral_centroid": spectral_centroid(power, centres),
         "flatness": flatness(power),
-        "onset_strength": onset_strength(log_power),
+        "onset_strength": onset_strength(power),
         "pitch": pitch(power, centres, band_hertz),
     }
     return torch.stack([columns[name] for name in UNITS], dim=1)
@@ -114,23 +115,26 @@ def flatness(power: Tensor) -> Tensor:
     return (ratio_db * weight).sum(dim=1) / weight.sum(dim=1)
 
 
-def onset_strength(log_power: Tensor) -> Tensor:
-    """The strongest attack: the mean over bands of the rise of channel 0 from a frame to the next, at its largest.
+def onset_strength(power: Tensor) -> Tensor:
+    """The strongest attack: the mean over bands of the rise in dB from a frame to the next, at its largest.
 
-    What is there in the first frame does not count: a row does not know whether it began there.
+    What is more than 50 dB below the row's loudest band is raised to there: the value is the same however loud the row
+    is, and what a sine spills into far bands at the row's ends does not count. What is there in the first frame does
+    not count either: a row does not know whether it began there.
 
     Parameters
     ----------
-    log_power : Tensor [B, M, T]
-        Channel 0: ``log1p`` of the mel power, nepers.
+    power : Tensor [B, M, T]
+        Mel power, not negative.
 
     Returns
     -------
     Tensor [B]
         0 for a row of one frame.
     """
-    rise = log_power.diff(dim=2).clamp(min=0).mean(dim=1)
-    return rise.amax(dim=1) if rise.shape[1] else log_power.new_zeros(len(log_power))
+    least = (power.amax(dim=(1, 2), keepdim=True) * _RANGE).clamp(min=_LEAST_POWER)
+    rise_db = 10 * power.maximum(least).log10().diff(dim=2).clamp(min=0).mean(dim=1)
+    return rise_db.amax(dim=1) if rise_db.shape[1] else power.new_zeros(len(power))
 
 
 def pitch(power: Tensor, centres: Tensor, band_hertz: Tensor | None) -> Tensor:
