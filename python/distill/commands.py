@@ -178,9 +178,13 @@ def _analyze(argv: Sequence[str]) -> int:
     if arguments.json:
         say(json.dumps(report))
         return 0
-    for name, share in list(zip(report["names"], report["variance_explained"], strict=True))[:6]:
-        say(f"  {name:<20} {100 * share:5.1f} % of the variance")
-    say(f"{analysis.folder}: analysis.json, analysis.safetensors, scree.png, map.png, sweep.png")
+    active = f"{report['active_units']} of {report['latent_dim']} latent units are active"
+    say(f"{report['n']} rows of {len(report['files'])} files; {active}")
+    for number, (name, share) in enumerate(zip(report["names"][:8], report["variance_explained"], strict=False), 1):
+        r = {feature: values[number - 1] for feature, values in report["correlations"].items()}
+        told = ", ".join(f"{feature} {r[feature]:+.2f}" for feature in sorted(r, key=lambda of: -abs(r[of]))[:3])
+        say(f"  {number} {name:<18} {100 * share:5.1f} % of the variance; r with {told}")
+    say(f"{printable(str(analysis.folder))}: analysis.json, analysis.safetensors, scree.png, map.png, sweep.png")
     return 0
 
 
