@@ -80,7 +80,7 @@ def reconstruct(
     device : str
         Where the model runs. Default: "auto".
     progress : callable, optional
-        Called with (stage, current, total).
+        Called with (name of the file, windows done, windows in it).
 
     Returns
     -------
@@ -110,11 +110,9 @@ def reconstruct(
     make_room(written, force=force)
     synthesizer = Synthesizer.load(run_dir, device)
     done, skipped = [], []
-    for number, (source, target) in enumerate(zip(paths, targets, strict=True)):
-        if progress is not None:
-            progress("reconstruct", number, len(paths))
+    for source, target in zip(paths, targets, strict=True):
         try:
-            _reconstruct(synthesizer, source, target, wav_format)
+            _reconstruct(synthesizer, source, target, wav_format, progress or (lambda *figures: None))
         except AudioFileError as error:
             skipped.append((os.fspath(source), error.reason))
             logger.warning("%s: %s", printable(os.fspath(source)), error.reason)
@@ -155,11 +153,15 @@ def _is_same(path: Path, source: Path) -> bool:
         return False
 
 
-def _reconstruct(synthesizer: Synthesizer, source: Path, target: Path, wav_format: WavFormat) -> None:
+def _reconstruct(
+    synthesizer: Synthesizer, source: Path, target: Path, wav_format: WavFormat, progress: ProgressCallback
+) -> None:
     rate, config = synthesizer.sample_rate, synthesizer.config
     file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
     film = Film(file.samples // synthesizer.hop_length + 1)
-    joined = synthesizer.join(_rows(synthesizer, file))
+    name = printable(source.name)
+    rows = _rows(synthesizer, file, lambda current, total: progress(name, current, total))
+    joined = synthesizer.join(rows)
     sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
     write_wav(Path(f"{target}.wav"), sound, rate, wav_format, peak=file.peak)
     features = film.develop()
@@ -173,9 +175,11 @@ def _reconstruct(synthesizer: Synthesizer, source: Path, target: Path, wav_forma
     )
 
 
-def _rows(synthesizer: Synthesizer, file: WindowedFile) -> Iterator[Tensor]:
+def _rows(synthesizer: Synthesizer, file: WindowedFile, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
     """Features of the windows and behind them their reconstruction, [b, 2·C, M, T]."""
-    for windows in file.batches(synthesizer.windows_of(file.samples), BATCH_WINDOWS):
+    count = synthesizer.windows_of(file.samples)
+    for number, windows in enumerate(file.batches(count, BATCH_WINDOWS)):
+        progress(number * BATCH_WINDOWS, count)
         features = synthesizer.features(windows.waveforms)
         pair = torch.stack([features, synthesizer.decode(synthesizer.encode(features))], dim=1)
         gain = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]

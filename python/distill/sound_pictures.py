@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from distill.files import write_atomically
 
@@ -105,7 +106,7 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
         The picture.
     """
     columns = max(len(features) for _, features in rows)
-    figure = Figure(figsize=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.4), layout="constrained", dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     top = max(float(rows[0][1][:, 0].max()), 1e-3)
@@ -118,11 +119,12 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
     for axes in grid[-1]:
         axes.set_xlabel("time, s")
     figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02)
-    content = io.BytesIO()
-    figure.savefig(content, dpi=_DPI, format="png")
-    write_atomically(path, content.getvalue())
     canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
+    picture = np.array(canvas.buffer_rgba())[..., :3]
+    content = io.BytesIO()
+    imsave(content, picture, format="png")
+    write_atomically(path, content.getvalue())
+    return picture
 
 
 def _draw(axes: Any, feature: np.ndarray, channel: int, top: float, extent: tuple[float, float, float, float]) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class WindowedFile:
     Raises
     ------
     AudioFileError
-        From decoding, or if the file is silent.
+        From decoding, or if there is no such file, or it is silent.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class WindowedFile:
     ) -> None:
         self._path, self._rate, self._normalize = path, sample_rate, normalize
         self._size, self._step = window_samples, step_samples
+        if not Path(path).is_file():
+            raise AudioFileError(os.fspath(path), "not a file" if Path(path).exists() else "no such file")
         self.samples, self.peak = 0, 0.0
         for block in decode_blocks(path, sample_rate):
             self.samples += block.samples.size

@@ -1,0 +1,105 @@
+"""WAV files, read back with soundfile: level, kind, the same bytes for the same samples, whole or not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.audio import wav
+from distill.audio.wav import write_wav
+from distill.errors import StorageError
+from sounds import RATE, noise, sine
+
+KINDS = [("pcm16", "PCM_16", 2**-15), ("pcm24", "PCM_24", 2**-23), ("float", "FLOAT", 1e-7)]
+
+
+@pytest.mark.parametrize(("kind", "subtype", "step"), KINDS)
+def test_a_file_holds_the_samples_of_its_blocks(tmp_path, kind, subtype, step):
+    samples = sine(300, 0.5).astype(np.float32)
+    written = write_wav(tmp_path / "a.wav", np.array_split(samples, 7), RATE, kind)
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, subtype)
+    assert (written.samples, written.gain) == (samples.size, 1.0)
+    assert written.peak == np.abs(samples).max()
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], samples, atol=1.5 * step)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.wav"]
+
+
+@pytest.mark.parametrize(("kind", "ceiling"), [("pcm16", 10 ** (-1 / 20)), ("pcm24", 10 ** (-1 / 20)), ("float", 1.0)])
+@pytest.mark.parametrize(("peak", "level"), [(3.0, None), (3.0, 0.5), (0.01, 0.5), (0.3, 2.0)])
+def test_nothing_clips_and_the_shape_stays(tmp_path, kind, ceiling, peak, level):
+    samples = noise(1, level=peak).astype(np.float32)
+    written = write_wav(tmp_path / "a.wav", [samples], RATE, kind, peak=level)
+    wanted = min(ceiling, peak if level is None else level)
+    found = soundfile.read(tmp_path / "a.wav")[0]
+    assert np.abs(found).max() == pytest.approx(wanted, abs=1e-4)
+    assert written.peak == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(found, samples / np.abs(samples).max() * wanted, atol=1e-4)
+
+
+def test_silence_is_not_brought_to_a_level(tmp_path):
+    write_wav(tmp_path / "a.wav", [np.full(100, 1e-8, np.float32)], RATE, "float", peak=0.5)
+    assert 0 < np.abs(soundfile.read(tmp_path / "a.wav")[0]).max() < 1e-7
+
+
+def test_floats_do_not_hold_the_time_of_writing(tmp_path):
+    write_wav(tmp_path / "a.wav", [noise(1).astype(np.float32)], RATE, "float")
+    content = (tmp_path / "a.wav").read_bytes()
+    place = content.index(b"PEAK")
+    assert content[place + 12 : place + 16] == bytes(4)
+
+
+def test_what_is_too_large_for_a_wav_file_becomes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr(wav, "_LARGEST_WAV", 1000)
+    samples = noise(1).astype(np.float32)
+    write_wav(tmp_path / "a.wav", [samples], RATE, "pcm24")
+    assert soundfile.info(tmp_path / "a.wav").format == "RF64"
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], samples, atol=1e-6)
+
+
+def test_blocks_that_fail_leave_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"old")
+
+    def blocks():
+        yield noise(1).astype(np.float32)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_wav(tmp_path / "a.wav", blocks(), RATE, "pcm16")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(StorageError, match=r"none/a\.wav: cannot be written: No such file") as error:
+        write_wav(tmp_path / "none" / "a.wav", [noise(1).astype(np.float32)], RATE, "pcm16")
+    assert "--out" in error.value.tip
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    """In a process of its own, whose files may not grow beyond 50 kB."""
+    (tmp_path / "a.wav").write_bytes(b"old")
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from distill.audio.wav import write_wav\n"
+        "from distill.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try:\n"
+        "    write_wav(Path(sys.argv[1]), [np.full(int(sys.argv[2]), 0.5, np.float32)], 16000, sys.argv[3])\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    # Samples that do not fit themselves, and samples that fit but for the header before them.
+    for samples, kind in ((100_000, "pcm16"), (12_490, "float")):
+        command = [sys.executable, "-c", code, tmp_path / "a.wav", str(samples), kind]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "a.wav: cannot be written" in done.stdout
+        assert list(tmp_path.iterdir()) == [tmp_path / "a.wav"]
+        assert (tmp_path / "a.wav").read_bytes() == b"old"

@@ -1,0 +1,75 @@
+"""Overlapping windows of a file, beside slices of its samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill.audio.windows import WindowedFile
+from distill.errors import AudioFileError
+from sounds import RATE, noise, sine, write
+
+SIZE, STEP = 1000, 700
+
+
+def read(file: WindowedFile, count: int, size: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    batches = list(file.batches(count, size))
+    assert all(len(batch.levels) == len(batch.waveforms) <= size for batch in batches)
+    return np.concatenate([b.waveforms for b in batches])[:, 0], np.concatenate([b.levels for b in batches])
+
+
+@pytest.fixture
+def samples() -> np.ndarray:
+    """Longer than a block of the decoder, each stretch at a level of its own."""
+    return (noise(3, 150_000, 0.5) * np.linspace(0.1, 1, 150_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("step", [STEP, SIZE, 1300])
+def test_windows_are_slices_scaled_by_the_files_peak(tmp_path, samples, step):
+    file = WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, step, "file")
+    assert (file.samples, file.peak) == (150_000, np.abs(samples).max())
+    count = 150_000 // step + 3
+    windows, levels = read(file, count)
+    assert windows.shape == (count, SIZE)
+    padded = np.pad(samples / file.peak, (0, 5 * SIZE))
+    for number in range(count):
+        np.testing.assert_allclose(windows[number], padded[number * step :][:SIZE], atol=1e-6)
+    # Behind the end there is silence.
+    assert levels.tolist() == [float(number * step < 150_000) for number in range(count)]
+
+
+def test_windows_of_their_own_peak_say_how_to_go_back(tmp_path, samples):
+    file = WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, STEP, "chunk")
+    windows, levels = read(file, 50)
+    np.testing.assert_allclose(np.abs(windows).max(axis=1), 1, rtol=1e-6)
+    for number in range(50):
+        back = windows[number] * levels[number] * file.peak
+        np.testing.assert_allclose(back, samples[number * STEP :][:SIZE], atol=1e-6)
+
+
+def test_windows_as_they_are(tmp_path, samples):
+    file = WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, STEP, "none")
+    windows, levels = read(file, 2)
+    np.testing.assert_array_equal(windows[1], samples[STEP:][:SIZE])
+    assert levels.tolist() == [1, 1]
+
+
+def test_a_quiet_stretch_is_silence(tmp_path):
+    samples = np.concatenate([sine(200, 0.1), 1e-4 * sine(200, 0.2)])
+    _, levels = read(WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, SIZE, "chunk"), 4)
+    assert (levels > 0).tolist() == [True, True, False, False]
+
+
+def test_a_short_file_is_one_padded_window(tmp_path):
+    windows, _ = read(WindowedFile(write(tmp_path / "a.wav", [0.5, -0.25]), RATE, SIZE, STEP, "file"), 1)
+    assert windows[0, :3].tolist() == [1, -0.5, 0]
+    assert not windows[0, 2:].any()
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    with pytest.raises(AudioFileError, match=r"a\.wav: silent"):
+        WindowedFile(write(tmp_path / "a.wav", np.zeros(100)), RATE, SIZE, STEP, "file")
+    with pytest.raises(AudioFileError, match=r"none\.wav: no such file"):
+        WindowedFile(tmp_path / "none.wav", RATE, SIZE, STEP, "file")
+    with pytest.raises(AudioFileError, match="not a file"):
+        WindowedFile(tmp_path, RATE, SIZE, STEP, "file")

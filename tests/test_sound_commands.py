@@ -1,0 +1,258 @@
+"""``distill reconstruct`` and ``distill generate``: what they write, print and exit with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.generation import generate
+from distill.models import load_model
+from distill.recipe import Recipe
+from distill.reconstruction import reconstruct
+from distill.training import train
+from instruments import PITCHES, pitch_of, tones, write_run
+from sounds import CHUNK, RATE, noise, one_object, sine, write
+
+RECONSTRUCT_KEYS = ["files", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources"]
+GENERATE_KEYS = ["duration_s", "files", "sample_rate", "seconds", "seed", "settings"]
+CPU = ("--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def tone_run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("tones") / "run", tones())
+
+
+@pytest.fixture
+def tone(tmp_path) -> Path:
+    return write(tmp_path / "in" / "tone.wav", sine(PITCHES[3], 1.3, level=0.3))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_reconstruct_json(run, tone_run, tone, tmp_path):
+    other = write(tmp_path / "in" / "other.flac", 0.8 * sine(PITCHES[5], 0.5, 22_050), 22_050, "PCM_24")
+    told = one_object(*run("reconstruct", tone_run, tone, other, "--out", tmp_path / "out", "--json", *CPU))
+    assert sorted(told) == RECONSTRUCT_KEYS
+    assert told["files"] == [str(tmp_path / "out" / name) for name in ("tone.wav", "other.wav")]
+    assert told["sources"] == [str(tone), str(other)]
+    assert (told["sample_rate"], told["skipped"]) == (RATE, [])
+    assert told["settings"]["format"] == "pcm24"
+    for picture in told["pictures"]:
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    for file, pitch, seconds, peak in zip(told["files"], PITCHES[3:6:2], (1.3, 0.5), (0.3, 0.4), strict=True):
+        samples, rate = soundfile.read(file)
+        assert (rate, len(samples)) == (RATE, round(seconds * RATE))
+        assert soundfile.info(file).subtype == "PCM_24"
+        assert abs(pitch_of(samples, rate) - pitch) < 5
+        assert np.abs(samples).max() == pytest.approx(peak, rel=0.02)
+    assert sorted(contents(tmp_path / "out")) == ["other.png", "other.wav", "tone.png", "tone.wav"]
+
+
+def test_reconstruct_in_words(run, tone_run, tone, tmp_path):
+    code, out, err = run("reconstruct", tone_run, tone, "--out", tmp_path / "out", *CPU)
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "out" / "tone.wav") in out
+    assert "1 sounds in" in out
+
+
+def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
+    text, zeros = tmp_path / "text.wav", write(tmp_path / "zeros.wav", np.zeros(CHUNK))
+    text.write_text("no sound")
+    argv = ("reconstruct", tone_run, text, zeros, tmp_path / "none.wav", tone, "--out", tmp_path / "out", *CPU)
+    code, out, err = run(*argv, "--json")
+    told = one_object(code, out, err)
+    assert [Path(path).name for path in told["files"]] == ["tone.wav"]
+    assert [entry["path"] for entry in told["skipped"]] == [str(text), str(zeros), str(tmp_path / "none.wav")]
+    assert [entry["reason"] for entry in told["skipped"]][1:] == ["silent", "no such file"]
+    assert f"{text}: cannot be decoded" in err
+    code, out, err = run("reconstruct", tone_run, text, zeros, "--out", tmp_path / "other", *CPU)
+    assert code == 1
+    assert "no sound can be reconstructed" in err
+    assert "zeros.wav: silent" in err
+
+
+def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, tone, tmp_path):
+    paths = [
+        write(tmp_path / name, sine(pitch, 0.5))
+        for name, pitch in zip(("a/Tone.wav", "tone-2.wav"), PITCHES, strict=False)
+    ]
+    told = one_object(*run("reconstruct", tone_run, tone, *paths, tone, "--out", tmp_path / "out", "--json", *CPU))
+    assert [Path(path).name for path in told["files"]] == ["tone.wav", "Tone-2.wav", "tone-2-2.wav", "tone-3.wav"]
+    assert abs(pitch_of(soundfile.read(told["files"][1])[0]) - PITCHES[0]) < 5
+
+
+@pytest.mark.parametrize("normalize", ["chunk", "none"])
+def test_reconstruct_keeps_the_levels_within_a_sound(run, tone, tmp_path, normalize):
+    made = write_run(
+        tmp_path / "run", tones(levels=(1.0,) if normalize == "chunk" else (0.1, 0.5, 1.0)), normalize=normalize
+    )
+    sound = sine(PITCHES[2], 3.0, level=0.8)
+    sound[: RATE + RATE // 2] *= 0.125
+    source = write(tmp_path / "steps.wav", sound)
+    told = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, _ = soundfile.read(told["files"][0])
+    quiet, loud = samples[RATE // 4 : RATE].std(), samples[2 * RATE : 5 * RATE // 2].std()
+    assert 0.06 < quiet / loud < 0.25
+
+
+def test_reconstruct_never_replaces_its_sources(run, tone_run, tone):
+    before = contents(tone.parent)
+    code, _, err = run("reconstruct", tone_run, tone, "--out", tone.parent, "--force", *CPU)
+    assert code == 2
+    assert f"{tone}: is one of the sounds to reconstruct" in err
+    assert "--out" in err
+    assert contents(tone.parent) == before
+
+
+def test_files_that_are_there_are_not_replaced_unless_forced(run, tone_run, tone, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    for argv in (
+        ("generate", tone_run, "--out", out, "--count", 2, "--seed", 1, *CPU),
+        ("reconstruct", tone_run, tone, "--out", out, *CPU),
+    ):
+        assert run(*argv)[0] == 0
+        names = {"sample-001.wav", "sample-002.wav"} if argv[0] == "generate" else {"tone.wav", "tone.png"}
+        for name in names:
+            (out / name).write_bytes(b"old")
+        (out / max(names)).unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr("distill.synthesis.Synthesizer.load", lambda *given: pytest.fail("computed"))
+            code, _, err = run(*argv)
+        assert code == 2
+        assert f"{out / min(names)}: is there already" in err
+        assert str(out / max(names)) not in err
+        assert "--force" in err
+        assert (out / min(names)).read_bytes() == b"old"
+        assert not (out / max(names)).exists()
+        assert run(*argv, "--force")[0] == 0
+        assert all(len(content) > 1000 for name, content in contents(out).items() if name in names)
+
+
+def test_generate_json(run, tone_run, tmp_path):
+    argv = ("generate", tone_run, "--count", 3, "--duration", 0.7, "--json", *CPU)
+    told = one_object(*run(*argv, "--out", tmp_path / "a", "--temperature", 0.5))
+    assert sorted(told) == GENERATE_KEYS
+    assert told["files"] == [str(tmp_path / "a" / f"sample-00{number}.wav") for number in (1, 2, 3)]
+    assert (told["sample_rate"], told["duration_s"]) == (RATE, 0.7)
+    assert {"temperature": 0.5, "count": 3, "from": None, "axis": []}.items() <= told["settings"].items()
+    for file in told["files"]:
+        samples, rate = soundfile.read(file)
+        assert (rate, samples.shape) == (RATE, (round(0.7 * RATE),))
+        assert 1e-3 < np.abs(samples).max() < 0.9
+    # The seed that was told makes the same sounds; another one makes others.
+    seeds = (told["seed"], told["seed"] + 1)
+    again, other = (
+        one_object(*run(*argv, "--out", tmp_path / name, "--temperature", 0.5, "--seed", seed))
+        for name, seed in zip("bc", seeds, strict=True)
+    )
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert not set(contents(tmp_path / "a").values()) & set(contents(tmp_path / "c").values())
+    assert (again["seed"], other["seed"]) == seeds
+    assert one_object(*run(*argv, "--out", tmp_path / "d"))["seed"] != told["seed"]
+
+
+def test_generate_in_words(run, tone_run, tone, tmp_path):
+    argv = ("generate", tone_run, "--out", tmp_path / "out", "--around", tone, "--count", 1, *CPU)
+    code, out, err = run(*argv, "--seed", 7, "--format", "pcm16")
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "out" / "variation-001.wav") in out
+    assert "1.30 s each, at 16000 Hz" in out
+    assert "--seed 7" in out
+    assert soundfile.info(tmp_path / "out" / "variation-001.wav").subtype == "PCM_16"
+
+
+def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):
+    wrong = ("--count", 0, "--duration", -1, "--temperature", "nan", "--steps", 1, "--radius", -0.5, "--axis", "1")
+    code, _, err = run("generate", tone_run, "--out", tmp_path / "out", *wrong, "--from", tone, "--around", tone)
+    assert code == 2
+    for fault in (
+        "count=0 must be from 1",
+        "duration=-1.0 must be from 0.01 to 3600 seconds",
+        "temperature=nan must be from 0",
+        "steps=1 must be from 2",
+        "radius=-0.5 must be from 0",
+        "axis '1' must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5",
+        f"--from {tone} needs --to",
+        f"--around {tone} and --from/--to exclude each other",
+    ):
+        assert fault in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--to", "x.wav"), 2, "--to x.wav needs --from"),
+        (("--axis", "1=30"), 2, "at most 20 standard deviations"),
+        (("--axis", "pitch=1"), 2, "distill analyze"),
+        (("--seed", "-1"), 2, "seed=-1 must be at least 0"),
+        (("--around", "none.wav"), 1, "none.wav: no such file"),
+        (("--device", "cuda:99"), 2, "cuda:99"),
+        (("--format", "mp3"), 2, "pcm24"),
+    ],
+)
+def test_what_cannot_be_done_is_named(run, tone_run, tmp_path, argv, code, told):
+    found, _, err = run("generate", tone_run, "--out", tmp_path / "out", *CPU, *argv)
+    assert found == code
+    assert told in err
+
+
+@pytest.mark.parametrize("command", ["generate", "reconstruct"])
+def test_what_is_no_run_and_what_is_no_folder(run, tone_run, tone, tmp_path, command):
+    files = [tone] if command == "reconstruct" else []
+    code, _, err = run(command, tmp_path / "none", *files, "--out", tmp_path / "out")
+    assert code == 2
+    assert "none: no such run folder" in err
+    code, _, err = run(command, tone_run, *files, "--out", tone)
+    assert code == 1
+    assert f"{tone}: cannot be written: File exists" in err
+    assert "--out" in err
+
+
+def test_reconstruct_needs_a_sound(run, tone_run, tmp_path):
+    code, _, err = run("reconstruct", tone_run, "--out", tmp_path / "out")
+    assert code == 2
+    assert "no sound was given" in err
+
+
+@pytest.mark.parametrize("is_complex", [True, False], ids=["two channels", "one channel"])
+def test_a_trained_run_sounds(run, sounds, cache, small_config, tmp_path, is_complex):
+    feature = dataclasses.replace(small_config.complex_spectrogram, enabled=is_complex)
+    config = dataclasses.replace(small_config, complex_spectrogram=feature, epochs=1)
+    made = train(sounds, tmp_path / "run", config, cache_dir=cache if is_complex else None).run_dir
+    assert load_model(made).config["in_channels"] == 1 + is_complex
+    source = min(path for path in sounds.rglob("pad0*") if path.is_file())
+    told = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, rate = soundfile.read(told["files"][0])
+    info = soundfile.info(source)
+    assert len(samples) == pytest.approx(info.frames / info.samplerate * rate, abs=1)
+    again = one_object(*run("generate", made, "--out", tmp_path / "out", "--duration", 1.2, "--json", *CPU))
+    for path in again["files"]:
+        samples, _ = soundfile.read(path)
+        assert len(samples) == round(1.2 * RATE)
+        assert 1e-3 < np.sqrt(np.square(samples).mean()) < 0.5
+
+
+def test_a_name_that_is_not_unicode(run, tone_run, tmp_path):
+    source = write(os.fsencode(tmp_path) + b"/\xff $x_{ name.wav", noise(1, RATE))
+    told = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
+    names = sorted(os.fsencode(name) for name in contents(tmp_path / "out"))
+    assert names == [b"\xff $x_{ name.png", b"\xff $x_{ name.wav"]
+    assert len(told["files"]) == 1
+
+
+def test_progress_of_a_long_sound(tone_run, tmp_path):
+    source = write(tmp_path / "long.wav", sine(440, 30.0))
+    told = []
+    reconstruct(tone_run, [source], tmp_path / "out", device="cpu", progress=lambda *figures: told.append(figures))
+    assert told == [("long.wav", 0, 78), ("long.wav", 32, 78), ("long.wav", 64, 78)]
+    generate(tone_run, tmp_path / "out", Recipe(count=2), progress=lambda *figures: told.append(figures))
+    assert told[3:] == [("generate", 0, 2), ("generate", 1, 2)]
