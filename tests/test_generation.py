@@ -92,6 +92,15 @@ def test_a_long_walk_moves_evenly_and_keeps_its_variance(play):
     assert near < 0.8 * far
 
 
+def test_a_walk_varies_at_its_end_as_at_its_beginning(play):
+    sounds = play(count=80, duration=5.0)
+    first, last = (
+        np.std([spectrum(sound[piece]) for sound in sounds], axis=0).mean()
+        for piece in (slice(CHUNK // 4, CHUNK // 2), slice(-CHUNK // 2, -CHUNK // 4))
+    )
+    assert 0.9 < last / first < 1.1
+
+
 def test_a_way_begins_and_ends_with_its_sounds(play, tmp_path):
     start = write(tmp_path / "start.wav", sine(PITCHES[1], 1.2))
     end = write(tmp_path / "end.wav", sine(PITCHES[6], 0.9))

@@ -12,6 +12,7 @@ import torch
 from distill.audio import continuous
 from distill.errors import DeviceError, RunError
 from distill.synthesis import Synthesizer
+from distill.training.normalization import denormalize
 from instruments import PITCHES, config_of, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, sine
 
@@ -161,3 +162,17 @@ def test_a_frame_longer_than_a_chunk(tmp_path):
     sound = np.concatenate(list(synthesizer.play(torch.zeros(synthesizer.windows_of(5_000), 4), 5_000)))
     assert sound.shape == (5_000,)
     assert np.abs(sound).max() > 0
+
+
+def test_hiss_is_weighed_down_and_sound_is_not(synthesizer):
+    """Beside the model's own output, before anything is done to it."""
+    z = torch.randn(4, synthesizer.latent_dim, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        rows = denormalize(synthesizer.model.decode(z), synthesizer.stats)[:, 0]
+    found, deviation = synthesizer.decode(z)[:, 0], synthesizer.stats["mag_std"]
+    quiet, loud = (rows > 0) & (rows < 0.1 * deviation), rows > 2 * deviation
+    assert quiet.sum() > 20
+    assert loud.sum() > 20
+    assert (found[quiet] < 0.2 * rows[quiet]).all()
+    torch.testing.assert_close(found[loud], rows[loud], rtol=0.02, atol=0)
+    assert found.min() == 0

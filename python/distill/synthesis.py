@@ -52,6 +52,8 @@ class Synthesizer:
 
     Attributes
     ----------
+    model, config, stats
+        As above.
     sample_rate : int
         Hz, of all sound that goes in or comes out.
     step_samples : int
@@ -70,7 +72,7 @@ class Synthesizer:
         self.spectrogram: ComplexSpectrogram | AudioSpectrogram = (
             ComplexSpectrogram(config.complex_spectrogram) if is_complex else AudioSpectrogram(config.spectrogram)
         )
-        self.config, self._model, self._stats = config, model, stats
+        self.config, self.model, self.stats = config, model, stats
         feature = config.features
         self.sample_rate, self.hop_length = feature.sample_rate, feature.hop_length
         row = (2 if is_complex else 1, feature.n_mels, config.chunk_samples // feature.hop_length + 1)
@@ -127,14 +129,14 @@ class Synthesizer:
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
         """Mean latent vectors [B, L] of features [B, C, M, T] before normalisation."""
-        return self._model.encode(normalize(features.to(self._device), self._stats))[0]
+        return self.model.encode(normalize(features.to(self._device), self.stats))[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Features [B, C, M, T] before normalisation, within what features can be, of latent vectors [B, L]."""
-        features = denormalize(self._model.decode(z.to(self._device)), self._stats)
+        features = denormalize(self.model.decode(z.to(self._device)), self.stats)
         power = features[:, :1].clamp_(0.0, _LOUDEST)
-        hiss = _HISS * self._stats["mag_std"]
+        hiss = _HISS * self.stats["mag_std"]
         power *= power.square() / (power.square() + hiss**2)
         features[:, 1:].clamp_(-_WIDEST_FREQUENCY, _WIDEST_FREQUENCY)
         return features
