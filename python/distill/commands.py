@@ -25,7 +25,7 @@ _USAGE = """usage: distill COMMAND [OPTIONS]
   clean DATASET        give back the space of rows that no file has any more
   analyze RUN          what the axes of a trained model's latent space are, from the sounds of its dataset
   generate RUN         new sounds: samples, ways from one sound to another, variations of one
-  reconstruct RUN FILE...  sounds by way of a trained model, with a picture of what went in and came out
+  reconstruct RUN ...  sounds by way of a trained model, with a picture of what went in and came out
   export DATASET OUT   write the features as pt, npy or safetensors for other tools
 
 distill COMMAND --help lists a command's options."""
