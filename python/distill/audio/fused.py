@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from .mel import mel_bands
 from .reference import Numbers
 
 Launch = Callable[[torch.Tensor], torch.Tensor]
 """From waveforms (B, S), samples of a row adjacent, to both channels."""
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # What the kernel is proven with: releases before it lack some of what it is written in.
 _TRITON = (3, 6)
 # NVIDIA's generation from which on Triton generates code.
@@ -34,8 +32,7 @@ def find_kernel(waveform: torch.Tensor, numbers: Numbers) -> Launch | str:
     if waveform.shape[1] > _MAX_SAMPLES:
         return f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
     with _launching:
-        key = (numbers, waveform.dtype, waveform.device)
-        return _failed.get(key) or _kernel(*key)
+        return _failed.get((numbers, waveform.dtype, waveform.device)) or _kernel(numbers, waveform.device)
 
 
 def launch(kernel: Launch, waveform: torch.Tensor, numbers: Numbers) -> torch.Tensor | None:
@@ -54,26 +51,21 @@ def launch(kernel: Launch, waveform: torch.Tensor, numbers: Numbers) -> torch.Te
         return None
 
 
-# Why a kernel that there is could not be compiled or launched, by the arguments of `_kernel`.
+# Why a kernel that there is could not be compiled or launched for waveforms of a type.
 _failed: dict[tuple[Numbers, torch.dtype, torch.device], str] = {}
 
 
 # Never evicted: what was launched on some stream may still read a plan's tables.
 @cache
-def _kernel(numbers: Numbers, dtype: torch.dtype, device: torch.device) -> Launch | str:
+def _kernel(numbers: Numbers, device: torch.device) -> Launch | str:
     """The kernel's launch on a device, or why it cannot be."""
-    if dtype not in _DTYPES:
-        return f"a waveform of {dtype}, while the kernel computes in float32"
     fault = _triton_fault(device)
     if fault:
         return fault
     from distill.kernels import complex_mel, make_plan  # noqa: PLC0415 - needs triton
 
-    shape = {"n_fft": numbers.n_fft, "hop_length": numbers.hop_length, "n_mels": numbers.n_mels}
-
     def make() -> Any:
-        bands = mel_bands(**shape, sample_rate=numbers.sample_rate, f_min=numbers.f_min, f_max=numbers.f_max)
-        plan = make_plan(bands, n_fft=numbers.n_fft, **_target(device))
+        plan = make_plan(numbers.bands(), n_fft=numbers.n_fft, **_target(device))
         if isinstance(plan, str):
             return plan
         fault = _capability_fault(device) or _driver_fault(device)

@@ -134,8 +134,7 @@ def _overlap_add(frames: torch.Tensor, hop_length: int) -> torch.Tensor:
 
 
 def _check(features: torch.Tensor, numbers: Numbers, n_iter: int, length: int | None) -> None:
-    channels = 1 if numbers.if_masking_threshold is None else 2
-    shape = (channels, numbers.n_mels)
+    channels, shape = numbers.channels, (numbers.channels, numbers.n_mels)
     if features.ndim != 4 or features.shape[1:3] != shape or not features.shape[3]:
         wanted = f"[batch, {channels}, n_mels={numbers.n_mels}, frames]"
         raise ValueError(f"features of shape {list(features.shape)} must be {wanted}, at least one frame")

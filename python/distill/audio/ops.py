@@ -28,6 +28,8 @@ BACKEND_VARIABLE = "DISTILL_BACKEND"
 """Environment variable that takes the place of "auto"."""
 
 _NAME = "distill::complex_mel"
+# What the kernels take, and compute in float32.
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def resolve_backend(backend: Backend) -> Backend:
@@ -77,7 +79,7 @@ def _choose(waveform: torch.Tensor, numbers: Numbers, backend: str) -> tuple[Com
     """Which backend computes, and how if it is a kernel."""
     # Elsewhere the Triton kernel is interpreted if anything, and nobody wants that who did not ask for it.
     if backend == "fused" or (backend == "auto" and waveform.device.type == "cuda"):
-        found = fused.find_kernel(waveform, numbers)
+        found = _dtype_fault(waveform) or fused.find_kernel(waveform, numbers)
         if not isinstance(found, str):
             return "fused", found
         _refuse(backend, "fused", found)
@@ -85,13 +87,20 @@ def _choose(waveform: torch.Tensor, numbers: Numbers, backend: str) -> tuple[Com
         # The gradient is that of the reference, and so are the values that it belongs to.
         if waveform.requires_grad and backend == "auto":
             return "reference", None
-        fault = rust.fault_of(waveform)
+        fault = _dtype_fault(waveform) or rust.fault_of(waveform)
         if fault is None:
             return "rust", partial(rust.compute, numbers=numbers)
         # In float64, who wants precision gets it, and need not be told.
         if backend == "rust" or waveform.dtype != torch.float64:
             _refuse(backend, "rust", fault)
     return "reference", None
+
+
+def _dtype_fault(waveform: torch.Tensor) -> str | None:
+    """Why neither kernel can compute a waveform of its type, or None."""
+    if waveform.dtype in _DTYPES:
+        return None
+    return f"a waveform of {waveform.dtype}, while the kernel computes in float32"
 
 
 def _refuse(backend: str, kernel: str, reason: str) -> None:
@@ -149,10 +158,9 @@ def _parse(*given: Any) -> tuple[Numbers, str]:
 @torch.library.register_fake(_NAME)
 def _shape(waveform: torch.Tensor, *given: Any) -> torch.Tensor:
     numbers, _ = _parse(*given)
-    channels = 1 if numbers.if_masking_threshold is None else 2
     dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
     n_frames = waveform.shape[1] // numbers.hop_length + 1
-    return waveform.new_empty((waveform.shape[0], channels, numbers.n_mels, n_frames), dtype=dtype)
+    return waveform.new_empty((waveform.shape[0], numbers.channels, numbers.n_mels, n_frames), dtype=dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

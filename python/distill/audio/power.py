@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .mel import MelBands, mel_bands
 from .reference import Numbers
 
 # On a second of each of 28 sounds, 8, 10 and 16 updates differ by no more than the noise of such a measurement, 0.01
@@ -105,7 +104,7 @@ class AtomTables(NamedTuple):
 @lru_cache(maxsize=8)
 def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
     """Tables of the fit for a feature, on `device`; cached."""
-    bands = _bands(numbers)
+    bands = numbers.bands()
     with_frequency = numbers.if_masking_threshold is not None
     atoms, lobes, near, reach = np.arange(numbers.n_fft // 2 + 1.0), None, None, bands.filterbank.T
     if with_frequency:
@@ -133,10 +132,6 @@ def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
             near,
             lobes,
         )
-
-
-def _bands(numbers: Numbers) -> MelBands:
-    return mel_bands(**{name: value for name, value in numbers._asdict().items() if name != "if_masking_threshold"})
 
 
 def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -195,7 +190,7 @@ def bin_power(
 
 def _placed(power: torch.Tensor, frequency: torch.Tensor, numbers: Numbers, atoms: torch.Tensor) -> torch.Tensor:
     """Each band's power at its frequency, between the two atoms next to it, (F, C)."""
-    bands = _bands(numbers)
+    bands = numbers.bands()
     centre, half = (
         torch.tensor(values, dtype=torch.float32).to(power.device)[:, None]
         for values in (bands.centre, bands.half_support)

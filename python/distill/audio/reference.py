@@ -29,6 +29,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+
 from .mel import MelBands, mel_bands
 
 IF_LIMIT = 2.0
@@ -54,6 +56,30 @@ class Numbers(NamedTuple):
     f_min: float
     f_max: float | None
     if_masking_threshold: float | None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the result."""
+        return 1 if self.if_masking_threshold is None else 2
+
+    def bands(self) -> MelBands:
+        """The mel bands of the feature."""
+        return mel_bands(
+            sample_rate=self.sample_rate,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            n_mels=self.n_mels,
+            f_min=self.f_min,
+            f_max=self.f_max,
+        )
+
+
+def numbers_of(config: ComplexSpectrogramConfig | SpectrogramConfig) -> Numbers:
+    """What the feature of a configuration is."""
+    threshold = config.if_masking_threshold if isinstance(config, ComplexSpectrogramConfig) else None
+    return Numbers(
+        config.sample_rate, config.n_fft, config.hop_length, config.n_mels, config.f_min, config.f_max, threshold
+    )
 
 
 class BandTables(NamedTuple):

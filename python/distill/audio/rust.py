@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 
-from .mel import mel_bands
 from .reference import Numbers
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def fault_of(waveform: torch.Tensor) -> str | None:
     """Why the kernel cannot compute a waveform, or None."""
     if waveform.device.type != "cpu":
         return f"the waveform is on {waveform.device.type!r} and must be on 'cpu'"
-    if waveform.dtype not in _DTYPES:
-        return f"a waveform of {waveform.dtype}, while the kernel computes in float32"
     try:
         _native()
     except ImportError as error:
@@ -34,28 +29,19 @@ def compute(waveform: torch.Tensor, numbers: Numbers) -> torch.Tensor:
     """
     kernel = _kernel(numbers)
     waveform = waveform.detach().resolve_neg().float().contiguous()
-    channels = 1 if numbers.if_masking_threshold is None else 2
     frames = waveform.shape[1] // numbers.hop_length + 1
-    out = waveform.new_empty((waveform.shape[0], channels, numbers.n_mels, frames))
+    out = waveform.new_empty((waveform.shape[0], numbers.channels, numbers.n_mels, frames))
     kernel.compute(waveform.numpy(), out.numpy(), torch.get_num_threads())
     return out
 
 
 @lru_cache(maxsize=32)
 def _kernel(numbers: Numbers) -> Any:
-    bands = mel_bands(
-        sample_rate=numbers.sample_rate,
-        n_fft=numbers.n_fft,
-        hop_length=numbers.hop_length,
-        n_mels=numbers.n_mels,
-        f_min=numbers.f_min,
-        f_max=numbers.f_max,
-    )
     return _native().MelKernel(
         n_fft=numbers.n_fft,
         hop_length=numbers.hop_length,
         if_masking_threshold=numbers.if_masking_threshold,
-        **vars(bands),
+        **vars(numbers.bands()),
     )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 
 from .inverse import invert
-from .mel import mel_bands
 from .ops import Backend, Computed, backend_for, resolve_backend
-from .reference import Numbers, complex_mel
+from .reference import Numbers, complex_mel, numbers_of
 
 
 class ComplexSpectrogram(nn.Module):
@@ -80,15 +77,12 @@ class ComplexSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, self._numbers(), self.backend)
+        return _compute(waveform, numbers_of(self.config), self.backend)
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
-        return backend_for(waveform[:, 0], self._numbers(), self.backend)
-
-    def _numbers(self) -> Numbers:
-        return Numbers(**_numbers(self.config), if_masking_threshold=self.config.if_masking_threshold)
+        return backend_for(waveform[:, 0], numbers_of(self.config), self.backend)
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
         """Channel 1 as a frequency.
@@ -111,7 +105,7 @@ class ComplexSpectrogram(nn.Module):
         n_mels = self.config.n_mels
         if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
             raise ValueError(f"features of shape {list(features.shape)} must be [batch, 2, n_mels={n_mels}, frames]")
-        bands = mel_bands(**_numbers(self.config))
+        bands = numbers_of(self.config).bands()
         bin_hz = self.config.sample_rate / self.config.n_fft
         offset = features[:, 1] if features.dtype == torch.float64 else features[:, 1].float()
         scale = torch.tensor(bands.half_support * bin_hz, dtype=offset.dtype).to(offset.device)
@@ -143,7 +137,7 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
         """
-        return invert(features, self._numbers(), n_iter, length)
+        return invert(features, numbers_of(self.config), n_iter, length)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
@@ -187,7 +181,7 @@ class AudioSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, Numbers(**_numbers(self.config), if_masking_threshold=None), self.backend)
+        return _compute(waveform, numbers_of(self.config), self.backend)
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Waveform whose mel power comes near to this, as :meth:`ComplexSpectrogram.inverse` but for one channel.
@@ -211,16 +205,11 @@ class AudioSpectrogram(nn.Module):
         ValueError
             If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
         """
-        return invert(features, Numbers(**_numbers(self.config), if_masking_threshold=None), n_iter, length)
+        return invert(features, numbers_of(self.config), n_iter, length)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
         return repr(self.config)
-
-
-def _numbers(config: ComplexSpectrogramConfig | SpectrogramConfig) -> dict[str, Any]:
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
-    return {name: getattr(config, name) for name in names}
 
 
 def _compute(waveform: torch.Tensor, numbers: Numbers, backend: Backend) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from distill.audio.mel import mel_bands
+from distill.audio.reference import numbers_of
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.damage import ProgressCallback
 from distill.config import TrainingConfig
@@ -27,6 +27,7 @@ from distill.latent.measures import UNITS, measure
 from distill.latent.pictures import save_map_picture, save_scree_picture, save_sweep_picture
 from distill.latent.rows import Dataset, Place
 from distill.models import ConvVAE, load_model
+from distill.models.losses import kl_of_units
 from distill.models.store import load_description
 from distill.training.checkpoint import RunFolder
 from distill.training.normalization import denormalize
@@ -172,7 +173,7 @@ def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
                 "put back the config.toml that the run was trained with",
             )
         mu, logvar = model.encode(batch.to(device))
-        kl += (0.5 * (mu.square() + logvar.exp() - 1 - logvar)).cpu().double().sum(dim=0)
+        kl += kl_of_units(mu, logvar).cpu().double().sum(dim=0)
         latents.append(mu.cpu())
         rows = denormalize(batch, dataset.stats)
         hertz = spectrogram.to_hertz(rows) if rows.shape[1] == 2 else None
@@ -182,10 +183,8 @@ def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
 
 
 def _centres_hertz(config: TrainingConfig) -> np.ndarray:
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
     feature = config.features
-    bands = mel_bands(**{name: getattr(feature, name) for name in names})
-    return bands.centre * feature.sample_rate / feature.n_fft
+    return numbers_of(feature).bands().centre * feature.sample_rate / feature.n_fft
 
 
 @torch.no_grad()

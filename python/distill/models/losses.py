@@ -68,8 +68,12 @@ def kl_divergence(mu: Tensor, logvar: Tensor, *, free_bits: float = 0.0) -> Tens
     -------
     scalar Tensor
     """
-    kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
-    return kl.mean(dim=0).clamp(min=free_bits).mean()
+    return kl_of_units(mu, logvar).mean(dim=0).clamp(min=free_bits).mean()
+
+
+def kl_of_units(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), nats, [B, k] as they are."""
+    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
 def _weighted_error(reconstruction: Tensor, target: Tensor, energy: Tensor | None) -> Tensor:
