@@ -12,7 +12,7 @@ import distill
 ROOT = Path(distill.__file__).parent
 
 # What every module may import: no stage, no composition.
-PLAIN = {"distill", "_lazy", "_native", "config", "recipe", "errors", "device", "files"}
+PLAIN = {"distill", "_lazy", "_native", "config", "recipe", "errors", "device", "files", "figures"}
 COMMANDS = {"train", "commands", "sound_commands", "demo", "console", "entry", "options"}
 # The parts of the pipeline, in the order in which data flows. Modules of one stage may import each other.
 STAGES = {

@@ -280,6 +280,12 @@ class TrainingConfig:
             return []
         return [f"chunk_samples={self.chunk_samples} must be above n_fft/2 = {features.n_fft // 2}"]
 
+    def identity(self, augmentation_expansion: int) -> dict[str, Any]:
+        """`feature_identity` of the rows that this makes, with so many variants a chunk."""
+        features = self.complex_spectrogram
+        rows = (augmentation_expansion, self.chunk_samples, features.sample_rate, self.normalize, self.cache_dtype)
+        return feature_identity(features, self.augmentation, *rows)
+
     @property
     def features(self) -> SpectrogramConfig | ComplexSpectrogramConfig:
         """The configuration of the feature that is trained on."""

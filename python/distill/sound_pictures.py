@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
+from distill.figures import DPI, save_figure
 from distill.files import write_atomically
 
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -21,7 +22,6 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 _CHANNELS = ("magnitude", "IF")
 _COLUMNS = 1500
-_DPI = 100
 
 
 class Film:
@@ -83,9 +83,7 @@ def save_sound_picture(inputs: np.ndarray, outputs: np.ndarray, path: Path, *, d
         figure.colorbar(image, ax=pair.tolist(), pad=0.01, fraction=0.02)
     grid[0].set_title(title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$"), fontsize=10)
     grid[-1].set_xlabel("time, s")
-    content = io.BytesIO()
-    figure.savefig(content, dpi=_DPI, format="png")
-    write_atomically(path, content.getvalue())
+    save_figure(figure, path)
 
 
 def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, duration_s: float) -> np.ndarray:
@@ -106,7 +104,7 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
         The picture.
     """
     columns = max(len(features) for _, features in rows)
-    figure = Figure(figsize=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.4), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.4), layout="constrained", dpi=DPI)
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
     top = max(float(rows[0][1][:, 0].max()), 1e-3)

@@ -20,6 +20,8 @@ _FRAMES = {"cpu": 128, "cuda": 1 << 15}
 # frames that hardly overlap.
 _THIN = 1e-2
 _TINY = 1e-20
+LOUDEST = 30.0
+"""Log power to hold what a model says to, before it becomes sound: far above all sound, and yet a waveform."""
 # Channel 0 above which its power would not be a float32; sound within ±1 and frames of 65 536 samples reach 22.
 _HIGHEST = 80.0
 

@@ -34,7 +34,6 @@ from distill.config import (
     Normalize,
     TrainingConfig,
     collecting_faults,
-    feature_identity,
 )
 from distill.device import resolve_device
 from distill.errors import CacheError, ConfigError, PreprocessingCancelled, StorageError
@@ -280,16 +279,8 @@ class _Job:
         return _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
 
     def _identity(self, expansion: int) -> dict[str, Any]:
-        config = self.config
-        return feature_identity(
-            config.complex_spectrogram,
-            config.augmentation,
-            expansion,
-            config.chunk_samples,
-            config.complex_spectrogram.sample_rate,
-            config.normalize,
-            config.cache_dtype,
-        ) | {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
+        versions = {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
+        return self.config.identity(expansion) | versions
 
     def _unchanged(self) -> PreprocessResult | None:
         """The result if the cache already has everything, without writing; else None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import defaultdict
@@ -15,7 +14,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from distill.files import printable, write_atomically
+from distill.figures import save_figure
+from distill.files import printable
 
 _SHOWN_AXES = 32
 _LABELLED_GROUPS = 16
@@ -62,7 +62,7 @@ def save_scree_picture(share: np.ndarray, names: Sequence[str], path: Path) -> N
     axes.set(xlabel=f"principal axis of the latent vectors{more}", ylabel="variance explained, %")
     axes.set(ylim=(0, 104), xlim=(0.4, shown + 0.6))
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.15))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_map_picture(
@@ -114,7 +114,7 @@ def save_map_picture(
     axes.set(xlabel=f"{labels[0]}, standard deviations", ylabel=f"{labels[1]}, standard deviations")
     axes.axhline(0, color="grey", linewidth=0.5, zorder=0)
     axes.axvline(0, color="grey", linewidth=0.5, zorder=0)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _group_places(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def save_sweep_picture(
         grid[-1][column].set_xlabel("time, s")
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02)
     bar.set_label("log1p of the mel power")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _ticks(low: float, high: float, among: Sequence[int] = _TICKS_HZ) -> list[int]:
@@ -210,9 +210,3 @@ def _mark_hertz(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> N
 
 def _short(hertz: int) -> str:
     return f"{hertz // 1000}k" if hertz >= 1_000 else str(hertz)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    write_atomically(path, content.getvalue())

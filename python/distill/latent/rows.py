@@ -25,7 +25,7 @@ from distill.audio.spectrogram import AudioSpectrogram
 from distill.cache.damage import ProgressCallback
 from distill.cache.manifest import cache_path, load_manifest, normalization_arrays
 from distill.cache.reader import CacheReader
-from distill.config import TrainingConfig, feature_identity
+from distill.config import TrainingConfig
 from distill.errors import AudioFileError, CacheError
 from distill.index import Manifest, ManifestError, check_dataset, no_audio, scan_dataset
 from distill.training.normalization import normalize
@@ -147,15 +147,7 @@ def _check_cache(cache_dir: Path, config: TrainingConfig) -> None:
         return
     before = json.loads(manifest.header)["identity"]
     expansion = config.augmentation_expansion
-    wanted = feature_identity(
-        config.complex_spectrogram,
-        config.augmentation,
-        before["augmentation_expansion"] if expansion is None else expansion,
-        config.chunk_samples,
-        config.complex_spectrogram.sample_rate,
-        config.normalize,
-        config.cache_dtype,
-    )
+    wanted = config.identity(before["augmentation_expansion"] if expansion is None else expansion)
     changed = differences({name: before.get(name) for name in wanted}, wanted)
     if changed:
         raise CacheError(

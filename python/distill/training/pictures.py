@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from distill.figures import save_figure
+
 _MAGNITUDE_MAP, _FREQUENCY_MAP = "magma", "RdBu_r"
 
 
@@ -28,7 +30,7 @@ def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (loss, r2):
         axes.legend()
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -51,7 +53,7 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.legend()
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_reconstruction_picture(
@@ -107,10 +109,4 @@ def save_reconstruction_picture(
         # None at the right edge, where the next column's first would meet it.
         middle_s = round(extent[1] / 2, 1) or extent[1] / 2
         axes.set_xticks([0.0, middle_s])
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=100, format="png")
-    partial.replace(path)
+    save_figure(figure, path)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.audio.distance import WINDOWS, Distances, distances
+from distill.audio.inverse import LOUDEST
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import TrainingConfig
 from distill.models.prior import prior_figures, summarize
@@ -20,8 +21,6 @@ _HELD_OUT_ROWS = 256
 _SAMPLES = 256
 _BATCH = 32
 _CHUNKS = 16
-# Nepers of power: far above all sound, and what a model that went wrong may say is still a waveform.
-_LOUDEST = 30.0
 
 
 class Quality:
@@ -63,18 +62,16 @@ class Quality:
         return self._lost(output) | prior_figures(samples, self._training, self._held_out)
 
     def _lost(self, output: Tensor) -> dict[str, float | None]:
-        if self._samples_a_chunk <= max(WINDOWS) // 2:
+        sounding = self._waveforms.flatten(1).any(dim=1)
+        if self._samples_a_chunk <= max(WINDOWS) // 2 or not sounding.any():
             return dict.fromkeys(Distances._fields)
         found = distances(self._waveforms, self._to_sound(output))
-        sounding = self._waveforms.flatten(1).any(dim=1)
-        if not sounding.any():
-            return dict.fromkeys(Distances._fields)
         return {name: values[sounding].median().item() for name, values in found._asdict().items()}
 
     def _to_sound(self, rows: Tensor) -> Tensor:
         """Waveforms [B, 1, S] of z-scored rows [B, C, M, T]."""
         features = denormalize(rows, self._stats)
-        features[:, 0].clamp_(max=_LOUDEST)
+        features[:, 0].clamp_(max=LOUDEST)
         return self._spectrogram.inverse(features, length=self._samples_a_chunk)  # type: ignore[operator]
 
     def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
