@@ -117,6 +117,17 @@ def run(capsys):
     return call
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch takes one thread: small operations only get slower when shared out, and far slower on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def interpreted():
     """Features of a waveform by the interpreted kernel, started once; parameters as `interpreted.compute`."""

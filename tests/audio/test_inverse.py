@@ -11,22 +11,16 @@ from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogr
 from distill.audio.distance import distances
 from distill.audio.inverse import join_chunks
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchaudio", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:torchaudio", "ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 KINDS = {
     "two channels": lambda **numbers: ComplexSpectrogram(ComplexSpectrogramConfig(**numbers)),
     "magnitude": lambda **numbers: AudioSpectrogram(SpectrogramConfig(**numbers)),
 }
 SMALL = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 128, "n_mels": 40}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Hundreds of small operations wait for each other's threads where the machine has none to spare."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())

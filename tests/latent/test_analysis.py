@@ -23,18 +23,11 @@ from distill.models.store import load_description
 from distill.training import AudioTrainingDataset, CachedSpectrogramDataset, train
 from sounds import CHUNK, FEATURE, RATE, noise, one_object, sine, training, write
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEATURES = ("rms", "spectral_centroid", "flatness", "onset_strength", "pitch")
 FILES = {"analysis.json", "analysis.safetensors", "scree.png", "map.png", "sweep.png"}
 TONES = 24
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # Steps of a model this small only get slower when they are shared out.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def octaves(number: int) -> float:

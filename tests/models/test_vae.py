@@ -9,16 +9,9 @@ from sklearn import decomposition
 from distill.models import ConvVAE, ReconstructionR2, fit_pca, vae_loss
 from distill.models.metrics import BandMeans
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = (2, 16, 11)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    # Layers this small are slower on several threads, and far slower on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_rows(count, seed=0, shape=SHAPE):

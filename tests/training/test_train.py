@@ -35,6 +35,8 @@ from distill.models import load_model
 from distill.training import CachedSpectrogramDataset, report, train
 from distill.training.checkpoint import RunFolder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METRICS = (
     "train_loss",
     "val_loss",
@@ -61,15 +63,6 @@ QUALITY = (
 @pytest.fixture
 def config(small_config) -> TrainingConfig:
     return small_config
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # Steps of a model this small only get slower when they are shared out.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def metrics(run: Path) -> list[dict]:
