@@ -77,13 +77,16 @@ def test_adding_a_file_moves_no_other_chunk(sounds, small_config, tmp_path):
     assert not before & train
 
 
-def test_one_chunk_is_in_both_splits(small_config, tmp_path):
+@pytest.mark.parametrize("fraction", [0.001, 0.15, 0.999])
+def test_one_chunk_is_in_both_splits(small_config, tmp_path, fraction):
     soundfile.write(tmp_path / "one.wav", np.sin(np.arange(4000) / 10), 16_000)
     cache_dir = preprocess(tmp_path, small_config).cache_dir
-    train, val = (CachedSpectrogramDataset(cache_dir, split) for split in ("train", "val"))
+    train, val = (CachedSpectrogramDataset(cache_dir, split, fraction) for split in ("train", "val"))
     assert (len(train), len(val)) == (2, 1)
     assert train.is_shared
     assert torch.equal(train[0], val[0])
+    waveforms = AudioTrainingDataset([tmp_path / "one.wav"], 16_000, 16_000)
+    assert [len(part) for part in waveforms.split(fraction)] == [1, 1]
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])

@@ -53,11 +53,12 @@ def held_out(content_hashes: np.ndarray, chunks: np.ndarray, val_fraction: float
     keys = np.concatenate([content_hashes, index.astype("<i8").view(np.uint8).reshape(-1, 8)], axis=1)
     drawn = np.frombuffer(_native.row_checksums(np.ascontiguousarray(keys).reshape(-1), keys.shape[1]), "<u8")
     mask = drawn < val_fraction * 2.0**64
-    if drawn.size and drawn.min() != drawn.max():
-        if not mask.any():
-            mask = drawn == drawn.min()
-        elif mask.all():
-            mask = drawn != drawn.max()
+    if drawn.size and drawn.min() == drawn.max():
+        return np.zeros_like(mask)
+    if drawn.size and not mask.any():
+        return drawn == drawn.min()
+    if drawn.size and mask.all():
+        return drawn != drawn.max()
     return mask
 
 
