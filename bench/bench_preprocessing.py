@@ -58,7 +58,7 @@ def seconds(function) -> float:
 
 
 def settled_seconds(function) -> float:
-    """Of a function on a disk that has nothing left to write: ours waits for its own rows, and not for others' files."""
+    """On a disk that has nothing left to write: ours waits for its own rows, and not for others' files."""
     os.sync()
     return seconds(function)
 
