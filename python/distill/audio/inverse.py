@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from .mel import hann_window
 from .phase import start_phase
 from .power import bin_power
-from .reference import Numbers
+from .reference import IF_LIMIT, Numbers
 
 # Fast Griffin-Lim's; 0, 0.9 and 1.2 were worse.
 _MOMENTUM = 0.99
@@ -20,10 +20,36 @@ _FRAMES = {"cpu": 128, "cuda": 1 << 15}
 # frames that hardly overlap.
 _THIN = 1e-2
 _TINY = 1e-20
-LOUDEST = 30.0
-"""Log power to hold what a model says to, before it becomes sound: far above all sound, and yet a waveform."""
+# Log power to hold what a model says to: far above all sound, and yet a waveform.
+_LOUDEST = 30.0
 # Channel 0 above which its power would not be a float32; sound within ±1 and frames of 65 536 samples reach 22.
 _HIGHEST = 80.0
+# Standard deviations of the magnitude, about what a model errs by where it is nearly silent. Weighed down like noise,
+# this hiss leaves sonic-pi's samples 5.5 dB from what they were instead of 8.4 (log-spectral distance), at the same
+# level and convergence. With 0.3 and more, levels fall; features without an error in them go from 2.5 to 3.4 dB.
+_HISS = 0.2
+
+
+@torch.no_grad()
+def hold_to_sound(features: torch.Tensor, deviation: float) -> torch.Tensor:
+    """What a model says, as it becomes sound: within what features can be, its hiss weighed down.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (B, 1 or 2, M, T), before normalisation, finite; changed in place.
+    deviation : float
+        Standard deviation of channel 0 in the data, above 0: the hiss goes with it.
+
+    Returns
+    -------
+    torch.Tensor
+        `features`: a log power p of channel 0 as ``p³ / (p² + h²)``, h a fifth of `deviation`; 0 where it was below.
+    """
+    power = features[:, :1].clamp_(0.0, _LOUDEST)
+    power *= power.square() / (power.square() + (_HISS * deviation) ** 2)
+    features[:, 1:].clamp_(-IF_LIMIT, IF_LIMIT)
+    return features
 
 
 @torch.no_grad()

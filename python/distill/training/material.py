@@ -13,6 +13,9 @@ from distill.training.loading import EpochBatches
 from distill.training.normalization import normalize, silence_of
 from distill.training.variation import shift_rows
 
+HELD_OUT_ROWS = 256
+"""Held-out rows that are measured, or of which some are heard and seen: reading them all would take too long."""
+
 
 @dataclass
 class Material:
@@ -39,6 +42,13 @@ class Material:
             else:
                 with torch.no_grad():
                     yield normalize(self.spectrogram(batch), self.stats)
+
+    def held_out(self, count: int) -> Tensor:
+        """At most `count` of the first held-out rows, normalised, evenly spaced: neighbours are of one file."""
+        length = min(len(self.val.dataset), HELD_OUT_ROWS)  # type: ignore[arg-type]
+        wanted = set(torch.linspace(0, length - 1, min(count, length)).long().tolist())
+        rows = (row for batch in self.features(self.val) for row in batch)
+        return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
 
     def rows_to_fit(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
         """Normalised training rows for the PCA; where training shifts rows, then all of them again, shifted."""

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from distill.audio.distance import WINDOWS, Distances, distances
-from distill.audio.inverse import LOUDEST
+from distill.audio.inverse import hold_to_sound
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import TrainingConfig
 from distill.models.prior import prior_figures, summarize
 from distill.models.vae import ConvVAE
-from distill.training.material import Material
-from distill.training.normalization import denormalize
+from distill.training.material import HELD_OUT_ROWS, Material
+from distill.training.normalization import denormalize, normalize
 
 _TRAINING_ROWS = 2048
-_HELD_OUT_ROWS = 256
 _SAMPLES = 256
 _BATCH = 32
 _CHUNKS = 16
@@ -39,10 +38,10 @@ class Quality:
         # The first epoch's order, whatever the epoch in hand is: the caller sets it for its next one anyway.
         material.batches.epoch = material.batches.first_step = 0
         self._training = summarize(material.features(material.train), _TRAINING_ROWS)
-        self._held_out = summarize(material.features(material.val), _HELD_OUT_ROWS)
+        self._held_out = summarize(material.features(material.val), HELD_OUT_ROWS)
         self._spectrogram: nn.Module = material.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
-        self._rows = _spread_out(material.features(material.val), len(self._held_out), _CHUNKS)
-        self._waveforms = self._to_sound(self._rows)
+        self._rows = material.held_out(_CHUNKS)
+        self._waveforms = self._to_sound(denormalize(self._rows, self._stats))
 
     @torch.no_grad()
     def measure(self, model: ConvVAE) -> dict[str, float | None]:
@@ -52,9 +51,10 @@ class Quality:
         -------
         dict
             `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.audio.distance` has
-            them, of held-out chunks by way of features and model to the same by way of the features alone. The median
-            over those that are not silent (a mean would be the quietest one's, which any error exceeds); None where all
-            are, or chunks are too short. Then those of `prior_figures`, for 256 samples from the prior.
+            them, of held-out chunks by way of features and model, as they are heard, to the same by way of the features
+            alone. The median over those that are not silent (a mean would be the quietest one's, which any error
+            exceeds); None where all are, or chunks are too short. Then those of `prior_figures`, for 256 samples from
+            the prior, as they are heard.
         """
         device = next(model.parameters()).device
         output = model(self._rows.to(device))[0].cpu()
@@ -65,24 +65,19 @@ class Quality:
         sounding = self._waveforms.flatten(1).any(dim=1)
         if self._samples_a_chunk <= max(WINDOWS) // 2 or not sounding.any():
             return dict.fromkeys(Distances._fields)
-        found = distances(self._waveforms, self._to_sound(output))
+        found = distances(self._waveforms, self._to_sound(self._heard(output)))
         return {name: values[sounding].median().item() for name, values in found._asdict().items()}
 
-    def _to_sound(self, rows: Tensor) -> Tensor:
-        """Waveforms [B, 1, S] of z-scored rows [B, C, M, T]."""
-        features = denormalize(rows, self._stats)
-        features[:, 0].clamp_(max=LOUDEST)
+    def _heard(self, output: Tensor) -> Tensor:
+        """Features before normalisation of a model's output, as they become sound."""
+        return hold_to_sound(denormalize(output, self._stats), self._stats["mag_std"])
+
+    def _to_sound(self, features: Tensor) -> Tensor:
+        """Waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""
         return self._spectrogram.inverse(features, length=self._samples_a_chunk)  # type: ignore[operator]
 
     def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
         # A generator of its own: measuring must not change what is trained next.
         generator = torch.Generator().manual_seed(self._seed)
         for z in torch.randn(_SAMPLES, model.latent_dim, generator=generator).split(_BATCH):
-            yield model.decode(z.to(device))
-
-
-def _spread_out(batches: Iterator[Tensor], length: int, count: int) -> Tensor:
-    """At most `count` of the first `length` rows, evenly spaced: neighbours are of one file."""
-    wanted = set(torch.linspace(0, length - 1, min(count, length)).long().tolist())
-    rows = (row for batch in batches for row in batch)
-    return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
+            yield normalize(self._heard(model.decode(z.to(device))), self._stats)
