@@ -60,8 +60,11 @@ COMPOSE = {
     "training.checkpoint": set(),
     "training.pictures": set(),
     "training.quality": {"features", "models", "training.material", "training.normalization"},
-    "training.report": {"models"}
-    | {f"training.{name}" for name in ("checkpoint", "material", "normalization", "pictures", "quality")},
+    # What it shows of an epoch: figures, and previews as they were written.
+    "training.board": {"previews"},
+    # How a run looks and sounds.
+    "training.report": {"models", "synthesis", "previews"}
+    | {f"training.{name}" for name in ("board", "checkpoint", "material", "normalization", "pictures", "quality")},
     "training.resolve": set(),
     # Names of axes, for the weights that they were found in.
     "latent.axes": {"models"},
@@ -71,16 +74,16 @@ COMPOSE = {
     "latent.analysis": {"features", "cache", "latent", "models", "latent.axes", "latent.rows"}
     | {"training.checkpoint", "training.normalization"},
     "training.session": {"models"}
-    | {f"training.{name}" for name in ("checkpoint", "epochs", "material", "normalization", "report")},
+    | {f"training.{name}" for name in ("board", "checkpoint", "epochs", "material", "normalization", "report")},
     # A run as an instrument, and what is played on it.
     "synthesis": {"features", "models", "training.checkpoint", "training.normalization"},
     "sound_pictures": set(),
     "generation": {"decode", "wav", "synthesis", "latent.axes"},
     "reconstruction": {"decode", "wav", "synthesis", "sound_pictures"},
     "previews": {"wav", "synthesis", "sound_pictures"},
-    # Cache to model, and nothing else does.
-    "training.loop": {"index", "features", "models", "audio.preprocessing", "audio.outcome"}
-    | {f"training.{name}" for name in ("checkpoint", "dataset", "epochs", "loading", "pictures", "resolve", "session")},
+    # Cache to model, and nothing else does; at the end, what the model's axes are.
+    "training.loop": {"index", "features", "audio.preprocessing", "audio.outcome", "latent.analysis"}
+    | {f"training.{name}" for name in ("board", "checkpoint", "dataset", "loading", "resolve", "session")},
 }
 # Packages that only name what is inside them.
 FACES = {"", "audio", "latent", "training"}

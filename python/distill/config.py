@@ -238,6 +238,8 @@ class TrainingConfig:
     """Largest gradient norm."""
     patience: int = 20
     """Epochs without a better validation loss before training stops."""
+    preview_epochs: int = 10
+    """Epochs from one set of previews to the next, beside that of the last epoch; 0: there are none."""
     keep_checkpoints: int = 2
     """How many of the last epochs' checkpoints stay on disk, beside the best."""
     device: Device = "auto"
@@ -266,6 +268,7 @@ class TrainingConfig:
             ("free_bits", lambda v: v >= 0, "at least 0"),
             ("gradient_clip", lambda v: v > 0, "above 0"),
             ("patience", lambda v: v >= 1, "at least 1"),
+            ("preview_epochs", lambda v: v >= 0, "at least 0"),
             ("keep_checkpoints", lambda v: v >= 1, "at least 1"),
             ("device_budget_mb", lambda v: v >= 0, "at least 0"),
             ("device", _is_device, "auto, cpu, cuda, cuda:N or mps"),

@@ -95,7 +95,7 @@ class ProgressView:
     def event(self, event: TrainEvent) -> None:
         """`on_event` of training."""
         values = event.values
-        if event.kind == "preprocess":
+        if event.kind in ("preprocess", "analyze"):
             self.preprocess(**values)
         elif event.kind == "start":
             self._steps, self._epochs = values["steps_per_epoch"], values["epochs"]

@@ -55,6 +55,10 @@ class TrainArguments(_ConfiguredArguments):
     """The run folder. Default: runs/DATASET-TIME."""
     resume: Path | None = None
     """Go on with the run in this folder; nothing else need be given."""
+    tensorboard: bool = False
+    """Show metrics and previews in RUN/tensorboard, too; needs pip install tensorboard."""
+    analyze: bool = True
+    """At the end, analyse the latent space as distill analyze does."""
 
 
 @dataclass(frozen=True, kw_only=True)

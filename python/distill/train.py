@@ -55,9 +55,14 @@ def _train(argv: Sequence[str], program: str) -> int:
             cache_dir=arguments.cache_dir,
             trust=arguments.trust,
             follow_links=arguments.follow_links,
+            tensorboard=arguments.tensorboard,
+            analyze=arguments.analyze,
         )
     if result.status == "interrupted":
-        say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {shlex.quote(str(run_dir))}")
+        # What is not part of the run's configuration would be forgotten.
+        flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
+        run = shlex.quote(str(run_dir))
+        say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {run}{flags}")
         return INTERRUPTED
     _say_result(result)
     return 0
@@ -86,8 +91,20 @@ def _say_result(result: TrainResult) -> None:
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     say(f"validation R²: {shown}")
-    say(f"run: {result.run_dir}\n  look at loss.png and reconstruction.png")
-    say(f"  load it: distill.models.load_model({str(result.run_dir)!r})")
+    _say_what_is_there(result)
+
+
+def _say_what_is_there(result: TrainResult) -> None:
+    run = result.run_dir
+    pictures = ["loss.png", "reconstruction.png", "quality.png"]
+    if result.latent_dir:
+        pictures.append(f"{result.latent_dir.name}/map.png")
+    say(f"run: {run}\n  look at {', '.join(pictures)}")
+    if previews := sorted((run / "previews").glob("epoch-*"), key=lambda folder: (len(folder.name), folder.name)):
+        say(f"  listen to previews/{previews[-1].name}")
+    name = shlex.quote(str(run))
+    say(f"new sounds:            distill generate {name} --out DIR")
+    say(f"a sound by way of it:  distill reconstruct {name} FILE --out DIR")
 
 
 def default_run_dir(dataset: Path) -> Path:

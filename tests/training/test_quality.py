@@ -76,7 +76,7 @@ def test_a_model_that_repeats_its_training_rows_is_found_out(material, small_con
     rows = torch.cat(list(material.features(material.train)))
     repeating = Fake(lambda x: x, lambda z: rows[: len(z)])
     copies = Quality(material, small_config).measure(repeating)
-    assert copies["prior_nearest"] < 0.2
+    assert copies["prior_nearest"] < 0.5
     constant = Quality(material, small_config).measure(Fake(lambda x: x))
     assert constant["prior_frechet"] > 0.99
 

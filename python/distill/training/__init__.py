@@ -1,21 +1,29 @@
 """From a cache to a trained model."""
 
-from distill.config import TrainingConfig
-from distill.training.dataset import AudioTrainingDataset, CachedSpectrogramDataset
-from distill.training.epochs import train_epoch, validate_epoch
-from distill.training.loading import create_complex_data_loaders, create_data_loaders
-from distill.training.loop import train
-from distill.training.session import TrainEvent, TrainResult
+from __future__ import annotations
 
-__all__ = [
-    "AudioTrainingDataset",
-    "CachedSpectrogramDataset",
-    "TrainEvent",
-    "TrainResult",
-    "TrainingConfig",
-    "create_complex_data_loaders",
-    "create_data_loaders",
-    "train",
-    "train_epoch",
-    "validate_epoch",
-]
+from distill._lazy import lazy_names
+
+# On demand: what is made of a run (its sounds, its analysis) needs the run folder and not the loop, which needs them.
+_PUBLIC = {
+    "TrainingConfig": "distill.config",
+    "AudioTrainingDataset": "distill.training.dataset",
+    "CachedSpectrogramDataset": "distill.training.dataset",
+    "train_epoch": "distill.training.epochs",
+    "validate_epoch": "distill.training.epochs",
+    "create_complex_data_loaders": "distill.training.loading",
+    "create_data_loaders": "distill.training.loading",
+    "train": "distill.training.loop",
+    "TrainEvent": "distill.training.session",
+    "TrainResult": "distill.training.session",
+}
+
+__all__: list[str] = []
+__all__ += list(_PUBLIC)
+
+
+__getattr__ = lazy_names(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,6 +6,9 @@ metrics.jsonl        a line an epoch
 model.safetensors    the best weights so far; model.json beside it says what they are
 checkpoints/         step-NNNNNNNNN.pt, the last few; best.pt
 loss.png, quality.png, reconstruction.png
+previews/            epoch-NNN: sounds and a picture
+latent/              what the axes of the latent space are
+tensorboard/         where it was asked for
 """
 
 from __future__ import annotations
@@ -68,13 +71,13 @@ class RunFolder:
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self.write_config(config)
-            write_atomically(self.path / "run.json", json.dumps(source, indent=2).encode())
+            self.write_source(source)
         except OSError as error:
             tip = "choose another place with --out DIR"
             raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}", tip) from error
 
     def source(self) -> dict[str, Any]:
-        """What `create` was given.
+        """Where the run's sounds are: what `create` was given, or the last resume.
 
         Raises
         ------
@@ -106,6 +109,10 @@ class RunFolder:
             raise RunError(
                 f"{self.path / 'config.toml'}: cannot be read: {reason}", "copy one from a run like it, or start anew"
             ) from error
+
+    def write_source(self, source: dict[str, Any]) -> None:
+        """Replace run.json."""
+        write_atomically(self.path / "run.json", json.dumps(source, indent=2).encode())
 
     def write_config(self, config: TrainingConfig) -> None:
         """Replace config.toml."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError, StorageError
 from distill.index import Manifest, Trust, check_dataset, no_audio, scan_dataset
+from distill.latent import analysis
+from distill.training.board import check_tensorboard
 from distill.training.checkpoint import RunFolder
 from distill.training.dataset import CachedSpectrogramDataset
 from distill.training.loading import create_complex_data_loaders, create_data_loaders
@@ -44,6 +47,8 @@ def train(
     trust: Trust = "stat",
     follow_links: bool = False,
     confirm_callback: ConfirmCallback | None = None,
+    tensorboard: bool = False,
+    analyze: bool = True,
 ) -> TrainResult:
     """Train a VAE on a folder of audio, preprocessing what is not in its cache yet.
 
@@ -72,6 +77,11 @@ def train(
         resume.
     confirm_callback : callable, optional
         Asked with a message before more than 100 MB are preprocessed.
+    tensorboard : bool
+        Show metrics and previews in OUTPUT/tensorboard, too. Default: False.
+    analyze : bool
+        At the end, analyse the latent space as `distill.latent.analysis.analyze` does; what keeps it from that is
+        logged as a warning. Default: True.
 
     Returns
     -------
@@ -80,37 +90,34 @@ def train(
     Raises
     ------
     ConfigError, DatasetError, DeviceError, RunError
-        If what was asked for cannot be done; nothing has been written then.
+        If what was asked for cannot be done, as without tensorboard; nothing has been written then.
     NothingUsableError
         If no file gives a single chunk.
     StorageError
         If cache or run cannot be written.
     """
+    if tensorboard:
+        check_tensorboard()
     run = RunFolder(output_dir)
     if resume:
-        source = run.source()
+        before = run.source()
         config = config or run.config()
         _check_resumable(run, config)
-        dataset_dir = dataset_dir if dataset_dir is not None else source["dataset"]
-        cache_dir = cache_dir if cache_dir is not None else source["cache_dir"]
-        files = files if files is not None else source["files"]
-        follow_links = follow_links or source["follow_links"]
+        dataset_dir = dataset_dir if dataset_dir is not None else before["dataset"]
+        cache_dir = cache_dir if cache_dir is not None else before["cache_dir"]
+        files = files if files is not None else before["files"]
+        follow_links = follow_links or before["follow_links"]
     if dataset_dir is None:
         raise RunError("no dataset was given", "give a folder, or resume a run")
     config = config or TrainingConfig()
     resolve_device(config.device)
     check_dataset(dataset_dir)
+    source = _Source(dataset_dir, files, cache_dir, trust, follow_links, confirm_callback)
     if not resume:
-        source = {
-            "dataset": str(Path(dataset_dir).absolute()),
-            "cache_dir": None if cache_dir is None else str(Path(cache_dir).absolute()),
-            "files": None if files is None else [os.fspath(file) for file in files],
-            "follow_links": follow_links,
-        }
-        run.create(config, source)
-    session = Session(run, config, on_event, cancel_event)
+        run.create(config, source.record())
+    session = Session(run, config, on_event, cancel_event, tensorboard=tensorboard)
     try:
-        material = _Source(dataset_dir, files, cache_dir, trust, follow_links, confirm_callback).prepare(session)
+        material = source.prepare(session)
     except DistillError as error:
         if isinstance(error, PreprocessingCancelled) and session.cancel.is_set():
             return TrainResult(run.path, "interrupted", 0, {})
@@ -119,7 +126,7 @@ def train(
             run.discard()
         raise
     try:
-        return session.run(material)
+        result = session.run(material, source.record())
     except BrokenPipeError:  # from the caller's own output, in `on_event`
         raise
     except OSError as error:
@@ -127,11 +134,29 @@ def train(
         raise StorageError(
             f"{run.path}: cannot be written: {reason}", f"make room, then --resume {run.path}"
         ) from error
+    return _analyzed(session, result) if analyze and result.status != "interrupted" else result
+
+
+def _analyzed(session: Session, result: TrainResult) -> TrainResult:
+    """The result with the analysis of its latent space, unless something keeps it from that."""
+
+    def tell(stage: str, current: int, total: int) -> None:
+        if session.cancel.is_set():
+            raise PreprocessingCancelled("stopped")
+        session.tell("analyze", stage=stage, current=current, total=total)
+
+    logger.info("analysing the latent space")
+    try:
+        found = analysis.analyze(result.run_dir, device=session.config.device, progress=tell)
+    except DistillError as error:
+        logger.warning("the latent space was not analysed: %s (distill analyze RUN does it)", error)
+        return result
+    return replace(result, latent_dir=found.folder)
 
 
 _FREE_ON_RESUME = {
     *("batch_size", "epochs", "learning_rate", "weight_decay", "dropout", "if_weight", "kl_weight", "kl_warmup_epochs"),
-    *("free_bits", "gradient_clip", "patience", "keep_checkpoints", "device", "device_budget_mb"),
+    *("free_bits", "gradient_clip", "patience", "preview_epochs", "keep_checkpoints", "device", "device_budget_mb"),
 }
 
 
@@ -161,6 +186,15 @@ class _Source:
     trust: Trust
     follow_links: bool
     confirm: ConfirmCallback | None
+
+    def record(self) -> dict[str, Any]:
+        """What a later resume, or what reads the run, needs to find them again."""
+        return {
+            "dataset": str(Path(self.dataset_dir).absolute()),
+            "cache_dir": None if self.cache_dir is None else str(Path(self.cache_dir).absolute()),
+            "files": None if self.files is None else [os.fspath(file) for file in self.files],
+            "follow_links": self.follow_links,
+        }
 
     def prepare(self, session: Session) -> Material:
         """Preprocess, make the loaders, and settle what the session's configuration left open."""

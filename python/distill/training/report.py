@@ -1,4 +1,4 @@
-"""What a run tells of its best weights: pictures, what they lose, and how far their own samples are from the data."""
+"""What a run tells of its best weights: pictures, previews, what they lose, and how far their samples are from data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 import torch
 
 from distill.config import TrainingConfig
+from distill.errors import StorageError
 from distill.models import load_model
+from distill.previews import Previews, save_previews
+from distill.synthesis import Synthesizer
+from distill.training.board import Board
 from distill.training.checkpoint import RunFolder
 from distill.training.material import Material
 from distill.training.normalization import denormalize
@@ -17,13 +21,13 @@ from distill.training.quality import Quality
 
 logger = logging.getLogger(__name__)
 
-_PICTURED_CHUNKS = 4
+_SHOWN_CHUNKS = 4
 # Measuring takes about as long as 40 steps of the small model.
 _STEPS_BETWEEN = 1000
 
 
 class Report:
-    """Measures, draws and tells, always of the weights in model.safetensors.
+    """Measures, draws, lets hear and tells, always of the weights in model.safetensors: the best so far.
 
     Parameters
     ----------
@@ -35,35 +39,68 @@ class Report:
         What it is trained on.
     device : torch.device
         Where to measure.
+    board : Board, optional
+        Where epochs are shown, too.
     """
 
-    def __init__(self, folder: RunFolder, config: TrainingConfig, material: Material, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: TrainingConfig,
+        material: Material,
+        device: torch.device,
+        board: Board | None = None,
+    ) -> None:
         self._folder, self._config, self._material, self._device = folder, config, material, device
+        self._board = board
         # By steps, not by time: a resumed run measures at the same epochs.
         self._every = -(-_STEPS_BETWEEN // len(material.batches))
         self._quality: Quality | None = None
+        self._chunks = material.held_out(_SHOWN_CHUNKS)
 
-    def is_due(self, epoch: int) -> bool:
-        """Whether to measure after this epoch, counted from 1."""
-        return epoch % self._every == 0
+    def complete(self, line: dict[str, Any], *, is_last: bool) -> dict[str, Any]:
+        """End an epoch: its line of metrics.jsonl with the figures of `Quality` and its previews, where they are due.
 
-    def measure(self) -> dict[str, float | None]:
-        """The figures of `Quality`, for the epoch's line of metrics.jsonl."""
+        Raises
+        ------
+        OSError, StorageError
+            If they cannot be written.
+        """
+        epoch, previews = line["epoch"], None
+        if epoch % self._every == 0 or is_last:
+            line = line | self._measure()
+        every = self._config.preview_epochs
+        if every and (epoch % every == 0 or is_last):
+            previews = self._preview(epoch)
+            logger.info("to listen to: %s", previews.folder)
+        if self._board:
+            self._board.show(line, previews)
+        return line
+
+    def _measure(self) -> dict[str, float | None]:
         if self._quality is None:
             self._quality = Quality(self._material, self._config)
         return self._quality.measure(load_model(self._folder.path, self._device))
+
+    def _preview(self, epoch: int) -> Previews:
+        model, stats = load_model(self._folder.path, self._device), self._material.stats
+        synthesizer = Synthesizer(model, self._config, stats)
+        chunks = denormalize(self._chunks, stats)
+        try:
+            return save_previews(self._folder.path, synthesizer, chunks, epoch=epoch, seed=self._config.seed)
+        except StorageError as error:
+            raise StorageError(str(error), f"make room, then --resume {self._folder.path}") from error
 
     def draw(self) -> None:
         """Draw losses and quality over epochs, and what the model makes of held-out chunks."""
         lines = self._folder.metrics()
         save_loss_picture(lines, self._folder.path / "loss.png")
         save_quality_picture(lines, self._folder.path / "quality.png")
-        features = next(self._material.features(self._material.val))[:_PICTURED_CHUNKS]
         with torch.no_grad():
-            output = load_model(self._folder.path)(features)[0]
+            output = load_model(self._folder.path)(self._chunks)[0]
         stats, config = self._material.stats, self._config.features
         save_reconstruction_picture(
-            denormalize(features, stats).numpy(),
+            denormalize(self._chunks, stats).numpy(),
             denormalize(output, stats).numpy(),
             self._folder.path / "reconstruction.png",
             sample_rate=config.sample_rate,
@@ -89,5 +126,5 @@ def _sentences(line: dict[str, Any]) -> list[str]:
         f"samples from the prior, against the data: means of the bands {figures['prior_mean']} and their spread "
         f"{figures['prior_spread']} standard deviations off; Fréchet distance {figures['prior_frechet']} "
         f"(held-out chunks {figures['held_out_frechet']}, a constant 1 or more)",
-        f"  to the nearest training row {figures['prior_nearest']} times as far as held-out chunks are; copies have 0",
+        f"  to the nearest training row {figures['prior_nearest']} times as far as held-out chunks; copies are near 0",
     ]

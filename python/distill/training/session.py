@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from distill.device import resolve_device
 from distill.errors import RunError, TrainingDivergedError
 from distill.models import ConvVAE, fit_pca, save_model
 from distill.models.metrics import BandMeans
+from distill.training.board import Board
 from distill.training.checkpoint import RunFolder
 from distill.training.epochs import Means, train_epoch, validate_epoch
 from distill.training.material import Material
@@ -32,7 +34,7 @@ _FINAL_LEARNING_RATE = 0.01
 _PICTURES_EVERY_S = 20.0
 _PCA_ROWS = 3072
 
-EventKind = Literal["preprocess", "start", "step", "epoch"]
+EventKind = Literal["preprocess", "start", "step", "epoch", "analyze"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class TrainEvent:
 
     Attributes
     ----------
-    kind : {"preprocess", "start", "step", "epoch"}
-        preprocess: stage, current, total. start: epoch, epochs, steps_per_epoch. step: epoch, step, loss.
+    kind : {"preprocess", "start", "step", "epoch", "analyze"}
+        preprocess, analyze: stage, current, total. start: epoch, epochs, steps_per_epoch. step: epoch, step, loss.
         epoch: the line of metrics.jsonl.
     values : dict
         As above.
@@ -64,12 +66,15 @@ class TrainResult:
         Epochs completed, over all sessions of the run.
     best : dict
         The line of metrics.jsonl of the best epoch; empty if none was completed.
+    latent_dir : Path or None
+        RUN/latent, if the latent space was analysed.
     """
 
     run_dir: Path
     status: Literal["finished", "stopped early", "interrupted"]
     epochs: int
     best: dict[str, Any]
+    latent_dir: Path | None = None
 
 
 class Session:
@@ -81,11 +86,14 @@ class Session:
         config: TrainingConfig,
         on_event: Callable[[TrainEvent], None] | None,
         cancel_event: threading.Event | None,
+        *,
+        tensorboard: bool = False,
     ) -> None:
         self.folder, self.config = run, config
         self.device = resolve_device(config.device)
         self.cancel = cancel_event or threading.Event()
         self._on_event = on_event or (lambda event: None)
+        self._tensorboard = tensorboard
         self.state = run.load_state()
         # A run keeps the statistics that it began with: its weights are made for them.
         self.normalization_stats: dict[str, float] | None = self.state["normalization_stats"] if self.state else None
@@ -95,8 +103,8 @@ class Session:
         """Report an event to the caller."""
         self._on_event(TrainEvent(kind, values))
 
-    def run(self, material: Material) -> TrainResult:
-        """Train until the end, early stopping or cancellation."""
+    def run(self, material: Material, source: dict[str, Any]) -> TrainResult:
+        """Train until the end, early stopping or cancellation; `source` is where the material is from."""
         torch.manual_seed(self.config.seed)
         sample = next(material.features(material.val))
         self.model = self._make_model(sample.shape[1:]).to(self.device)
@@ -104,14 +112,20 @@ class Session:
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.material = material
-        self.report = Report(self.folder, self.config, material, self.device)
         if self.state:
             self._restore(self.state)
         else:
             self._begin()
         # Only now: a run whose state does not fit is left as it is.
+        self.folder.write_source(source)
         self.folder.write_config(self.config)
-        steps = len(material.batches)
+        board = Board(self.folder.path, self.epoch + 1) if self._tensorboard else None
+        with board or nullcontext():
+            self.report = Report(self.folder, self.config, material, self.device, board)
+            return self._run_epochs()
+
+    def _run_epochs(self) -> TrainResult:
+        steps = len(self.material.batches)
         self.tell("start", epoch=self.epoch, epochs=self.config.epochs, steps_per_epoch=steps)
         while not self._is_over():
             if not self._run_epoch(steps):
@@ -271,8 +285,7 @@ class Session:
         else:
             self.since_best += 1
         self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()
-        if self.report.is_due(self.epoch) or self._is_over():
-            line |= self.report.measure()
+        line = self.report.complete(line, is_last=self._is_over())
         # The line first: a resumed run drops the lines that its state does not cover.
         self.folder.append_metrics(line)
         self._save(is_best=is_best)
