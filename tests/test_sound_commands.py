@@ -142,7 +142,8 @@ def test_generate_json(run, tone_run, tmp_path):
     assert sorted(told) == GENERATE_KEYS
     assert told["files"] == [str(tmp_path / "a" / f"sample-00{number}.wav") for number in (1, 2, 3)]
     assert (told["sample_rate"], told["duration_s"]) == (RATE, 0.7)
-    assert {"temperature": 0.5, "count": 3, "from": None, "axis": []}.items() <= told["settings"].items()
+    settings = {"temperature": 0.5, "count": 3, "from": None, "axis": [], "steps": None, "radius": None}
+    assert settings.items() <= told["settings"].items()
     for file in told["files"]:
         samples, rate = soundfile.read(file)
         assert (rate, samples.shape) == (RATE, (round(0.7 * RATE),))
@@ -185,6 +186,29 @@ def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp
     ):
         assert fault in err
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_by_themselves_are_told_and_those_that_change_nothing_refused(run, tone_run, tone, tmp_path):
+    way, around = ("--from", tone, "--to", tone), ("--around", tone)
+    own = {(): {"count": 4, "temperature": 1.0}, way: {"steps": 5}, around: {"count": 4, "radius": 0.5}}
+    remedies = {
+        "count": "with --from and --to: give --steps instead",
+        "temperature": "with --from and --to or --around: leave it out",
+        "steps": "without --from and --to: give them, or leave it out",
+        "radius": "without --around: give a sound to vary, or leave it out",
+    }
+    for argv, taken in own.items():
+        given = ("generate", tone_run, *argv, "--duration", 0.1, "--json", *CPU)
+        told = one_object(*run(*given, "--out", tmp_path / "plain" / str(len(argv))))
+        assert {name: told["settings"][name] for name in remedies} == dict.fromkeys(remedies) | taken
+        assert len(told["files"]) == taken.get("count", taken.get("steps"))
+        numbers = [word for name in remedies for word in (f"--{name}", 3)]
+        code, _, err = run(*given, *numbers, "--out", tmp_path / "refused")
+        assert code == 2
+        for name, remedy in remedies.items():
+            assert (remedy in err) == (name not in taken)
+            assert (f"--{name} 3" in err) == (name not in taken)
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,15 @@ def _paths(synthesizer: Synthesizer, recipe: Recipe, axes: Axes | None, seed: in
     count = synthesizer.windows_of(samples)
     encoded = [_encode(synthesizer, source, count) for source in sources]
     moves = [(axes.index(name), value) for name, value in recipe.moves] if axes is not None else []
-    walks = (_walk(synthesizer, count, seed, number) for number in range(recipe.count))
-    if recipe.start is not None:
-        shares = np.linspace(0.0, 1.0, recipe.steps).tolist()
+    numbers, sounds = recipe.numbers, len(recipe.names)
+    walks = (_walk(synthesizer, count, seed, number) for number in range(sounds))
+    if recipe.kind == "interpolation":
+        shares = np.linspace(0.0, 1.0, sounds).tolist()
         paths: Iterable[Tensor] = (between(encoded[0], encoded[1], share) for share in shares)
-    elif recipe.around is not None:
-        paths = (encoded[0] + recipe.radius * walk for walk in walks)
+    elif recipe.kind == "variation":
+        paths = (encoded[0] + numbers["radius"] * walk for walk in walks)
     else:
-        paths = (recipe.temperature * walk for walk in walks)
+        paths = (numbers["temperature"] * walk for walk in walks)
     return (_moved(path, axes, moves) for path in paths), samples
 
 

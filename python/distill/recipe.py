@@ -17,13 +17,28 @@ _FARTHEST = 20.0
 
 WavFormat = Literal["pcm16", "pcm24", "float"]
 
+# What each kind of sound takes, and its value by itself.
+_NUMBERS = {
+    "sample": {"count": 4, "temperature": 1.0},
+    "interpolation": {"steps": 5},
+    "variation": {"count": 4, "radius": 0.5},
+}
+# Why another kind does not take it, and what to do.
+_IDLE = {
+    "count": "with --from and --to: give --steps instead",
+    "temperature": "with --from and --to or --around: leave it out",
+    "steps": "without --from and --to: give them, or leave it out",
+    "radius": "without --around: give a sound to vary, or leave it out",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is to be generated.
 
     Without sounds to start from, samples from the prior. With `start` and `end`, the way from one sound to the other.
-    With `around`, variations of a sound. Longer than a chunk, latent vectors walk.
+    With `around`, variations of a sound. Longer than a chunk, latent vectors walk. A number that would change nothing
+    is refused.
 
     Raises
     ------
@@ -31,22 +46,22 @@ class Recipe:
         From `check`, not before: a command collects faults first.
     """
 
-    count: int = 4
-    """How many samples, or variations of --around; with --from and --to it is --steps that counts."""
+    count: int | None = None
+    """How many samples, or variations of --around. Default: 4."""
     duration: float | None = None
     """Length in seconds, up to an hour. Default: a chunk, or as long as what it starts from, up to a minute."""
-    temperature: float = 1.0
-    """Of samples: standard deviation of the latent vectors; less is nearer to the average sound."""
+    temperature: float | None = None
+    """Of samples: standard deviation of the latent vectors; less is nearer to the average sound. Default: 1."""
     start: Path | None = None
     """A sound to begin with."""
     end: Path | None = None
     """The sound to end at."""
-    steps: int = 5
-    """Sounds from --from to --to, both among them."""
+    steps: int | None = None
+    """Sounds from --from to --to, both among them. Default: 5."""
     around: Path | None = None
     """A sound to vary."""
-    radius: float = 0.5
-    """How far variations lie from it, standard deviations of the prior a latent dimension."""
+    radius: float | None = None
+    """How far variations lie from it, standard deviations of the prior a latent dimension. Default: 0.5."""
     axis: tuple[str, ...] = field(default_factory=tuple)
     """NUMBER=VALUE or NAME=VALUE, several times: move along an axis that distill analyze found, standard deviations."""
 
@@ -56,15 +71,25 @@ class Recipe:
         return [(name, float(value)) for name, _, value in (text.rpartition("=") for text in self.axis)]
 
     @property
+    def kind(self) -> str:
+        """Which sounds: "sample", "interpolation" or "variation"."""
+        if self.start is not None or self.end is not None:
+            return "interpolation"
+        return "sample" if self.around is None else "variation"
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Those of count, temperature, steps and radius that its kind takes, as given or by default."""
+        given = {name: getattr(self, name) for name in _NUMBERS[self.kind]}
+        return _NUMBERS[self.kind] | {name: value for name, value in given.items() if value is not None}
+
+    @property
     def names(self) -> list[str]:
         """Names of the sounds, in order."""
-        kind, count = "sample", self.count
-        if self.start is not None:
-            kind, count = "interpolation", self.steps
-        elif self.around is not None:
-            kind = "variation"
+        numbers = self.numbers
+        count = int(numbers["steps" if self.kind == "interpolation" else "count"])
         width = max(3, len(str(count)))
-        return [f"{kind}-{number:0{width}d}" for number in range(1, count + 1)]
+        return [f"{self.kind}-{number:0{width}d}" for number in range(1, count + 1)]
 
     def check(self) -> None:
         """Raise ConfigError with every fault."""
@@ -75,6 +100,11 @@ class Recipe:
             faults.append(f"--to {self.end} needs --from: a sound to begin with")
         if self.around is not None and (self.start is not None or self.end is not None):
             faults.append(f"--around {self.around} and --from/--to exclude each other: give one of them")
+        faults += [
+            f"--{name} {getattr(self, name)} changes nothing {why}"
+            for name, why in _IDLE.items()
+            if getattr(self, name) is not None and name not in _NUMBERS[self.kind]
+        ]
         if faults:
             raise ConfigError(faults)
 

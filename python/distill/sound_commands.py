@@ -28,7 +28,9 @@ def generate(argv: Sequence[str]) -> int:
     with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
         result = run(arguments.run, arguments.out, arguments, seed=arguments.seed, **_options(arguments, view))
     if arguments.json:
-        _say_json(arguments, result, files=_shown(result.files), seed=result.seed, duration_s=result.duration_s)
+        settings = _settings(arguments) | arguments.numbers
+        told = {"files": _shown(result.files), "seed": result.seed, "duration_s": result.duration_s}
+        _say_json(result, settings, **told)
         return 0
     for file in _shown(result.files):
         say(f"  {printable(file)}")
@@ -50,7 +52,7 @@ def reconstruct(argv: Sequence[str]) -> int:
     if arguments.json:
         told = {name: _shown(getattr(result, name)) for name in ("files", "pictures", "sources")}
         skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
-        _say_json(arguments, result, **told, skipped=skipped, seed=arguments.seed)
+        _say_json(result, _settings(arguments), **told, skipped=skipped, seed=arguments.seed)
         return 0
     for file in _shown(result.files):
         say(f"  {printable(file)}")
@@ -71,11 +73,12 @@ def _shown(paths: Sequence[object]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _say_json(
-    arguments: GenerateArguments | ReconstructArguments, result: Generated | Reconstructed, **figures: Any
-) -> None:
+def _settings(arguments: GenerateArguments | ReconstructArguments) -> dict[str, Any]:
     names = {"start": "from", "end": "to"}
     apart = {"files", "json", "seed"}
-    settings = {names.get(name, name): value for name, value in vars(arguments).items() if name not in apart}
+    return {names.get(name, name): value for name, value in vars(arguments).items() if name not in apart}
+
+
+def _say_json(result: Generated | Reconstructed, settings: dict[str, Any], **figures: Any) -> None:
     figures |= {"sample_rate": result.sample_rate, "seconds": result.seconds, "settings": settings}
     say(json.dumps(figures, default=str))
