@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
-import numpy as np
-import soundfile
+from itertools import combinations
+from pathlib import Path
 
-from distill.demo import write_dataset
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import resample_poly
+
+from distill.demo import FAMILIES, main, play, write_dataset
+
+
+def spectrum(path: Path) -> np.ndarray:
+    """Log of the mean power in 64 bands of 375 Hz, of sound at 48 kHz, [64]."""
+    samples, rate = soundfile.read(path, always_2d=True)
+    samples = resample_poly(samples.mean(axis=1), 48_000, rate)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::512] * np.hanning(1024)
+    power = np.square(np.abs(np.fft.rfft(frames)[:, :512])).mean(axis=0).reshape(64, 8).sum(axis=1)
+    return np.log(power / power.sum() + 1e-4)
+
+
+def test_it_ends_with_sounds_and_pictures_and_makes_them_again_in_its_folder(run, tmp_path):
+    code, out, err = run(tmp_path, "--epochs", 1, command=main)
+    assert code == 0, err
+    assert f"  {tmp_path / 'generated'}: new sounds" in out
+    assert f"  {tmp_path / 'reconstructed'}: what the model makes" in out
+    wavs = sorted([*(tmp_path / "generated").glob("*.wav"), *(tmp_path / "reconstructed").glob("*.wav")])
+    assert len(wavs) == 4 + 5 + 1 + 6
+    for path in wavs:
+        path.write_bytes(b"of another run")
+    (run_dir,) = tmp_path.glob("sounds-*")
+    heard = {family: next((tmp_path / "sounds").glob(f"{family}00.*")) for family in FAMILIES}
+    assert play(run_dir, tmp_path, heard) == 0
+    for path in wavs:
+        samples, rate = soundfile.read(path)
+        assert (rate, samples.ndim) == (48_000, 1)
+        assert samples.std() > 1e-3
+    spectra = {path: spectrum(path) for path in wavs}
+    samples = [spectra[path] for path in wavs if path.name.startswith("sample")]
+    assert min(np.abs(one - other).max() for one, other in combinations(samples, 2)) > 0.5
+    unheard = [path for path in (tmp_path / "unheard").rglob("*.*") if path.is_file()]
+    assert len(unheard) == 6
+    for source in unheard:
+        found = tmp_path / "reconstructed" / f"{source.stem}.wav"
+        assert found.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        info = soundfile.info(source)
+        assert soundfile.info(found).duration == pytest.approx(info.duration, abs=1e-4)
+        # Of all six, it is most like its own.
+        apart = {other: np.abs(spectra[found] - spectrum(other)).mean() for other in unheard}
+        assert min(apart, key=apart.get) == source
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_does_not(sounds, tmp_path):

@@ -1,8 +1,9 @@
-"""``python -m distill.demo FOLDER``: the main job on sounds made in code, with its result beside a PCA's."""
+"""``python -m distill.demo FOLDER``: the main job on sounds made in code, its result beside a PCA's, and new sounds."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from distill.console import say
 
 SOUNDS_PER_FAMILY = 10
 
+# Another seed than that of the sounds to train on.
+_UNHEARD_SEED = 8
 _RATES = (44_100, 48_000, 22_050)
 _KINDS = (("wav", "PCM_16"), ("flac", "PCM_24"), ("wav", "PCM_24"), ("ogg", "VORBIS"), ("wav", "FLOAT"))
 
@@ -91,8 +94,8 @@ FAMILIES: dict[str, tuple[Synth, float, float]] = {
 """Name to synthesis, shortest and longest duration in seconds."""
 
 
-def write_dataset(folder: Path, seed: int = 7) -> list[Path]:
-    """Write about 60 sounds of six families, in several formats and rates, mono and stereo, in nested folders.
+def write_dataset(folder: Path, seed: int = 7, per_family: int = SOUNDS_PER_FAMILY) -> list[Path]:
+    """Write sounds of six families, in several formats and rates, mono and stereo, in nested folders.
 
     Parameters
     ----------
@@ -100,14 +103,17 @@ def write_dataset(folder: Path, seed: int = 7) -> list[Path]:
         Where to; made if missing.
     seed : int
         The same seed gives the same samples; a few bytes are the time of writing or the encoder's own.
+    per_family : int
+        Sounds of each family. Default: 10.
 
     Returns
     -------
     list of Path
+        Family after family, in the order of `FAMILIES`.
     """
     written = []
     for family, (name, (synth, shortest, longest)) in enumerate(FAMILIES.items()):
-        for number in range(SOUNDS_PER_FAMILY):
+        for number in range(per_family):
             random = np.random.default_rng([seed, family, number])
             rate = _RATES[(family + number) % len(_RATES)]
             kind, subtype = _KINDS[(family + 2 * number) % len(_KINDS)]
@@ -182,8 +188,49 @@ def compare(dataset: Path, run_dir: Path, cache_dir: Path | None = None) -> bool
     return above
 
 
+def play(run_dir: Path, folder: Path, heard: dict[str, Path]) -> int:
+    """Make sounds with a run by the commands that a user has, each shown before it runs.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run folder.
+    folder : Path
+        Where `generated` and `reconstructed` go; what an earlier demo left there is replaced.
+    heard : dict of Path
+        A sound of the dataset for each of `FAMILIES`.
+
+    Returns
+    -------
+    int
+        Exit status of the first command that failed, or 0.
+    """
+    from distill import commands  # noqa: PLC0415 - torch takes seconds
+
+    generated, reconstructed = folder / "generated", folder / "reconstructed"
+    unheard = write_dataset(folder / "unheard", _UNHEARD_SEED, per_family=1)
+    recipes = (
+        (),
+        ("--from", heard["strings/pluck"], "--to", heard["pads/pad"]),
+        ("--around", heard["metal/bell"], "--count", "1"),
+    )
+    for command in (
+        *(("generate", run_dir, *recipe, "--out", generated, "--seed", "7", "--force") for recipe in recipes),
+        ("reconstruct", run_dir, *unheard, "--out", reconstructed, "--force"),
+    ):
+        argv = [str(word) for word in command]
+        say(f"$ distill {shlex.join(argv)}")
+        if status := commands.main(argv):
+            return status
+    say("listen to and look at")
+    say(f"  {generated}: new sounds, five steps from a pluck to a pad, and a bell like one that it knows")
+    say(f"  {reconstructed}: what the model makes of six sounds that it has never had, each with a picture")
+    say(f"  {run_dir}: loss.png, reconstruction.png")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the dataset, run the main job on it, and compare."""
+    """Write the dataset, run the main job on it, compare, and make sounds with it."""
     parser = argparse.ArgumentParser(prog="python -m distill.demo", description=__doc__)
     parser.add_argument("folder", type=Path, help="where sounds and run go")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of training (default: %(default)s)")
@@ -191,13 +238,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from distill import train  # noqa: PLC0415 - torch takes seconds
 
     sounds = arguments.folder / "sounds"
-    say(f"{len(write_dataset(sounds))} sounds written to {sounds}")
+    written = write_dataset(sounds)
+    say(f"{len(written)} sounds written to {sounds}")
     run_dir = train.default_run_dir(sounds)
     run_dir = arguments.folder / run_dir.name
     status = train.main([str(sounds), "--out", str(run_dir), "--epochs", str(arguments.epochs)])
     if status:
         return status
-    return 0 if compare(sounds, run_dir) else 1
+    is_above = compare(sounds, run_dir)
+    heard = dict(zip(FAMILIES, written[::SOUNDS_PER_FAMILY], strict=True))
+    return play(run_dir, arguments.folder, heard) or (0 if is_above else 1)
 
 
 if __name__ == "__main__":
