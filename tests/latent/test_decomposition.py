@@ -73,13 +73,27 @@ def test_correlations_are_numpys_and_of_a_constant_there_is_none():
 
 def test_the_strongest_correlation_names_its_axis_first():
     r = torch.tensor([[0.9, -0.95, 0.1, 0.0], [0.8, 0.2, 0.35, 0.0], [0.7, 0.9, 0.2, 0.29]])
-    names, feature_of = name_axes(r, FEATURES, 400)
+    share = torch.tensor([0.6, 0.2, 0.15, 0.05])
+    names, feature_of = name_axes(r, share, FEATURES, 400)
     # loud takes axis 2; of what is left bright is strongest, with axis 1; high has nothing above 0.3 left.
     assert names == ["bright", "loud", "axis3", "axis4"]
     assert feature_of == [1, 0, None, None]
     # Of few sounds, chance makes correlations like these: 3 / sqrt(11) is 0.905.
-    assert name_axes(r, FEATURES, 11)[0] == ["axis1", "loud", "axis3", "axis4"]
-    assert name_axes(r[:, :1], FEATURES, 400)[0] == ["loud"]
+    assert name_axes(r, share, FEATURES, 11)[0] == ["axis1", "loud", "axis3", "axis4"]
+    assert name_axes(r[:, :1], share[:1], FEATURES, 400)[0] == ["loud"]
+
+
+def test_an_axis_that_is_hardly_heard_takes_no_name():
+    random = np.random.default_rng(6)
+    factors = random.standard_normal((2000, 6)) * [5.0, 3.0, 2.0, 1.5, 1.0, 0.5]
+    # Loudness goes with the first factor by r = 0.64, and by 0.77 with the last, which has 0.6 % of the variance.
+    loud = factors @ [0.2, 0.0, 0.0, 0.0, 0.0, 2.4]
+    bright = -factors[:, 1] + random.standard_normal(2000)
+    latents = torch.from_numpy(factors @ np.linalg.qr(random.standard_normal((6, 6)))[0])
+    found = principal_axes(latents, torch.ones(6))
+    r, _ = correlations((latents - found.mean) @ found.components.T, torch.from_numpy(np.stack([loud, bright], axis=1)))
+    assert r.abs()[0].argmax() == 5
+    assert name_axes(r, found.share, FEATURES[:2], 2000)[0] == ["loud", "bright", "axis3", "axis4", "axis5", "axis6"]
 
 
 def test_neighbours_are_scipys_and_never_of_the_same_chunk():

@@ -211,7 +211,7 @@ def _analysis(run_dir: Path, encoded: _Encoded, effect: Tensor, principal: Princ
     originals = [row for row, place in enumerate(encoded.places) if place.variant == 0]
     coordinates = (encoded.latents.double() - principal.mean) @ principal.components.T
     r, constant = correlations(coordinates, encoded.features)
-    names, feature_of = name_axes(r, list(UNITS), len(originals))
+    names, feature_of = name_axes(r, principal.share, list(UNITS), len(originals))
     # More along an axis is more of what it is named after.
     sign = torch.tensor(
         [-1.0 if of is not None and r[of, axis] < 0 else 1.0 for axis, of in enumerate(feature_of)]

@@ -12,6 +12,12 @@ from torch import Tensor
 LEAST_CORRELATION = 0.3
 """|r| below which an axis is not named after a feature."""
 
+LEAST_SHARE = 0.02
+"""Share of the variance below which an axis is not named, whatever it goes with: moving along it is hardly heard.
+
+In runs on the demo's sounds and on sonic-pi's, a standard deviation along an axis above it that has a feature's name
+moves that feature by 0.3 to 0.9 of its own; along those below that would have got one, by 0.05 to 0.1."""
+
 # A feature that varies by less, in its unit, is the same in all rows: measures do not resolve more.
 _RESOLUTION = 1e-3
 # A standard deviation below this share of the largest is rounding of float32 and no axis.
@@ -99,17 +105,19 @@ def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bo
     return r.clamp(-1, 1), constant.tolist()
 
 
-def name_axes(r: Tensor, features: Sequence[str], n_chunks: int) -> tuple[list[str], list[int | None]]:
+def name_axes(r: Tensor, share: Tensor, features: Sequence[str], n_chunks: int) -> tuple[list[str], list[int | None]]:
     """Names of axes by what they go with.
 
     The strongest |r| of all names its axis after its feature; then the strongest of the axes and features that are
-    left, and so on while it is at least 0.3, and at least ``3 / sqrt(n_chunks)``, which chance rarely makes. The others
-    are called axis1, axis2 and so on, by their number.
+    left, and so on while it is at least 0.3, and at least ``3 / sqrt(n_chunks)``, which chance rarely makes. Others, and
+    all with less than 2 % of the variance, are called axis1, axis2 and so on, by their number.
 
     Parameters
     ----------
     r : Tensor [F, K]
         As `correlations` gives it.
+    share : Tensor [K]
+        Of the variance, as `principal_axes` gives it.
     features : sequence of str
         The F names.
     n_chunks : int
@@ -122,7 +130,7 @@ def name_axes(r: Tensor, features: Sequence[str], n_chunks: int) -> tuple[list[s
     feature_of : list of int or None
         The feature that each axis is named after.
     """
-    strength = r.abs().clone()
+    strength = r.abs() * (share >= LEAST_SHARE)
     least = max(LEAST_CORRELATION, 3 / math.sqrt(n_chunks))
     feature_of: list[int | None] = [None] * r.shape[1]
     for _ in range(min(r.shape)):
