@@ -183,7 +183,7 @@ class GenerateArguments(_SoundArguments, Recipe):
     """NUMBER=VALUE or NAME=VALUE, as often as wanted: move along an axis that distill analyze found, by so many
     standard deviations."""
     seed: int | None = None
-    """The same seed gives the same sounds. Default: chosen at random, and told."""
+    """The same seed gives the same sounds; a way is the same with all. Default: chosen at random, and told."""
     json: bool = False
     """Print one JSON object: files, seed, sample_rate, duration_s, seconds, settings."""
 
