@@ -109,8 +109,8 @@ def name_axes(r: Tensor, share: Tensor, features: Sequence[str], n_chunks: int) 
     """Names of axes by what they go with.
 
     The strongest |r| of all names its axis after its feature; then the strongest of the axes and features that are
-    left, and so on while it is at least 0.3, and at least ``3 / sqrt(n_chunks)``, which chance rarely makes. Others, and
-    all with less than 2 % of the variance, are called axis1, axis2 and so on, by their number.
+    left, and so on while it is at least 0.3, and at least ``3 / sqrt(n_chunks)``, which chance rarely makes. The rest,
+    and all with less than 2 % of the variance, are called axis1, axis2 and so on, by their number.
 
     Parameters
     ----------
