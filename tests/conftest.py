@@ -59,6 +59,7 @@ def small_config():
         latent_dim=8,
         epochs=3,
         batch_size=16,
+        preview_epochs=0,
         device="cpu",
     )
 

@@ -65,6 +65,7 @@ def _train(argv: Sequence[str], program: str) -> int:
         say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {run}{flags}")
         return INTERRUPTED
     _say_result(result)
+    _say_what_is_there(result, with_board=arguments.tensorboard)
     return 0
 
 
@@ -91,10 +92,9 @@ def _say_result(result: TrainResult) -> None:
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     say(f"validation R²: {shown}")
-    _say_what_is_there(result)
 
 
-def _say_what_is_there(result: TrainResult) -> None:
+def _say_what_is_there(result: TrainResult, *, with_board: bool) -> None:
     run = result.run_dir
     pictures = ["loss.png", "reconstruction.png", "quality.png"]
     if result.latent_dir:
@@ -102,6 +102,8 @@ def _say_what_is_there(result: TrainResult) -> None:
     say(f"run: {run}\n  look at {', '.join(pictures)}")
     if previews := sorted((run / "previews").glob("epoch-*"), key=lambda folder: (len(folder.name), folder.name)):
         say(f"  listen to previews/{previews[-1].name}")
+    if with_board:
+        say(f"  tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))}")
     name = shlex.quote(str(run))
     say(f"new sounds:            distill generate {name} --out DIR")
     say(f"a sound by way of it:  distill reconstruct {name} FILE --out DIR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import math
 import os
@@ -32,9 +33,12 @@ from distill.errors import (
     TrainingDivergedError,
 )
 from distill.models import load_model
-from distill.training import CachedSpectrogramDataset, report, train
+from distill.training import CachedSpectrogramDataset, report
+from distill.training import train as train_and_analyze
 from distill.training.checkpoint import RunFolder
 
+# What a run is analysed for, and what its previews are, is tested in test_report.py.
+train = functools.partial(train_and_analyze, analyze=False)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 METRICS = (
@@ -165,7 +169,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(sounds, cache
 
 
 def test_cancelling_in_an_epoch_and_resuming_ends_with_the_same_weights(sounds, cache, config, tmp_path):
-    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    without = train(sounds, tmp_path / "without", config, cache_dir=cache)
+    config = dataclasses.replace(config, preview_epochs=1)
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache, tensorboard=True)
+    assert_same_run(without.run_dir, whole.run_dir)
     cancel, steps = threading.Event(), []
 
     def cancel_at_the_fifth_step(event):
@@ -181,6 +188,12 @@ def test_cancelling_in_an_epoch_and_resuming_ends_with_the_same_weights(sounds, 
     resumed = train(None, tmp_path / "parted", resume=True)
     assert (resumed.status, resumed.epochs) == ("finished", 3)
     assert_same_run(whole.run_dir, resumed.run_dir)
+    previews = [
+        {path.relative_to(run): path.read_bytes() for path in (run / "previews").rglob("*.*")}
+        for run in (whole.run_dir, resumed.run_dir)
+    ]
+    assert len(previews[0]) == 3 * 9
+    assert previews[0] == previews[1]
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -363,7 +376,7 @@ def place(sounds, config, tmp_path) -> Path:
 
 
 def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_run(place):
-    options = ("--config", "config.toml")
+    options = ("--config", "config.toml", "--no-analyze")
     whole = Process("dataset", "--out", "whole", *options, cwd=place)
     assert whole.end() == 0, whole.output
     assert "30 files decoded" in whole.output
@@ -373,7 +386,7 @@ def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_r
     killed.process.send_signal(signal.SIGKILL)
     assert killed.end() == -signal.SIGKILL
     assert "nothing decoded" in killed.output
-    resumed = Process("--resume", "killed", cwd=place)
+    resumed = Process("--resume", "killed", "--no-analyze", cwd=place)
     assert resumed.end() == 0, resumed.output
     assert_same_run(place / "whole", place / "killed")
 
@@ -385,7 +398,7 @@ def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_r
     assert time.monotonic() - sent < 30
     assert "Traceback" not in interrupted.output
     command = re.search(r"python -m distill\.train (.*)", interrupted.output)[1]
-    assert command == "--resume 'interrupted run'"
-    resumed = Process("--resume", "interrupted run", cwd=place)
+    assert command == "--resume 'interrupted run' --no-analyze"
+    resumed = Process("--resume", "interrupted run", "--no-analyze", cwd=place)
     assert resumed.end() == 0, resumed.output
     assert_same_run(place / "whole", place / "interrupted run")

@@ -1,0 +1,279 @@
+"""What a run lets one hear and see, read back from its folder by soundfile, librosa and TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.image import imread
+
+from distill.config import config_from_dict
+from distill.errors import ConfigError, NothingUsableError, StorageError
+from distill.latent.analysis import analyze
+from distill.training import TrainingConfig, train
+from instruments import PITCHES, config_of
+from sounds import CHUNK, RATE, noise, sine, write
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LATENT = {"analysis.json", "analysis.safetensors", "scree.png", "map.png", "sweep.png"}
+train_alone = partial(train, analyze=False)
+
+
+@pytest.fixture
+def tones(tmp_path) -> Path:
+    """Every pitch from four phases on, a chunk a file."""
+    for pitch in PITCHES:
+        for phase in range(4):
+            start = 37 * phase
+            tone = sine(pitch, 1.0, level=0.5)[start : start + CHUNK]
+            write(tmp_path / "tones" / f"{pitch:.0f}-{phase}.wav", tone, subtype="PCM_24")
+    return tmp_path / "tones"
+
+
+def small(channels: int = 2, **changes) -> TrainingConfig:
+    values = {"latent_dim": 16, "epochs": 2, "batch_size": 8, "val_fraction": 0.25, "preview_epochs": 0}
+    return config_of(channels, **(values | changes))
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def heard(folder: Path) -> dict[str, np.ndarray]:
+    found = {path.stem: soundfile.read(path) for path in sorted(folder.glob("*.wav"))}
+    assert {rate for _, rate in found.values()} == {RATE}
+    return {name: sound for name, (sound, _) in found.items()}
+
+
+@pytest.mark.parametrize("channels", [2, 1])
+def test_previews_come_at_their_epochs_and_change_with_the_model(tones, tmp_path, channels):
+    best = []
+    train_alone(
+        tones,
+        tmp_path / "run",
+        small(channels, epochs=5, preview_epochs=2, latent_dim=4, shifted_share=0.0),
+        on_event=lambda event: event.kind == "epoch" and best.append(event.values["is_best"]),
+    )
+    folders = sorted((tmp_path / "run" / "previews").iterdir())
+    assert [folder.name for folder in folders] == ["epoch-002", "epoch-004", "epoch-005"]
+    early, late = heard(folders[0]), heard(folders[1])
+    assert any(best[2:4])
+    for name in [f"{kind}-{number}" for kind in ("reconstruction", "sample") for number in (1, 2, 3, 4)]:
+        assert early[name].shape == late[name].shape == (CHUNK,)
+        assert 1e-3 < np.abs(late[name]).max() <= 1
+        assert late[name].std() > 1e-4
+        assert np.abs(late[name] - early[name]).max() > 1e-3
+    assert all(imread(folder / "previews.png").std() > 0.05 for folder in folders)
+
+
+@pytest.mark.parametrize(("channels", "furthest"), [(2, 0.5), (1, 0.9)])
+def test_reconstructions_are_near_their_sources(tones, tmp_path, channels, furthest):
+    train_alone(tones, tmp_path / "run", small(channels, preview_epochs=2))
+
+    def spectrum(sound):
+        magnitude = np.abs(librosa.stft(sound, n_fft=1024))
+        return magnitude / np.linalg.norm(magnitude)
+
+    sources = [spectrum(soundfile.read(path)[0]) for path in sorted(tones.glob("*.wav"))]
+    found = heard(tmp_path / "run" / "previews" / "epoch-002")
+    for number in (1, 2, 3, 4):
+        output = spectrum(found[f"reconstruction-{number}"])
+        distances = sorted(float(np.linalg.norm(output - source)) for source in sources)
+        # A pitch has four files; those of other pitches have nothing in common with it.
+        assert distances[0] < furthest
+        assert distances[4] > 1.3
+
+
+def test_no_previews_where_none_are_wanted(tones, tmp_path):
+    train_alone(tones, tmp_path / "run", small())
+    assert not (tmp_path / "run" / "previews").exists()
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    more = small(epochs=3, preview_epochs=1)
+    train_alone(None, tmp_path / "run", more, resume=True)
+    assert [folder.name for folder in (tmp_path / "run" / "previews").iterdir()] == ["epoch-003"]
+    with pytest.raises(ConfigError, match="preview_epochs=-1 must be at least 0"):
+        config_from_dict({"preview_epochs": -1})
+
+
+@pytest.mark.parametrize("at", ["previews", "previews/epoch-002/sample-1.wav/there", "tensorboard"])
+def test_what_cannot_be_written_is_said_with_what_to_do(tones, tmp_path, at):
+    blocked = tmp_path / "run" / at
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written") as caught:
+        train_alone(tones, tmp_path / "run", small(preview_epochs=2), tensorboard=True)
+    assert f"--resume {tmp_path / 'run'}" in caught.value.tip
+    blocked.unlink()
+    if blocked.name == "there":
+        blocked.parent.rmdir()
+    result = train_alone(None, tmp_path / "run", resume=True, tensorboard=True)
+    assert (result.status, result.epochs) == ("finished", 2)
+    assert len(heard(tmp_path / "run" / "previews" / "epoch-002")) == 8
+
+
+def events_of(run: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), {"scalars": 0, "audio": 0, "images": 0})
+    return events.Reload()
+
+
+def test_tensorboard_shows_what_the_run_folder_holds(tones, tmp_path):
+    run = tmp_path / "run"
+    train_alone(tones, run, small(epochs=3, preview_epochs=2), tensorboard=True)
+    events, lines = events_of(run), metrics(run)
+    tags = events.Tags()
+    names = {name for line in lines for name, value in line.items() if value is not None} - {"epoch"}
+    assert set(tags["scalars"]) == {f"metrics/{name}" for name in names}
+    for name in names:
+        expected = [(line["epoch"], line[name]) for line in lines if name in line]
+        shown = events.Scalars(f"metrics/{name}")
+        assert [event.step for event in shown] == [epoch for epoch, _ in expected]
+        np.testing.assert_allclose([event.value for event in shown], [value for _, value in expected], rtol=1e-6)
+    folders = [run / "previews" / f"epoch-{epoch:03d}" for epoch in (2, 3)]
+    for name in heard(folders[0]):
+        for event, folder in zip(events.Audio(f"previews/{name}"), folders, strict=True):
+            assert event.step == int(folder.name[-3:])
+            samples, rate = soundfile.read(io.BytesIO(event.encoded_audio_string))
+            assert rate == RATE
+            np.testing.assert_allclose(samples, heard(folder)[name], atol=2**-14)
+    for event, folder in zip(events.Images("previews"), folders, strict=True):
+        picture = imread(io.BytesIO(event.encoded_image_string))
+        np.testing.assert_allclose(picture[..., :3], imread(folder / "previews.png")[..., :3], atol=1e-6)
+
+
+def test_a_resumed_run_shows_each_epoch_once(tones, tmp_path):
+    run, cancel = tmp_path / "run", threading.Event()
+
+    def stop_in_the_third_epoch(event):
+        if event.kind == "step" and event.values["epoch"] == 3:
+            cancel.set()
+
+    config = small(epochs=4, preview_epochs=1)
+    options = {"tensorboard": True, "on_event": stop_in_the_third_epoch, "cancel_event": cancel}
+    assert train_alone(tones, run, config, **options).status == "interrupted"
+    # As after a kill between showing the second epoch and saving it.
+    newest = max((run / "checkpoints").glob("step-*.pt"))
+    newest.write_bytes(b"")
+    (run / "checkpoints" / newest.name).unlink()
+    last = max((run / "checkpoints").glob("step-*.pt"))
+    last.unlink()
+    assert train_alone(None, run, resume=True, tensorboard=True).status == "finished"
+    events = events_of(run)
+    for tag in ("metrics/val_loss", "metrics/train_loss"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3, 4]
+    assert [event.step for event in events.Audio("previews/sample-1")] == [1, 2, 3, 4]
+    shown = [event.value for event in events.Scalars("metrics/val_loss")]
+    np.testing.assert_allclose(shown, [line["val_loss"] for line in metrics(run)], rtol=1e-6)
+
+
+def test_tensorboard_that_is_not_there_is_said_before_anything_is_done(tones, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ConfigError, match="tensorboard is not installed") as caught:
+        train(tones, tmp_path / "run", small(), tensorboard=True)
+    assert "pip install tensorboard" in caught.value.tip
+    assert not (tmp_path / "run").exists()
+    assert not (tones / ".cache").exists()
+
+
+@pytest.mark.parametrize("channels", [2, 1])
+def test_the_latent_space_is_analysed_at_the_end(tones, tmp_path, channels):
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    stages = []
+    result = train(
+        tones,
+        run,
+        small(channels),
+        cache_dir=cache,
+        on_event=lambda event: event.kind == "analyze" and stages.append(event.values["stage"]),
+    )
+    assert result.latent_dir == run / "latent"
+    assert {path.name for path in result.latent_dir.iterdir()} == LATENT
+    assert {"encode", "effect", "neighbours"} <= set(stages)
+    assert not (tones / ".cache").exists()
+    before = {path.name: path.read_bytes() for path in result.latent_dir.iterdir()}
+    report = json.loads(before["analysis.json"])
+    assert (report["n"], len(report["files"])) == (32, 32)
+    assert report["active_units"] > 1
+    analyze(run)
+    # The tensors' file holds its metadata in no order of its own.
+    assert all(before[name] == (run / "latent" / name).read_bytes() for name in LATENT - {"analysis.safetensors"})
+
+
+def test_the_analysis_is_left_out_where_it_is_not_wanted_or_the_run_was_interrupted(tones, tmp_path):
+    assert train_alone(tones, tmp_path / "run", small()).latent_dir is None
+    cancel = threading.Event()
+    result = train(
+        tones,
+        tmp_path / "interrupted",
+        small(),
+        cancel_event=cancel,
+        on_event=lambda event: event.kind == "step" and cancel.set(),
+    )
+    assert (result.status, result.latent_dir) == ("interrupted", None)
+    assert not list(tmp_path.glob("*/latent"))
+
+
+def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
+    cancel = threading.Event()
+    result = train(
+        tones,
+        tmp_path / "run",
+        small(),
+        cancel_event=cancel,
+        on_event=lambda event: event.kind == "analyze" and event.values["stage"] == "effect" and cancel.set(),
+    )
+    assert (result.status, result.epochs, result.latent_dir) == ("finished", 2, None)
+    assert "not analysed: stopped" in caplog.text
+    assert not (tmp_path / "run" / "latent").exists()
+
+
+def test_what_cannot_be_analysed_is_a_warning(tmp_path, caplog):
+    write(tmp_path / "one" / "one.wav", noise(1), subtype="PCM_24")
+    result = train(tmp_path / "one", tmp_path / "run", small(epochs=1))
+    assert (result.status, result.latent_dir) == ("finished", None)
+    assert "not analysed" in caplog.text
+    with pytest.raises(NothingUsableError, match="one row"):
+        analyze(tmp_path / "run")
+
+
+def test_a_resume_with_another_dataset_is_what_is_analysed(tones, tmp_path):
+    train_alone(tones, tmp_path / "run", small(epochs=1))
+    tones.rename(tmp_path / "moved")
+    train(tmp_path / "moved", tmp_path / "run", replace(small(), epochs=2), resume=True)
+    report = json.loads((tmp_path / "run" / "latent" / "analysis.json").read_text())
+    assert report["dataset"] == str(tmp_path / "moved")
+
+
+def test_the_command_says_where_to_look_and_what_to_do_next(tones, tmp_path, run, monkeypatch):
+    from distill import train as command
+    from distill.config import config_to_toml
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text(config_to_toml(small(preview_epochs=2)))
+    options = ("--config", "config.toml")
+    code, out, _ = run("tones", "--out", "my run", *options, "--tensorboard", command=command.main)
+    assert code == 0
+    told = out[out.index("run: my run") :]
+    for name in ("loss.png", "reconstruction.png", "quality.png", "latent/map.png", "previews/epoch-002"):
+        assert name in told
+        assert (tmp_path / "my run" / name).exists()
+    assert "tensorboard --logdir 'my run/tensorboard'" in told
+    assert "distill generate 'my run' --out" in told
+    assert "distill reconstruct 'my run' FILE --out" in told
+    assert len(told.splitlines()) < 8
+    code, out, _ = run("tones", "--out", "bare", *options, "--no-analyze", "--preview-epochs", 0, command=command.main)
+    assert code == 0
+    assert "latent" not in out
+    assert "previews" not in out
+    assert not {"latent", "previews", "tensorboard"} & {path.name for path in (tmp_path / "bare").iterdir()}
