@@ -22,7 +22,7 @@ $(INSTALLED): $(SOURCES) | $(BIN)/uv
 
 install: $(INSTALLED) ## Make .venv with the package (editable) and all that tests need
 
-demo: $(INSTALLED) ## Make 60 sounds, train on them, and say where to look
+demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones from them
 	$(BIN)/python -m distill.demo demo
 
 test: $(INSTALLED) ## Run the Rust and Python tests
