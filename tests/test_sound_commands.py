@@ -52,7 +52,7 @@ def test_reconstruct_json(run, tone_run, tone, tmp_path):
         assert (rate, len(samples)) == (RATE, round(seconds * RATE))
         assert soundfile.info(file).subtype == "PCM_24"
         assert abs(pitch_of(samples, rate) - pitch) < 5
-        assert np.abs(samples).max() == pytest.approx(peak, rel=0.02)
+        assert samples.std() == pytest.approx(peak / np.sqrt(2), rel=0.1)
     assert sorted(contents(tmp_path / "out")) == ["other.png", "other.wav", "tone.png", "tone.wav"]
 
 
@@ -87,6 +87,17 @@ def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, t
     told = one_object(*run("reconstruct", tone_run, tone, *paths, tone, "--out", tmp_path / "out", "--json", *CPU))
     assert [Path(path).name for path in told["files"]] == ["tone.wav", "Tone-2.wav", "tone-2-2.wav", "tone-3.wav"]
     assert abs(pitch_of(soundfile.read(told["files"][1])[0]) - PITCHES[0]) < 5
+
+
+@pytest.mark.parametrize("level", [0.1, 0.8])
+def test_reconstruct_is_as_loud_as_the_sound_and_not_as_its_peak(run, tone_run, tmp_path, level):
+    sound = sine(PITCHES[3], 1.3, level=0.25 * level)
+    sound[10_000] = level
+    source = write(tmp_path / "click.wav", sound)
+    told = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, _ = soundfile.read(told["files"][0])
+    assert abs(pitch_of(samples[:8_000]) - PITCHES[3]) < 5
+    assert samples[:8_000].std() == pytest.approx(sound[:8_000].std(), rel=0.05)
 
 
 @pytest.mark.parametrize("normalize", ["chunk", "none"])

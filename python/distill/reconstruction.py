@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,7 @@ def reconstruct(
 ) -> Reconstructed:
     """Take sounds through a trained run: OUT/NAME.wav, as long and as loud as NAME, and OUT/NAME.png.
 
+    As loud, but for what the model loses, and where a peak that it adds would clip: then the whole is made quieter.
     A file that cannot be used is logged, and the rest goes on. Memory does not grow with a file's length. Nothing is
     drawn at random: the latent vectors are those that the model holds most likely.
 
@@ -163,7 +165,9 @@ def _reconstruct(
     rows = _rows(synthesizer, file, lambda current, total: progress(name, current, total))
     joined = synthesizer.join(rows)
     sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
-    write_wav(Path(f"{target}.wav"), sound, rate, wav_format, peak=file.peak)
+    # Undone and not matched by its peak: a click that the model blurs, or adds, says nothing of how loud the rest is.
+    gain = np.float32(1.0 if config.normalize == "none" else file.peak)
+    write_wav(Path(f"{target}.wav"), (gain * block for block in sound), rate, wav_format)
     features = film.develop()
     channels = len(features) // 2
     save_sound_picture(

@@ -17,8 +17,6 @@ from distill.recipe import WavFormat
 _SUBTYPES: dict[WavFormat, tuple[str, int]] = {"pcm16": ("PCM_16", 2), "pcm24": ("PCM_24", 3), "float": ("FLOAT", 4)}
 # -1 dBFS: between samples, a sound rises above the loudest of them. Floats do not clip, but what plays them does.
 _CEILING = {"pcm16": 10 ** (-1 / 20), "pcm24": 10 ** (-1 / 20), "float": 1.0}
-# Below it there is no sound that could be brought to a level.
-_NO_SIGNAL_PEAK = 1e-6
 # A size in a WAV file has 32 bits; RF64 is the same with 64.
 _LARGEST_WAV = 0xFFFF_0000
 _BLOCK_BYTES = 1 << 20
@@ -34,9 +32,7 @@ class Written(NamedTuple):
     """What the sound was multiplied by."""
 
 
-def write_wav(
-    path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_format: WavFormat, *, peak: float | None = None
-) -> Written:
+def write_wav(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_format: WavFormat) -> Written:
     """Write a mono WAV file, replacing what is there.
 
     Nothing clips: a sound that would rise above -1 dBFS (0 dBFS in floats) is made quieter as a whole. The same samples
@@ -53,8 +49,6 @@ def write_wav(
         Hz.
     wav_format : {"pcm16", "pcm24", "float"}
         How a sample is kept.
-    peak : float, optional
-        Bring the loudest sample to this magnitude, or to the ceiling where that is lower. Default: leave the level.
 
     Returns
     -------
@@ -69,8 +63,8 @@ def write_wav(
     try:
         with tempfile.TemporaryFile(dir=path.parent) as samples:
             count, loudest = _keep(samples, blocks)
-            wanted = min(_CEILING[wav_format], loudest if peak is None else peak)
-            gain = wanted / loudest if loudest > _NO_SIGNAL_PEAK else 1.0
+            ceiling = _CEILING[wav_format]
+            gain = ceiling / max(loudest, ceiling)
             _encode(partial, samples, count, np.float32(gain), sample_rate, wav_format)
         partial.replace(path)
     except (OSError, soundfile.LibsndfileError) as error:
