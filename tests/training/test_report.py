@@ -94,6 +94,15 @@ def test_reconstructions_are_near_their_sources(tones, tmp_path, channels, furth
         assert distances[4] > 1.3
 
 
+def test_previews_are_of_chunks_with_something_in_them(tmp_path):
+    for number, pitch in enumerate(np.geomspace(200, 2000, 48)):
+        tail = noise(number, CHUNK, level=1e-3)
+        write(tmp_path / "tones" / f"{number}.wav", np.r_[sine(pitch, CHUNK / RATE), tail], subtype="PCM_24")
+    train_alone(tmp_path / "tones", tmp_path / "run", small(preview_epochs=2))
+    found = heard(tmp_path / "run" / "previews" / "epoch-002")
+    assert all(np.abs(found[f"reconstruction-{number}"]).max() > 0.05 for number in (1, 2, 3, 4))
+
+
 def test_no_previews_where_none_are_wanted(tones, tmp_path):
     train_alone(tones, tmp_path / "run", small())
     assert not (tmp_path / "run" / "previews").exists()
