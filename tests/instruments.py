@@ -50,6 +50,8 @@ def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim
     model = ConvVAE(channels, latent_dim, n_mels=FEATURE["n_mels"], n_frames=rows.shape[-1])
     silence = -stats["mag_mean"] / stats["mag_std"]
     model.init_linear_path(fit_pca([rows], latent_dim, silence=silence))
+    with torch.no_grad():
+        model.set_latents(model.eval().encode(rows)[0])
     run = RunFolder(folder)
     run.create(config, {"dataset": str(folder), "cache_dir": None, "files": None, "follow_links": False})
     save_model(folder, model, features={}, statistics=stats)

@@ -28,7 +28,16 @@ STAGES = {
     "cache": {"cache"}
     | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
     "latent": {"latent.decomposition", "latent.measures", "latent.pictures"},
-    "models": {"models", "models.vae", "models.pca", "models.losses", "models.metrics", "models.prior", "models.store"},
+    "models": {
+        "models",
+        "models.vae",
+        "models.pca",
+        "models.density",
+        "models.losses",
+        "models.metrics",
+        "models.prior",
+        "models.store",
+    },
 }
 # The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
 COMPOSE = {

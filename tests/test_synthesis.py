@@ -98,7 +98,7 @@ def test_features_of_joined_windows_are_those_of_the_whole(synthesizer):
 @pytest.mark.parametrize("samples", [1, 300, CHUNK - 1, CHUNK, CHUNK + 1, 20_001])
 def test_sound_is_as_long_as_asked_for(synthesizer, samples):
     count = synthesizer.windows_of(samples)
-    path = torch.randn(count, synthesizer.latent_dim, generator=torch.Generator().manual_seed(1))
+    path = torch.randn(count, synthesizer.model.latent_dim, generator=torch.Generator().manual_seed(1))
     sound = np.concatenate(list(synthesizer.play(path, samples)))
     assert sound.shape == (samples,)
     assert sound.dtype == np.float32
@@ -115,7 +115,7 @@ def test_there_are_as_many_windows_as_a_sound_needs(synthesizer, samples):
 
 
 def test_latents_far_from_all_sounds_are_a_sound_still(synthesizer):
-    sound = np.concatenate(list(synthesizer.play(torch.full((2, synthesizer.latent_dim), 1e4), 12_000)))
+    sound = np.concatenate(list(synthesizer.play(torch.full((2, synthesizer.model.latent_dim), 1e4), 12_000)))
     assert np.isfinite(sound).all()
 
 
@@ -166,7 +166,7 @@ def test_a_frame_longer_than_a_chunk(tmp_path):
 
 def test_hiss_is_weighed_down_and_sound_is_not(synthesizer):
     """Beside the model's own output, before anything is done to it."""
-    z = torch.randn(4, synthesizer.latent_dim, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(4, synthesizer.model.latent_dim, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         rows = denormalize(synthesizer.model.decode(z), synthesizer.stats)[:, 0]
     found, deviation = synthesizer.decode(z)[:, 0], synthesizer.stats["mag_std"]

@@ -1,4 +1,4 @@
-"""New sound from a trained run: samples of its prior, the way from one sound to another, variations of one."""
+"""New sound from a trained run: samples of it, the way from one sound to another, variations of one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from distill.latent.axes import Axes, read_axes
 from distill.recipe import Recipe, WavFormat
 from distill.synthesis import BATCH_WINDOWS, Synthesizer
 
-# Of the walk, in chunks. In sounds of several chunks (sonic-pi's), latent vectors a chunk apart correlate by 0.52 and
+# Of the noise, in chunks. In sounds of several chunks (sonic-pi's), latent vectors a chunk apart correlate by 0.52 and
 # five apart by 0.31.
 _WALK_CHUNKS = 2.0
+# From one sound to be near to the next.
+_ANCHOR_CHUNKS = 4.0
 _LONGEST_BY_ITSELF_S = 60.0
 # A cut amid a sound must not click.
 _FADE_OUT_S = 0.01
@@ -77,7 +79,7 @@ def generate(
     out : path
         Where to; made if missing.
     recipe : Recipe, optional
-        What. Default: four samples from the prior, a chunk each.
+        What. Default: four samples, a chunk each.
     seed : int, optional
         Not negative. Each sound has draws of its own: asking for more of them changes none. Default: chosen at random.
     wav_format : {"pcm16", "pcm24", "float"}
@@ -143,13 +145,15 @@ def _paths(synthesizer: Synthesizer, recipe: Recipe, axes: Axes | None, seed: in
     moves = [(axes.index(name), value) for name, value in recipe.moves] if axes is not None else []
     numbers, sounds = recipe.numbers, len(recipe.names)
     walks = (_walk(synthesizer, count, seed, number) for number in range(sounds))
+    density = synthesizer.density
     if recipe.kind == "interpolation":
         shares = np.linspace(0.0, 1.0, sounds).tolist()
         paths: Iterable[Tensor] = (between(encoded[0], encoded[1], share) for share in shares)
     elif recipe.kind == "variation":
-        paths = (encoded[0] + numbers["radius"] * walk for walk in walks)
+        paths = (encoded[0] + numbers["radius"] * torch.from_numpy(walk).float() for walk in walks)
     else:
-        paths = (numbers["temperature"] * walk for walk in walks)
+        anchors = (_anchors(synthesizer, count, seed, number) for number in range(sounds))
+        paths = (density.near(*near, numbers["temperature"]) for near in zip(anchors, walks, strict=True))
     return (_moved(path, axes, moves) for path in paths), samples
 
 
@@ -166,21 +170,34 @@ def _encode(synthesizer: Synthesizer, source: WindowedFile, count: int) -> Tenso
     return torch.cat([synthesizer.encode(synthesizer.features(windows.waveforms)).cpu() for windows in batches])
 
 
-def _walk(synthesizer: Synthesizer, count: int, seed: int, number: int) -> Tensor:
-    """A stationary walk [count, L], each step of which is normal with variance 1 in every dimension.
+def _walk(synthesizer: Synthesizer, count: int, seed: int, number: int) -> np.ndarray:
+    """A stationary walk [count, L], each step of which is noise of the density.
 
     An Ornstein-Uhlenbeck process at the windows' starts: a longer one begins as the shorter one does.
     """
-    chunks_a_step = synthesizer.step_samples / synthesizer.config.chunk_samples
-    kept = math.exp(-chunks_a_step / _WALK_CHUNKS)
-    steps = np.random.default_rng([seed, number]).standard_normal((count, synthesizer.latent_dim))
+    density = synthesizer.density
+    kept = math.exp(-_chunks_a_window(synthesizer) / _WALK_CHUNKS)
+    steps = density.noise(np.random.default_rng([seed, number]).standard_normal((count, density.n_draws)))
     steps[1:] *= math.sqrt(1 - kept * kept)
     for step in range(1, count):
         steps[step] += kept * steps[step - 1]
-    return torch.from_numpy(steps).float()
+    return steps
 
 
-def between(start: Tensor, end: Tensor, share: float) -> Tensor:
+def _anchors(synthesizer: Synthesizer, count: int, seed: int, number: int) -> np.ndarray:
+    """What a sample is near to, [count, L]: one latent vector of the density's, then the way to another, and so on."""
+    place = torch.arange(count, dtype=torch.float64)[:, None] * (_chunks_a_window(synthesizer) / _ANCHOR_CHUNKS)
+    last = place[:, 0].long()
+    known = synthesizer.density.anchors
+    chosen = torch.from_numpy(known[np.random.default_rng([seed, number, 1]).integers(len(known), size=count + 1)])
+    return between(chosen[last], chosen[last + 1], place - last[:, None]).numpy()
+
+
+def _chunks_a_window(synthesizer: Synthesizer) -> float:
+    return synthesizer.step_samples / synthesizer.config.chunk_samples
+
+
+def between(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
     """Vectors on the way from `start` to `end`: their direction turns evenly, their length changes evenly.
 
     On the straight way, vectors half-way between two unlike sounds are shorter than either, and so nearer to the
@@ -190,7 +207,7 @@ def between(start: Tensor, end: Tensor, share: float) -> Tensor:
     ----------
     start, end : Tensor [N, L]
         Latent vectors; where one is 0, or they point in the same or in opposite directions, the way is straight.
-    share : float
+    share : float or Tensor [N, 1]
         From 0 to 1.
 
     Returns

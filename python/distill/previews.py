@@ -1,4 +1,4 @@
-"""What a run sounds like as it is trained: held-out chunks by way of the model, and samples from its prior."""
+"""What a run sounds like as it is trained: held-out chunks by way of the model, and samples of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distill.audio.wav import write_wav
@@ -67,10 +66,10 @@ def save_previews(
     folder = Path(run_dir) / "previews" / f"epoch-{epoch:03d}"
     folder.mkdir(parents=True, exist_ok=True)
     chunks = held_out[:_SOUNDS]
-    z = np.random.default_rng([seed, 0]).standard_normal((_SOUNDS, synthesizer.latent_dim))
+    z = synthesizer.density.sample(_SOUNDS, np.random.default_rng([seed, 0]))
     features = {
         "reconstruction": synthesizer.decode(synthesizer.encode(chunks)),
-        "sample": synthesizer.decode(torch.from_numpy(z).float()),
+        "sample": synthesizer.decode(z),
     }
     samples = synthesizer.config.chunk_samples
     sounds = {}

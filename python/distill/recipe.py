@@ -36,7 +36,7 @@ _IDLE = {
 class Recipe:
     """What is to be generated.
 
-    Without sounds to start from, samples from the prior. With `start` and `end`, the way from one sound to the other.
+    Without sounds to start from, samples near the sounds that the model knows. With `start` and `end`, the way from one sound to the other.
     With `around`, variations of a sound. Longer than a chunk, latent vectors walk. A number that would change nothing
     is refused.
 
@@ -51,7 +51,7 @@ class Recipe:
     duration: float | None = None
     """Length in seconds, up to an hour. Default: a chunk, or as long as what it starts from, up to a minute."""
     temperature: float | None = None
-    """Of samples: standard deviation of the latent vectors; less is nearer to the average sound. Default: 1."""
+    """Of samples: how far they lie from the average sound, over how far known sounds do. Default: 1."""
     start: Path | None = None
     """A sound to begin with."""
     end: Path | None = None
@@ -61,7 +61,7 @@ class Recipe:
     around: Path | None = None
     """A sound to vary."""
     radius: float | None = None
-    """How far variations lie from it, standard deviations of the prior a latent dimension. Default: 0.5."""
+    """How far variations lie from it, standard deviations of known sounds' latent vectors. Default: 0.5."""
     axis: tuple[str, ...] = field(default_factory=tuple)
     """NUMBER=VALUE or NAME=VALUE, several times: move along an axis that distill analyze found, standard deviations."""
 

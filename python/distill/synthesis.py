@@ -16,6 +16,7 @@ from distill.audio.spectrogram import AudioSpectrogram, ComplexSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import RunError
+from distill.models.density import LatentDensity
 from distill.models.store import load_description, load_model
 from distill.models.vae import ConvVAE
 from distill.training.checkpoint import RunFolder
@@ -52,8 +53,8 @@ class Synthesizer:
         Hz, of all sound that goes in or comes out.
     step_samples : int
         From the start of a window to that of the next.
-    latent_dim : int
-        Size L of a latent vector.
+    density : LatentDensity
+        What latent vectors of samples are drawn from.
 
     Raises
     ------
@@ -80,7 +81,7 @@ class Synthesizer:
         self.n_frames = row[2]
         self.fade = self.n_frames // 4
         self.step_samples = (self.n_frames - self.fade) * self.hop_length
-        self.latent_dim = model.latent_dim
+        self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
 
     @classmethod

@@ -108,7 +108,7 @@ BROKEN = {
     "description-binary": ("model.json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "damaged"),
     "description-list": ("model.json", lambda path: path.write_text("[1]"), "holds no object"),
     "no-statistics": ("model.json", lambda path: edit(path, statistics=None), "'statistics' is missing"),
-    "other-format": ("model.json", lambda path: edit(path, format=99), "format=99 must be 2"),
+    "other-format": ("model.json", lambda path: edit(path, format=99), "format=99 must be 3"),
     "bad-architecture": ("model.json", lambda path: edit(path, architecture={"in_channels": 5}), "in_channels=5"),
     "ill-typed": ("model.json", lambda path: edit(path, architecture={"latent_dim": "4"}), "cannot be built"),
     "unknown-option": ("model.json", lambda path: edit(path, architecture={"depth": 5}), "cannot be built"),

@@ -19,7 +19,7 @@ from distill.models.vae import ConvVAE
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
-_FORMAT = 2
+_FORMAT = 3
 _REMEDY = "train again into this folder, or name the run folder of a finished training"
 
 

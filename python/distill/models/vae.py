@@ -16,6 +16,7 @@ _LOGVAR_START = -3.0
 _LOGVAR_RANGE = (-10.0, 4.0)
 _WIDTHS = (1, 2, 4, 6)
 _GROUPS = 4
+_LATENTS = 512
 
 
 class LinearPath(nn.Module):
@@ -200,6 +201,19 @@ class ConvVAE(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.constant_(head.bias, start)
         self.decoder = ConvDecoder(latent_dim, widths, sizes, dropout)
+        standard_normal = torch.randn(_LATENTS, latent_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("latents", standard_normal)
+
+    @torch.no_grad()
+    def set_latents(self, latents: Tensor) -> None:
+        """Say where samples are drawn from, instead of the standard normal distribution.
+
+        Parameters
+        ----------
+        latents : Tensor [N, k]
+            Latent vectors of data, N at least 1; the first 512 are kept, fewer are repeated.
+        """
+        self.latents.copy_(latents[torch.arange(_LATENTS, device=latents.device) % len(latents)])
 
     @torch.no_grad()
     def init_linear_path(self, pca: PCA) -> None:

@@ -50,6 +50,16 @@ class Material:
         rows = (row for batch in self.features(self.val) for row in batch)
         return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
 
+    def training_rows(self, count: int) -> Iterator[Tensor]:
+        """At most `count` normalised training rows, in batches: the first ones of the first epoch's order."""
+        # Whatever the epoch in hand is: the caller sets it for its next one anyway.
+        self.batches.epoch = self.batches.first_step = 0
+        for batch in self.features(self.train):
+            yield batch[:count]
+            count -= len(batch)
+            if count <= 0:
+                break
+
     def rows_to_fit(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
         """Normalised training rows for the PCA; where training shifts rows, then all of them again, shifted."""
         yield from self.features(self.train)

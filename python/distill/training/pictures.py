@@ -42,8 +42,8 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     panels = (
         ("held-out chunks: from their features alone", ("spectral_convergence", "multi_resolution")),
-        ("prior: from the data", ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet")),
-        ("prior: from the nearest training row", ("prior_nearest",)),
+        ("samples: from the data", ("prior_mean", "prior_spread", "prior_frechet", "held_out_frechet")),
+        ("samples: from the nearest training row", ("prior_nearest",)),
     )
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in names:

@@ -1,9 +1,10 @@
-"""How good a model is beyond its loss: what it makes of held-out chunks, and of its prior."""
+"""How good a model is beyond its loss: what it makes of held-out chunks, and what its samples are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from distill.audio.distance import WINDOWS, Distances, distances
 from distill.audio.inverse import hold_to_sound
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import TrainingConfig
+from distill.models.density import LatentDensity
 from distill.models.prior import prior_figures, summarize
 from distill.models.vae import ConvVAE
 from distill.training.material import HELD_OUT_ROWS, Material
@@ -35,9 +37,7 @@ class Quality:
 
     def __init__(self, material: Material, config: TrainingConfig) -> None:
         self._seed, self._stats, self._samples_a_chunk = config.seed, material.stats, config.chunk_samples
-        # The first epoch's order, whatever the epoch in hand is: the caller sets it for its next one anyway.
-        material.batches.epoch = material.batches.first_step = 0
-        self._training = summarize(material.features(material.train), _TRAINING_ROWS)
+        self._training = summarize(material.training_rows(_TRAINING_ROWS), _TRAINING_ROWS)
         self._held_out = summarize(material.features(material.val), HELD_OUT_ROWS)
         self._spectrogram: nn.Module = material.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
         self._rows = material.held_out(_CHUNKS)
@@ -53,8 +53,8 @@ class Quality:
             `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.audio.distance` has
             them, of held-out chunks by way of features and model, as they are heard, to the same by way of the features
             alone. The median over those that are not silent (a mean would be the quietest one's, which any error
-            exceeds); None where all are, or chunks are too short. Then those of `prior_figures`, for 256 samples from
-            the prior, as they are heard.
+            exceeds); None where all are, or chunks are too short. Then those of `prior_figures`, for 256 samples
+            as they are heard.
         """
         device = next(model.parameters()).device
         output = model(self._rows.to(device))[0].cpu()
@@ -78,6 +78,6 @@ class Quality:
 
     def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
         # A generator of its own: measuring must not change what is trained next.
-        generator = torch.Generator().manual_seed(self._seed)
-        for z in torch.randn(_SAMPLES, model.latent_dim, generator=generator).split(_BATCH):
+        samples = LatentDensity(model.latents).sample(_SAMPLES, np.random.default_rng(self._seed))
+        for z in samples.split(_BATCH):
             yield normalize(self._heard(model.decode(z.to(device))), self._stats)

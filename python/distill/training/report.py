@@ -125,7 +125,7 @@ def _sentences(line: dict[str, Any]) -> list[str]:
         f"held-out chunks by way of the model, against their features alone: spectral convergence "
         f"{figures['spectral_convergence']}, log-spectral distance {figures['log_spectral_db']} dB, multi-resolution "
         f"STFT distance {figures['multi_resolution']}",
-        f"samples from the prior, against the data: means of the bands {figures['prior_mean']} and their spread "
+        f"samples, against the data: means of the bands {figures['prior_mean']} and their spread "
         f"{figures['prior_spread']} standard deviations off; Fréchet distance {figures['prior_frechet']} "
         f"(held-out chunks {figures['held_out_frechet']}, a constant 1 or more)",
         f"  to the nearest training row {figures['prior_nearest']} times as far as held-out chunks; copies are near 0",

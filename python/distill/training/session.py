@@ -33,6 +33,7 @@ _WARM_UP_STEPS = 50
 _FINAL_LEARNING_RATE = 0.01
 _PICTURES_EVERY_S = 20.0
 _PCA_ROWS = 3072
+_ENCODED_ROWS = 64
 
 EventKind = Literal["preprocess", "start", "step", "epoch", "analyze"]
 
@@ -112,6 +113,7 @@ class Session:
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.material = material
+        self.latent_rows = torch.cat(list(material.training_rows(len(self.model.latents))))
         if self.state:
             self._restore(self.state)
         else:
@@ -170,6 +172,10 @@ class Session:
         self._save(is_best=False)
 
     def _save_model(self) -> None:
+        self.model.eval()
+        with torch.no_grad():
+            batches = (rows.to(self.device) for rows in self.latent_rows.split(_ENCODED_ROWS))
+            self.model.set_latents(torch.cat([self.model.encode(rows)[0] for rows in batches]))
         features = asdict(self.config.features)
         save_model(self.folder.path, self.model, features=features, statistics=self.material.stats)
 

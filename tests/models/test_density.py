@@ -1,0 +1,56 @@
+"""Where samples are drawn from: moments and neighbourhoods of planted latent vectors, by numpy alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill.models import ConvVAE
+from distill.models.density import LatentDensity
+
+
+@pytest.fixture(scope="module")
+def latents() -> np.ndarray:
+    """Two clusters, far from each other for their size, of 300 vectors each in 6 dimensions."""
+    random = np.random.default_rng(0)
+    mixing = 0.4 * random.standard_normal((6, 6))
+    centres = np.repeat([[3.0, 0, 0, 0, 0, 1], [-3.0, 0, 2, 0, 0, 1]], 300, axis=0)
+    return centres + random.standard_normal((600, 6)) @ mixing
+
+
+def test_samples_have_the_mean_and_the_covariance_of_the_latents(latents):
+    drawn = LatentDensity(torch.from_numpy(latents)).sample(20_000, np.random.default_rng(1)).numpy()
+    deviation = latents.std(axis=0)
+    assert (np.abs(drawn.mean(axis=0) - latents.mean(axis=0)) < 0.05 * deviation).all()
+    expected = np.cov(latents.T)
+    assert np.abs(np.cov(drawn.T) - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_samples_keep_to_the_clusters_and_are_no_copies(latents):
+    drawn = LatentDensity(torch.from_numpy(latents)).sample(500, np.random.default_rng(2)).numpy()
+    normal = np.random.default_rng(3).multivariate_normal(latents.mean(axis=0), np.cov(latents.T), 500)
+    between = [np.mean(np.abs(points[:, 0]) < 0.5) for points in (latents, drawn, normal)]
+    assert between[0] < between[1] < 0.7 * between[2]
+    nearest = np.linalg.norm(drawn[:, None] - latents[None], axis=2).min(axis=1)
+    assert np.median(nearest) > 0.2
+    assert len(np.unique(drawn, axis=0)) == 500
+
+
+def test_one_vector_has_others_near_it():
+    vector = torch.arange(4.0)[None]
+    drawn = LatentDensity(vector).sample(50, np.random.default_rng(4))
+    assert 0.01 < (drawn - vector).std() < 0.5
+
+
+def test_a_model_without_data_samples_the_standard_normal_distribution():
+    drawn = LatentDensity(ConvVAE(1, 5, n_mels=8, n_frames=8).latents).sample(20_000, np.random.default_rng(5)).numpy()
+    assert np.abs(drawn.mean(axis=0)).max() < 0.15
+    assert np.abs(np.cov(drawn.T) - np.eye(5)).max() < 0.2
+
+
+def test_a_model_keeps_the_first_latents_and_repeats_few():
+    model = ConvVAE(1, 3, n_mels=8, n_frames=8)
+    few, many = torch.randn(7, 3), torch.randn(1000, 3)
+    model.set_latents(few)
+    assert {tuple(row) for row in model.latents.tolist()} == {tuple(row) for row in few.tolist()}
+    model.set_latents(many)
+    assert torch.equal(model.latents, many[: len(model.latents)])
