@@ -36,9 +36,9 @@ _IDLE = {
 class Recipe:
     """What is to be generated.
 
-    Without sounds to start from, samples near the sounds that the model knows. With `start` and `end`, the way from one sound to the other.
-    With `around`, variations of a sound. Longer than a chunk, latent vectors walk. A number that would change nothing
-    is refused.
+    Without sounds to start from, samples near the sounds that the model knows. With `start` and `end`, the way from one
+    sound to the other. With `around`, variations of a sound. Longer than a chunk, latent vectors walk. A number that
+    would change nothing is refused.
 
     Raises
     ------
