@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -87,6 +88,9 @@ def unprivileged() -> Iterator[Path]:
     """A folder of one's own, for a test that must not be root: root reads and writes everything."""
     is_root = os.geteuid() == 0
     if is_root:
+        # Python itself may lie where only root reads: what commands import on demand is imported before.
+        for name in ("commands", "console", "options", "training.loop"):
+            importlib.import_module(f"distill.{name}")
         os.seteuid(65_534)
     try:
         with tempfile.TemporaryDirectory() as folder:
