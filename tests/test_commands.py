@@ -159,7 +159,7 @@ def test_a_folder_that_could_not_be_looked_at_is_listed_and_counted(run, unprivi
 
 def test_status_shows_what_it_does(run, dataset, monkeypatch):
     shown = []
-    monkeypatch.setattr("distill.console.ProgressView.preprocess", lambda view, *call: shown.append(call))
+    monkeypatch.setattr("distill.console.ProgressView.progress", lambda view, *call: shown.append(call))
     assert run("status", dataset)[0] == 0
     total = sum(path.stat().st_size for path in dataset.rglob("*.wav"))
     assert ("hash", total, total) in shown

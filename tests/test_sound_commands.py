@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,23 @@ def test_progress_of_a_long_sound(tone_run, tmp_path):
     source = write(tmp_path / "long.wav", sine(440, 30.0))
     told = []
     reconstruct(tone_run, [source], tmp_path / "out", device="cpu", progress=lambda *figures: told.append(figures))
-    assert told == [("long.wav", 0, 78), ("long.wav", 32, 78), ("long.wav", 64, 78)]
-    generate(tone_run, tmp_path / "out", Recipe(count=2), progress=lambda *figures: told.append(figures))
-    assert told[3:] == [("generate", 0, 2), ("generate", 1, 2)]
+    assert told == [(stage := "reconstruct long.wav", 0, 78), (stage, 32, 78), (stage, 64, 78)]
+    recipe = Recipe(around=source, count=2)
+    generate(tone_run, tmp_path / "out", recipe, progress=lambda *figures: told.append(figures))
+    assert told[3:6] == [("encode", 0, 78), ("encode", 32, 78), ("encode", 64, 78)]
+    stages, done, totals = zip(*told[6:], strict=True)
+    assert {*stages, *totals} == {"generate", 156}
+    assert done == (0, 78, 78, 156)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "generate"])
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["words", "json"])
+def test_a_long_sound_gives_a_sign_of_life_without_a_terminal(run, tone_run, tmp_path, monkeypatch, command, json):
+    source = write(tmp_path / "long.wav", sine(440, 30.0))
+    now = iter(range(0, 60_000, 3))
+    monkeypatch.setattr("distill.console.time.monotonic", lambda: next(now))
+    files = (source,) if command == "reconstruct" else ("--duration", 100, "--count", 1)
+    code, out, err = run(command, tone_run, *files, "--out", tmp_path / "out", *json, *CPU)
+    assert code == 0
+    stage = "reconstruct long.wav" if command == "reconstruct" else "generate"
+    assert re.search(rf"^{stage}: \d+ of \d+ windows, about \d+ s left$", err if json else out, re.MULTILINE)

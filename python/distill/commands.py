@@ -47,7 +47,7 @@ def _preprocess(argv: Sequence[str]) -> int:
             workers=arguments.workers,
             trust=arguments.trust,
             follow_links=arguments.follow_links,
-            progress=view.preprocess,
+            progress=view.progress,
         )
         result.log()
     if arguments.json:
@@ -70,7 +70,7 @@ def _status(argv: Sequence[str]) -> int:
             arguments.cache_dir,
             trust=arguments.trust,
             follow_links=arguments.follow_links,
-            progress=view.preprocess,
+            progress=view.progress,
         )
     if arguments.json:
         say(json.dumps(status))
@@ -99,13 +99,13 @@ def _verify(argv: Sequence[str]) -> int:
         "follow_links": arguments.follow_links,
     }
     with ProgressView(sys.stderr if arguments.json else sys.stdout) as view:
-        found = verify(arguments.dataset, **options, progress=view.preprocess)
+        found = verify(arguments.dataset, **options, progress=view.progress)
         for path, reason in found.damaged:
             view.line(f"damaged: {printable(path)}: {printable(reason)}")
         left = found
         if arguments.repair and found.damaged:
-            repair(arguments.dataset, **options, progress=view.preprocess).log()
-            left = verify(arguments.dataset, **options, progress=view.preprocess)
+            repair(arguments.dataset, **options, progress=view.progress).log()
+            left = verify(arguments.dataset, **options, progress=view.progress)
     repaired = len(found.damaged) - len(left.damaged)
     if arguments.json:
         damaged = [{"path": path, "reason": reason} for path, reason in found.damaged]
@@ -153,7 +153,7 @@ def _export(argv: Sequence[str]) -> int:
     from distill.cache.export import export  # noqa: PLC0415 - as above
 
     with ProgressView() as view:
-        rows = export(_cache_of(arguments), arguments.output, arguments.format, view.preprocess)
+        rows = export(_cache_of(arguments), arguments.output, arguments.format, view.progress)
     say(f"{rows} rows in {arguments.output}")
     return 0
 
@@ -172,7 +172,7 @@ def _analyze(argv: Sequence[str]) -> int:
             cache_dir=arguments.cache_dir,
             device=arguments.device,
             seed=arguments.seed,
-            progress=view.preprocess,
+            progress=view.progress,
         )
     report = analysis.report
     if arguments.json:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from distill.training.session import TrainEvent
 
 _PLAIN_EVERY_S = 5.0
+# What a stage counts; the first word of its name says which it is.
+_COUNTED = {
+    **dict.fromkeys(("scan", "features", "decode"), "files"),
+    **dict.fromkeys(("hash", "check"), "MB"),
+    **dict.fromkeys(("encode", "neighbours", "export"), "rows"),
+    **dict.fromkeys(("generate", "reconstruct"), "windows"),
+    "effect": "latent units",
+}
 
 
 class _Lines(logging.Handler):
@@ -74,29 +82,30 @@ class ProgressView:
 
     def line(self, text: str) -> None:
         """Show a line for good."""
+        self._last = time.monotonic()
         if self._bar:
             self._console.print(text.encode("utf-8", "backslashreplace").decode())
         else:
             say(text, self.stream)
 
-    def preprocess(self, stage: str, current: int, total: int) -> None:
-        """Progress callback of preprocessing."""
+    def progress(self, stage: str, current: int, total: int) -> None:
+        """Progress callback of whatever a command does; without a terminal, a line where there was none for 5 s."""
         if self._bar:
             self._show(stage, current, total, f"{current}/{total}" if total else f"{current}")
             return
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._started, self._last = stage, now, now
-        if stage == "features" and current < total and now - self._last > _PLAIN_EVERY_S:
-            self._last = now
-            left = (now - self._started) / max(1, current) * (total - current)
-            self.line(f"features: {current} of {total} files, about {_duration(left)} left")
+            self._stage, self._started = stage, now
+        if (current < total or not total) and now - self._last > _PLAIN_EVERY_S:
+            left = (now - self._started) / current * (total - current) if current else 0.0
+            ahead = f", about {_duration(left)} left" if left > 0 else ""
+            self.line(f"{stage}: {_counted(stage, current, total)}{ahead}")
 
     def event(self, event: TrainEvent) -> None:
         """`on_event` of training."""
         values = event.values
         if event.kind in ("preprocess", "analyze"):
-            self.preprocess(**values)
+            self.progress(**values)
         elif event.kind == "start":
             self._steps, self._epochs = values["steps_per_epoch"], values["epochs"]
             self._stage = ""
@@ -126,6 +135,12 @@ class ProgressView:
             self._stage = description
             self._task = self._bar.add_task(description, total=total or None, what=what)
         self._bar.update(self._task, completed=current, total=total or None, what=what)
+
+
+def _counted(stage: str, current: int, total: int) -> str:
+    noun = _COUNTED.get(stage.partition(" ")[0], "steps")
+    unit = 1_000_000 if noun == "MB" else 1
+    return f"{current // unit} of {total // unit} {noun}" if total else f"{current // unit} {noun}"
 
 
 def _duration(seconds: float) -> str:

@@ -6,9 +6,10 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from distill.latent.axes import Axes, read_axes
 from distill.recipe import Recipe, WavFormat
 from distill.synthesis import BATCH_WINDOWS, Synthesizer
 
+if TYPE_CHECKING:
+    from distill.cache.damage import ProgressCallback
+
 # Of the noise, in chunks. In sounds of several chunks (sonic-pi's), latent vectors a chunk apart correlate by 0.52 and
 # five apart by 0.31.
 _WALK_CHUNKS = 2.0
@@ -31,8 +35,6 @@ _LONGEST_BY_ITSELF_S = 60.0
 # A cut amid a sound must not click.
 _FADE_OUT_S = 0.01
 _SAME_DIRECTION = 1e-4
-
-ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def generate(
     device : str
         Where the model runs. Default: "auto". On a CPU the same seed gives the same bytes.
     progress : callable, optional
-        Called with (stage, current, total).
+        Called with ("encode", windows done, windows), for each sound to start from, and then with ("generate", windows
+        done, windows of all sounds).
 
     Returns
     -------
@@ -118,16 +121,29 @@ def generate(
     make_room(files, force=force)
     synthesizer = Synthesizer.load(run_dir, device)
     axes = read_axes(run_dir) if recipe.axis else None
-    paths, samples = _paths(synthesizer, recipe, axes, seed)
-    for number, (file, path) in enumerate(zip(files, paths, strict=True)):
-        if progress is not None:
-            progress("generate", number, len(files))
-        write_wav(file, synthesizer.play(path, samples, _FADE_OUT_S), synthesizer.sample_rate, wav_format)
+    progress = progress or (lambda *figures: None)
+    paths, samples = _paths(synthesizer, recipe, axes, seed, progress)
     rate = synthesizer.sample_rate
+    for number, (file, path) in enumerate(zip(files, paths, strict=True)):
+        progress("generate", number * len(path), len(files) * len(path))
+        write_wav(file, _played(synthesizer, path, samples, number, len(files), progress), rate, wav_format)
     return Generated(files, seed, rate, samples / rate, time.monotonic() - began)
 
 
-def _paths(synthesizer: Synthesizer, recipe: Recipe, axes: Axes | None, seed: int) -> tuple[Iterator[Tensor], int]:
+def _played(
+    synthesizer: Synthesizer, path: Tensor, samples: int, number: int, sounds: int, progress: ProgressCallback
+) -> Iterator[np.ndarray]:
+    done = 0
+    for block in synthesizer.play(path, samples, _FADE_OUT_S):
+        yield block
+        done += block.size
+        windows = min(len(path), done // synthesizer.step_samples)
+        progress("generate", number * len(path) + windows, sounds * len(path))
+
+
+def _paths(
+    synthesizer: Synthesizer, recipe: Recipe, axes: Axes | None, seed: int, progress: ProgressCallback
+) -> tuple[Iterator[Tensor], int]:
     """A path through latent space [N, L], a vector a window, for each sound; and the samples of each."""
     rate, config = synthesizer.sample_rate, synthesizer.config
     sources = [
@@ -141,7 +157,7 @@ def _paths(synthesizer: Synthesizer, recipe: Recipe, axes: Axes | None, seed: in
         lengths = [min(source.samples, round(_LONGEST_BY_ITSELF_S * rate)) for source in sources]
         samples = max(lengths, default=config.chunk_samples)
     count = synthesizer.windows_of(samples)
-    encoded = [_encode(synthesizer, source, count) for source in sources]
+    encoded = [_encode(synthesizer, source, count, progress) for source in sources]
     moves = [(axes.index(name), value) for name, value in recipe.moves] if axes is not None else []
     numbers, sounds = recipe.numbers, len(recipe.names)
     walks = (_walk(synthesizer, count, seed, number) for number in range(sounds))
@@ -164,10 +180,13 @@ def _moved(path: Tensor, axes: Axes | None, moves: list[tuple[int, float]]) -> T
     return path
 
 
-def _encode(synthesizer: Synthesizer, source: WindowedFile, count: int) -> Tensor:
+def _encode(synthesizer: Synthesizer, source: WindowedFile, count: int, progress: ProgressCallback) -> Tensor:
     """Latent vectors [count, L] of a file's first windows; silence behind its end."""
-    batches = source.batches(count, BATCH_WINDOWS)
-    return torch.cat([synthesizer.encode(synthesizer.features(windows.waveforms)).cpu() for windows in batches])
+    encoded: list[Tensor] = []
+    for number, windows in enumerate(source.batches(count, BATCH_WINDOWS)):
+        progress("encode", number * BATCH_WINDOWS, count)
+        encoded.append(synthesizer.encode(synthesizer.features(windows.waveforms)).cpu())
+    return torch.cat(encoded)
 
 
 def _walk(synthesizer: Synthesizer, count: int, seed: int, number: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from distill.recipe import WavFormat
 from distill.sound_pictures import Film, save_sound_picture
 from distill.synthesis import BATCH_WINDOWS, Synthesizer
 
+if TYPE_CHECKING:
+    from distill.cache.damage import ProgressCallback
+
 logger = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[str, int, int], None]
 PathLike = str | os.PathLike[str]
 
 
@@ -82,7 +85,7 @@ def reconstruct(
     device : str
         Where the model runs. Default: "auto".
     progress : callable, optional
-        Called with (name of the file, windows done, windows in it).
+        Called with ("reconstruct NAME", windows done, windows in it).
 
     Returns
     -------
@@ -161,8 +164,8 @@ def _reconstruct(
     rate, config = synthesizer.sample_rate, synthesizer.config
     file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
     film = Film(file.samples // synthesizer.hop_length + 1)
-    name = printable(source.name)
-    rows = _rows(synthesizer, file, lambda current, total: progress(name, current, total))
+    stage = f"reconstruct {printable(source.name)}"
+    rows = _rows(synthesizer, file, lambda current, total: progress(stage, current, total))
     joined = synthesizer.join(rows)
     sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
     # Undone and not matched by its peak: a click that the model blurs, or adds, says nothing of how loud the rest is.

@@ -65,7 +65,7 @@ def _options(arguments: GenerateArguments | ReconstructArguments, view: Any) -> 
         "wav_format": arguments.format,
         "force": arguments.force,
         "device": arguments.device,
-        "progress": view.preprocess,
+        "progress": view.progress,
     }
 
 

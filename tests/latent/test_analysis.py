@@ -202,7 +202,7 @@ def test_a_one_channel_run_is_analysed_by_decoding(tmp_path):
     calls = []
     analysis = analyze(run, progress=lambda *figures: calls.append(figures))
     assert not (tmp_path / "sounds" / ".cache").exists()
-    assert ("encode", 12, 12) in calls
+    assert ("decode", 12, 12) in calls
     dataset = AudioTrainingDataset(sorted((tmp_path / "sounds").glob("*.wav")), CHUNK, RATE)
     waveforms = torch.stack([dataset[row] for row in range(len(dataset))])
     stats = load_description(run)["statistics"]

@@ -106,7 +106,8 @@ def analyze(
     seed : int
         Of the choice of sounds that the map shows where there are over 5000; nothing else is drawn. Default: 0.
     progress : callable, optional
-        Called with (stage, current, total), of preprocessing, then "encode", "effect" and "neighbours".
+        Called with (stage, current, total), of preprocessing, then "encode" ("decode" for a one-channel run), "effect"
+        and "neighbours".
 
     Returns
     -------

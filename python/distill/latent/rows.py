@@ -119,7 +119,7 @@ class Dataset:
                 waveforms = torch.from_numpy(np.stack(chunks[start : start + _BATCH_ROWS]))[:, None]
                 with torch.no_grad():
                     yield normalize(spectrogram(waveforms), self.stats)
-            self.progress("encode", number + 1, len(contents))
+            self.progress("decode", number + 1, len(contents))
         if not self.places:
             raise nothing_usable(self.folder, skipped)
         log_skipped(sorted(skipped))
