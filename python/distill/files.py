@@ -11,10 +11,11 @@ from pathlib import Path
 
 from distill.errors import ConfigError, StorageError
 
+_OTHER_OUT_TIP = "choose another --out"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Replace a file: a reader finds the old one or the new one, whole, whatever happens.
 
     Raises
@@ -34,8 +35,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def make_room(paths: Sequence[Path], *, force: bool) -> None:
-    """Make the folders of files that are to be written, unless one of the files is there already.
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that there was no room to write."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_room(paths: Sequence[Path], *, force: bool) -> None:
+    """Check that files can be written, and write nothing; `make_folder` comes when there is something to write.
 
     Parameters
     ----------
@@ -49,19 +55,32 @@ def make_room(paths: Sequence[Path], *, force: bool) -> None:
     ConfigError
         If one is there, and not `force`; each is named.
     StorageError
-        If a folder cannot be made, or cannot be written.
+        If a folder cannot be written, or is missing and cannot be made.
     """
     there = [] if force else [f"{path}: is there already" for path in paths if os.path.lexists(path)]
     if there:
         raise ConfigError(there, "replace what is there with --force, or choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            reason = None if os.access(folder, os.W_OK | os.X_OK) else "not writable"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        if reason:
-            raise StorageError(f"{folder}: cannot be written: {reason}", "choose another --out")
+        # What cannot be looked at counts as missing, and its folder as not writable.
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise StorageError(f"{there}: cannot be written: not a folder", _OTHER_OUT_TIP)
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise StorageError(f"{there}: cannot be written: not writable", _OTHER_OUT_TIP)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is about to be written, and those that it lies in; it may be there already.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made: {error.strerror or error}", _OTHER_OUT_TIP) from error
 
 
 def open_regular(path: str | os.PathLike[str], flags: int) -> int:

@@ -246,6 +246,44 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(sounds, cache, config
     assert_same_run(whole.run_dir, resumed.run_dir)
 
 
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+def test_lost_weights_are_written_again_on_resume(sounds, cache, config, tmp_path, name, damage):
+    stuck = dataclasses.replace(config, epochs=30, patience=1, learning_rate=1.0, gradient_clip=1e6)
+    run = train(sounds, tmp_path / "my run", stuck, cache_dir=cache)
+    # The best weights are not the last ones.
+    assert run.best["epoch"] < run.epochs
+    before = {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
+    damage(run.run_dir / name)
+    with pytest.raises(RunError, match=name.replace(".", r"\.")) as caught:
+        load_model(run.run_dir)
+    assert caught.value.tip == f"distill train --resume '{run.run_dir}' writes it again"
+    assert train(None, run.run_dir, resume=True).status == "stopped early"
+    assert before == {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
+
+
+def test_a_run_that_lost_its_weights_goes_on_as_if_it_had_not(sounds, cache, config, tmp_path):
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    cancel = threading.Event()
+
+    def cancel_in_the_second_epoch(event):
+        if event.kind == "step" and event.values["epoch"] == 2 and event.values["step"] == 1:
+            cancel.set()
+
+    parted = train(
+        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_in_the_second_epoch, cancel_event=cancel
+    )
+    assert (parted.status, parted.epochs) == ("interrupted", 1)
+    (tmp_path / "parted" / "model.safetensors").unlink()
+    train(None, tmp_path / "parted", resume=True)
+    assert_same_run(whole.run_dir, parted.run_dir)
+
+
 def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
     import pickle
 
@@ -323,6 +361,25 @@ def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, mo
     assert f"--resume {tmp_path / 'run'}" in caught.value.tip
     monkeypatch.undo()
     assert train(None, tmp_path / "run", resume=True).status == "finished"
+
+
+@pytest.mark.parametrize(("number", "first"), [(errno.ENOSPC, "make room"), (errno.EACCES, "put that right")])
+def test_a_checkpoint_that_cannot_be_written_is_said_with_what_to_do(tmp_path, monkeypatch, config, number, first):
+    run = RunFolder(tmp_path / "my run")
+    run.create(config, {})
+    run.save_state({"step": 1}, keep=2, is_best=True)
+
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError) as caught:
+        run.save_state({"step": 2}, keep=2, is_best=True)
+    path = run.path / "checkpoints" / "step-000000002.pt"
+    assert str(caught.value) == f"{path}: cannot be written: {os.strerror(number)}"
+    assert caught.value.tip == f"{first}, then --resume '{run.path}'"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.pt", "step-000000001.pt"]
+    assert run.load_state()["step"] == 1
 
 
 def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):

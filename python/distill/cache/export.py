@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -19,7 +18,7 @@ from distill.cache.manifest import describe, normalization_arrays
 from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.reader import CacheReader
 from distill.errors import StorageError
-from distill.files import write_atomically
+from distill.files import is_full, write_atomically
 
 Format = Literal["pt", "npy", "safetensors"]
 
@@ -116,7 +115,7 @@ def _remove(remove: Callable[[], None]) -> None:
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
         return StorageError(
             f"{path}: the disk is full; what was written is removed", "make room, or choose another folder"
         )

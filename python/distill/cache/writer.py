@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -24,6 +23,7 @@ from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, fing
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.config import ComplexSpectrogramConfig
 from distill.errors import CacheError, StorageError
+from distill.files import is_full
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _PARTIAL = re.compile(rf"\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """`error` from writing at `path`, as one that says what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
         return StorageError(f"{path}: the disk is full; what was finished is kept", f"make room, or {_READ_ONLY_TIP}")
     return StorageError(f"{error.filename or path}: cannot be written: {error.strerror or error}", _READ_ONLY_TIP)
 

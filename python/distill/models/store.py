@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from distill.models.vae import ConvVAE
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
 _FORMAT = 3
-_REMEDY = "train again into this folder, or name the run folder of a finished training"
 
 
 def save_model(
@@ -95,13 +95,13 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
         model = ConvVAE(**description["architecture"])
     except (TypeError, ValueError) as error:
         reason = f"architecture cannot be built: {error}"
-        raise RunError(f"{Path(run_dir) / DESCRIPTION_NAME}: {reason}", _REMEDY) from error
+        raise RunError(f"{Path(run_dir) / DESCRIPTION_NAME}: {reason}", _remedy(run_dir)) from error
     try:
         weights = load(_read(path))
     except SafetensorError as error:
-        raise RunError(f"{path}: damaged: {error}", _REMEDY) from error
+        raise RunError(f"{path}: damaged: {error}", _remedy(run_dir)) from error
     if fault := _misfit(model.state_dict(), weights):
-        raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", _REMEDY)
+        raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", _remedy(run_dir))
     model.load_state_dict(weights)
     return model.to(device).eval()
 
@@ -118,15 +118,15 @@ def load_description(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         description = json.loads(_read(path))
     except ValueError as error:
-        raise RunError(f"{path}: damaged: {error}", _REMEDY) from error
+        raise RunError(f"{path}: damaged: {error}", _remedy(run_dir)) from error
     if not isinstance(description, dict):
-        raise RunError(f"{path}: damaged: it holds no object", _REMEDY)
+        raise RunError(f"{path}: damaged: it holds no object", _remedy(run_dir))
     if description.get("format") != _FORMAT:
         reason = f"format={description.get('format')!r} must be {_FORMAT}"
         raise RunError(f"{path}: {reason}", "load it with the version of distill that wrote it")
     for name in ("architecture", "features", "statistics"):
         if not isinstance(description.get(name), dict):
-            raise RunError(f"{path}: damaged: {name!r} is missing", _REMEDY)
+            raise RunError(f"{path}: damaged: {name!r} is missing", _remedy(run_dir))
     return description
 
 
@@ -134,9 +134,15 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise RunError(f"{path}: missing", _REMEDY) from error
+        raise RunError(f"{path}: missing", _remedy(path.parent)) from error
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from error
+        raise RunError(f"{path}: cannot be read: {error.strerror}", _remedy(path.parent)) from error
+
+
+def _remedy(run_dir: str | os.PathLike[str]) -> str:
+    if any(Path(run_dir, "checkpoints").glob("*.pt")):
+        return f"distill train --resume {shlex.quote(os.fspath(run_dir))} writes it again"
+    return "train again into this folder, or name the run folder of a finished training"
 
 
 def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:

@@ -13,10 +13,11 @@ tensorboard/         where it was asked for
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
-import shutil
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
-from distill.files import write_atomically
+from distill.files import is_full, write_atomically
 
 try:
     import tomllib
@@ -66,7 +67,8 @@ class RunFolder:
         """
         if (self.path / "run.json").exists():
             raise RunError(
-                f"{self.path}: already holds a run", f"go on with it by --resume {self.path}, or choose another --out"
+                f"{self.path}: already holds a run",
+                f"go on with it by --resume {shlex.quote(str(self.path))}, or choose another --out",
             )
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
@@ -127,22 +129,25 @@ class RunFolder:
             If it cannot be written; earlier states are still there.
         """
         path = self._checkpoints / f"step-{state['step']:09d}.pt"
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save({"version": _STATE_VERSION, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            if is_best:
-                shutil.copyfile(path, partial)
-                partial.replace(self._checkpoints / "best.pt")
-        except (OSError, RuntimeError) as error:
-            # torch reports a full disk as a RuntimeError of its own.
-            partial.unlink(missing_ok=True)
-            raise StorageError(f"{path}: cannot be written: {error}", "make room and resume the run") from error
+        # In memory first: torch hides why a file could not be written.
+        content = io.BytesIO()
+        torch.save({"version": _STATE_VERSION, **state}, content)
+        for target in [path, self._checkpoints / "best.pt"][: 1 + is_best]:
+            try:
+                write_atomically(target, content.getbuffer())
+            except OSError as error:
+                raise self.storage_error(error, target) from error
         for old in self._states()[keep:]:
             old.unlink()
+
+    def storage_error(self, error: OSError, path: Path | None = None) -> StorageError:
+        """`error` from writing at `path` (default: the folder), as one that says what to do."""
+        return StorageError(f"{path or self.path}: cannot be written: {error.strerror or error}", self.remedy(error))
+
+    def remedy(self, error: BaseException | None) -> str:
+        """What to do about an error from writing to the folder."""
+        first = "make room" if is_full(error) else "put that right"
+        return f"{first}, then --resume {shlex.quote(str(self.path))}"
 
     def _states(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"), reverse=True)
@@ -150,20 +155,19 @@ class RunFolder:
     def load_state(self) -> dict[str, Any] | None:
         """The newest state that can be read; None if the run had none yet."""
         for path in self._states():
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # noqa: BLE001 - unpickling damaged bytes raises whatever it comes upon
-                logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
-                continue
-            if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
+            if state := _read_state(path):
                 return state
-            logger.warning("%s: of another version", path)
         if self.has_state():
             raise RunError(
                 f"{self.path}: none of its checkpoints can be read",
                 "its best weights are still in model.safetensors; train on in a new run",
             )
         return None
+
+    def load_best(self) -> dict[str, Any] | None:
+        """The state that had the best weights; None if it cannot be read, or no epoch was completed."""
+        path = self._checkpoints / "best.pt"
+        return _read_state(path) if path.exists() else None
 
     def has_state(self) -> bool:
         """Whether there is anything to resume from, readable or not."""
@@ -193,6 +197,19 @@ class RunFolder:
         """Drop the lines of epochs that the resumed run does again."""
         kept = [line for line in self.metrics() if line["epoch"] < epoch]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """A state; None, with a warning, if it cannot be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes raises whatever it comes upon
+        logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
+        return None
+    if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
+        return state
+    logger.warning("%s: of another version", path)
+    return None
 
 
 def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

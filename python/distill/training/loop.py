@@ -19,7 +19,7 @@ from distill.audio.preprocessing import ConfirmCallback, preprocess
 from distill.audio.spectrogram import AudioSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import DistillError, PreprocessingCancelled, RunError, StorageError
+from distill.errors import DistillError, PreprocessingCancelled, RunError
 from distill.index import Manifest, Trust, check_dataset, no_audio, scan_dataset
 from distill.latent import analysis
 from distill.training.board import check_tensorboard
@@ -130,10 +130,7 @@ def train(
     except BrokenPipeError:  # from the caller's own output, in `on_event`
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            f"{run.path}: cannot be written: {reason}", f"make room, then --resume {run.path}"
-        ) from error
+        raise run.storage_error(error) from error
     return _analyzed(session, result) if analyze and result.status != "interrupted" else result
 
 

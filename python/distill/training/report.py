@@ -91,7 +91,7 @@ class Report:
         try:
             return save_previews(self._folder.path, synthesizer, chunks, epoch=epoch, seed=self._config.seed)
         except StorageError as error:
-            raise StorageError(str(error), f"make room, then --resume {self._folder.path}") from error
+            raise StorageError(str(error), self._folder.remedy(error.__cause__)) from error
 
     def draw(self) -> None:
         """Draw losses and quality over epochs, and what the model makes of held-out chunks."""

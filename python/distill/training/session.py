@@ -17,7 +17,7 @@ import torch
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import RunError, TrainingDivergedError
-from distill.models import ConvVAE, fit_pca, save_model
+from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.metrics import BandMeans
 from distill.training.board import Board
 from distill.training.checkpoint import RunFolder
@@ -137,7 +137,7 @@ class Session:
     def _is_over(self) -> bool:
         return self.epoch >= self.config.epochs or self.since_best >= self.config.patience
 
-    def _make_model(self, shape: torch.Size) -> ConvVAE:
+    def _make_model(self, shape: tuple[int, ...]) -> ConvVAE:
         channels, n_mels, n_frames = shape
         return ConvVAE(
             in_channels=channels,
@@ -176,8 +176,21 @@ class Session:
         with torch.no_grad():
             batches = (rows.to(self.device) for rows in self.latent_rows.split(_ENCODED_ROWS))
             self.model.set_latents(torch.cat([self.model.encode(rows)[0] for rows in batches]))
+        self._write_model(self.model)
+
+    def _write_model(self, model: ConvVAE) -> None:
         features = asdict(self.config.features)
-        save_model(self.folder.path, self.model, features=features, statistics=self.material.stats)
+        save_model(self.folder.path, model, features=features, statistics=self.material.stats)
+
+    def _write_lost_model(self, state: dict[str, Any]) -> None:
+        """Write the best weights again if those in the run folder cannot be used."""
+        try:
+            load_model(self.folder.path)
+        except RunError as error:
+            logger.warning("%s; written again from the checkpoints", error)
+            model = self._make_model(self.model.row_shape)
+            model.load_state_dict((self.folder.load_best() or state)["model"])
+            self._write_model(model)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -196,6 +209,7 @@ class Session:
             logger.warning("the dataset has changed since: its epoch begins anew, and so does the search for the best")
             self.epoch_step, self.means, self.epoch_seconds = 0, Means(), 0.0
             self.best_loss, self.since_best = math.inf, 0
+        self._write_lost_model(state)
         torch.set_rng_state(state["rng"])
         self.folder.drop_metrics_from(self.epoch + 1)
         logger.info("resumed after %d epochs and %d steps", self.epoch, self.epoch_step)
