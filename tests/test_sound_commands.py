@@ -72,12 +72,24 @@ def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
     told = one_object(code, out, err)
     assert [Path(path).name for path in told["files"]] == ["tone.wav"]
     assert [entry["path"] for entry in told["skipped"]] == [str(text), str(zeros), str(tmp_path / "none.wav")]
-    assert [entry["reason"] for entry in told["skipped"]][1:] == ["silent", "no such file"]
+    assert [entry["reason"] for entry in told["skipped"]][1:] == [
+        "silent throughout: mixed to mono, nothing in it is above -60 dBFS",
+        "no such file",
+    ]
     assert f"{text}: cannot be decoded" in err
     code, out, err = run("reconstruct", tone_run, text, zeros, "--out", tmp_path / "other", *CPU)
     assert code == 1
     assert "no sound can be reconstructed" in err
-    assert "zeros.wav: silent" in err
+    # Once each, with what to do about both.
+    assert [(out + err).count(f"{path}: ") for path in (text, zeros)] == [1, 1]
+    assert re.search(r"^tip: .*WAV, FLAC.*; .*can be heard", err, re.MULTILINE)
+
+
+def test_reconstruct_says_that_a_sound_is_faint(run, tone_run, tmp_path):
+    source = write(tmp_path / "faint.wav", sine(PITCHES[3], 1.0, level=5e-4), subtype="PCM_24")
+    code, out, _ = run("reconstruct", tone_run, source, "--out", tmp_path / "out", *CPU)
+    assert code == 0
+    assert f"warning: {source}: mixed to mono, nothing in it is above -60 dBFS" in out
 
 
 def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, tone, tmp_path):
@@ -239,6 +251,23 @@ def test_what_cannot_be_done_is_named(run, tone_run, tmp_path, argv, code, told)
     found, _, err = run("generate", tone_run, "--out", tmp_path / "out", *CPU, *argv)
     assert found == code
     assert told in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sound_that_cannot_be_used_is_refused_with_a_remedy_and_no_folder(run, tone_run, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    write(tmp_path / "zeros.wav", np.zeros(CHUNK))
+    for name, remedy in (
+        ("none.wav", "slip"),
+        ("text.wav", "WAV, FLAC"),
+        ("zeros.wav", "can be heard"),
+        (".", "*.wav"),
+    ):
+        for argv in (("generate", tone_run, "--around", tmp_path / name), ("reconstruct", tone_run, tmp_path / name)):
+            code, _, err = run(*argv, "--out", tmp_path / "new" / "out", *CPU)
+            assert code == 1
+            assert re.search(rf"^tip: .*{re.escape(remedy)}", err, re.MULTILINE), err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("command", ["generate", "reconstruct"])
@@ -249,7 +278,7 @@ def test_what_is_no_run_and_what_is_no_folder(run, tone_run, tone, tmp_path, com
     assert "none: no such run folder" in err
     code, _, err = run(command, tone_run, *files, "--out", tone)
     assert code == 1
-    assert f"{tone}: cannot be written: File exists" in err
+    assert f"{tone}: cannot be written: not a folder" in err
     assert "--out" in err
 
 

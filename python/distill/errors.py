@@ -59,10 +59,12 @@ class AudioFileError(DistillError):
         The file.
     reason : str
         Why it is skipped, as it appears in reports and in the manifest.
+    tip : str, optional
+        What to do about it, where it is all that there is.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+    def __init__(self, path: str, reason: str, tip: str | None = None) -> None:
+        super().__init__(f"{path}: {reason}", tip)
         self.path = path
         self.reason = reason
 

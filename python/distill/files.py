@@ -62,11 +62,11 @@ def check_room(paths: Sequence[Path], *, force: bool) -> None:
         raise ConfigError(there, "replace what is there with --force, or choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
         # What cannot be looked at counts as missing, and its folder as not writable.
-        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-        if not there.is_dir():
-            raise StorageError(f"{there}: cannot be written: not a folder", _OTHER_OUT_TIP)
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise StorageError(f"{there}: cannot be written: not writable", _OTHER_OUT_TIP)
+        standing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not standing.is_dir():
+            raise StorageError(f"{standing}: cannot be written: not a folder", _OTHER_OUT_TIP)
+        if not os.access(standing, os.W_OK | os.X_OK):
+            raise StorageError(f"{standing}: cannot be written: not writable", _OTHER_OUT_TIP)
 
 
 def make_folder(folder: Path) -> None:

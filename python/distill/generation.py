@@ -18,7 +18,7 @@ from torch import Tensor
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
-from distill.files import make_room
+from distill.files import check_room, make_folder
 from distill.latent.axes import Axes, read_axes
 from distill.recipe import Recipe, WavFormat
 from distill.synthesis import BATCH_WINDOWS, Synthesizer
@@ -105,7 +105,7 @@ def generate(
     RunError
         If this is no run with a trained model, or it has not been analysed and is to move along axes.
     AudioFileError
-        If a sound to start from cannot be used.
+        If a sound to start from cannot be used. Nothing has been written.
     DeviceError
         If there is no such device.
     StorageError
@@ -118,12 +118,13 @@ def generate(
     if seed < 0:
         raise ConfigError([f"seed={seed} must be at least 0"])
     files = [Path(out) / f"{name}.wav" for name in recipe.names]
-    make_room(files, force=force)
+    check_room(files, force=force)
     synthesizer = Synthesizer.load(run_dir, device)
     axes = read_axes(run_dir) if recipe.axis else None
     progress = progress or (lambda *figures: None)
     paths, samples = _paths(synthesizer, recipe, axes, seed, progress)
     rate = synthesizer.sample_rate
+    make_folder(Path(out))
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
         progress("generate", number * len(path), len(files) * len(path))
         write_wav(file, _played(synthesizer, path, samples, number, len(files), progress), rate, wav_format)

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.audio.chunking import FAINT, SILENCE_PEAK
+from distill.audio.reference import centres_hertz
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
-from distill.files import make_room, printable
+from distill.files import check_room, make_folder, printable
 from distill.recipe import WavFormat
 from distill.sound_pictures import Film, save_sound_picture
 from distill.synthesis import BATCH_WINDOWS, Synthesizer
@@ -100,7 +102,7 @@ def reconstruct(
     DeviceError
         If there is no such device.
     NothingUsableError
-        If no source can be used.
+        If no source can be used. Nothing has been written.
     StorageError
         If a file cannot be written.
     """
@@ -112,26 +114,31 @@ def reconstruct(
     written = [Path(f"{target}{ending}") for target in targets for ending in (".wav", ".png")]
     if own := [path for path in written if any(_is_same(path, source) for source in paths)]:
         raise ConfigError([f"{path}: is one of the sounds to reconstruct" for path in own], "choose another --out")
-    make_room(written, force=force)
+    check_room(written, force=force)
     synthesizer = Synthesizer.load(run_dir, device)
-    done, skipped = [], []
+    done, failed = [], []
+    told = 0
     for source, target in zip(paths, targets, strict=True):
         try:
             _reconstruct(synthesizer, source, target, wav_format, progress or (lambda *figures: None))
         except AudioFileError as error:
-            skipped.append((os.fspath(source), error.reason))
-            logger.warning("%s: %s", printable(os.fspath(source)), error.reason)
+            failed.append(error)
         else:
             done.append((source, target))
+        # Where none can be used, the error names them.
+        while done and told < len(failed):
+            logger.warning("%s: %s", printable(failed[told].path), failed[told].reason)
+            told += 1
     if not done:
-        reasons = "\n".join(f"  {printable(path)}: {reason}" for path, reason in skipped)
-        raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "name audio files")
+        reasons = "\n".join(f"  {printable(error.path)}: {error.reason}" for error in failed)
+        tips = dict.fromkeys(error.tip for error in failed if error.tip)
+        raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "; ".join(tips))
     files, pictures = ([Path(f"{target}{ending}") for _, target in done] for ending in (".wav", ".png"))
     return Reconstructed(
         [source for source, _ in done],
         files,
         pictures,
-        skipped,
+        [(error.path, error.reason) for error in failed],
         synthesizer.sample_rate,
         time.monotonic() - began,
     )
@@ -163,6 +170,8 @@ def _reconstruct(
 ) -> None:
     rate, config = synthesizer.sample_rate, synthesizer.config
     file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
+    if file.peak < SILENCE_PEAK:
+        logger.warning("%s: %s; what is made of it is as quiet", printable(os.fspath(source)), FAINT)
     film = Film(file.samples // synthesizer.hop_length + 1)
     stage = f"reconstruct {printable(source.name)}"
     rows = _rows(synthesizer, file, lambda current, total: progress(stage, current, total))
@@ -170,6 +179,7 @@ def _reconstruct(
     sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
     # Undone and not matched by its peak: a click that the model blurs, or adds, says nothing of how loud the rest is.
     gain = np.float32(1.0 if config.normalize == "none" else file.peak)
+    make_folder(target.parent)
     write_wav(Path(f"{target}.wav"), (gain * block for block in sound), rate, wav_format)
     features = film.develop()
     channels = len(features) // 2
@@ -177,6 +187,7 @@ def _reconstruct(
         features[:channels],
         features[channels:],
         Path(f"{target}.png"),
+        centres=centres_hertz(config.features),
         duration_s=file.samples / rate,
         title=source.name,
     )

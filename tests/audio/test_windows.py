@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from distill.audio.chunking import Chunks
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError
 from sounds import RATE, noise, sine, write
@@ -67,9 +70,26 @@ def test_a_short_file_is_one_padded_window(tmp_path):
 
 
 def test_files_that_cannot_be_used(tmp_path):
-    with pytest.raises(AudioFileError, match=r"a\.wav: silent"):
-        WindowedFile(write(tmp_path / "a.wav", np.zeros(100)), RATE, SIZE, STEP, "file")
-    with pytest.raises(AudioFileError, match=r"none\.wav: no such file"):
-        WindowedFile(tmp_path / "none.wav", RATE, SIZE, STEP, "file")
-    with pytest.raises(AudioFileError, match="not a file"):
-        WindowedFile(tmp_path, RATE, SIZE, STEP, "file")
+    (tmp_path / "text.wav").write_text("no sound")
+    opposite = write(tmp_path / "b.wav", np.stack([noise(1), -noise(1)], axis=1), subtype="PCM_24")
+    for path, reason, tip in (
+        (write(tmp_path / "a.wav", np.zeros(100)), "silent throughout", "can be heard"),
+        (opposite, "silent throughout: mixed to mono, nothing in it is above -60 dBFS", "opposite phase"),
+        (tmp_path / "none.wav", "no such file", "name"),
+        (tmp_path, "a folder", f"{tmp_path}/*.wav"),
+        (tmp_path / "text.wav", "cannot be decoded", "WAV, FLAC"),
+    ):
+        with pytest.raises(AudioFileError, match=re.escape(f"{path}: {reason}")) as error:
+            WindowedFile(path, RATE, SIZE, STEP, "file")
+        assert tip in error.value.tip
+
+
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+@pytest.mark.parametrize("level", [5e-7, 2e-6, 9e-4, 2e-3])
+def test_a_file_is_silent_where_none_of_its_chunks_is_used(tmp_path, normalize, level):
+    path = write(tmp_path / "a.wav", sine(200, 1.0, level=level))
+    if list(Chunks(path, RATE, SIZE, normalize)):
+        assert WindowedFile(path, RATE, SIZE, STEP, normalize).peak == pytest.approx(level, rel=0.01)
+    else:
+        with pytest.raises(AudioFileError, match="silent throughout"):
+            WindowedFile(path, RATE, SIZE, STEP, normalize)

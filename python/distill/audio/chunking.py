@@ -20,6 +20,10 @@ SILENCE_PEAK = 1e-3
 """Peak, after normalisation, below which a chunk counts as silent: -60 dBFS."""
 NO_SIGNAL_PEAK = 1e-6
 """Peak below which there is nothing to normalise: -120 dBFS."""
+FAINT = "mixed to mono, nothing in it is above -60 dBFS"
+"""How it is said that a file does not reach `SILENCE_PEAK`."""
+SILENT = f"silent throughout: {FAINT}"
+"""Why a file without a chunk that is not silent cannot be used."""
 _HELD_S = 60.0
 
 

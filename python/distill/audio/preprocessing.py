@@ -18,6 +18,7 @@ import torch
 
 from distill import _native
 from distill.audio.augmentation import check_available
+from distill.audio.chunking import SILENT
 from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.audio.extraction import Extractor, Failed, Finished, Rows, Source, extract
 from distill.audio.outcome import PreprocessResult, differences, log_found, nothing_usable
@@ -366,9 +367,7 @@ class _Job:
             if event.sums[0]:
                 writer.finish_content(content_hash, event.silent, event.sums)
             else:
-                writer.skip_content(
-                    content_hash, "silent throughout: mixed to mono, nothing in it is above -60 dBFS", event.silent
-                )
+                writer.skip_content(content_hash, SILENT, event.silent)
         elif event.permanent:
             writer.skip_content(content_hash, event.reason)
         else:

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distill.audio.chunking import NO_SIGNAL_PEAK, SILENCE_PEAK
+from distill.audio.chunking import NO_SIGNAL_PEAK, SILENCE_PEAK, SILENT
 from distill.audio.decode import decode_blocks, peak_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
+
+_KINDS_TIP = "give a whole sound file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
+_SILENT_TIP = "give a sound that can be heard; channels of opposite phase cancel out, so that one alone is a remedy"
 
 
 class Windows(NamedTuple):
@@ -57,7 +61,7 @@ class WindowedFile:
     Raises
     ------
     AudioFileError
-        From decoding, or if there is no such file, or it is silent.
+        From decoding, or if there is no such file, or it is silent by the rule of `Chunks`; with a tip.
     """
 
     def __init__(
@@ -70,14 +74,17 @@ class WindowedFile:
     ) -> None:
         self._path, self._rate, self._normalize = path, sample_rate, normalize
         self._size, self._step = window_samples, step_samples
-        if not Path(path).is_file():
-            raise AudioFileError(os.fspath(path), "not a file" if Path(path).exists() else "no such file")
+        _check_file(Path(path))
         self.samples, self.peak = 0, 0.0
-        for block in decode_blocks(path, sample_rate):
-            self.samples += block.samples.size
-            self.peak = max(self.peak, block.peak)
-        if self.peak < NO_SIGNAL_PEAK:
-            raise AudioFileError(os.fspath(path), "silent")
+        try:
+            for block in decode_blocks(path, sample_rate):
+                self.samples += block.samples.size
+                self.peak = max(self.peak, block.peak)
+        except AudioFileError as error:
+            error.tip = _KINDS_TIP
+            raise
+        if self.peak < (SILENCE_PEAK if normalize == "none" else NO_SIGNAL_PEAK):
+            raise AudioFileError(os.fspath(path), SILENT, _SILENT_TIP)
 
     def batches(self, count: int, size: int) -> Iterator[Windows]:
         """The first `count` windows, at most `size` at a time; beyond the end of the file there are zeros.
@@ -111,3 +118,16 @@ class WindowedFile:
         scale = {"file": self.peak, "chunk": peak, "none": 1.0}[self._normalize]
         level = peak / self.peak if self._normalize == "chunk" else 1.0
         return window * np.float32(1 / scale), np.float32(level)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioFileError(os.fspath(path), "no such file", "look for a slip in its name") from error
+    except OSError as error:
+        raise AudioFileError(os.fspath(path), f"cannot be read: {error.strerror}", "make it readable") from error
+    if stat.S_ISDIR(mode):
+        raise AudioFileError(os.fspath(path), "a folder", f"name the files in it, as in {path / '*.wav'}")
+    if not stat.S_ISREG(mode):
+        raise AudioFileError(os.fspath(path), "not a file", _KINDS_TIP)
