@@ -67,12 +67,12 @@ COMPOSE = {
     "training.material": {f"training.{name}" for name in ("loading", "normalization", "variation")},
     "training.epochs": {"models", "training.normalization", "training.variation"},
     "training.checkpoint": set(),
-    "training.pictures": set(),
+    "training.pictures": {"sound_pictures"},
     "training.quality": {"features", "models", "training.material", "training.normalization"},
     # What it shows of an epoch: figures, and previews as they were written.
     "training.board": {"previews"},
     # How a run looks and sounds.
-    "training.report": {"models", "synthesis", "previews"}
+    "training.report": {"features", "models", "synthesis", "previews"}
     | {f"training.{name}" for name in ("board", "checkpoint", "material", "normalization", "pictures", "quality")},
     "training.resolve": set(),
     # Names of axes, for the weights that they were found in.
@@ -88,8 +88,8 @@ COMPOSE = {
     "synthesis": {"features", "models", "training.checkpoint", "training.normalization"},
     "sound_pictures": set(),
     "generation": {"decode", "wav", "synthesis", "latent.axes"},
-    "reconstruction": {"decode", "wav", "synthesis", "sound_pictures"},
-    "previews": {"wav", "synthesis", "sound_pictures"},
+    "reconstruction": {"decode", "features", "wav", "synthesis", "sound_pictures"},
+    "previews": {"features", "wav", "synthesis", "sound_pictures"},
     # Cache to model, and nothing else does; at the end, what the model's axes are.
     "training.loop": {"index", "features", "audio.preprocessing", "audio.outcome", "latent.analysis"}
     | {f"training.{name}" for name in ("board", "checkpoint", "dataset", "loading", "resolve", "session")},

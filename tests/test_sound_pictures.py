@@ -30,7 +30,9 @@ def test_a_picture_shows_what_went_in_above_what_came_out(tmp_path, channels):
     random = np.random.default_rng(1)
     inputs, outputs = (random.uniform(0, 5, (channels, 32, 90)) * (np.arange(90) < end) for end in (90, 45))
     # A name that would be mathematics.
-    save_sound_picture(inputs, outputs, tmp_path / "a.png", duration_s=2.0, title="$x_{ \udcff.wav")
+    save_sound_picture(
+        inputs, outputs, tmp_path / "a.png", centres=np.geomspace(50, 8000, 32), duration_s=2.0, title="$x_{ \udcff.wav"
+    )
     picture = imread(tmp_path / "a.png")[..., :3]
     height, width = picture.shape[0] // (2 * channels), picture.shape[1] // 2
     # In the right half, where only one of them sounds.

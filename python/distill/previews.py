@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from distill.audio.reference import centres_hertz
 from distill.audio.wav import write_wav
 from distill.sound_pictures import save_preview_picture
 from distill.synthesis import Synthesizer
@@ -82,6 +83,7 @@ def save_previews(
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
         folder / "previews.png",
+        centres=centres_hertz(synthesizer.config.features),
         duration_s=samples / synthesizer.sample_rate,
     )
     return Previews(folder, synthesizer.sample_rate, sounds, picture)

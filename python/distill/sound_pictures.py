@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
+from matplotlib.image import AxesImage, imsave
 
-from distill.figures import DPI, save_figure
+from distill.figures import DPI, mark_bands, save_figure
 from distill.files import write_atomically
 
+CHANNELS = ("magnitude", "IF")
+SCALES = ("log1p of the mel power", "offset, half bandwidths")
+"""What the colours of each channel say."""
 _STYLES: tuple[dict[str, Any], ...] = (
     {"cmap": "magma", "vmin": 0.0},
     {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0},
 )
-_CHANNELS = ("magnitude", "IF")
 _COLUMNS = 1500
 
 
@@ -56,7 +59,9 @@ class Film:
         return np.concatenate([*self._columns, *last], axis=-1)
 
 
-def save_sound_picture(inputs: np.ndarray, outputs: np.ndarray, path: Path, *, duration_s: float, title: str) -> None:
+def save_sound_picture(
+    inputs: np.ndarray, outputs: np.ndarray, path: Path, *, centres: np.ndarray, duration_s: float, title: str
+) -> None:
     """Draw the features of one sound above those of its reconstruction.
 
     Parameters
@@ -65,28 +70,32 @@ def save_sound_picture(inputs: np.ndarray, outputs: np.ndarray, path: Path, *, d
         Features before normalisation, over the whole sound.
     path : Path
         The picture.
+    centres : ndarray of shape [M]
+        Centres of the mel bands, Hz.
     duration_s : float
         Of the sound, s.
     title : str
         What the sound is called.
     """
-    channels, n_mels = inputs.shape[:2]
+    channels = len(inputs)
     figure = Figure(figsize=(11, 1.9 * 2 * channels + 0.6), layout="constrained")
     grid = figure.subplots(2 * channels, 1, squeeze=False, sharex=True)[:, 0]
     top = max(float(inputs[0].max()), 1e-3)
-    extent = (0.0, duration_s, 0.0, float(n_mels))
     for channel in range(channels):
         pair = grid[2 * channel : 2 * channel + 2]
         for axes, source, features in zip(pair, ("input", "output"), (inputs, outputs), strict=True):
-            image = _draw(axes, features[channel], channel, top, extent)
-            axes.set_ylabel(f"{_CHANNELS[channel]}, {source}\nmel band")
-        figure.colorbar(image, ax=pair.tolist(), pad=0.01, fraction=0.02)
+            image = draw_features(axes, features[channel], channel, top=top, duration_s=duration_s)
+            axes.set_ylabel(f"{CHANNELS[channel]}, {source}\nHz")
+            mark_bands(axes.yaxis, centres)
+        figure.colorbar(image, ax=pair.tolist(), pad=0.01, fraction=0.02, label=SCALES[channel])
     grid[0].set_title(title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$"), fontsize=10)
     grid[-1].set_xlabel("time, s")
     save_figure(figure, path)
 
 
-def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, duration_s: float) -> np.ndarray:
+def save_preview_picture(
+    rows: Sequence[tuple[str, np.ndarray]], path: Path, *, centres: np.ndarray, duration_s: float
+) -> np.ndarray:
     """Draw chunks, a row a kind, their magnitude at one scale.
 
     Parameters
@@ -95,6 +104,8 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
         What a row is called, and the features of its chunks before normalisation.
     path : Path
         The picture.
+    centres : ndarray of shape [M]
+        Centres of the mel bands, Hz.
     duration_s : float
         Of a chunk, s.
 
@@ -110,13 +121,14 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
     top = max(float(rows[0][1][:, 0].max()), 1e-3)
     for line, (name, features) in zip(grid, rows, strict=True):
         for axes, feature in zip(line, features, strict=False):
-            image = _draw(axes, feature[0], 0, top, (0.0, duration_s, 0.0, float(feature.shape[1])))
+            image = draw_features(axes, feature[0], 0, top=top, duration_s=duration_s)
         for axes in line[len(features) :]:
             axes.set_axis_off()
-        line[0].set_ylabel(f"{name}\nmel band")
+        line[0].set_ylabel(f"{name}\nHz")
     for axes in grid[-1]:
         axes.set_xlabel("time, s")
-    figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02)
+    mark_bands(grid[0][0].yaxis, centres)
+    figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02, label=SCALES[0])
     canvas.draw()
     picture = np.array(canvas.buffer_rgba())[..., :3]
     content = io.BytesIO()
@@ -125,6 +137,8 @@ def save_preview_picture(rows: Sequence[tuple[str, np.ndarray]], path: Path, *, 
     return picture
 
 
-def _draw(axes: Any, feature: np.ndarray, channel: int, top: float, extent: tuple[float, float, float, float]) -> Any:
+def draw_features(axes: Axes, features: np.ndarray, channel: int, *, top: float, duration_s: float) -> AxesImage:
+    """Draw one channel, [M, n] over `duration_s` seconds, a unit of height a band; the magnitude from 0 to `top`."""
     style = {"vmax": top} | _STYLES[channel]
-    return axes.imshow(feature, origin="lower", aspect="auto", extent=extent, interpolation="none", **style)
+    extent = (0.0, duration_s, 0.0, float(len(features)))
+    return axes.imshow(features, origin="lower", aspect="auto", extent=extent, interpolation="none", **style)

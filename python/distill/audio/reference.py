@@ -82,6 +82,11 @@ def numbers_of(config: ComplexSpectrogramConfig | SpectrogramConfig) -> Numbers:
     )
 
 
+def centres_hertz(config: ComplexSpectrogramConfig | SpectrogramConfig) -> np.ndarray:
+    """Centres of the mel bands, Hz, shape (M,)."""
+    return numbers_of(config).bands().centre * config.sample_rate / config.n_fft
+
+
 class BandTables(NamedTuple):
     """The weights of every band as one list, band after band; see :func:`band_tables`."""
 

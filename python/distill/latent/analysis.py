@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from distill.audio.reference import numbers_of
+from distill.audio.reference import centres_hertz
 from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.damage import ProgressCallback
-from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import CacheError, NothingUsableError, StorageError
 from distill.files import write_atomically
@@ -166,7 +165,7 @@ def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
     device = next(model.parameters()).device
     config = dataset.config
     spectrogram = ComplexSpectrogram(config.complex_spectrogram)
-    centres = torch.from_numpy(_centres_hertz(config))
+    centres = torch.from_numpy(centres_hertz(config.features))
     latents, features = [], []
     kl = torch.zeros(model.latent_dim, dtype=torch.float64)
     for batch in dataset.batches():
@@ -183,11 +182,6 @@ def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
         features.append(measure(rows, centres, hertz, n_fft=config.features.n_fft))
     joined = torch.cat(latents)
     return _Encoded(joined, torch.cat(features), kl / len(joined), dataset.places)
-
-
-def _centres_hertz(config: TrainingConfig) -> np.ndarray:
-    feature = config.features
-    return numbers_of(feature).bands().centre * feature.sample_rate / feature.n_fft
 
 
 @torch.no_grad()
@@ -329,7 +323,7 @@ def _draw_sweep(analysis: Analysis, model: ConvVAE, dataset: Dataset) -> None:
         _SWEEP,
         _labels(analysis.report, count),
         analysis.folder / "sweep.png",
-        centres=_centres_hertz(dataset.config),
+        centres=centres_hertz(dataset.config.features),
         duration_s=rows.shape[3] * feature.hop_length / feature.sample_rate,
     )
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from distill.figures import save_figure
+from distill.figures import hertz_ticks, mark_bands, mark_hertz, save_figure
 from distill.files import printable
 
 _SHOWN_AXES = 32
@@ -22,8 +20,6 @@ _LABELLED_GROUPS = 16
 _LEAST_GROUP = 3
 _LABEL_CHARACTERS = 18
 _TICKS_HZ = (50, 200, 1_000, 5_000, 20_000)
-# Of mel bands, which are close together at the bottom.
-_BAND_TICKS_HZ = (200, 1_000, 5_000, 20_000)
 _MAGNITUDE_MAP = "magma"
 
 
@@ -105,7 +101,8 @@ def save_map_picture(
     bar = figure.colorbar(points, ax=axes, pad=0.01, extend="both")
     bar.set_label(f"{value_name.replace('_', ' ')}, {'Hz' if is_pitch else unit}")
     if is_pitch:
-        _mark_hertz(bar.ax.yaxis, _ticks(low, high), [_short(value) for value in _ticks(low, high)])
+        ticks = hertz_ticks(low, high, _TICKS_HZ)
+        mark_hertz(bar.ax.yaxis, ticks, ticks)
     for name, place in _apart(_group_places(files, coordinates), np.ptp(coordinates, axis=0)).items():
         # A dollar sign would begin a formula.
         text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
@@ -188,25 +185,10 @@ def save_sweep_picture(
                 vmax=top,
             )
         grid[row][0].set_ylabel(label.replace(" (", "\n(") + "\nHz")
-    ticks = _ticks(centres[0], centres[-1], _BAND_TICKS_HZ)
-    places = np.interp(np.log(ticks), np.log(centres), np.arange(n_mels) + 0.5)
-    _mark_hertz(grid[0][0].yaxis, places.tolist(), [_short(value) for value in ticks])
+    mark_bands(grid[0][0].yaxis, centres)
     for column, value in enumerate(values):
         grid[0][column].set_title(f"{value:+g} sd" if value else "mean", fontsize=10)
         grid[-1][column].set_xlabel("time, s")
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02)
     bar.set_label("log1p of the mel power")
     save_figure(figure, path)
-
-
-def _ticks(low: float, high: float, among: Sequence[int] = _TICKS_HZ) -> list[int]:
-    return [value for value in among if low <= value <= high] or [max(1, round(math.sqrt(low * high)))]
-
-
-def _mark_hertz(axis: Axis, places: Sequence[float], labels: Sequence[str]) -> None:
-    axis.set_ticks(places, labels=labels)
-    axis.set_ticks([], minor=True)
-
-
-def _short(hertz: int) -> str:
-    return f"{hertz // 1000}k" if hertz >= 1_000 else str(hertz)

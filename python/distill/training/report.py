@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from distill.audio.reference import centres_hertz
 from distill.config import TrainingConfig
 from distill.errors import StorageError
 from distill.models import load_model
@@ -105,8 +106,8 @@ class Report:
             denormalize(self._chunks, stats).numpy(),
             denormalize(output, stats).numpy(),
             self._folder.path / "reconstruction.png",
-            sample_rate=config.sample_rate,
-            hop_length=config.hop_length,
+            centres=centres_hertz(config),
+            duration_s=self._chunks.shape[-1] * config.hop_length / config.sample_rate,
         )
 
     def tell(self, lines: list[dict[str, Any]]) -> None:
