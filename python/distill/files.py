@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all, that are files at all, and their names as one can print them."""
+"""Files that are there whole or not at all, that are files at all, and names and numbers of them as one reads them."""
 
 from __future__ import annotations
 
@@ -126,3 +126,8 @@ def sync_folder(folder: Path) -> None:
 def printable(name: str) -> str:
     """A file's name with newlines and control characters escaped: a name must not steer a terminal."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), name)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 file", "2 files"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

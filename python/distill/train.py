@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from distill.entry import INTERRUPTED, run_command, say
 from distill.errors import DatasetError
+from distill.files import counted
 
 if TYPE_CHECKING:
     from distill.training.session import TrainResult
@@ -66,6 +67,10 @@ def _train(argv: Sequence[str], program: str) -> int:
         return INTERRUPTED
     _say_result(result)
     _say_what_is_there(result, with_board=arguments.tensorboard)
+    if arguments.analyze and result.latent_dir is None and cancel.is_set():
+        run = shlex.quote(str(run_dir))
+        say(f"stopped before its latent space was analysed; to do that:\n  distill analyze {run}")
+        return INTERRUPTED
     return 0
 
 
@@ -88,7 +93,7 @@ def cancelled_by_ctrl_c(cancel: threading.Event) -> Iterator[None]:
 def _say_result(result: TrainResult) -> None:
     best = result.best
     reason = {"finished": "all epochs done", "stopped early": "validation no longer improves"}[result.status]
-    say(f"finished ({reason}): {result.epochs} epochs, the best was epoch {best.get('epoch')}")
+    say(f"finished and saved ({reason}): {counted(result.epochs, 'epoch')}, the best was epoch {best.get('epoch')}")
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     say(f"validation R²: {shown}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -207,7 +208,7 @@ def test_the_latent_space_is_analysed_at_the_end(tones, tmp_path, channels):
     )
     assert result.latent_dir == run / "latent"
     assert {path.name for path in result.latent_dir.iterdir()} == LATENT
-    assert {"encode", "effect", "neighbours"} <= set(stages)
+    assert {"encode" if channels == 2 else "decode", "effect", "neighbours"} <= set(stages)
     assert not (tones / ".cache").exists()
     before = {path.name: path.read_bytes() for path in result.latent_dir.iterdir()}
     report = json.loads(before["analysis.json"])
@@ -242,17 +243,51 @@ def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
         on_event=lambda event: event.kind == "analyze" and event.values["stage"] == "effect" and cancel.set(),
     )
     assert (result.status, result.epochs, result.latent_dir) == ("finished", 2, None)
-    assert "not analysed: stopped" in caplog.text
+    assert "not analysed" not in caplog.text
     assert not (tmp_path / "run" / "latent").exists()
 
 
-def test_what_cannot_be_analysed_is_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("when", ["epoch", "analyze"])
+def test_ctrl_c_after_training_leaves_the_analysis_out_and_says_what_does_it(tones, tmp_path, run, monkeypatch, when):
+    from distill import train as command
+    from distill.config import config_to_toml
+    from distill.console import ProgressView
+
+    shown = []
+
+    def press(view, event):
+        shown.append(event.kind)
+        if shown.count(when) == 1 and event.kind == when:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ProgressView, "event", press)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text(config_to_toml(small(epochs=1)))
+    code, out, _ = run("tones", "--out", "my run", "--config", "config.toml", command=command.main)
+    assert code == 130
+    assert "finished and saved (all epochs done): 1 epoch," in out
+    assert out.endswith("\n  distill analyze 'my run'\n")
+    assert ("analysing" in out) == (when == "analyze")
+    assert "warning" not in out
+    assert not (tmp_path / "my run" / "latent").exists()
+
+
+def test_one_sound_is_told_without_what_it_leaves_undefined(tmp_path, caplog):
+    caplog.set_level("INFO", "distill")
     write(tmp_path / "one" / "one.wav", noise(1), subtype="PCM_24")
-    result = train(tmp_path / "one", tmp_path / "run", small(epochs=1))
+    (tmp_path / "one" / "text.wav").write_text("no sound")
+    result = train(tmp_path / "one", tmp_path / "my run", small(epochs=1, preview_epochs=1))
     assert (result.status, result.latent_dir) == ("finished", None)
-    assert "not analysed" in caplog.text
+    told = caplog.text
+    assert "not analysed" in told
+    assert f"then distill analyze '{tmp_path / 'my run'}'" in told
+    assert "standard deviations off\n" in told
+    assert "Fréchet" not in told
+    assert "nearest training row" not in told
+    for once in ("2 audio files", "1 row of features, 1 file decoded", "1 training row,", "1 file skipped", "text.wav"):
+        assert told.count(once) == 1
     with pytest.raises(NothingUsableError, match="one row"):
-        analyze(tmp_path / "run")
+        analyze(tmp_path / "my run")
 
 
 def test_a_resume_with_another_dataset_is_what_is_analysed(tones, tmp_path):

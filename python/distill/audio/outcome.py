@@ -10,7 +10,7 @@ from typing import Any
 
 from distill._native import Scan
 from distill.errors import NothingUsableError
-from distill.files import printable
+from distill.files import counted, printable
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,9 @@ class PreprocessResult:
 
     def log(self) -> None:
         """Say what was done, and which files were left out and why."""
-        work = f"{self.decoded} files decoded" if self.decoded else "nothing decoded: all of it was in the cache"
-        logger.info("%d rows of features, %s", self.rows, work)
+        is_cached = "nothing decoded: all of it was in the cache"
+        work = f"{counted(self.decoded, 'file')} decoded" if self.decoded else is_cached
+        logger.info("%s of features, %s", counted(self.rows, "row"), work)
         log_skipped(self.skipped)
 
 
@@ -63,7 +64,7 @@ def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
     """Say what a scan found, before the work starts; `is_walk`: it looked for every file and not at a list."""
     counts = scan.counts
     changes = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
-    logger.info("%s: %d audio files (%s)", dataset_dir, scan.n_files, changes)
+    logger.info("%s: %s (%s)", dataset_dir, counted(scan.n_files, "audio file"), changes)
     for path, reason in scan.faults:
         logger.warning("%s: %s", printable(path), reason)
     if is_walk and counts["removed"] and not counts["unchanged"] + counts["changed"] + counts["renamed"]:
@@ -77,7 +78,7 @@ def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
 def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     """Say what was left out and why."""
     if skipped:
-        logger.warning("%d files skipped:", len(skipped))
+        logger.warning("%s skipped:", counted(len(skipped), "file"))
     for path, reason in skipped:
         logger.warning("  %s: %s", printable(path), reason)
 

@@ -38,6 +38,7 @@ from distill.config import (
 )
 from distill.device import resolve_device
 from distill.errors import CacheError, ConfigError, PreprocessingCancelled, StorageError
+from distill.files import counted
 from distill.index import Trust, check_dataset, check_workers, no_audio, scan_dataset
 
 logger = logging.getLogger(__name__)
@@ -341,7 +342,8 @@ class _Job:
         rows = chunks * (1 + self.expansion)
         shape = row_shape(config.complex_spectrogram, config.chunk_samples)
         needed = rows * math.prod(shape) * np.dtype(config.cache_dtype).itemsize
-        message = f"{len(durations)} files to compute: {rows} rows, {needed / 1e6:.0f} MB in {self.cache_dir}"
+        work = f"{counted(len(durations), 'file')} to compute: {counted(rows, 'row')}"
+        message = f"{work}, {needed / 1e6:.0f} MB in {self.cache_dir}"
         logger.info("%s, on %s", message, self.device)
         check_space(self.cache_dir, needed)
         if needed > CONFIRM_ABOVE_BYTES and self.confirm and not self.confirm(f"{message}. Go on?"):

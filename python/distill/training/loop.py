@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from distill.audio.spectrogram import AudioSpectrogram
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError
+from distill.files import counted
 from distill.index import Manifest, Trust, check_dataset, no_audio, scan_dataset
 from distill.latent import analysis
 from distill.training.board import check_tensorboard
@@ -67,7 +70,7 @@ def train(
     on_event : callable, optional
         Called with a TrainEvent as things happen.
     cancel_event : threading.Event, optional
-        Set it to stop after the step in hand, with everything saved.
+        Set it to stop after the step in hand, with everything saved; a run that is trained is then not analysed.
     cache_dir : path, optional
         Default: DATASET/.cache.
     trust : {"stat", "content"}
@@ -131,7 +134,7 @@ def train(
         raise
     except OSError as error:
         raise run.storage_error(error) from error
-    return _analyzed(session, result) if analyze and result.status != "interrupted" else result
+    return _analyzed(session, result) if analyze and not session.cancel.is_set() else result
 
 
 def _analyzed(session: Session, result: TrainResult) -> TrainResult:
@@ -144,11 +147,30 @@ def _analyzed(session: Session, result: TrainResult) -> TrainResult:
 
     logger.info("analysing the latent space")
     try:
-        found = analysis.analyze(result.run_dir, device=session.config.device, progress=tell)
+        with _without_outcome():
+            found = analysis.analyze(result.run_dir, device=session.config.device, progress=tell)
     except DistillError as error:
-        logger.warning("the latent space was not analysed: %s (distill analyze RUN does it)", error)
+        if not session.cancel.is_set():
+            command = f"distill analyze {shlex.quote(str(result.run_dir))}"
+            remedy = f"{error.tip}, then {command}" if error.tip else f"{command} does it"
+            logger.warning("the latent space was not analysed: %s (%s)", error, remedy)
         return result
     return replace(result, latent_dir=found.folder)
+
+
+@contextmanager
+def _without_outcome() -> Iterator[None]:
+    """Do not log what is in the cache and what was skipped: that was told before training."""
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    outcome = logging.getLogger(log_skipped.__module__)
+    outcome.addFilter(nothing)
+    try:
+        yield
+    finally:
+        outcome.removeFilter(nothing)
 
 
 _FREE_ON_RESUME = {
@@ -201,7 +223,7 @@ class _Source:
             logger.warning("there is only one chunk: it is trained on and validated on, so R² says nothing new")
         rows, held_out = material.batches.length, len(material.val.dataset)  # type: ignore[arg-type]
         session.config, chosen = resolve_training(session.config, rows)
-        logger.info("%d training rows, %d held out, on %s", rows, held_out, session.device)
+        logger.info("%s, %d held out, on %s", counted(rows, "training row"), held_out, session.device)
         if chosen:
             logger.info("chosen for this size: %s", ", ".join(chosen))
         return material
@@ -233,7 +255,7 @@ class _Source:
 
     def _waveforms(self, session: Session) -> Material:
         found, skipped = _list_files(self.dataset_dir, self.files, self.follow_links)
-        logger.info("%s: %d audio files", self.dataset_dir, len(found) + len(skipped))
+        logger.info("%s: %s", self.dataset_dir, counted(len(found) + len(skipped), "audio file"))
         train_loader, val_loader = create_data_loaders(
             found,
             session.config,
@@ -244,7 +266,7 @@ class _Source:
         skipped += waveforms.skipped
         if not len(waveforms):
             raise nothing_usable(Path(self.dataset_dir), skipped)
-        logger.info("%d chunks decoded", len(waveforms))
+        logger.info("%s decoded", counted(len(waveforms), "chunk"))
         log_skipped(skipped)
         is_shared = parts[0].indices == parts[1].indices  # type: ignore[attr-defined]
         spectrogram = AudioSpectrogram(session.config.spectrogram)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,30 @@ logger = logging.getLogger(__name__)
 _SHOWN_CHUNKS = 4
 # Measuring takes about as long as 40 steps of the small model.
 _STEPS_BETWEEN = 1000
+
+# A clause by the figure without which there is none.
+_FIGURES: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "held-out chunks by way of the model, against their features alone: ",
+        {
+            "spectral_convergence": "spectral convergence {spectral_convergence}",
+            "log_spectral_db": "log-spectral distance {log_spectral_db} dB",
+            "multi_resolution": "multi-resolution STFT distance {multi_resolution}",
+        },
+    ),
+    (
+        "samples, against the data: ",
+        {
+            "prior_mean": "means of the bands {prior_mean} and their spread {prior_spread} standard deviations off",
+            "prior_frechet": "Fréchet distance {prior_frechet} "
+            "(held-out chunks {held_out_frechet}, a constant 1 or more)",
+        },
+    ),
+    (
+        "samples, to the nearest training row: ",
+        {"prior_nearest": "{prior_nearest} times as far as held-out chunks; copies are near 0"},
+    ),
+)
 
 
 class Report:
@@ -61,8 +87,8 @@ class Report:
         few = material.held_out(8 * _SHOWN_CHUNKS).chunk(_SHOWN_CHUNKS)
         self._chunks = torch.stack([rows[rows[:, 0].mean(dim=(1, 2)).argmax()] for rows in few])
 
-    def complete(self, line: dict[str, Any], *, is_last: bool) -> dict[str, Any]:
-        """End an epoch: its line of metrics.jsonl with the figures of `Quality` and its previews, where they are due.
+    def complete(self, line: dict[str, Any], *, is_last: bool) -> tuple[dict[str, Any], Path | None]:
+        """End an epoch: its line of metrics.jsonl with the figures of `Quality`, and its previews, where they are due.
 
         Raises
         ------
@@ -75,10 +101,9 @@ class Report:
         every = self._config.preview_epochs
         if every and (epoch % every == 0 or is_last):
             previews = self._preview(epoch)
-            logger.info("to listen to: %s", previews.folder)
         if self._board:
             self._board.show(line, previews)
-        return line
+        return line, previews and previews.folder
 
     def _measure(self) -> dict[str, float | None]:
         if self._quality is None:
@@ -119,15 +144,10 @@ class Report:
                 return
 
 
-def _sentences(line: dict[str, Any]) -> list[str]:
-    """The figures of `Quality` in words."""
-    figures = {name: "-" if value is None else f"{value:.3g}" for name, value in line.items()}
-    return [
-        f"held-out chunks by way of the model, against their features alone: spectral convergence "
-        f"{figures['spectral_convergence']}, log-spectral distance {figures['log_spectral_db']} dB, multi-resolution "
-        f"STFT distance {figures['multi_resolution']}",
-        f"samples, against the data: means of the bands {figures['prior_mean']} and their spread "
-        f"{figures['prior_spread']} standard deviations off; Fréchet distance {figures['prior_frechet']} "
-        f"(held-out chunks {figures['held_out_frechet']}, a constant 1 or more)",
-        f"  to the nearest training row {figures['prior_nearest']} times as far as held-out chunks; copies are near 0",
-    ]
+def _sentences(line: dict[str, Any]) -> Iterator[str]:
+    """The figures of `Quality` in words, without those that are not defined."""
+    figures = {name: f"{value:.3g}" for name, value in line.items() if value is not None}
+    for beginning, clauses in _FIGURES:
+        defined = [clause for name, clause in clauses.items() if name in figures]
+        if defined:
+            yield beginning + ", ".join(defined).format_map(figures)

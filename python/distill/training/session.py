@@ -305,11 +305,13 @@ class Session:
         else:
             self.since_best += 1
         self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()
-        line = self.report.complete(line, is_last=self._is_over())
+        line, previews = self.report.complete(line, is_last=self._is_over())
         # The line first: a resumed run drops the lines that its state does not cover.
         self.folder.append_metrics(line)
         self._save(is_best=is_best)
         self.tell("epoch", **line, is_best=is_best, epochs=self.config.epochs)
+        if previews:
+            logger.info("to listen to: %s", previews)
         # On a small dataset pictures would cost more than the epoch.
         if time.monotonic() - self.pictured >= _PICTURES_EVERY_S:
             self.report.draw()
