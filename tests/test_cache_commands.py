@@ -30,7 +30,7 @@ def flip_a_row(dataset) -> None:
 def test_verify_exits_with_what_it_found(run, dataset):
     code, out, _ = run("verify", dataset)
     assert code == 0
-    assert "checked 10 rows in 1 packs and 5 files: all whole" in out
+    assert "checked 10 rows in 1 pack and 5 files: all whole" in out
     flip_a_row(dataset)
     code, out, _ = run("verify", dataset)
     assert code == 1

@@ -19,8 +19,8 @@ from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
 
-RECONSTRUCT_KEYS = ["files", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources"]
-GENERATE_KEYS = ["duration_s", "files", "sample_rate", "seconds", "seed", "settings"]
+RECONSTRUCT_KEYS = ["files", "gains", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources"]
+GENERATE_KEYS = ["duration_s", "files", "gains", "sample_rate", "seconds", "seed", "settings"]
 CPU = ("--device", "cpu")
 
 
@@ -44,6 +44,7 @@ def test_reconstruct_json(run, tone_run, tone, tmp_path):
     assert sorted(told) == RECONSTRUCT_KEYS
     assert told["files"] == [str(tmp_path / "out" / name) for name in ("tone.wav", "other.wav")]
     assert told["sources"] == [str(tone), str(other)]
+    assert told["gains"] == [1, 1]
     assert (told["sample_rate"], told["skipped"]) == (RATE, [])
     assert told["settings"]["format"] == "pcm24"
     for picture in told["pictures"]:
@@ -61,7 +62,8 @@ def test_reconstruct_in_words(run, tone_run, tone, tmp_path):
     code, out, err = run("reconstruct", tone_run, tone, "--out", tmp_path / "out", *CPU)
     assert (code, err) == (0, "")
     assert str(tmp_path / "out" / "tone.wav") in out
-    assert "1 sounds in" in out
+    assert "1 sound in" in out
+    assert "quieter" not in out
 
 
 def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
@@ -100,6 +102,9 @@ def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, t
     told = one_object(*run("reconstruct", tone_run, tone, *paths, tone, "--out", tmp_path / "out", "--json", *CPU))
     assert [Path(path).name for path in told["files"]] == ["tone.wav", "Tone-2.wav", "tone-2-2.wav", "tone-3.wav"]
     assert abs(pitch_of(soundfile.read(told["files"][1])[0]) - PITCHES[0]) < 5
+    _, out, _ = run("reconstruct", tone_run, tone, *paths, "--out", tmp_path / "other", *CPU)
+    folder = tmp_path / "other"
+    assert f"  {folder}/tone.wav\n  {folder}/Tone-2.wav, of {paths[0]}\n  {folder}/tone-2-2.wav, of {paths[1]}\n" in out
 
 
 @pytest.mark.parametrize("level", [0.1, 0.8])
@@ -190,8 +195,22 @@ def test_generate_in_words(run, tone_run, tone, tmp_path):
     assert (code, err) == (0, "")
     assert str(tmp_path / "out" / "variation-001.wav") in out
     assert "1.30 s each, at 16000 Hz" in out
+    assert "1 sound, 1.30 s" in out
     assert "--seed 7" in out
+    way = ("generate", tone_run, "--out", tmp_path / "way", "--from", tone, "--to", tone, *CPU)
+    assert "--seed" not in run(*way, "--seed", 7)[1]
     assert soundfile.info(tmp_path / "out" / "variation-001.wav").subtype == "PCM_16"
+
+
+def test_a_sound_that_would_clip_is_said_to_be_quieter(run, tone_run, tmp_path):
+    argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--format", "float", *CPU)
+    told = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
+    _, out, _ = run(*argv, "--out", tmp_path / "b")
+    for number, gain in enumerate(told["gains"], 1):
+        assert gain < 0.9
+        # A sound whose only fault was to be too loud now just reaches full scale.
+        assert np.abs(soundfile.read(told["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
+        assert f"sample-00{number}.wav, {-20 * np.log10(gain):.1f} dB quieter, so as not to clip" in out
 
 
 def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):
@@ -199,12 +218,12 @@ def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp
     code, _, err = run("generate", tone_run, "--out", tmp_path / "out", *wrong, "--from", tone, "--around", tone)
     assert code == 2
     for fault in (
-        "count=0 must be from 1",
-        "duration=-1.0 must be from 0.01 to 3600 seconds",
-        "temperature=nan must be from 0",
-        "steps=1 must be from 2",
-        "radius=-0.5 must be from 0",
-        "axis '1' must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5",
+        "--count 0 must be from 1",
+        "--duration -1.0 must be from 0.01 to 3600 seconds",
+        "--temperature nan must be from 0",
+        "--steps 1 must be from 2",
+        "--radius -0.5 must be from 0",
+        "--axis '1' must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5",
         f"--from {tone} needs --to",
         f"--around {tone} and --from/--to exclude each other",
     ):
@@ -241,7 +260,7 @@ def test_numbers_by_themselves_are_told_and_those_that_change_nothing_refused(ru
         (("--to", "x.wav"), 2, "--to x.wav needs --from"),
         (("--axis", "1=30"), 2, "at most 20 standard deviations"),
         (("--axis", "pitch=1"), 2, "distill analyze"),
-        (("--seed", "-1"), 2, "seed=-1 must be at least 0"),
+        (("--seed", "-1"), 2, "--seed -1 must be at least 0"),
         (("--around", "none.wav"), 1, "none.wav: no such file"),
         (("--device", "cuda:99"), 2, "cuda:99"),
         (("--format", "mp3"), 2, "pcm24"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill import sound_commands
 from distill import train as train_command
 from distill.entry import run_command, say
-from distill.files import printable
+from distill.files import counted, printable
 
 if TYPE_CHECKING:
     from distill.options import CleanArguments, ExportArguments
@@ -76,9 +76,9 @@ def _status(argv: Sequence[str]) -> int:
         say(json.dumps(status))
         return 0
     counts = ", ".join(f"{status[kind]} {kind}" for kind in ("unchanged", "added", "changed", "renamed", "removed"))
-    say(f"{arguments.dataset}: {status['files']} audio files ({counts})")
+    say(f"{arguments.dataset}: {counted(status['files'], 'audio file')} ({counts})")
     dead = f" and {status['dead_rows']} that no file has any more" if status["dead_rows"] else ""
-    say(f"cache: {status['rows']} rows{dead}, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
+    say(f"cache: {counted(status['rows'], 'row')}{dead}, {status['bytes'] / 1e6:.1f} MB in {status['cache_dir']}")
     if status["damage"]:
         say(f"  damaged: manifest.json: {printable(status['damage'])}; its features are computed anew")
     for entry in status["skipped_files"]:
@@ -112,8 +112,8 @@ def _verify(argv: Sequence[str]) -> int:
         counts = {"rows": found.rows, "packs": found.packs, "files": found.files}
         say(json.dumps({**counts, "damaged": damaged, "repaired": repaired}))
     else:
-        checked = f"{left.rows} rows in {left.packs} packs and {left.files} files"
-        say(f"checked {checked}: {_verdict(len(left.damaged), repaired, arguments.repair)}")
+        rows, packs, files = (counted(getattr(left, f"{noun}s"), noun) for noun in ("row", "pack", "file"))
+        say(f"checked {rows} in {packs} and {files}: {_verdict(len(left.damaged), repaired, arguments.repair)}")
     return 1 if left.damaged else 0
 
 
@@ -141,7 +141,7 @@ def _clean(argv: Sequence[str]) -> int:
 
     with ProgressView():
         cleaned = clean(_cache_of(arguments))
-    say(f"{cleaned.rows} rows and {cleaned.bytes / 1e6:.1f} MB given back")
+    say(f"{counted(cleaned.rows, 'row')} and {cleaned.bytes / 1e6:.1f} MB given back")
     return 0
 
 
@@ -154,7 +154,7 @@ def _export(argv: Sequence[str]) -> int:
 
     with ProgressView() as view:
         rows = export(_cache_of(arguments), arguments.output, arguments.format, view.progress)
-    say(f"{rows} rows in {arguments.output}")
+    say(f"{counted(rows, 'row')} in {arguments.output}")
     return 0
 
 
@@ -179,12 +179,15 @@ def _analyze(argv: Sequence[str]) -> int:
         say(json.dumps(report))
         return 0
     active = f"{report['active_units']} of {report['latent_dim']} latent units are active"
-    say(f"{report['n']} rows of {len(report['files'])} files; {active}")
+    say(f"{counted(report['n'], 'row')} of {counted(len(report['files']), 'file')}; {active}")
     for number, (name, share) in enumerate(zip(report["names"][:8], report["variance_explained"], strict=False), 1):
         r = {feature: values[number - 1] for feature, values in report["correlations"].items()}
         told = ", ".join(f"{feature} {r[feature]:+.2f}" for feature in sorted(r, key=lambda of: -abs(r[of]))[:3])
         say(f"  {number} {name:<18} {100 * share:5.1f} % of the variance; r with {told}")
     say(f"{printable(str(analysis.folder))}: analysis.json, analysis.safetensors, scree.png, map.png, sweep.png")
+    if arguments.dataset is not None:
+        of = printable(str(arguments.dataset))
+        say(f"distill generate --axis moves along these axes, of {of}, until distill analyze RUN finds others")
     return 0
 
 

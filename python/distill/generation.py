@@ -44,6 +44,8 @@ class Generated:
     Attributes
     ----------
     files : list of Path
+    gains : list of float
+        What each file was multiplied by so as not to clip; 1 for one that would not have.
     seed : int
         Give it again for the same sounds.
     sample_rate : int
@@ -55,6 +57,7 @@ class Generated:
     """
 
     files: list[Path]
+    gains: list[float]
     seed: int
     sample_rate: int
     duration_s: float
@@ -101,7 +104,8 @@ def generate(
     Raises
     ------
     ConfigError
-        All faults of the recipe; an axis that there is not; files that are there already. Nothing has been written.
+        All faults of the recipe; an axis that there is not, or that is given twice; files that are there already.
+        Nothing has been written.
     RunError
         If this is no run with a trained model, or it has not been analysed and is to move along axes.
     AudioFileError
@@ -116,7 +120,7 @@ def generate(
     recipe.check()
     seed = secrets.randbelow(2**31) if seed is None else seed
     if seed < 0:
-        raise ConfigError([f"seed={seed} must be at least 0"])
+        raise ConfigError([f"--seed {seed} must be at least 0"])
     files = [Path(out) / f"{name}.wav" for name in recipe.names]
     check_room(files, force=force)
     synthesizer = Synthesizer.load(run_dir, device)
@@ -125,10 +129,12 @@ def generate(
     paths, samples = _paths(synthesizer, recipe, axes, seed, progress)
     rate = synthesizer.sample_rate
     make_folder(Path(out))
+    gains = []
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
         progress("generate", number * len(path), len(files) * len(path))
-        write_wav(file, _played(synthesizer, path, samples, number, len(files), progress), rate, wav_format)
-    return Generated(files, seed, rate, samples / rate, time.monotonic() - began)
+        blocks = _played(synthesizer, path, samples, number, len(files), progress)
+        gains.append(write_wav(file, blocks, rate, wav_format).gain)
+    return Generated(files, gains, seed, rate, samples / rate, time.monotonic() - began)
 
 
 def _played(
@@ -159,7 +165,7 @@ def _paths(
         samples = max(lengths, default=config.chunk_samples)
     count = synthesizer.windows_of(samples)
     encoded = [_encode(synthesizer, source, count, progress) for source in sources]
-    moves = [(axes.index(name), value) for name, value in recipe.moves] if axes is not None else []
+    moves = _moves(recipe, axes) if axes is not None else []
     numbers, sounds = recipe.numbers, len(recipe.names)
     walks = (_walk(synthesizer, count, seed, number) for number in range(sounds))
     density = synthesizer.density
@@ -172,6 +178,20 @@ def _paths(
         anchors = (_anchors(synthesizer, count, seed, number) for number in range(sounds))
         paths = (density.near(*near, numbers["temperature"]) for near in zip(anchors, walks, strict=True))
     return (_moved(path, axes, moves) for path in paths), samples
+
+
+def _moves(recipe: Recipe, axes: Axes) -> list[tuple[int, float]]:
+    moves: dict[int, float] = {}
+    given: dict[int, str] = {}
+    faults = []
+    for text, (name, value) in zip(recipe.axis, recipe.moves, strict=True):
+        axis = axes.index(name)
+        if axis in moves:
+            faults.append(f"--axis {given[axis]} and --axis {text} move along the same axis: give one of them")
+        moves[axis], given[axis] = value, text
+    if faults:
+        raise ConfigError(faults)
+    return list(moves.items())
 
 
 def _moved(path: Tensor, axes: Axes | None, moves: list[tuple[int, float]]) -> Tensor:

@@ -180,12 +180,13 @@ class GenerateArguments(_SoundArguments, Recipe):
     end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
     """The sound to end at."""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NUMBER=VALUE or NAME=VALUE, as often as wanted: move along an axis that distill analyze found, by so many
+    """NUMBER=VALUE or NAME=VALUE, once for each axis: move along an axis that distill analyze found, by so many
     standard deviations."""
     seed: int | None = None
     """The same seed gives the same sounds; a way is the same with all. Default: chosen at random, and told."""
     json: bool = False
-    """Print one JSON object: files, seed, sample_rate, duration_s, seconds, settings."""
+    """Print one JSON object: files, gains (less than 1 for a sound that would have clipped), seed, sample_rate,
+    duration_s, seconds, settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +201,8 @@ class ReconstructArguments(_SoundArguments):
     seed: int = 0
     """Taken as by other commands on a run; nothing is drawn at random here, so all give the same."""
     json: bool = False
-    """Print one JSON object: files, pictures, sources, skipped (path and reason of each), seed, sample_rate, seconds,
-    settings."""
+    """Print one JSON object: files, gains (less than 1 for a sound that would have clipped), pictures, sources, skipped
+    (path and reason of each), seed, sample_rate, seconds, settings."""
 
 
 def base_config(argv: Sequence[str]) -> TrainingConfig:

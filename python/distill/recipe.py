@@ -63,7 +63,7 @@ class Recipe:
     radius: float | None = None
     """How far variations lie from it, standard deviations of known sounds' latent vectors. Default: 0.5."""
     axis: tuple[str, ...] = field(default_factory=tuple)
-    """NUMBER=VALUE or NAME=VALUE, several times: move along an axis that distill analyze found, standard deviations."""
+    """NUMBER=VALUE or NAME=VALUE, one an axis: move along an axis that distill analyze found, standard deviations."""
 
     @property
     def moves(self) -> list[tuple[str, float]]:
@@ -118,7 +118,7 @@ class Recipe:
         )
         found = ((name, getattr(self, name), low, high, unit) for name, low, high, unit in numbers)
         return [
-            f"{name}={value} must be from {low:g} to {high:g}{unit}"
+            f"--{name} {value} must be from {low:g} to {high:g}{unit}"
             for name, value, low, high, unit in found
             if value is not None and not low <= value <= high
         ]
@@ -128,9 +128,9 @@ class Recipe:
         for text in self.axis:
             name, _, value = text.rpartition("=")
             if not name or not _is_number(value):
-                faults.append(f"axis {text!r} must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5")
+                faults.append(f"--axis {text!r} must be NUMBER=VALUE or NAME=VALUE, as in 1=1.5")
             elif not abs(float(value)) <= _FARTHEST:
-                faults.append(f"axis {text!r} must move by at most {_FARTHEST:g} standard deviations either way")
+                faults.append(f"--axis {text!r} must move by at most {_FARTHEST:g} standard deviations either way")
         return faults
 
 

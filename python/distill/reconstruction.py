@@ -40,6 +40,8 @@ class Reconstructed:
     ----------
     sources, files, pictures : list of Path
         In the same order.
+    gains : list of float
+        What each file was multiplied by so as not to clip; 1 for one that would not have.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
     sample_rate : int
@@ -51,6 +53,7 @@ class Reconstructed:
     sources: list[Path]
     files: list[Path]
     pictures: list[Path]
+    gains: list[float]
     skipped: list[tuple[str, str]]
     sample_rate: int
     seconds: float
@@ -120,11 +123,11 @@ def reconstruct(
     told = 0
     for source, target in zip(paths, targets, strict=True):
         try:
-            _reconstruct(synthesizer, source, target, wav_format, progress or (lambda *figures: None))
+            gain = _reconstruct(synthesizer, source, target, wav_format, progress or (lambda *figures: None))
         except AudioFileError as error:
             failed.append(error)
         else:
-            done.append((source, target))
+            done.append((source, target, gain))
         # Where none can be used, the error names them.
         while done and told < len(failed):
             logger.warning("%s: %s", printable(failed[told].path), failed[told].reason)
@@ -133,11 +136,12 @@ def reconstruct(
         reasons = "\n".join(f"  {printable(error.path)}: {error.reason}" for error in failed)
         tips = dict.fromkeys(error.tip for error in failed if error.tip)
         raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "; ".join(tips))
-    files, pictures = ([Path(f"{target}{ending}") for _, target in done] for ending in (".wav", ".png"))
+    files, pictures = ([Path(f"{target}{ending}") for _, target, _ in done] for ending in (".wav", ".png"))
     return Reconstructed(
-        [source for source, _ in done],
+        [source for source, _, _ in done],
         files,
         pictures,
+        [gain for _, _, gain in done],
         [(error.path, error.reason) for error in failed],
         synthesizer.sample_rate,
         time.monotonic() - began,
@@ -167,7 +171,8 @@ def _is_same(path: Path, source: Path) -> bool:
 
 def _reconstruct(
     synthesizer: Synthesizer, source: Path, target: Path, wav_format: WavFormat, progress: ProgressCallback
-) -> None:
+) -> float:
+    """Write the sound and its picture; what the sound was multiplied by so as not to clip."""
     rate, config = synthesizer.sample_rate, synthesizer.config
     file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
     if file.peak < SILENCE_PEAK:
@@ -180,7 +185,7 @@ def _reconstruct(
     # Undone and not matched by its peak: a click that the model blurs, or adds, says nothing of how loud the rest is.
     gain = np.float32(1.0 if config.normalize == "none" else file.peak)
     make_folder(target.parent)
-    write_wav(Path(f"{target}.wav"), (gain * block for block in sound), rate, wav_format)
+    written = write_wav(Path(f"{target}.wav"), (gain * block for block in sound), rate, wav_format)
     features = film.develop()
     channels = len(features) // 2
     save_sound_picture(
@@ -191,6 +196,7 @@ def _reconstruct(
         duration_s=file.samples / rate,
         title=source.name,
     )
+    return written.gain
 
 
 def _rows(synthesizer: Synthesizer, file: WindowedFile, progress: Callable[[int, int], None]) -> Iterator[Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.entry import say
-from distill.files import printable
+from distill.files import counted, printable
 
 if TYPE_CHECKING:
     from distill.generation import Generated
@@ -32,10 +34,12 @@ def generate(argv: Sequence[str]) -> int:
         told = {"files": _shown(result.files), "seed": result.seed, "duration_s": result.duration_s}
         _say_json(result, settings, **told)
         return 0
-    for file in _shown(result.files):
-        say(f"  {printable(file)}")
+    for file, gain in zip(result.files, result.gains, strict=True):
+        say(_line(file, gain))
     each = f"{result.duration_s:.2f} s each, at {result.sample_rate} Hz"
-    say(f"{len(result.files)} sounds, {each}, in {result.seconds:.1f} s; the same again with --seed {result.seed}")
+    # A way hangs on no seed.
+    again = "" if arguments.kind == "interpolation" else f"; the same again with --seed {result.seed}"
+    say(f"{counted(len(result.files), 'sound')}, {each}, in {result.seconds:.1f} s{again}")
     return 0
 
 
@@ -54,9 +58,10 @@ def reconstruct(argv: Sequence[str]) -> int:
         skipped = [{"path": path, "reason": reason} for path, reason in result.skipped]
         _say_json(result, _settings(arguments), **told, skipped=skipped, seed=arguments.seed)
         return 0
-    for file in _shown(result.files):
-        say(f"  {printable(file)}")
-    say(f"{len(result.files)} sounds in {result.seconds:.1f} s, each with a picture of what went in and came out")
+    for file, gain, source in zip(result.files, result.gains, result.sources, strict=True):
+        say(_line(file, gain, source))
+    sounds = counted(len(result.files), "sound")
+    say(f"{sounds} in {result.seconds:.1f} s, each with a picture of what went in and came out")
     return 0
 
 
@@ -67,6 +72,15 @@ def _options(arguments: GenerateArguments | ReconstructArguments, view: Any) -> 
         "device": arguments.device,
         "progress": view.progress,
     }
+
+
+def _line(file: Path, gain: float, source: Path | None = None) -> str:
+    """What is said of a file: its name, that of its source where it is another, and that it was made quieter."""
+    notes = [f"of {source}"] if source is not None and source.stem != file.stem else []
+    quieter_db = round(-20 * math.log10(gain), 1)
+    if quieter_db > 0:
+        notes.append(f"{quieter_db} dB quieter, so as not to clip")
+    return "  " + printable(", ".join([str(file), *notes]))
 
 
 def _shown(paths: Sequence[object]) -> list[str]:
@@ -81,4 +95,5 @@ def _settings(arguments: GenerateArguments | ReconstructArguments) -> dict[str, 
 
 def _say_json(result: Generated | Reconstructed, settings: dict[str, Any], **figures: Any) -> None:
     figures |= {"sample_rate": result.sample_rate, "seconds": result.seconds, "settings": settings}
+    figures["gains"] = result.gains
     say(json.dumps(figures, default=str))
