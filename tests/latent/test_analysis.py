@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from blake3 import blake3
 from safetensors.numpy import load_file
 
 from distill.audio import AudioSpectrogram, SpectrogramConfig
-from distill.errors import CacheError, DatasetError, NothingUsableError, RunError
+from distill.errors import CacheError, DatasetError, NothingUsableError, RunError, StorageError
 from distill.latent.analysis import analyze
 from distill.latent.axes import read_axes
 from distill.models import load_model
@@ -282,3 +284,28 @@ def test_the_command_prints_one_object_or_a_table(run, analysis, capsys):
     assert (code, out) == (2, "")
     assert "no such folder" in err
     assert "\ntip: " in err
+
+
+def test_the_command_says_that_axes_of_other_sounds_replace_those_of_the_run(run, tmp_path, capsys):
+    from distill import commands
+
+    shutil.copytree(run, tmp_path / "run")
+    for number in range(2):
+        write(tmp_path / "other" / f"{number}.wav", noise(70 + number) * np.linspace(1, number, CHUNK))
+    told = []
+    for argv in ((), (str(tmp_path / "other"),)):
+        assert commands.main(["analyze", str(tmp_path / "run"), *argv, "--device", "cpu"]) == 0
+        told.append(capsys.readouterr().out)
+    assert "distill generate --axis" not in told[0]
+    assert f"distill generate --axis moves along these axes, of {tmp_path / 'other'}" in told[1]
+
+
+@pytest.mark.parametrize(("number", "tip"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make it writable")])
+def test_a_run_folder_that_cannot_be_written(run, monkeypatch, number, tip):
+    def refuse(path, content):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("distill.latent.analysis.write_atomically", refuse)
+    with pytest.raises(StorageError, match=f"latent: cannot be written: {os.strerror(number)}") as error:
+        analyze(run)
+    assert error.value.tip.startswith(tip)

@@ -20,7 +20,7 @@ from distill.audio.spectrogram import ComplexSpectrogram
 from distill.cache.damage import ProgressCallback
 from distill.device import resolve_device
 from distill.errors import CacheError, NothingUsableError, StorageError
-from distill.files import write_atomically
+from distill.files import is_full, write_atomically
 from distill.latent.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, metadata, read_axes
 from distill.latent.decomposition import Principal, correlations, name_axes, nearest, principal_axes
 from distill.latent.measures import UNITS, measure
@@ -90,6 +90,8 @@ def analyze(
 ) -> Analysis:
     """Analyse the latent space of a run by the sounds of a dataset, and write the result to RUN/latent.
 
+    It replaces what is there, also the axes that `generate` moves along.
+
     Rows are the cache's, variants too, or for a one-channel run decoded; what is not in the cache yet is computed.
 
     Parameters
@@ -156,7 +158,8 @@ def analyze(
         write_atomically(analysis.folder / REPORT_NAME, _readable(analysis.report).encode())
         _draw(analysis, model, encoded.places, dataset, seed)
     except OSError as error:
-        raise StorageError(f"{analysis.folder}: cannot be written: {error.strerror or error}", "make room") from error
+        tip = "make room" if is_full(error) else "make it writable, or analyse a copy of the run"
+        raise StorageError(f"{analysis.folder}: cannot be written: {error.strerror or error}", tip) from error
     return analysis
 
 
