@@ -170,7 +170,7 @@ class _SoundArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments(_SoundArguments, Recipe):
-    """Make new sounds with a trained run: samples of it, ways from one sound to another, or variations of one.
+    """Make new sounds with a trained run: samples near those it knows, ways from one to another, variations of one.
 
     Writes OUT/sample-001.wav and so on, interpolation-001.wav or variation-001.wav, at the model's rate.
     """
