@@ -374,7 +374,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_with_what_to_do(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError) as caught:
-        run.save_state({"step": 2}, keep=2, is_best=True)
+        run.save_state({"step": 2}, keep=2, is_best=False)
     path = run.path / "checkpoints" / "step-000000002.pt"
     assert str(caught.value) == f"{path}: cannot be written: {os.strerror(number)}"
     assert caught.value.tip == f"{first}, then --resume '{run.path}'"

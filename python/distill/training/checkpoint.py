@@ -132,7 +132,8 @@ class RunFolder:
         # In memory first: torch hides why a file could not be written.
         content = io.BytesIO()
         torch.save({"version": _STATE_VERSION, **state}, content)
-        for target in [path, self._checkpoints / "best.pt"][: 1 + is_best]:
+        # The best first: an epoch whose state could not be written is done again.
+        for target in ([self._checkpoints / "best.pt"] if is_best else []) + [path]:
             try:
                 write_atomically(target, content.getbuffer())
             except OSError as error:
