@@ -173,7 +173,7 @@ def _paths(
         shares = np.linspace(0.0, 1.0, sounds).tolist()
         paths: Iterable[Tensor] = (between(encoded[0], encoded[1], share) for share in shares)
     elif recipe.kind == "variation":
-        paths = (encoded[0] + numbers["radius"] * torch.from_numpy(walk).float() for walk in walks)
+        paths = (density.around(encoded[0], walk, numbers["radius"]) for walk in walks)
     else:
         anchors = (_anchors(synthesizer, count, seed, number) for number in range(sounds))
         paths = (density.near(*near, numbers["temperature"]) for near in zip(anchors, walks, strict=True))

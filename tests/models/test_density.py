@@ -35,6 +35,18 @@ def test_samples_keep_to_the_clusters_and_are_no_copies(latents):
     assert len(np.unique(drawn, axis=0)) == 500
 
 
+@pytest.mark.parametrize("radius", [0.3, 3.0])
+def test_variations_go_from_their_vector_and_have_the_covariance_of_the_latents(latents, radius):
+    density, random = LatentDensity(torch.from_numpy(latents)), np.random.default_rng(6)
+    noise = density.noise(random.standard_normal((20_000, density.n_draws)))
+    chosen = latents[random.integers(len(latents), size=20_000)]
+    varied = density.around(torch.from_numpy(chosen), noise, radius).numpy()
+    expected = np.cov(latents.T)
+    assert np.abs(np.cov(varied.T) - expected).max() < 0.05 * np.abs(expected).max()
+    likeness = np.corrcoef(chosen[:, 0], varied[:, 0])[0, 1]
+    assert likeness == pytest.approx(1 / np.sqrt(1 + radius**2), abs=0.03)
+
+
 def test_one_vector_has_others_near_it():
     vector = torch.arange(4.0)[None]
     drawn = LatentDensity(vector).sample(50, np.random.default_rng(4))

@@ -58,6 +58,15 @@ class LatentDensity:
         """Samples [n, L], float32, near anchors [n, L], with `noise` [n, L]; at a temperature of 0, their mean."""
         return torch.from_numpy(self.mean + temperature * (anchors + _WIDTH * noise)).float()
 
+    def around(self, vectors: Tensor, noise: np.ndarray, radius: float) -> Tensor:
+        """Variations [n, L], float32, of vectors [n, L]: moved by `radius` times `noise`, and drawn to the mean.
+
+        So that they vary as the latent vectors do, however far they go: otherwise, with a radius of 1, one in ten of
+        the demo's sounds was 16 dB above full scale.
+        """
+        moved = vectors.double().cpu().numpy() - self.mean + radius * noise
+        return torch.from_numpy(self.mean + moved / math.sqrt(1 + radius**2)).float()
+
     def sample(self, count: int, random: np.random.Generator) -> Tensor:
         """`count` independent samples [count, L], float32."""
         anchors = self.anchors[random.integers(len(self.anchors), size=count)]
