@@ -48,7 +48,7 @@ target/tools/bin/b3sum:
 
 bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside its baseline
 	cargo bench --quiet -p distill-index --bench rescan
-	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only $(if $(RESULTS),--results $(RESULTS))
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only $(if $(RESULTS),--results=$(RESULTS))
 
 kernel-report: $(INSTALLED) ## Compile the kernel for all cards, and say what bounds it
 	$(BIN)/python bench/kernel_report.py
