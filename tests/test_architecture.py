@@ -67,7 +67,7 @@ COMPOSE = {
     "training.material": {f"training.{name}" for name in ("loading", "normalization", "variation")},
     "training.epochs": {"models", "training.normalization", "training.variation"},
     "training.checkpoint": set(),
-    "training.pictures": {"sound_pictures"},
+    "training.pictures": set(),
     "training.quality": {"features", "models", "training.material", "training.normalization"},
     # What it shows of an epoch: figures, and previews as they were written.
     "training.board": {"previews"},

@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""What all pictures share: how features are drawn, frequencies marked, and files written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from distill.files import write_atomically
 
 DPI = 100
+CHANNELS = ("magnitude", "IF")
+SCALES = ("log1p of the mel power", "offset, half bandwidths")
+"""What the colours of each channel say."""
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"cmap": "magma", "vmin": 0.0},
+    {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0},
+)
 # Of mel bands, which are close together at the bottom.
 _BAND_TICKS_HZ = (200, 1_000, 5_000, 20_000)
 
@@ -23,6 +33,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, format="png")
     write_atomically(path, content.getvalue())
+
+
+def draw_features(axes: Axes, features: np.ndarray, channel: int, *, top: float, duration_s: float) -> AxesImage:
+    """Draw one channel, [M, n] over `duration_s` seconds, a unit of height a band; the magnitude from 0 to `top`."""
+    style = {"vmax": top} | _STYLES[channel]
+    extent = (0.0, duration_s, 0.0, float(len(features)))
+    return axes.imshow(features, origin="lower", aspect="auto", extent=extent, interpolation="none", **style)
 
 
 def mark_bands(axis: Axis, centres: np.ndarray) -> None:

@@ -6,24 +6,15 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage, imsave
+from matplotlib.image import imsave
 
-from distill.figures import DPI, mark_bands, save_figure
+from distill.figures import CHANNELS, DPI, SCALES, draw_features, mark_bands, save_figure
 from distill.files import write_atomically
 
-CHANNELS = ("magnitude", "IF")
-SCALES = ("log1p of the mel power", "offset, half bandwidths")
-"""What the colours of each channel say."""
-_STYLES: tuple[dict[str, Any], ...] = (
-    {"cmap": "magma", "vmin": 0.0},
-    {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0},
-)
 _COLUMNS = 1500
 
 
@@ -135,10 +126,3 @@ def save_preview_picture(
     imsave(content, picture, format="png")
     write_atomically(path, content.getvalue())
     return picture
-
-
-def draw_features(axes: Axes, features: np.ndarray, channel: int, *, top: float, duration_s: float) -> AxesImage:
-    """Draw one channel, [M, n] over `duration_s` seconds, a unit of height a band; the magnitude from 0 to `top`."""
-    style = {"vmax": top} | _STYLES[channel]
-    extent = (0.0, duration_s, 0.0, float(len(features)))
-    return axes.imshow(features, origin="lower", aspect="auto", extent=extent, interpolation="none", **style)

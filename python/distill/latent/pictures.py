@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from distill.figures import hertz_ticks, mark_bands, mark_hertz, save_figure
+from distill.figures import SCALES, draw_features, hertz_ticks, mark_bands, mark_hertz, save_figure
 from distill.files import printable
 
 _SHOWN_AXES = 32
@@ -20,7 +20,6 @@ _LABELLED_GROUPS = 16
 _LEAST_GROUP = 3
 _LABEL_CHARACTERS = 18
 _TICKS_HZ = (50, 200, 1_000, 5_000, 20_000)
-_MAGNITUDE_MAP = "magma"
 
 
 def save_scree_picture(share: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -168,27 +167,17 @@ def save_sweep_picture(
     duration_s : float
         Of a row, s.
     """
-    rows, columns, n_mels, _ = magnitude.shape
+    rows, columns = magnitude.shape[:2]
     figure = Figure(figsize=(2.1 * columns + 1.2, 1.6 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     top = float(np.quantile(magnitude, 0.999)) or 1.0
     for row, label in enumerate(labels):
         for column in range(columns):
-            image = grid[row][column].imshow(
-                magnitude[row, column],
-                origin="lower",
-                aspect="auto",
-                extent=(0, duration_s, 0, n_mels),
-                interpolation="none",
-                cmap=_MAGNITUDE_MAP,
-                vmin=0,
-                vmax=top,
-            )
+            image = draw_features(grid[row][column], magnitude[row, column], 0, top=top, duration_s=duration_s)
         grid[row][0].set_ylabel(label.replace(" (", "\n(") + "\nHz")
     mark_bands(grid[0][0].yaxis, centres)
     for column, value in enumerate(values):
         grid[0][column].set_title(f"{value:+g} sd" if value else "mean", fontsize=10)
         grid[-1][column].set_xlabel("time, s")
-    bar = figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02)
-    bar.set_label("log1p of the mel power")
+    figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02, label=SCALES[0])
     save_figure(figure, path)

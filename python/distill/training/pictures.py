@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from distill.figures import mark_bands, save_figure
-from distill.sound_pictures import CHANNELS, SCALES, draw_features
+from distill.figures import CHANNELS, SCALES, draw_features, mark_bands, save_figure
 
 
 class _Panel(NamedTuple):
