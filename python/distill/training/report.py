@@ -12,7 +12,7 @@ import torch
 from distill.audio.reference import centres_hertz
 from distill.config import TrainingConfig
 from distill.errors import StorageError
-from distill.models import load_model
+from distill.models import ConvVAE, load_model
 from distill.previews import Previews, save_previews
 from distill.synthesis import Synthesizer
 from distill.training.board import Board
@@ -95,23 +95,26 @@ class Report:
         OSError, StorageError
             If they cannot be written.
         """
-        epoch, previews = line["epoch"], None
-        if epoch % self._every == 0 or is_last:
-            line = line | self._measure()
-        every = self._config.preview_epochs
-        if every and (epoch % every == 0 or is_last):
-            previews = self._preview(epoch)
+        epoch, every, previews = line["epoch"], self._config.preview_epochs, None
+        is_measured = is_last or epoch % self._every == 0
+        is_heard = every > 0 and (is_last or epoch % every == 0)
+        if is_measured or is_heard:
+            model = load_model(self._folder.path, self._device)
+        if is_measured:
+            line = line | self._measure(model)
+        if is_heard:
+            previews = self._preview(model, epoch)
         if self._board:
             self._board.show(line, previews)
         return line, previews and previews.folder
 
-    def _measure(self) -> dict[str, float | None]:
+    def _measure(self, model: ConvVAE) -> dict[str, float | None]:
         if self._quality is None:
             self._quality = Quality(self._material, self._config)
-        return self._quality.measure(load_model(self._folder.path, self._device))
+        return self._quality.measure(model)
 
-    def _preview(self, epoch: int) -> Previews:
-        model, stats = load_model(self._folder.path, self._device), self._material.stats
+    def _preview(self, model: ConvVAE, epoch: int) -> Previews:
+        stats = self._material.stats
         synthesizer = Synthesizer(model, self._config, stats)
         chunks = denormalize(self._chunks, stats)
         try:
