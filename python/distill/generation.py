@@ -131,21 +131,21 @@ def generate(
     make_folder(Path(out))
     gains = []
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
-        progress("generate", number * len(path), len(files) * len(path))
-        blocks = _played(synthesizer, path, samples, number, len(files), progress)
+        before, total = number * len(path), len(files) * len(path)
+        blocks = _played(synthesizer, path, samples, before, total, progress)
         gains.append(write_wav(file, blocks, rate, wav_format).gain)
     return Generated(files, gains, seed, rate, samples / rate, time.monotonic() - began)
 
 
 def _played(
-    synthesizer: Synthesizer, path: Tensor, samples: int, number: int, sounds: int, progress: ProgressCallback
+    synthesizer: Synthesizer, path: Tensor, samples: int, before: int, total: int, progress: ProgressCallback
 ) -> Iterator[np.ndarray]:
     done = 0
+    progress("generate", before, total)
     for block in synthesizer.play(path, samples, _FADE_OUT_S):
         yield block
         done += block.size
-        windows = min(len(path), done // synthesizer.step_samples)
-        progress("generate", number * len(path) + windows, sounds * len(path))
+        progress("generate", before + min(len(path), done // synthesizer.step_samples), total)
 
 
 def _paths(

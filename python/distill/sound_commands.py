@@ -94,6 +94,5 @@ def _settings(arguments: GenerateArguments | ReconstructArguments) -> dict[str, 
 
 
 def _say_json(result: Generated | Reconstructed, settings: dict[str, Any], **figures: Any) -> None:
-    figures |= {"sample_rate": result.sample_rate, "seconds": result.seconds, "settings": settings}
-    figures["gains"] = result.gains
-    say(json.dumps(figures, default=str))
+    own = {name: getattr(result, name) for name in ("gains", "sample_rate", "seconds")}
+    say(json.dumps(figures | own | {"settings": settings}, default=str))

@@ -59,16 +59,15 @@ def _train(argv: Sequence[str], program: str) -> int:
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
+    run = shlex.quote(str(run_dir))
     if result.status == "interrupted":
         # What is not part of the run's configuration would be forgotten.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
-        run = shlex.quote(str(run_dir))
         say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {run}{flags}")
         return INTERRUPTED
     _say_result(result)
     _say_what_is_there(result, with_board=arguments.tensorboard)
     if arguments.analyze and result.latent_dir is None and cancel.is_set():
-        run = shlex.quote(str(run_dir))
         say(f"stopped before its latent space was analysed; to do that:\n  distill analyze {run}")
         return INTERRUPTED
     return 0

@@ -18,9 +18,7 @@ _PUBLIC = {
     "TrainResult": "distill.training.session",
 }
 
-__all__: list[str] = []
-__all__ += list(_PUBLIC)
-
+__all__ = list(_PUBLIC)
 
 __getattr__ = lazy_names(__name__, _PUBLIC)
 
