@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from matplotlib.image import imread
 from distill.config import config_from_dict
 from distill.errors import ConfigError, NothingUsableError, StorageError
 from distill.latent.analysis import analyze
-from distill.training import TrainingConfig, train
+from distill.training import TrainEvent, TrainingConfig, TrainResult, train
 from instruments import PITCHES, config_of
 from sounds import CHUNK, RATE, noise, sine, write
 
@@ -44,6 +45,11 @@ def tones(tmp_path) -> Path:
 def small(channels: int = 2, **changes) -> TrainingConfig:
     values = {"latent_dim": 16, "epochs": 2, "batch_size": 8, "val_fraction": 0.25, "preview_epochs": 0}
     return config_of(channels, **(values | changes))
+
+
+def train_and_stop(sounds: Path, run: Path, is_time: Callable[[TrainEvent], bool]) -> TrainResult:
+    cancel = threading.Event()
+    return train(sounds, run, small(), cancel_event=cancel, on_event=lambda event: is_time(event) and cancel.set())
 
 
 def metrics(run: Path) -> list[dict]:
@@ -221,26 +227,14 @@ def test_the_latent_space_is_analysed_at_the_end(tones, tmp_path, channels):
 
 def test_the_analysis_is_left_out_where_it_is_not_wanted_or_the_run_was_interrupted(tones, tmp_path):
     assert train_alone(tones, tmp_path / "run", small()).latent_dir is None
-    cancel = threading.Event()
-    result = train(
-        tones,
-        tmp_path / "interrupted",
-        small(),
-        cancel_event=cancel,
-        on_event=lambda event: event.kind == "step" and cancel.set(),
-    )
+    result = train_and_stop(tones, tmp_path / "interrupted", lambda event: event.kind == "step")
     assert (result.status, result.latent_dir) == ("interrupted", None)
     assert not list(tmp_path.glob("*/latent"))
 
 
 def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
-    cancel = threading.Event()
-    result = train(
-        tones,
-        tmp_path / "run",
-        small(),
-        cancel_event=cancel,
-        on_event=lambda event: event.kind == "analyze" and event.values["stage"] == "effect" and cancel.set(),
+    result = train_and_stop(
+        tones, tmp_path / "run", lambda event: event.kind == "analyze" and event.values["stage"] == "effect"
     )
     assert (result.status, result.epochs, result.latent_dir) == ("finished", 2, None)
     assert "not analysed" not in caplog.text
