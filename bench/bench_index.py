@@ -22,7 +22,7 @@ import pytest
 from distill.audio import ComplexSpectrogramConfig, load_cache_manifest, preprocess_complex_spectrograms
 from distill.cache.manifest import MANIFEST_NAME
 from distill.cache.writer import CacheWriter
-from distill.index import AUDIO_EXTENSIONS, Manifest, hash_bytes, hash_file, scan_dataset
+from distill.index import AUDIO_EXTENSIONS, Dataset, Manifest, hash_bytes, hash_file
 
 N_FILES, N_FOLDERS, ROUNDS = 100_000, 1_000, 7
 CONFIG = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=128, hop_length=64, n_mels=8)
@@ -52,7 +52,7 @@ def dataset(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     with CacheWriter(cache_dir) as writer:
         writer.resume()
-        scan = scan_dataset(writer.manifest, root, cache_dir=cache_dir)
+        scan = Dataset(root, cache_dir=cache_dir).scan(writer.manifest)
         writer.manifest.apply(scan)
         for _, content_hash, _ in scan.todo:
             row = rng.standard_normal((1, *writer.row_shape), np.float32)
@@ -78,7 +78,7 @@ def report(benchmark, ours: float, baseline: float, name: str) -> None:
 
 
 def rescan(root: Path):
-    return scan_dataset(Manifest.load(root / ".cache" / MANIFEST_NAME), root, cache_dir=root / ".cache")
+    return Dataset(root, cache_dir=root / ".cache").scan(Manifest.load(root / ".cache" / MANIFEST_NAME))
 
 
 @pytest.mark.benchmark(group="100 000 files, nothing changed")
@@ -131,8 +131,8 @@ def test_system_calls(benchmark, dataset, tmp_path):
     if not shutil.which("strace"):
         pytest.fail("strace is not installed: apt-get install strace")
     code = f"""
-from distill.index import Manifest, scan_dataset
-scan_dataset(Manifest.load({str(dataset / ".cache" / MANIFEST_NAME)!r}), {str(dataset)!r})
+from distill.index import Dataset, Manifest
+Dataset({str(dataset)!r}).scan(Manifest.load({str(dataset / ".cache" / MANIFEST_NAME)!r}))
 """
     trace = tmp_path / "trace"
     calls = "openat,open,stat,lstat,newfstatat,statx"

@@ -1,8 +1,9 @@
 """Features back to sound: how near it comes beside other ways, and what a second costs on one CPU thread.
 
 `pytest bench/bench_inverse.py --benchmark-only`. The sounds are a second of each of 32 files of sonic-pi-samples where
-they are installed, else the demo's. Distances are means over clips, in the order of `distill.audio.distance`: spectral
-convergence, log-spectral distance in dB, multi-resolution STFT distance. Times are ratios of interleaved calls.
+they are installed, else the demo's. Distances are means over clips, in the order of `distill.features.distance`:
+spectral convergence, log-spectral distance in dB, multi-resolution STFT distance. Times are ratios of interleaved
+calls.
 """
 
 import statistics
@@ -14,8 +15,8 @@ import pytest
 import torch
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig, load_audio
-from distill.audio.distance import distances
-from distill.audio.inverse import join_chunks
+from distill.features.distance import distances
+from distill.features.inversion.griffin_lim import join_chunks
 
 pytest.importorskip("torchaudio")
 from resynthesis import linear_magnitude, random_phase, synthetic, true_phase

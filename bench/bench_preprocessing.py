@@ -191,7 +191,7 @@ def test_plain_way(benchmark, sounds, tmp_path, expansion):
 
 MEMORY = """
 import sys
-import distill.audio.preprocessing
+import distill.preprocess.pipeline
 from distill.audio import AugmentationConfig, ComplexSpectrogramConfig, preprocess_complex_spectrograms
 def peak():  # not that of getrusage, which begins with the parent's
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

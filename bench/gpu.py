@@ -33,8 +33,8 @@ import torch
 import triton
 from triton.errors import TritonError
 
-from distill.audio.mel import mel_bands
-from distill.audio.spectrogram import ComplexSpectrogram
+from distill.features.mel import mel_bands
+from distill.features.spectrogram import ComplexSpectrogram
 from distill.kernels import complex_mel as launch
 from distill.kernels import make_plan
 from gpu_baselines import Method, baselines

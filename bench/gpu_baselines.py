@@ -16,8 +16,8 @@ import torch
 import triton
 import triton.language as tl
 
-from distill.audio.mel import mel_bands
-from distill.audio.reference import complex_mel
+from distill.features.mel import mel_bands
+from distill.features.reference import complex_mel
 
 LANES = 32
 FRAMES = 4

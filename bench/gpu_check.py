@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from distill.audio.reference import complex_mel
+from distill.features.reference import complex_mel
 from gpu_baselines import Method
 
 NUMBERS = {"sample_rate": 48_000, "n_fft": 2048, "hop_length": 512, "n_mels": 128}

@@ -20,7 +20,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 import sass
 from distill import kernels
-from distill.audio.mel import mel_bands
+from distill.features.mel import mel_bands
 
 DEFAULTS = {"sample_rate": 48_000, "n_fft": 2048, "hop_length": 512, "n_mels": 128}
 """The feature that figures are for."""

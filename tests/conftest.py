@@ -78,9 +78,10 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cache(sounds: Path, small_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of `sounds` for `small_config`."""
-    from distill.audio.preprocessing import preprocess
+    from distill.index import Dataset
+    from distill.preprocess.pipeline import preprocess
 
-    return preprocess(sounds, small_config, cache_dir=tmp_path_factory.mktemp("cache")).cache_dir
+    return preprocess(Dataset(sounds, cache_dir=tmp_path_factory.mktemp("cache")), small_config).cache_dir
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def unprivileged() -> Iterator[Path]:
     is_root = os.geteuid() == 0
     if is_root:
         # Python itself may lie where only root reads: what commands import on demand is imported before.
-        for name in ("commands", "console", "options", "training.loop"):
+        for name in ("cli.main", "cli.progress", "cli.options", "pipeline"):
             importlib.import_module(f"distill.{name}")
         os.seteuid(65_534)
     try:
@@ -108,7 +109,7 @@ def run(capsys):
     """Exit status, standard output and standard error of a command."""
 
     def call(*argv, command=None):
-        from distill.commands import main
+        from distill.cli.main import main
 
         capsys.readouterr()
         try:
@@ -147,7 +148,7 @@ def rust():
     """Features of a waveform by the Rust kernel; parameters as `interpreted.compute`, without those of a plan."""
     import torch
 
-    from distill.audio import ops  # noqa: F401 - defines the operator
+    from distill.features import ops  # noqa: F401 - defines the operator
     from interpreted import poisoned, rows_apart
 
     def compute(waveform, feature, *, dtype="float32", threshold=1e-5, apart=0):

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig, TrainingConfig
-from distill.latent.axes import metadata
+from distill.features.normalization import normalize
+from distill.index import Dataset
 from distill.models import ConvVAE, fit_pca, save_model
-from distill.training.checkpoint import RunFolder
-from distill.training.normalization import normalize
+from distill.runs.axes import metadata
+from distill.runs.folder import RunFolder
 from sounds import CHUNK, RATE, sine, training
 
 FEATURE = {"sample_rate": RATE, "n_fft": 512, "hop_length": 128, "n_mels": 32}
@@ -53,7 +54,7 @@ def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim
     with torch.no_grad():
         model.set_latents(model.eval().encode(rows)[0])
     run = RunFolder(folder)
-    run.create(config, {"dataset": str(folder), "cache_dir": None, "files": None, "follow_links": False})
+    run.create(config, Dataset(folder))
     save_model(folder, model, features={}, statistics=stats)
     return folder
 

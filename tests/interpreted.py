@@ -51,7 +51,7 @@ def compute(
     between rows, `backend` and `wave` what the plan is for.
     """
     from distill import kernels
-    from distill.audio.mel import mel_bands
+    from distill.features.mel import mel_bands
 
     plan = kernels.make_plan(mel_bands(**feature), n_fft=feature["n_fft"], backend=backend, wave=wave)
     if plan is None:

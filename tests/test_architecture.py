@@ -1,184 +1,140 @@
-"""Who imports whom: data flows one way, and a stage knows configuration, errors and plain types, not other stages."""
+"""Who imports whom: a module imports what stands below its layer, and siblings in its own package."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import distill
 
 ROOT = Path(distill.__file__).parent
+RUST = Path(__file__).parent.parent / "rust"
 
-# What every module may import: no stage, no composition.
-PLAIN = {"distill", "_lazy", "_native", "config", "recipe", "errors", "device", "files", "figures"}
-COMMANDS = {"train", "commands", "sound_commands", "demo", "console", "entry", "options"}
-# The parts of the pipeline, in the order in which data flows. Modules of one stage may import each other.
-STAGES = {
-    "index": {"index"},
-    "decode": {"audio.decode", "audio.chunking", "audio.windows"},
-    "wav": {"audio.wav"},
-    "augmentation": {"audio.augmentation"},
-    "features": {
-        f"audio.{name}" for name in ("fused", "inverse", "mel", "ops", "reference", "rows", "rust", "spectrogram")
-    }
-    # And back to sound, and how far from it.
-    | {"audio.power", "audio.phase", "audio.distance", "audio.continuous"},
-    "cache": {"cache"}
-    | {f"cache.{name}" for name in ("compaction", "damage", "export", "lock", "manifest", "pack", "reader", "writer")},
-    "latent": {"latent.decomposition", "latent.measures", "latent.pictures"},
-    "models": {
-        "models",
-        "models.vae",
-        "models.pca",
-        "models.density",
-        "models.losses",
-        "models.metrics",
-        "models.prior",
-        "models.store",
-    },
+# From the top down. Names on one line do not import each other; the modules of a package may.
+LAYERS = [
+    "train demo",
+    "cli",
+    "pipeline",
+    "training latent generate",
+    "preprocess runs",
+    "cache",
+    "audio features models index plots",
+    "kernels",
+    "config device",
+    "storage text",
+    "errors types _lazy _native",
+]
+# Names that users import from one module and that another module defines. They are looked up when they are used, so
+# that they may stand above the module that offers them.
+FACES = ["distill", "audio", "training"]
+PUBLIC_PATHS = {
+    "audio.preprocessing": ["preprocess_complex_spectrograms", "load_cache_manifest"],
+    "audio.spectrogram": ["ComplexSpectrogram", "ComplexSpectrogramConfig"],
+    "training.dataset": ["CachedSpectrogramDataset", "create_complex_data_loaders"],
+    "training.loop": ["train", "train_epoch", "validate_epoch"],
+    "training.config": ["TrainingConfig", "ComplexSpectrogramConfig"],
 }
-# The modules that put stages together, and exactly which ones. A module that is in neither table fails the test.
-COMPOSE = {
-    # A plain result, and how it is told.
-    "audio.outcome": set(),
-    # One file to rows: what preprocessing runs in threads.
-    "audio.extraction": {"decode", "augmentation", "features"},
-    # Index to cache, and nothing else does.
-    "audio.preprocessing": {
-        "index",
-        "decode",
-        "augmentation",
-        "features",
-        "cache",
-        "audio.extraction",
-        "audio.outcome",
-    },
-    # The same comparison without the work.
-    "cache.status": {"index", "cache"},
-    # Cache and dataset against the manifest; what fails is preprocessed again.
-    "verification": {"index", "cache", "audio.preprocessing"},
-    # Rows of the cache, or waveforms of the v1.0 path, as tensors.
-    "training.dataset": {"decode", "cache"},
-    "training.loading": {"training.dataset", "training.resolve"},
-    "training.normalization": set(),
-    "training.variation": set(),
-    "training.material": {f"training.{name}" for name in ("loading", "normalization", "variation")},
-    "training.epochs": {"models", "training.normalization", "training.variation"},
-    "training.checkpoint": set(),
-    "training.pictures": set(),
-    "training.quality": {"features", "models", "training.material", "training.normalization"},
-    # What it shows of an epoch: figures, and previews as they were written.
-    "training.board": {"previews"},
-    # How a run looks and sounds.
-    "training.report": {"features", "models", "synthesis", "previews"}
-    | {f"training.{name}" for name in ("board", "checkpoint", "material", "normalization", "pictures", "quality")},
-    "training.resolve": set(),
-    # Names of axes, for the weights that they were found in.
-    "latent.axes": {"models"},
-    # A dataset's rows, whichever path they come by, and what a trained model makes of them.
-    "latent.rows": {"index", "decode", "features", "cache", "audio.preprocessing", "audio.outcome"}
-    | {"training.normalization"},
-    "latent.analysis": {"features", "cache", "latent", "models", "latent.axes", "latent.rows"}
-    | {"training.checkpoint", "training.normalization"},
-    "training.session": {"models"}
-    | {f"training.{name}" for name in ("board", "checkpoint", "epochs", "material", "normalization", "report")},
-    # A run as an instrument, and what is played on it.
-    "synthesis": {"features", "models", "training.checkpoint", "training.normalization"},
-    "sound_pictures": set(),
-    "generation": {"decode", "wav", "synthesis", "latent.axes"},
-    "reconstruction": {"decode", "features", "wav", "synthesis", "sound_pictures"},
-    "previews": {"features", "wav", "synthesis", "sound_pictures"},
-    # Cache to model, and nothing else does; at the end, what the model's axes are.
-    "training.loop": {"index", "features", "audio.preprocessing", "audio.outcome", "latent.analysis"}
-    | {f"training.{name}" for name in ("board", "checkpoint", "dataset", "loading", "resolve", "session")},
-}
-# Packages that only name what is inside them.
-FACES = {"", "audio", "latent", "training"}
+RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
+# The package itself: its version, which everything may show.
+RANK["distill"] = -1
 
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "distill"
+
+
+def exists(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return name in ("distill", "_native") or path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of distill that a file imports, anywhere in it but for types alone; "distill" for its version."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
+    """Modules of distill that a file imports anywhere in it, for types alone, too."""
     package = ["distill", *path.relative_to(ROOT).parts[:-1]]
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names} if is_package(base) else {base}
-    return {name.removeprefix("distill.") for name in found if name.split(".")[0] == "distill"}
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (base, node.module) if part)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return {module_of(name) for name in found if name.split(".")[0] == "distill"}
 
 
-def is_package(name: str) -> bool:
-    parts = name.split(".")
-    return parts[0] == "distill" and (ROOT.joinpath(*parts[1:]) / "__init__.py").exists()
-
-
-def known(name: str) -> str:
-    """The module that a dotted name lies in: "models.ConvVAE" lies in "models"."""
-    while name and not (ROOT.joinpath(*name.split(".")).with_suffix(".py").exists() or is_package(f"distill.{name}")):
-        if name == "_native":
-            return name
-        name = name.rpartition(".")[0]
-    return name or "distill"
-
-
-def stage_of(module: str) -> str:
-    return next((stage for stage, modules in STAGES.items() if module in modules), module)
+def module_of(name: str) -> str:
+    """The module that a dotted name lies in: models.ConvVAE lies in models, distill.__version__ in distill."""
+    name = name.removeprefix("distill.")
+    while not exists(name):
+        name = name.rpartition(".")[0] or "distill"
+    return name
 
 
 # A link in the source tree, which rglob does not follow.
 KERNELS = sorted((ROOT / "kernels").glob("*.py"))
-STAGES["features"] |= {module_name(path) for path in KERNELS}
-MODULES = {module_name(path): {known(name) for name in imports(path)} for path in {*ROOT.rglob("*.py"), *KERNELS}}
+MODULES = {module_name(path): imports(path) for path in {*ROOT.rglob("*.py"), *KERNELS}}
+
+
+def unit_of(module: str) -> str:
+    """What stands on a layer: a package or a module of the top level."""
+    return module.partition(".")[0]
 
 
 def test_the_reader_of_imports_sees_them():
-    assert {"cache.writer", "index", "audio.extraction"} <= MODULES["audio.preprocessing"]
-    assert "audio.mel" in MODULES["audio.reference"]
-    assert "kernels" in MODULES["audio.fused"]
-    assert "audio.preprocessing" in MODULES["commands"]
+    assert {"cache.writer", "index", "preprocess.extraction"} <= MODULES["preprocess.pipeline"]
+    assert "features.mel" in MODULES["features.reference"]
+    assert "kernels" in MODULES["features.backends.triton"]
     assert "distill" in MODULES["models.store"]
 
 
-def test_every_module_has_its_place():
-    placed = set().union(*STAGES.values()) | COMPOSE.keys() | PLAIN | COMMANDS | FACES
-    assert MODULES.keys() - {""} <= placed, "say in this file what a new module may import"
-    assert COMPOSE.keys() <= MODULES.keys()
+def test_every_module_stands_on_a_layer():
+    assert {unit_of(module) for module in MODULES} | {"_native"} == RANK.keys()
 
 
-def test_plain_modules_import_no_stage():
-    for module in PLAIN & MODULES.keys():
-        assert MODULES[module] <= PLAIN, module
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"distill"}))
+def test_imports_run_downward(module):
+    unit = unit_of(module)
+    for imported in MODULES[module] - {"distill"}:
+        other = unit_of(imported)
+        assert other == unit or RANK[other] < RANK[unit], f"{module} imports {imported}"
 
 
-def test_a_stage_imports_no_other_stage():
-    for stage, modules in STAGES.items():
-        for module in modules & MODULES.keys():
-            assert MODULES[module] - PLAIN <= modules, f"{module} of stage {stage}"
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """What imports itself in the end: empty once everything without imports is taken away, again and again."""
+    left = dict(graph)
+    while free := [name for name, imported in left.items() if not imported & left.keys() - {name}]:
+        for name in free:
+            del left[name]
+    return sorted(left)
 
 
-def test_what_composes_stages_composes_only_these():
-    for module, allowed in COMPOSE.items():
-        assert {stage_of(name) for name in MODULES[module] - PLAIN} <= allowed, module
+def test_no_cycle_in_python():
+    assert cycle(MODULES) == []
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 
 
-def test_faces_only_name_what_is_inside_them():
-    for module in FACES:
-        outside = {name for name in MODULES[module] if not module or not name.startswith(f"{module}.")}
-        assert outside <= PLAIN, module
+def test_packages_that_only_name_what_is_elsewhere_import_nothing_of_it():
+    for face in FACES:
+        assert MODULES[face] <= {"_lazy"}, face
+
+
+@pytest.mark.parametrize(("path", "names"), PUBLIC_PATHS.items(), ids=PUBLIC_PATHS)
+def test_public_import_paths_give_what_their_packages_give(path, names):
+    module = importlib.import_module(f"distill.{path}")
+    assert sorted(module.__all__) == sorted(names)
+    package = importlib.import_module(f"distill.{unit_of(path)}")
+    for name in names:
+        assert getattr(module, name) is getattr(package, name, None) or name == "ComplexSpectrogramConfig"
+    assert getattr(module, "ComplexSpectrogramConfig", distill.ComplexSpectrogramConfig) is (
+        distill.ComplexSpectrogramConfig
+    )
 
 
 def test_the_kernel_knows_torch_and_triton_and_nothing_of_distill():
@@ -191,10 +147,34 @@ def test_the_kernel_knows_torch_and_triton_and_nothing_of_distill():
         assert outside <= {"torch", "triton"}, path
 
 
-def test_nothing_imports_a_command():
-    for module, imported in MODULES.items():
-        if module not in COMMANDS:
-            assert not imported & COMMANDS, module
+def rust_modules(crate: Path) -> dict[str, set[str]]:
+    """Top-level modules of a crate, and which of the others each one uses; a folder belongs to its module."""
+    sources: dict[str, str] = {}
+    for path in (crate / "src").rglob("*.rs"):
+        parts = path.relative_to(crate / "src").with_suffix("").parts
+        if parts[0] not in ("lib", "tests"):
+            sources[parts[0]] = sources.get(parts[0], "") + path.read_text()
+    exported = dict(re.findall(r"pub use (\w+)::\{?([\w:, \n]+)\}?;", (crate / "src" / "lib.rs").read_text()))
+    owner = {name.strip(): module for module, names in exported.items() for name in names.split(",")}
+    used = {
+        module: {
+            owner.get(name, name) for group in re.findall(r"crate::(\w+|\{[^}]*\})", text) for name in words(group)
+        }
+        for module, text in sources.items()
+    }
+    return {module: (names & sources.keys()) - {module} for module, names in used.items()}
+
+
+def words(group: str) -> list[str]:
+    return re.findall(r"\w+", group)
+
+
+@pytest.mark.parametrize("crate", ["index", "features", "python"])
+def test_no_cycle_in_rust(crate):
+    modules = rust_modules(RUST / crate)
+    assert len(modules) > 3
+    assert any(modules.values())
+    assert cycle(modules) == []
 
 
 def test_importing_distill_and_the_index_imports_neither_torch_nor_numpy():

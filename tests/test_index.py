@@ -23,12 +23,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from distill.index import (
     AUDIO_EXTENSIONS,
+    Dataset,
     Manifest,
     ManifestError,
     hash_bytes,
     hash_file,
     row_checksums,
-    scan_dataset,
 )
 
 CHECKSUM = "0" * 64
@@ -54,6 +54,10 @@ def names(root: Path) -> set[str]:
             if not name.startswith(".") and name.rpartition(".")[2].lower() in AUDIO_EXTENSIONS:
                 found.add(os.path.relpath(Path(folder) / name, root))
     return found
+
+
+def scan_dataset(manifest, root, *, hash_added=True, progress=None, workers=None, **options):
+    return Dataset(root, **options).scan(manifest, workers=workers, hash_added=hash_added, progress=progress)
 
 
 def adopt(manifest: Manifest, root: Path, **options):

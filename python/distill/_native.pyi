@@ -363,7 +363,7 @@ class MelKernel:
     hop_length : int
         Samples between frames.
     first, width, filterbank, centre, half_support : ndarray
-        As the fields of `distill.audio.mel.MelBands`.
+        As the fields of `distill.features.mel.MelBands`.
     if_masking_threshold : float or None
         Band power at or below which channel 1 is 0; None for channel 0 alone.
 

@@ -67,7 +67,9 @@ def _type_faults(config: Any) -> list[str]:
             continue
         allowed = tuple(choice for choice in choices if isinstance(choice, type))
         widened = (*allowed, int) if float in allowed else allowed
-        if not isinstance(value, widened) or (isinstance(value, bool) and bool not in allowed):
+        # Of configurations, none that is derived from the one wanted: it is of another feature.
+        fits = type(value) in allowed if dataclasses.is_dataclass(value) else isinstance(value, widened)
+        if not fits or (isinstance(value, bool) and bool not in allowed):
             names = " or ".join("left out" if kind is type(None) else kind.__name__ for kind in allowed)
             faults.append(f"{item.name}={value!r} must be {names}")
         elif isinstance(value, float) and not math.isfinite(value):
@@ -97,7 +99,7 @@ def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
-def _mel_faults(config: SpectrogramConfig | ComplexSpectrogramConfig) -> None:
+def _mel_faults(config: SpectrogramConfig) -> None:
     nyquist = config.sample_rate / 2 if isinstance(config.sample_rate, (int, float)) else 0
     _check(
         config,
@@ -119,7 +121,7 @@ class SpectrogramConfig:
     """The one-channel log-mel spectrogram of the v1.0 path."""
 
     sample_rate: int = 48_000
-    """Rate of the waveform, Hz."""
+    """Rate of the waveform, Hz; files of other rates are resampled."""
     n_fft: int = 2048
     """Length of a frame and of its DFT, samples; a power of two."""
     hop_length: int = 512
@@ -136,28 +138,16 @@ class SpectrogramConfig:
 
 
 @dataclass(frozen=True)
-class ComplexSpectrogramConfig:
+class ComplexSpectrogramConfig(SpectrogramConfig):
     """The two-channel feature: log-mel magnitude and instantaneous frequency."""
 
-    enabled: bool = True
+    enabled: bool = field(default=True, kw_only=True)
     """Train on the two-channel feature from the cache; off is the v1.0 path (magnitude, no cache)."""
-    sample_rate: int = 48_000
-    """Rate of the waveform, Hz; files of other rates are resampled."""
-    n_fft: int = 2048
-    """Length of a frame and of its DFT, samples; a power of two."""
-    hop_length: int = 512
-    """Step between frames, samples."""
-    n_mels: int = 128
-    """Number of mel bands."""
-    f_min: float = 0.0
-    """Lower edge of the lowest band, Hz."""
-    f_max: float | None = None
-    """Upper edge of the highest band, Hz; half of sample_rate when not given."""
-    if_masking_threshold: float = 1e-5
+    if_masking_threshold: float = field(default=1e-5, kw_only=True)
     """Band power at or below which the instantaneous frequency is set to 0."""
 
     def __post_init__(self) -> None:
-        _mel_faults(self)
+        super().__post_init__()
         if isinstance(self.if_masking_threshold, (int, float)) and self.if_masking_threshold < 0:
             _report([f"if_masking_threshold={self.if_masking_threshold} must be at least 0"])
 
@@ -290,7 +280,7 @@ class TrainingConfig:
         return feature_identity(features, self.augmentation, *rows)
 
     @property
-    def features(self) -> SpectrogramConfig | ComplexSpectrogramConfig:
+    def features(self) -> SpectrogramConfig:
         """The configuration of the feature that is trained on."""
         return self.complex_spectrogram if self.complex_spectrogram.enabled else self.spectrogram
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from distill.console import say
+from distill.cli.progress import say
 
 SOUNDS_PER_FAMILY = 10
 
@@ -170,13 +170,13 @@ def pca_baseline(
 
 def compare(dataset: Path, run_dir: Path, cache_dir: Path | None = None) -> bool:
     """Print a run's validation R² beside that of a PCA of the same size; whether both channels are above it."""
-    from distill.cache.manifest import cache_path  # noqa: PLC0415 - torch takes seconds
     from distill.cache.reader import CacheReader  # noqa: PLC0415
-    from distill.training.checkpoint import RunFolder  # noqa: PLC0415
+    from distill.index import Dataset  # noqa: PLC0415 - torch takes seconds
+    from distill.runs.folder import RunFolder  # noqa: PLC0415
 
     run = RunFolder(run_dir)
     config = run.config()
-    cache = cache_path(dataset, cache_dir)
+    cache = Dataset(dataset, cache_dir=cache_dir).cache_path
     stats = CacheReader(cache).header["normalization_stats"]
     baseline = pca_baseline(cache, config.val_fraction, config.split_by, config.latent_dim, stats)
     best = min(run.metrics(), key=lambda line: line["val_loss"])
@@ -205,7 +205,7 @@ def play(run_dir: Path, folder: Path, heard: dict[str, Path]) -> int:
     int
         Exit status of the first command that failed, or 0.
     """
-    from distill import commands  # noqa: PLC0415 - torch takes seconds
+    from distill.cli import main as commands  # noqa: PLC0415 - torch takes seconds
 
     generated, reconstructed = folder / "generated", folder / "reconstructed"
     unheard = write_dataset(folder / "unheard", _UNHEARD_SEED, per_family=1)
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where sounds and run go")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of training (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    from distill import train  # noqa: PLC0415 - torch takes seconds
+    from distill.cli import train  # noqa: PLC0415 - torch takes seconds
 
     sounds = arguments.folder / "sounds"
     written = write_dataset(sounds)

@@ -1,4 +1,4 @@
-"""What changed in a dataset since its features were cached.
+"""A dataset, and what changed in it since its features were cached.
 
 The typed face of the extension. Importing it imports neither torch nor numpy.
 """
@@ -6,9 +6,10 @@ The typed face of the extension. Importing it imports neither torch nor numpy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from distill._native import (
     Manifest,
@@ -20,23 +21,23 @@ from distill._native import (
     row_checksums,
 )
 from distill.errors import ConfigError, DatasetError
-from distill.files import printable
+from distill.text import reason_lines
+from distill.types import PathLike, ProgressCallback
 
 __all__ = [
     "AUDIO_EXTENSIONS",
+    "CACHE_NAME",
+    "Dataset",
     "Manifest",
     "ManifestError",
     "Scan",
     "Totals",
     "Trust",
-    "check_dataset",
     "check_workers",
     "default_workers",
     "hash_bytes",
     "hash_file",
-    "no_audio",
     "row_checksums",
-    "scan_dataset",
 ]
 
 AUDIO_EXTENSIONS: tuple[str, ...] = (
@@ -58,60 +59,151 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
 )
 """Extensions of the files that a walk looks at, whatever their case."""
 
-StrPath = str | os.PathLike[str]
+CACHE_NAME = ".cache"
+"""Folder of a dataset that holds its features, unless another is chosen."""
+
 Trust = Literal["stat", "content"]
 
-_FAULTS_SHOWN = 10
 _ABOVE = os.path.join(os.pardir, "")
+_FOLDER_TIP = "give the folder that holds your recordings"
 
 
-def check_dataset(dataset_dir: StrPath) -> Path:
-    """`dataset_dir` as a Path, if it is a folder.
-
-    Raises
-    ------
-    DatasetError
-        If it is not.
-    """
-    path = Path(dataset_dir)
-    tip = "give the folder that holds your recordings"
-    try:
-        os.scandir(path).close()
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: no such folder", tip) from error
-    except NotADirectoryError as error:
-        raise DatasetError(f"{path}: not a folder", tip) from error
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}", tip) from error
-    return path
-
-
-def no_audio(
-    dataset_dir: Path, faults: Sequence[tuple[str, str]], files: Sequence[StrPath] | None = None
-) -> DatasetError:
-    """The error for a dataset in which no file has an audio file's name, or none of those asked for is there.
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of audio: which of its files are used, when they count as unchanged, and where their features are kept.
 
     Parameters
     ----------
-    dataset_dir : Path
+    folder : path
         The folder.
-    faults : sequence of (path, reason)
-        What could not be looked at: the audio may be there.
     files : sequence of path, optional
-        Those asked for.
+        Use these files only, absolute or relative to the folder. Default: every audio file in it.
+    cache_dir : path, optional
+        Where features are kept. Default: FOLDER/.cache.
+    follow_links : bool
+        Follow symbolic links that lead out of the folder, and links to folders. Default: False.
+    trust : {"stat", "content"}
+        When a file counts as unchanged: by its stamps, or by its bytes, which are then all read. Default: "stat".
     """
-    named = "".join(f"\n  {printable(path)}: {reason}" for path, reason in faults[:_FAULTS_SHOWN])
-    more = f"\n  and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-    if files is not None:
-        asked = ", ".join(os.fspath(file) for file in files[:3]) or "an empty list"
-        return DatasetError(f"{dataset_dir}: none of the files asked for is in this folder: {asked}{named}{more}")
-    reads = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
-    if faults:
-        return DatasetError(
-            f"{dataset_dir}: no audio in what could be read of this folder{named}{more}",
-            f"make readable what is named above; {reads}",
+
+    folder: PathLike
+    files: Sequence[PathLike] | None = None
+    cache_dir: PathLike | None = None
+    follow_links: bool = False
+    trust: Trust = "stat"
+
+    @classmethod
+    def of(cls, dataset: Dataset | PathLike) -> Dataset:
+        """`dataset` itself, or that of a folder with the defaults."""
+        return dataset if isinstance(dataset, Dataset) else cls(dataset)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Dataset:
+        """The dataset that `record` was made of.
+
+        Raises
+        ------
+        KeyError
+            If a field is missing.
+        """
+        return cls(record["dataset"], record["files"], record["cache_dir"], record["follow_links"])
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values to find it again from any working directory."""
+        return {
+            "dataset": str(self.path.absolute()),
+            "cache_dir": None if self.cache_dir is None else str(self.cache_path.absolute()),
+            "files": None if self.files is None else [os.fspath(file) for file in self.files],
+            "follow_links": self.follow_links,
+        }
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+    @property
+    def cache_path(self) -> Path:
+        """Where the features are kept."""
+        return self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
+
+    def check(self) -> None:
+        """Check that the folder can be listed.
+
+        Raises
+        ------
+        DatasetError
+            If it is missing, not a folder, or cannot be read.
+        """
+        try:
+            os.scandir(self.folder).close()
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self.path}: no such folder", _FOLDER_TIP) from error
+        except NotADirectoryError as error:
+            raise DatasetError(f"{self.path}: not a folder", _FOLDER_TIP) from error
+        except OSError as error:
+            raise DatasetError(f"{self.path}: cannot be read: {error.strerror or error}", _FOLDER_TIP) from error
+
+    def scan(
+        self,
+        manifest: Manifest,
+        *,
+        workers: int | None = None,
+        hash_added: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> Scan:
+        """Compare the files with the manifest of a cache. Decodes nothing.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            Left as it is; see `Manifest.apply`.
+        workers : int, optional
+            At most this many threads walk, and hash. Default: one a core.
+        hash_added : bool
+            Without, new files are listed but not opened; see `Manifest.scan`. Default: True.
+        progress : callable, optional
+            Called with stage ("scan" or "hash"), current and total, at most every 50 ms.
+
+        Raises
+        ------
+        FileNotFoundError, NotADirectoryError, PermissionError
+            The folder itself cannot be read.
+        ValueError
+            One of ``files`` is not inside the folder.
+        """
+        return manifest.scan(
+            self.folder,
+            extensions=AUDIO_EXTENSIONS,
+            exclude=(self.cache_path,),
+            files=None if self.files is None else _all_relative(self.files, self.folder),
+            follow_links=self.follow_links,
+            trust=self.trust,
+            workers=workers or default_workers(),
+            hash_added=hash_added,
+            progress=progress,
         )
-    return DatasetError(f"{dataset_dir}: no audio in this folder", reads)
+
+    def require_audio(self, scan: Scan) -> None:
+        """Check that a scan found audio.
+
+        Raises
+        ------
+        DatasetError
+            If no file has the name of an audio file, or none of those requested is there. It names what could not be
+            looked at: the audio may be there.
+        """
+        if scan.n_files:
+            return
+        unread = reason_lines(scan.faults)
+        if self.files is not None:
+            requested = ", ".join(os.fspath(file) for file in self.files[:3]) or "an empty list"
+            raise DatasetError(f"{self.path}: none of the files requested is in this folder: {requested}{unread}")
+        kinds = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
+        if scan.faults:
+            message = f"{self.path}: no audio in what could be read of this folder{unread}"
+            raise DatasetError(message, f"make readable what is named above; {kinds}")
+        raise DatasetError(f"{self.path}: no audio in this folder", kinds)
 
 
 def check_workers(workers: int | None) -> int:
@@ -132,62 +224,7 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def scan_dataset(
-    manifest: Manifest,
-    dataset_dir: StrPath,
-    *,
-    cache_dir: StrPath | None = None,
-    files: Sequence[StrPath] | None = None,
-    trust: Trust = "stat",
-    follow_links: bool = False,
-    workers: int | None = None,
-    hash_added: bool = True,
-    progress: Callable[[str, int, int], object] | None = None,
-) -> Scan:
-    """Compare a dataset with the manifest of its cache. Decodes nothing.
-
-    Parameters
-    ----------
-    manifest
-        Left as it is; see `Manifest.apply`.
-    dataset_dir
-        The folder of audio.
-    cache_dir
-        Left out of the walk, should it lie inside the dataset.
-    files
-        Look at these instead of walking: absolute, or relative to the dataset.
-    trust
-        ``"content"`` reads every file; ``"stat"`` only those whose stamps changed.
-    follow_links
-        Follow symbolic links that lead out of the dataset, and links to folders.
-    workers
-        At most this many threads walk, and hash. Default: one a core.
-    hash_added
-        Without, new files are listed but not opened; see `Manifest.scan`.
-    progress
-        Called with stage, current and total, at most every 50 ms.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError
-        The dataset itself cannot be read.
-    ValueError
-        One of ``files`` is not inside the dataset.
-    """
-    return manifest.scan(
-        dataset_dir,
-        extensions=AUDIO_EXTENSIONS,
-        exclude=() if cache_dir is None else (cache_dir,),
-        files=None if files is None else _all_relative(files, dataset_dir),
-        follow_links=follow_links,
-        trust=trust,
-        workers=workers or default_workers(),
-        hash_added=hash_added,
-        progress=progress,
-    )
-
-
-def _all_relative(files: Sequence[StrPath], dataset_dir: StrPath) -> list[bytes]:
+def _all_relative(files: Sequence[PathLike], dataset_dir: PathLike) -> list[bytes]:
     """Paths of ``files`` in the dataset, as bytes."""
     root = os.path.join(os.path.abspath(dataset_dir), "")
     real_root = os.path.join(os.path.realpath(root), "")

@@ -13,11 +13,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, PackReader, PackWriter, pack
 from distill.cache.compaction import clean
 from distill.errors import CacheError, StorageError
-from distill.verification import repair, verify
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.verify import repair, verify
 from sounds import CHUNK, FEATURE, noise, rows_by_content, training, write, write_dataset
 
 ROW = (2, 3, 5)
@@ -104,10 +105,10 @@ def test_packs_of_a_cache_are_readable_without_distill(dataset):
 
 def test_contents_that_span_packs_read_right(made, tmp_path, request):
     config = training(augmentation_expansion=1)
-    whole = rows_by_content(preprocess(made, config, cache_dir=tmp_path / "whole", workers=1).cache_dir)
+    whole = rows_by_content(preprocess(Dataset(made, cache_dir=tmp_path / "whole"), config, workers=1).cache_dir)
     assert len(packs_of(tmp_path / "whole")) == 1
     request.getfixturevalue("small_packs")
-    preprocess(made, config, cache_dir=tmp_path / "small", workers=3)
+    preprocess(Dataset(made, cache_dir=tmp_path / "small"), config, workers=3)
     manifest = load_cache_manifest(tmp_path / "small")
     assert [entry["rows"] for entry in manifest["packs"]] == [3] * 6 + [2]
     assert manifest["total_spectrograms"] == 20
@@ -118,7 +119,7 @@ def test_contents_that_span_packs_read_right(made, tmp_path, request):
 
 
 def test_rows_come_in_the_order_asked_for(made, tmp_path, small_packs):
-    preprocess(made, training(augmentation_expansion=1), cache_dir=tmp_path)
+    preprocess(Dataset(made, cache_dir=tmp_path), training(augmentation_expansion=1))
     reader = CacheReader(tmp_path)
     everything = reader.read(np.arange(len(reader)))
     assert len(np.unique(everything.reshape(20, -1), axis=0)) == 20
@@ -298,7 +299,7 @@ def test_packs_that_lead_elsewhere_are_not_followed(dataset, tmp_path, where):
     cache_dir.mkdir()
     (cache_dir / "packs").symlink_to(victim)
     with pytest.raises(StorageError, match="packs: a symbolic link") as caught:
-        preprocess(dataset, training(), cache_dir=cache_dir)
+        preprocess(Dataset(dataset, cache_dir=cache_dir), training())
     assert str(cache_dir / "packs") in str(caught.value)
     assert "remove the link" in caught.value.tip
     assert {path.name: path.read_text() for path in victim.iterdir()} == {
@@ -306,7 +307,7 @@ def test_packs_that_lead_elsewhere_are_not_followed(dataset, tmp_path, where):
         f"{6:016x}.safetensors": "precious",
     }
     (cache_dir / "packs").unlink()
-    assert preprocess(dataset, training(), cache_dir=cache_dir).decoded == 5
+    assert preprocess(Dataset(dataset, cache_dir=cache_dir), training()).decoded == 5
 
 
 def in_place_of(path, kind: str, target) -> None:

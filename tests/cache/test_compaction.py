@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, compaction, pack
 from distill.cache.compaction import clean
 from distill.errors import CacheError
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
 from sounds import CHUNK, noise, rows_by_content, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -101,7 +102,7 @@ def test_statistics_and_order_stay_those_of_the_files(dataset, tmp_path, small_p
     cache_dir = preprocess(dataset, training()).cache_dir
     remove(dataset, 1, 2, 5, 8)
     stats = preprocess(dataset, training()).normalization_stats
-    assert preprocess(dataset, training(), cache_dir=tmp_path / "anew").normalization_stats == stats
+    assert preprocess(Dataset(dataset, cache_dir=tmp_path / "anew"), training()).normalization_stats == stats
     one, other = CacheReader(cache_dir), CacheReader(tmp_path / "anew")
     everything = np.arange(12)
     np.testing.assert_array_equal(one.read(everything), other.read(everything))
@@ -128,7 +129,7 @@ def test_many_small_packs_become_one(tmp_path, monkeypatch):
     packs = load_cache_manifest(result.cache_dir)["packs"]
     assert [entry["rows"] for entry in packs] == [5, 1, 1]
     rows = rows_by_content(result.cache_dir)
-    preprocess(tmp_path, training(), cache_dir=tmp_path / "anew")
+    preprocess(Dataset(tmp_path, cache_dir=tmp_path / "anew"), training())
     anew = rows_by_content(tmp_path / "anew")
     assert all(np.array_equal(anew[content], found) for content, found in rows.items())
 

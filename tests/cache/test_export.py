@@ -12,10 +12,10 @@ import torch
 from safetensors.numpy import load_file
 
 from distill.audio import load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import export as export_module
 from distill.cache.export import export
 from distill.errors import CacheError, StorageError
+from distill.preprocess.pipeline import preprocess
 from distill.training import CachedSpectrogramDataset
 from sounds import noise, training, write, write_dataset
 
@@ -87,7 +87,7 @@ def test_nothing_is_overwritten_and_nothing_is_made_up(made, tmp_path):
 LIMITED = """
 import resource, sys
 from distill.cache import export
-from distill.commands import main
+from distill.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(main(["export", *sys.argv[2:]]))
 """

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from distill.audio import chunking, load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache.lock import CacheLock
 from distill.errors import DatasetError, PreprocessingCancelled, StorageError
-from distill.verification import repair
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.verify import repair
 from sounds import noise, rows_by_content, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -118,9 +119,9 @@ def test_too_little_disk_is_said_before_work_starts(dataset, monkeypatch):
 def test_a_place_that_cannot_be_written(dataset, whole, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageError, match="cannot be written") as caught:
-        preprocess(dataset, training(), cache_dir=tmp_path / "file" / "cache")
+        preprocess(Dataset(dataset, cache_dir=tmp_path / "file" / "cache"), training())
     assert "--cache-dir" in caught.value.tip
-    result = preprocess(dataset, training(), cache_dir=tmp_path / "elsewhere" / "deep")
+    result = preprocess(Dataset(dataset, cache_dir=tmp_path / "elsewhere" / "deep"), training())
     assert_whole(result.cache_dir, whole)
     assert not (dataset / ".cache").exists()
 
@@ -227,7 +228,7 @@ def test_ending_early_with_a_lost_pack_says_why_it_ended(dataset, whole, monkeyp
     preprocess(dataset, training())
     (pack,) = (dataset / ".cache" / "packs").iterdir()
     pack.unlink()
-    monkeypatch.setattr("distill.audio.preprocessing.CONFIRM_ABOVE_BYTES", 1)
+    monkeypatch.setattr("distill.preprocess.pipeline.CONFIRM_ABOVE_BYTES", 1)
     with pytest.raises(PreprocessingCancelled):
         preprocess(dataset, training(), confirm=lambda message: False)
     aside = dataset.with_name("aside")

@@ -8,12 +8,12 @@ import resource
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache.compaction import clean
 from distill.cache.export import export
-from distill.cache.status import dataset_status
 from distill.errors import CacheError
-from distill.verification import repair, verify
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.status import dataset_status
+from distill.preprocess.verify import repair, verify
 from sounds import training, write_dataset
 
 

@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 
 import kernel_cost
 from distill import kernels
-from distill.audio.mel import mel_bands
+from distill.features.mel import mel_bands
 from kernel_cost import DEFAULTS, TARGETS
 
 FEW = ("sm_89", "sm_90a", "gfx1100")

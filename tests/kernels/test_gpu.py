@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from distill.audio.mel import mel_bands
-from distill.audio.reference import complex_mel
-from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import ComplexSpectrogramConfig
+from distill.features.mel import mel_bands
+from distill.features.reference import complex_mel
+from distill.features.spectrogram import ComplexSpectrogram
 from distill.kernels import complex_mel as launch
 from distill.kernels import make_plan
 

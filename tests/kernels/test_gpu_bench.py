@@ -168,7 +168,7 @@ print(json.dumps(gpu.run(setup)["results"]))
 
 def test_the_pointwise_baseline_computes_other_bands_too():
     code = """
-from distill.audio.reference import complex_mel
+from distill.features.reference import complex_mel
 from gpu_baselines import cufft_and_pointwise
 from gpu_check import errors_of
 torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from distill.audio.mel import mel_bands
+from distill.features.mel import mel_bands
 from distill.kernels import make_plan
 
 # (n_fft, hop_length, n_mels) that people use, and the extremes that were promised.

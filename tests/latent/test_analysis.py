@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 from distill.audio import AudioSpectrogram, SpectrogramConfig
 from distill.errors import CacheError, DatasetError, NothingUsableError, RunError, StorageError
 from distill.latent.analysis import analyze
-from distill.latent.axes import read_axes
 from distill.models import load_model
 from distill.models.store import load_description
+from distill.runs.axes import read_axes
 from distill.training import AudioTrainingDataset, CachedSpectrogramDataset, train
 from sounds import CHUNK, FEATURE, RATE, noise, one_object, sine, training, write
 
@@ -239,7 +239,7 @@ def test_another_dataset_is_preprocessed_and_a_second_analysis_replaces_the_firs
 
 
 def test_a_cache_of_another_configuration_is_refused_and_kept(run, tmp_path):
-    from distill.audio.preprocessing import preprocess
+    from distill.preprocess.pipeline import preprocess
 
     write(tmp_path / "sounds" / "a.wav", noise(1))
     write(tmp_path / "sounds" / "b.wav", noise(2))
@@ -270,7 +270,7 @@ def test_what_cannot_be_analysed_is_said(run, tmp_path):
 
 
 def test_the_command_prints_one_object_or_a_table(run, analysis, capsys):
-    from distill import commands
+    from distill.cli import main as commands
 
     def main(*argv):
         return commands.main(["analyze", str(run), "--device", "cpu", *argv]), *capsys.readouterr()
@@ -287,7 +287,7 @@ def test_the_command_prints_one_object_or_a_table(run, analysis, capsys):
 
 
 def test_the_command_says_that_axes_of_other_sounds_replace_those_of_the_run(run, tmp_path, capsys):
-    from distill import commands
+    from distill.cli import main as commands
 
     shutil.copytree(run, tmp_path / "run")
     for number in range(2):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
-from distill.audio.mel import mel_bands
+from distill.features.mel import mel_bands
 from distill.latent.measures import UNITS, measure
 from sounds import CHUNK, RATE, noise, sine
 

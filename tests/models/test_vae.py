@@ -7,7 +7,7 @@ import torch
 from sklearn import decomposition
 
 from distill.models import ConvVAE, ReconstructionR2, fit_pca, vae_loss
-from distill.models.metrics import BandMeans
+from distill.models.r2 import BandMeans
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,10 +20,10 @@ import torch
 from shimmed import arguments, check_rows, check_tidy, fork, tell, wait
 
 from distill import _native
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, pack
 from distill.cache.compaction import clean
 from distill.errors import CacheError
+from distill.preprocess.pipeline import preprocess
 from sounds import noise, training, write
 
 torch.set_num_threads(1)

@@ -35,10 +35,10 @@ from shimmed import (
 )
 
 from distill import _native
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader, pack
 from distill.cache.compaction import clean
 from distill.errors import StorageError
+from distill.preprocess.pipeline import preprocess
 from sounds import training, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4

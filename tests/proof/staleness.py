@@ -20,7 +20,7 @@ from pathlib import Path
 from blake3 import blake3
 from shimmed import arguments, set_clock, tell
 
-from distill.index import Manifest, Scan, scan_dataset
+from distill.index import Dataset, Manifest, Scan
 
 TICK_S = 0.012
 NAMES = [
@@ -177,8 +177,8 @@ class Folder:
 def scan_and_apply(manifest: Manifest, root: Path, tried: Counter[str]) -> tuple[Manifest, Scan]:
     """As preprocessing does: what is new is recorded, and the manifest goes through its file."""
     hashed = []
-    scan = scan_dataset(
-        manifest, root, progress=lambda stage, current, total: hashed.append(total) if stage == "hash" else None
+    scan = Dataset(root).scan(
+        manifest, progress=lambda stage, current, total: hashed.append(total) if stage == "hash" else None
     )
     manifest.apply(scan)
     for _, content_hash, _ in scan.todo:

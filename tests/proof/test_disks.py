@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import pack
 from distill.cache.export import export
 from distill.errors import StorageError
-from distill.index import Manifest, scan_dataset
+from distill.index import Dataset, Manifest
+from distill.preprocess.pipeline import preprocess
 from sounds import age, rows_by_content, training, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_costs_what_is_not_finished_and_no_more(tmp_path, d
     monkeypatch.setattr(pack, "MAX_PACK_BYTES", 1024 + 8 * (ROW_BYTES + 8))
     root, cache_dir = tmp_path / "dataset", disk.folder / "cache"
     write_dataset(root, 10, 4)
-    expected = rows_by_content(preprocess(root, training(), cache_dir=tmp_path / "whole").cache_dir)
+    expected = rows_by_content(preprocess(Dataset(root, cache_dir=tmp_path / "whole"), training()).cache_dir)
     assert sum(map(len, expected.values())) == 40
     filled = []
 
@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up_costs_what_is_not_finished_and_no_more(tmp_path, d
             filled.append(disk.leave(1024 + 5 * ROW_BYTES))
 
     with pytest.raises(StorageError) as caught:
-        preprocess(root, training(), cache_dir=cache_dir, workers=1, progress=fill)
+        preprocess(Dataset(root, cache_dir=cache_dir), training(), workers=1, progress=fill)
     assert filled
     assert str(caught.value).startswith(f"{cache_dir}: the disk is full")
     assert caught.value.tip == "make room, or choose a place for the cache with --cache-dir DIR"
@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_costs_what_is_not_finished_and_no_more(tmp_path, d
     assert all(np.array_equal(expected[content], rows) for content, rows in kept.items())
 
     disk.enlarge()
-    result = preprocess(root, training(), cache_dir=cache_dir)
+    result = preprocess(Dataset(root, cache_dir=cache_dir), training())
     assert (result.decoded, result.rows) == (10 - len(kept), 40)
     assert {path: path.read_bytes() for path in packs} == packs
     found = rows_by_content(cache_dir)
@@ -183,7 +183,7 @@ def test_a_listed_file_is_trusted_as_far_as_its_own_filesystem(tmp_path):
     """/proc is there without mounting anything; its stamps are made up."""
     (near,) = write_dataset(tmp_path, 1)
     manifest = Manifest()
-    manifest.apply(scan_dataset(manifest, "/", files=[near, "/proc/version"]))
+    manifest.apply(Dataset("/", files=[near, "/proc/version"]).scan(manifest))
     for content_hash in {bytes.fromhex(file["content_hash"]) for file in manifest.files() if file["content_hash"]}:
         manifest.set_content(content_hash, [], 0, [0.0] * 5, "not decoded here")
     manifest.save(tmp_path / "manifest.json")
@@ -208,7 +208,7 @@ def test_a_walk_trusts_each_file_as_far_as_its_own_filesystem(tmp_path, follow_l
         age(root)
         for _ in range(2):
             # Once to note the stamps, once more when they are old enough for any filesystem.
-            cache_dir = preprocess(root, training(), follow_links=follow_links).cache_dir
+            cache_dir = preprocess(Dataset(root, follow_links=follow_links), training()).cache_dir
             time.sleep(2)
         found = entries(cache_dir / "manifest.json")
         elsewhere = {path for path in found if path.startswith("mounted/")}
@@ -221,6 +221,6 @@ def test_a_walk_trusts_each_file_as_far_as_its_own_filesystem(tmp_path, follow_l
                 assert not entry["racy"]
             elif path != "link.wav":
                 assert_exact(entry, root / path)
-        scan = scan_dataset(Manifest.load(cache_dir / "manifest.json"), root, follow_links=follow_links)
+        scan = Dataset(root, follow_links=follow_links).scan(Manifest.load(cache_dir / "manifest.json"))
         assert (scan.unchanged, scan.refreshed, scan.todo) == (len(found), 0, [])
         tried["filesystems mounted in a dataset"] += len(elsewhere) > 0

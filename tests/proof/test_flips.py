@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader
 from distill.errors import CacheError
+from distill.preprocess.pipeline import preprocess
 from sounds import noise, rows_by_content, training, write
 
 TINY = training(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.audio.preprocessing import preprocess
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
 from sounds import SMALL, chunks_by_hand, noise, one_object, reseal, rows_by_path, training, write, write_dataset
 
 
@@ -59,7 +60,7 @@ def test_a_hostile_tree_costs_nothing_but_its_own_files(tmp_path):
     again = preprocess(root, training())
     assert (again.decoded, again.rows, again.skipped) == (0, result.rows, result.skipped)
     # With links followed, what they lead to is looked at with the same eyes.
-    followed = dict(preprocess(root, training(), follow_links=True).skipped)
+    followed = dict(preprocess(Dataset(root, follow_links=True), training()).skipped)
     assert followed["device.wav"] == "not a regular file"
     assert followed["out.wav"].startswith("not an audio file")
 
@@ -89,7 +90,7 @@ def test_a_file_that_is_written_meanwhile_is_not_taken_for_what_it_was(tmp_path)
     result = preprocess(root, training())
     assert result.rows == 15
     rows = rows_by_path(result.cache_dir)["growing.wav"]
-    preprocess(root, training(), cache_dir=tmp_path / "anew")
+    preprocess(Dataset(root, cache_dir=tmp_path / "anew"), training())
     np.testing.assert_array_equal(rows, rows_by_path(tmp_path / "anew")["growing.wav"])
     assert len(chunks_by_hand(growing)) == len(rows) == 5
 

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill.audio import AudioSpectrogram, load_cache_manifest
-from distill.audio.preprocessing import preprocess
 from distill.cache import CacheReader
 from distill.errors import CacheError, ConfigError
+from distill.preprocess.pipeline import preprocess
 from distill.training import (
     AudioTrainingDataset,
     CachedSpectrogramDataset,

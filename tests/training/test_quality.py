@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram
-from distill.audio.distance import distances
+from distill.features.distance import distances
+from distill.features.normalization import denormalize
 from distill.models import ConvVAE
 from distill.training import create_complex_data_loaders, create_data_loaders
-from distill.training.material import Material
-from distill.training.normalization import denormalize
+from distill.training.data import Material
 from distill.training.quality import Quality
 
 

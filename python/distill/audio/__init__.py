@@ -1,19 +1,19 @@
-"""From a file to its features, and from a dataset to its cache."""
+"""Sound in and out, and the public names of features and preprocessing."""
 
 from __future__ import annotations
 
 from distill._lazy import lazy_names
 
 _PUBLIC = {
-    "AudioSpectrogram": "distill.audio.spectrogram",
+    "AudioSpectrogram": "distill.features.spectrogram",
     "AugmentationConfig": "distill.config",
-    "ComplexSpectrogram": "distill.audio.spectrogram",
+    "ComplexSpectrogram": "distill.features.spectrogram",
     "ComplexSpectrogramConfig": "distill.config",
     "PreprocessingCancelled": "distill.errors",
     "SpectrogramConfig": "distill.config",
     "load_audio": "distill.audio.decode",
     "load_cache_manifest": "distill.cache.manifest",
-    "preprocess_complex_spectrograms": "distill.audio.preprocessing",
+    "preprocess_complex_spectrograms": "distill.preprocess.pipeline",
 }
 
 __all__ = list(_PUBLIC)

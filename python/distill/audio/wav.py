@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from distill.errors import StorageError
-from distill.recipe import WavFormat
+from distill.types import WavFormat
 
 _SUBTYPES: dict[WavFormat, tuple[str, int]] = {"pcm16": ("PCM_16", 2), "pcm24": ("PCM_24", 3), "float": ("FLOAT", 4)}
 # -1 dBFS: between samples, a sound rises above the loudest of them. Floats do not clip, but what plays them does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from distill.cache.pack import PackInfo, PackReader
 from distill.errors import DamagedPackError
-
-ProgressCallback = Callable[[str, int, int], object]
+from distill.types import ProgressCallback
 
 
 class Damage(NamedTuple):

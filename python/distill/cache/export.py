@@ -18,7 +18,7 @@ from distill.cache.manifest import describe, normalization_arrays
 from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.reader import CacheReader
 from distill.errors import StorageError
-from distill.files import is_full, write_atomically
+from distill.storage import is_full, write_atomically
 
 Format = Literal["pt", "npy", "safetensors"]
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from distill.files import open_regular
+from distill.storage import open_regular
 
 _LOCK_NAME = "lock"
 _POLL_S = 0.1

@@ -26,14 +26,6 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.json"
 PACKS_NAME = "packs"
-CACHE_NAME = ".cache"
-FEATURE_VERSION = 1
-"""Raise when the same samples would give other features: every cache is then computed anew."""
-
-
-def cache_path(dataset_dir: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where the cache of a dataset is: `cache_dir` if given, else DATASET/.cache."""
-    return Path(cache_dir) if cache_dir is not None else Path(dataset_dir) / CACHE_NAME
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from distill import _native
 from distill.errors import DamagedPackError
-from distill.files import open_regular, sync_folder
+from distill.storage import open_regular, sync_folder
 
 HEADER_BYTES = 1024
 CHECKSUM_BYTES = 8

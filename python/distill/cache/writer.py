@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill import _native
-from distill.cache.damage import ProgressCallback, find_damage, has_stamps
+from distill.cache.damage import find_damage, has_stamps
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, fingerprint, open_manifest, row_shape
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.config import ComplexSpectrogramConfig
 from distill.errors import CacheError, StorageError
-from distill.files import is_full
+from distill.storage import is_full
+from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 

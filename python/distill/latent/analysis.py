@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,23 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from distill.audio.reference import centres_hertz
-from distill.audio.spectrogram import ComplexSpectrogram
-from distill.cache.damage import ProgressCallback
 from distill.device import resolve_device
 from distill.errors import CacheError, NothingUsableError, StorageError
-from distill.files import is_full, write_atomically
-from distill.latent.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, metadata, read_axes
+from distill.features.normalization import denormalize
+from distill.features.reference import centres_hertz
+from distill.features.spectrogram import ComplexSpectrogram
+from distill.index import Dataset
 from distill.latent.decomposition import Principal, correlations, name_axes, nearest, principal_axes
 from distill.latent.measures import UNITS, measure
-from distill.latent.pictures import save_map_picture, save_scree_picture, save_sweep_picture
-from distill.latent.rows import Dataset, Place
+from distill.latent.rows import Place, Rows
 from distill.models import ConvVAE, load_model
 from distill.models.losses import kl_of_units
 from distill.models.store import load_description
-from distill.training.checkpoint import RunFolder
-from distill.training.normalization import denormalize
+from distill.plots.latent import save_map_picture, save_scree_picture, save_sweep_picture
+from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, metadata, read_axes
+from distill.runs.folder import RunFolder
+from distill.storage import is_full, write_atomically
+from distill.types import PathLike, ProgressCallback
 
 ACTIVE_VARIANCE = 0.01
 """Variance over the dataset of a unit's posterior mean above which it counts as active."""
@@ -42,8 +43,6 @@ _EFFECT_UNITS = 16
 _SWEPT_AXES = 6
 _SWEEP = (-2.0, -1.0, 0.0, 1.0, 2.0)
 _MAPPED_SOUNDS = 5_000
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -128,16 +127,12 @@ def analyze(
         If the cache or the result cannot be written.
     """
     run = RunFolder(run_dir)
-    source, config = run.source(), run.config()
+    own, config = run.dataset(), run.config()
     model = load_model(run_dir, resolve_device(device))
-    is_own = dataset_dir is None or os.path.realpath(dataset_dir) == os.path.realpath(source["dataset"])
-    if is_own and cache_dir is None:
-        cache_dir = source["cache_dir"]
-    dataset = Dataset(
-        folder=Path(dataset_dir or source["dataset"]),
-        files=source["files"] if is_own else None,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
-        follow_links=source["follow_links"],
+    is_own = dataset_dir is None or os.path.realpath(dataset_dir) == os.path.realpath(own.folder)
+    sounds = own if is_own else Dataset(dataset_dir, follow_links=own.follow_links)
+    dataset = Rows(
+        dataset=sounds if cache_dir is None else replace(sounds, cache_dir=cache_dir),
         config=config,
         stats=load_description(run_dir)["statistics"],
         device=device,
@@ -149,7 +144,9 @@ def analyze(
     if not len(principal.scale):
         rows = f"{len(encoded.latents)} rows" if len(encoded.latents) > 1 else "one row of features"
         alike = ", all alike to the model," if len(encoded.latents) > 1 else ""
-        raise NothingUsableError(f"{dataset.folder}: {rows}{alike} cannot be analysed", "give two sounds that differ")
+        raise NothingUsableError(
+            f"{dataset.dataset.path}: {rows}{alike} cannot be analysed", "give two sounds that differ"
+        )
     analysis = _analysis(run.path, encoded, effect, principal, dataset)
     try:
         analysis.folder.mkdir(exist_ok=True)
@@ -164,7 +161,7 @@ def analyze(
 
 
 @torch.no_grad()
-def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
+def _encode(model: ConvVAE, dataset: Rows) -> _Encoded:
     device = next(model.parameters()).device
     config = dataset.config
     spectrogram = ComplexSpectrogram(config.complex_spectrogram)
@@ -174,7 +171,7 @@ def _encode(model: ConvVAE, dataset: Dataset) -> _Encoded:
     for batch in dataset.batches():
         if tuple(batch.shape[1:]) != model.row_shape:
             raise CacheError(
-                f"{dataset.folder}: rows {list(batch.shape[1:])} do not fit the model's {list(model.row_shape)}",
+                f"{dataset.dataset.path}: rows {list(batch.shape[1:])} do not fit the model's {list(model.row_shape)}",
                 "put back the config.toml that the run was trained with",
             )
         mu, logvar = model.encode(batch.to(device))
@@ -205,7 +202,7 @@ def _effect(model: ConvVAE, latents: Tensor, progress: ProgressCallback) -> Tens
     return torch.cat(effects)
 
 
-def _analysis(run_dir: Path, encoded: _Encoded, effect: Tensor, principal: Principal, dataset: Dataset) -> Analysis:
+def _analysis(run_dir: Path, encoded: _Encoded, effect: Tensor, principal: Principal, dataset: Rows) -> Analysis:
     originals = [row for row, place in enumerate(encoded.places) if place.variant == 0]
     coordinates = (encoded.latents.double() - principal.mean) @ principal.components.T
     r, constant = correlations(coordinates, encoded.features)
@@ -217,7 +214,7 @@ def _analysis(run_dir: Path, encoded: _Encoded, effect: Tensor, principal: Princ
     r, coordinates = r * sign, coordinates * sign
     numbers = _numbers(encoded, principal._replace(components=principal.components * sign[:, None]))
     report = {
-        "dataset": str(dataset.folder.absolute()),
+        "dataset": str(dataset.dataset.path.absolute()),
         "n": len(encoded.latents),
         "n_chunks": len(originals),
         "latent_dim": encoded.latents.shape[1],
@@ -259,7 +256,7 @@ def _ranges(coordinates: Tensor, scale: Tensor) -> list[dict[str, float]]:
     ]
 
 
-def _neighbours(encoded: _Encoded, originals: Sequence[int], dataset: Dataset) -> dict[str, Any]:
+def _neighbours(encoded: _Encoded, originals: Sequence[int], dataset: Rows) -> dict[str, Any]:
     """Which sound each row is of, and the originals that lie nearest to it."""
     places = encoded.places
     numbers: dict[tuple[str, int], int] = {}
@@ -284,7 +281,7 @@ def _neighbours(encoded: _Encoded, originals: Sequence[int], dataset: Dataset) -
     }
 
 
-def _draw(analysis: Analysis, model: ConvVAE, places: Sequence[Place], dataset: Dataset, seed: int) -> None:
+def _draw(analysis: Analysis, model: ConvVAE, places: Sequence[Place], dataset: Rows, seed: int) -> None:
     report = analysis.report
     save_scree_picture(np.array(report["variance_explained"]), report["names"], analysis.folder / "scree.png")
     _draw_map(analysis, places, seed)
@@ -315,7 +312,7 @@ def _draw_map(analysis: Analysis, places: Sequence[Place], seed: int) -> None:
 
 
 @torch.no_grad()
-def _draw_sweep(analysis: Analysis, model: ConvVAE, dataset: Dataset) -> None:
+def _draw_sweep(analysis: Analysis, model: ConvVAE, dataset: Rows) -> None:
     axes = read_axes(analysis.folder.parent)
     count = min(_SWEPT_AXES, len(axes.names))
     z = torch.stack([axes.move(axes.mean, axis, value) for axis in range(count) for value in _SWEEP])

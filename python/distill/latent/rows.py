@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,16 +19,17 @@ import torch
 from torch import Tensor
 
 from distill.audio.chunking import Chunks
-from distill.audio.outcome import differences, log_skipped, nothing_usable
-from distill.audio.preprocessing import preprocess
-from distill.audio.spectrogram import AudioSpectrogram
-from distill.cache.damage import ProgressCallback
-from distill.cache.manifest import cache_path, load_manifest, normalization_arrays
+from distill.cache.manifest import load_manifest, normalization_arrays
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError, CacheError
-from distill.index import Manifest, ManifestError, check_dataset, no_audio, scan_dataset
-from distill.training.normalization import normalize
+from distill.features.normalization import normalize
+from distill.features.spectrogram import AudioSpectrogram
+from distill.index import Dataset, Manifest, ManifestError
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.result import log_skipped, nothing_usable
+from distill.text import differences
+from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,10 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Where the sounds are, and what they become."""
+class Rows:
+    """A dataset's rows, as a run sees them."""
 
-    folder: Path
-    files: Sequence[str | os.PathLike[str]] | None
-    cache_dir: Path | None
-    follow_links: bool
+    dataset: Dataset
     config: TrainingConfig
     stats: dict[str, float]
     """What the run's rows are normalised with."""
@@ -76,20 +74,13 @@ class Dataset:
         StorageError
             If features are missing, and the cache cannot be written.
         """
-        check_dataset(self.folder)
+        self.dataset.check()
         self.places.clear()
         return self._cached() if self.config.complex_spectrogram.enabled else self._decoded()
 
     def _cached(self) -> Iterator[Tensor]:
-        _check_cache(cache_path(self.folder, self.cache_dir), self.config)
-        result = preprocess(
-            self.folder,
-            replace(self.config, device=self.device),
-            files=self.files,
-            cache_dir=self.cache_dir,
-            follow_links=self.follow_links,
-            progress=self.progress,
-        )
+        _check_cache(self.dataset.cache_path, self.config)
+        result = preprocess(self.dataset, replace(self.config, device=self.device), progress=self.progress)
         result.log()
         reader = CacheReader(result.cache_dir)
         self.places.extend(_places(reader, self.config))
@@ -100,11 +91,8 @@ class Dataset:
             self.progress("encode", stop, len(reader))
 
     def _decoded(self) -> Iterator[Tensor]:
-        scan = scan_dataset(
-            Manifest(), self.folder, files=self.files, follow_links=self.follow_links, progress=self.progress
-        )
-        if not scan.n_files:
-            raise no_audio(self.folder, scan.faults, self.files)
+        scan = self.dataset.scan(Manifest(), progress=self.progress)
+        self.dataset.require_audio(scan)
         spectrogram = AudioSpectrogram(self.config.spectrogram)
         skipped = [*scan.skipped, *scan.faults]
         contents = sorted(scan.todo, key=lambda entry: entry[1])
@@ -121,14 +109,14 @@ class Dataset:
                     yield normalize(spectrogram(waveforms), self.stats)
             self.progress("decode", number + 1, len(contents))
         if not self.places:
-            raise nothing_usable(self.folder, skipped)
+            raise nothing_usable(self.dataset.path, skipped)
         log_skipped(sorted(skipped))
 
     def _chunks(self, path: str) -> list[np.ndarray]:
         """All chunks of a file, or none: it may turn out to be damaged at its end."""
         config = self.config
         rate = config.spectrogram.sample_rate
-        source = Chunks(self.folder / path, rate, config.chunk_samples, config.normalize)
+        source = Chunks(self.dataset.path / path, rate, config.chunk_samples, config.normalize)
         chunks, places = [], []
         for number, chunk in enumerate(source):
             chunks.append(chunk)

@@ -1,8 +1,8 @@
 """Models: the VAE and its PCA start, its loss and score, and how it is stored."""
 
 from distill.models.losses import vae_loss
-from distill.models.metrics import ReconstructionR2
 from distill.models.pca import fit_pca
+from distill.models.r2 import ReconstructionR2
 from distill.models.store import load_model, save_model
 from distill.models.vae import ConvVAE
 

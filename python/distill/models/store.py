@@ -15,8 +15,8 @@ from safetensors.torch import load, save
 
 from distill import __version__
 from distill.errors import RunError
-from distill.files import write_atomically
 from distill.models.vae import ConvVAE
+from distill.storage import write_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"

@@ -7,15 +7,15 @@ from distill._lazy import lazy_names
 # On demand: what is made of a run (its sounds, its analysis) needs the run folder and not the loop, which needs them.
 _PUBLIC = {
     "TrainingConfig": "distill.config",
-    "AudioTrainingDataset": "distill.training.dataset",
-    "CachedSpectrogramDataset": "distill.training.dataset",
+    "AudioTrainingDataset": "distill.training.waveforms",
+    "CachedSpectrogramDataset": "distill.training.cached",
     "train_epoch": "distill.training.epochs",
     "validate_epoch": "distill.training.epochs",
-    "create_complex_data_loaders": "distill.training.loading",
-    "create_data_loaders": "distill.training.loading",
-    "train": "distill.training.loop",
-    "TrainEvent": "distill.training.session",
-    "TrainResult": "distill.training.session",
+    "create_complex_data_loaders": "distill.training.loaders",
+    "create_data_loaders": "distill.training.loaders",
+    "train": "distill.pipeline",
+    "TrainEvent": "distill.training.trainer",
+    "TrainResult": "distill.training.trainer",
 }
 
 __all__ = list(_PUBLIC)

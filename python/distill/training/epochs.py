@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from distill.features.normalization import energy_of, normalize, silence_of
 from distill.models.losses import vae_loss
-from distill.models.metrics import ReconstructionR2
+from distill.models.r2 import ReconstructionR2
 from distill.models.vae import ConvVAE
-from distill.training.normalization import energy_of, normalize, silence_of
-from distill.training.variation import shift_rows
+from distill.training.shifts import shift_rows
 
 
 @dataclass
@@ -98,7 +98,7 @@ def train_epoch(
     gradient_clip : float
         Largest gradient norm. Default: 1.
     shifted_share : float
-        Share of the rows that `distill.training.variation.shift_rows` moves. Default: 0.
+        Share of the rows that `distill.training.shifts.shift_rows` moves. Default: 0.
     means : Means, optional
         Figures of an epoch's earlier steps, which the result then covers too.
     before_step : callable, optional

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.audio.distance import WINDOWS, Distances, distances
-from distill.audio.inverse import hold_to_sound
-from distill.audio.spectrogram import ComplexSpectrogram
 from distill.config import TrainingConfig
+from distill.features.distance import WINDOWS, Distances, distances
+from distill.features.inversion.griffin_lim import hold_to_sound
+from distill.features.normalization import denormalize, normalize
+from distill.features.spectrogram import ComplexSpectrogram
 from distill.models.density import LatentDensity
-from distill.models.prior import prior_figures, summarize
 from distill.models.vae import ConvVAE
-from distill.training.material import HELD_OUT_ROWS, Material
-from distill.training.normalization import denormalize, normalize
+from distill.training.data import HELD_OUT_ROWS, Material
+from distill.training.sample_quality import prior_figures, summarize
 
 _TRAINING_ROWS = 2048
 _SAMPLES = 256
@@ -50,7 +50,7 @@ class Quality:
         Returns
         -------
         dict
-            `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.audio.distance` has
+            `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.features.distance` has
             them, of held-out chunks by way of features and model, as they are heard, to the same by way of the features
             alone. The median over those that are not silent (a mean would be the quietest one's, which any error
             exceeds); None where all are, or chunks are too short. Then those of `prior_figures`, for 256 samples

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from distill.audio.reference import centres_hertz
 from distill.config import TrainingConfig
 from distill.errors import StorageError
+from distill.features.normalization import denormalize
+from distill.features.reference import centres_hertz
 from distill.models import ConvVAE, load_model
-from distill.previews import Previews, save_previews
-from distill.synthesis import Synthesizer
-from distill.training.board import Board
-from distill.training.checkpoint import RunFolder
-from distill.training.material import Material
-from distill.training.normalization import denormalize
-from distill.training.pictures import save_loss_picture, save_quality_picture, save_reconstruction_picture
+from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
+from distill.runs.folder import RunFolder
+from distill.runs.instrument import Synthesizer
+from distill.training.data import Material
+from distill.training.previews import Previews, save_previews
 from distill.training.quality import Quality
+from distill.training.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 

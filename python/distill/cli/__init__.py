@@ -1,0 +1,1 @@
+"""Commands: what they take, what they show, how they begin and end."""

@@ -1,0 +1,149 @@
+"""What a command shows of a run as it goes: a bar with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from distill.cli.process import say
+
+if TYPE_CHECKING:
+    from distill.training.trainer import TrainEvent
+
+_PLAIN_EVERY_S = 5.0
+# What a stage counts; the first word of its name says which it is.
+_COUNTED = {
+    **dict.fromkeys(("scan", "features", "decode"), "files"),
+    **dict.fromkeys(("hash", "check"), "MB"),
+    **dict.fromkeys(("encode", "neighbours", "export"), "rows"),
+    **dict.fromkeys(("generate", "reconstruct"), "windows"),
+    "effect": "latent units",
+}
+
+
+class _Lines(logging.Handler):
+    def __init__(self, view: ProgressView) -> None:
+        super().__init__(logging.INFO)
+        self.view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self.view.line(prefix + record.getMessage())
+
+
+class ProgressView:
+    """Shows log lines, progress of preprocessing and progress of training.
+
+    Use as a context manager: it carries the log of the library while it is open.
+
+    Parameters
+    ----------
+    stream : TextIO, optional
+        Where to. Default: standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
+        self._task: Any = None
+        self._stage = ""
+        self._last = self._started = time.monotonic()
+        self._handler = _Lines(self)
+
+    def __enter__(self) -> ProgressView:
+        self._logger = logging.getLogger("distill")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.INFO)
+        self._logger.addHandler(self._handler)
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)
+
+    def line(self, text: str) -> None:
+        """Show a line for good."""
+        self._last = time.monotonic()
+        if self._bar:
+            self._console.print(text.encode("utf-8", "backslashreplace").decode())
+        else:
+            say(text, self.stream)
+
+    def progress(self, stage: str, current: int, total: int) -> None:
+        """Progress callback of whatever a command does; without a terminal, a line where there was none for 5 s."""
+        if self._bar:
+            self._show(stage, current, total, f"{current}/{total}" if total else f"{current}")
+            return
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, now
+        if (current < total or not total) and now - self._last > _PLAIN_EVERY_S:
+            left = (now - self._started) / current * (total - current) if current else 0.0
+            ahead = f", about {_duration(left)} left" if left > 0 else ""
+            self.line(f"{stage}: {_counted(stage, current, total)}{ahead}")
+
+    def event(self, event: TrainEvent) -> None:
+        """`on_event` of training."""
+        values = event.values
+        if event.kind in ("preprocess", "analyze"):
+            self.progress(**values)
+        elif event.kind == "start":
+            self._steps, self._epochs = values["steps_per_epoch"], values["epochs"]
+            self._stage = ""
+        elif event.kind == "step" and self._bar:
+            done = (values["epoch"] - 1) * self._steps + values["step"]
+            loss = f", loss {values['loss']:.4f}" if "loss" in values else ""
+            self._show("training", done, self._epochs * self._steps, f"epoch {values['epoch']}/{self._epochs}{loss}")
+        elif event.kind == "epoch":
+            self._epoch(values)
+
+    def _epoch(self, values: dict[str, Any]) -> None:
+        left = values["seconds"] * (self._epochs - values["epoch"])
+        r2 = "".join(
+            f"  {name} R² {values[key]:.3f}"
+            for name, key in (("magnitude", "val_magnitude_r2"), ("IF", "val_if_r2"))
+            if values[key] is not None
+        )
+        losses = f"train {values['train_loss']:.4f}  val {values['val_loss']:.4f}"
+        pace = f"{values['examples_per_s']:.0f} rows/s  at most {_duration(left)} left"
+        mark = "  best" if values["is_best"] else ""
+        self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{mark}")
+
+    def _show(self, description: str, current: int, total: int, what: str) -> None:
+        if self._task is None or description != self._stage:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._stage = description
+            self._task = self._bar.add_task(description, total=total or None, what=what)
+        self._bar.update(self._task, completed=current, total=total or None, what=what)
+
+
+def _counted(stage: str, current: int, total: int) -> str:
+    noun = _COUNTED.get(stage.partition(" ")[0], "steps")
+    unit = 1_000_000 if noun == "MB" else 1
+    return f"{current // unit} of {total // unit} {noun}" if total else f"{current // unit} {noun}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""What computes the feature beside the reference: a module for each kernel."""

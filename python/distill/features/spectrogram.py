@@ -1,0 +1,226 @@
+"""The features as modules: configuration and checks around the operator and :mod:`distill.features.reference`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+from distill.features.inversion.griffin_lim import invert
+from distill.features.ops import Backend, Computed, backend_for, resolve_backend
+from distill.features.reference import Numbers, complex_mel, numbers_of
+
+
+class ComplexSpectrogram(nn.Module):
+    """Two mel channels of a waveform: log power and instantaneous frequency.
+
+    Channel 0 is ``log1p`` of the mel power. Channel 1 is the energy-weighted mean over the band of the reassigned
+    frequency [1]_ [2]_, less the band's centre, over half its support, clamped to ±2; 0 where the band's power is not
+    above ``config.if_masking_threshold``. Frames are centred, with reflect padding and a periodic Hann window.
+
+    The module has no state: it works on the device of what it is given, and ``half()`` leaves its tables alone.
+
+    Parameters
+    ----------
+    config : ComplexSpectrogramConfig, optional
+        Rate, frame and bands. Default: ``ComplexSpectrogramConfig()``.
+    backend : {"auto", "fused", "rust", "reference"}, default "auto"
+        What computes. "auto": what the environment's DISTILL_BACKEND says; without it the Triton kernel on CUDA and the
+        Rust kernel on a CPU, unless a gradient is wanted there; the reference elsewhere, and where a kernel cannot,
+        which is logged once a reason. "fused": the Triton kernel, or an error that says why not. "rust": the Rust
+        kernel, likewise. "reference": plain torch, which a compiler sees through.
+
+    Raises
+    ------
+    ConfigError
+        If `backend` or DISTILL_BACKEND is none of these.
+
+    References
+    ----------
+    .. [1] K. Kodera, C. de Villedary, R. Gendrin, "A new method for the numerical analysis of non-stationary
+           signals", Physics of the Earth and Planetary Interiors 12, 1976.
+    .. [2] F. Auger, P. Flandrin, "Improving the readability of time-frequency and time-scale representations by the
+           reassignment method", IEEE Transactions on Signal Processing 43, 1995.
+
+    Examples
+    --------
+    >>> features = ComplexSpectrogram()(torch.randn(1, 1, 48_000))
+    >>> features.shape
+    torch.Size([1, 2, 128, 94])
+    """
+
+    def __init__(self, config: ComplexSpectrogramConfig | None = None, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.config = config or ComplexSpectrogramConfig()
+        self.backend = resolve_backend(backend)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Features of a batch of mono waveforms.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor
+            Shape (B, 1, S), S above n_fft / 2, any floating type, at ``config.sample_rate``. Half precision is
+            computed in float32. Before it is captured in a CUDA graph, the same must have been computed once.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 2, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the type does not fit, or the waveform is too short to be reflected.
+        BackendError
+            If the backend is "fused" or "rust" and cannot compute it.
+        """
+        _check_waveform(waveform, self.config.n_fft)
+        return _compute(waveform, numbers_of(self.config), self.backend)
+
+    def backend_for(self, waveform: torch.Tensor) -> Computed:
+        """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
+        _check_waveform(waveform, self.config.n_fft)
+        return backend_for(waveform[:, 0], numbers_of(self.config), self.backend)
+
+    def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
+        """Channel 1 as a frequency.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 2, M, T), as from :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Hz, shape (B, M, T); a masked band reads as its centre. float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit.
+        """
+        n_mels = self.config.n_mels
+        if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
+            raise ValueError(f"features of shape {list(features.shape)} must be [batch, 2, n_mels={n_mels}, frames]")
+        bands = numbers_of(self.config).bands()
+        bin_hz = self.config.sample_rate / self.config.n_fft
+        offset = features[:, 1] if features.dtype == torch.float64 else features[:, 1].float()
+        scale = torch.tensor(bands.half_support * bin_hz, dtype=offset.dtype).to(offset.device)
+        centre = torch.tensor(bands.centre * bin_hz, dtype=offset.dtype).to(offset.device)
+        return offset * scale[:, None] + centre[:, None]
+
+    def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
+        """Waveform whose features come near to these; see :mod:`distill.features.inversion.griffin_lim`.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Channel 0 below 0
+            counts as 0.
+        n_iter : int, default 8
+            Iterations of fast Griffin-Lim on the start that both channels give.
+        length : int, optional
+            Samples S of the result, best those of the waveform if they are known: what lies beyond the last frame is
+            zero. Default: ``(T - 1) * hop_length``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit. A clip's
+            sign is arbitrary: features do not tell a sound from its mirror image.
+
+        Raises
+        ------
+        ValueError
+            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+        """
+        return invert(features, numbers_of(self.config), n_iter, length)
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print(module)``."""
+        return repr(self.config)
+
+
+class AudioSpectrogram(nn.Module):
+    """One mel channel of a waveform: log power, the same as channel 0 of :class:`ComplexSpectrogram`.
+
+    Parameters
+    ----------
+    config : SpectrogramConfig, optional
+        Rate, frame and bands. Default: ``SpectrogramConfig()``.
+    backend : {"auto", "fused", "rust", "reference"}, default "auto"
+        What computes, as for :class:`ComplexSpectrogram`.
+    """
+
+    def __init__(self, config: SpectrogramConfig | None = None, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.config = config or SpectrogramConfig()
+        self.backend = resolve_backend(backend)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """``log1p`` of the mel power of a batch of mono waveforms.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor
+            Shape (B, 1, S), as for :meth:`ComplexSpectrogram.forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the type does not fit, or the waveform is too short to be reflected.
+        BackendError
+            If the backend is "fused" or "rust" and cannot compute it.
+        """
+        _check_waveform(waveform, self.config.n_fft)
+        return _compute(waveform, numbers_of(self.config), self.backend)
+
+    def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
+        """Waveform whose mel power comes near to this, as :meth:`ComplexSpectrogram.inverse` but for one channel.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (B, 1, M, T), T at least 1, any floating type, before normalisation.
+        n_iter : int, default 8
+            Iterations of fast Griffin-Lim on the start that the slopes of the magnitude give.
+        length : int, optional
+            Samples S of the result. Default: ``(T - 1) * hop_length``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+        """
+        return invert(features, numbers_of(self.config), n_iter, length)
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print(module)``."""
+        return repr(self.config)
+
+
+def _compute(waveform: torch.Tensor, numbers: Numbers, backend: Backend) -> torch.Tensor:
+    if backend == "reference":
+        return complex_mel(waveform[:, 0], **numbers._asdict())
+    return torch.ops.distill.complex_mel(waveform[:, 0], *numbers, backend)
+
+
+def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:
+    if waveform.ndim != 3 or waveform.shape[1] != 1:
+        raise ValueError(f"waveform of shape {list(waveform.shape)} must be [batch, 1, samples], mono")
+    if not waveform.is_floating_point():
+        raise ValueError(f"waveform of type {waveform.dtype} must be of a floating type, within ±1")
+    if waveform.shape[-1] <= n_fft // 2:
+        raise ValueError(f"waveform of {waveform.shape[-1]} samples must be longer than n_fft/2 = {n_fft // 2} samples")

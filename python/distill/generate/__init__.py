@@ -1,0 +1,1 @@
+"""Sound from a trained run: new sounds, and reconstructions of given ones."""

@@ -1,0 +1,183 @@
+"""Pictures of an analysis: how many axes count, where the sounds lie, and what moving along an axis does."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from distill.plots.drawing import SCALES, draw_features, hertz_ticks, mark_bands, mark_hertz, save_figure
+from distill.text import printable
+
+_SHOWN_AXES = 32
+_LABELLED_GROUPS = 16
+_LEAST_GROUP = 3
+_LABEL_CHARACTERS = 18
+_TICKS_HZ = (50, 200, 1_000, 5_000, 20_000)
+
+
+def save_scree_picture(share: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draw the variance that each axis explains, and that of all up to it.
+
+    Parameters
+    ----------
+    share : ndarray of shape [K]
+        Share of the variance, most first.
+    names : sequence of str
+        Of the K axes.
+    path : Path
+        The picture.
+    """
+    shown = min(len(share), _SHOWN_AXES)
+    total = np.cumsum(share) * 100
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    axes = figure.subplots()
+    number = np.arange(1, shown + 1)
+    axes.bar(number, share[:shown] * 100, color="#4c72b0", label="this axis")
+    axes.plot(number, total[:shown], color="#c44e52", marker=".", label="all up to it")
+    for axis in range(shown):
+        if names[axis] != f"axis{axis + 1}":
+            # To the right of the first bars, where neither they nor the line are.
+            place, text = (axis + 1, share[axis] * 100), (12, 12)
+            arrow = {"arrowstyle": "-", "color": "grey", "linewidth": 0.6}
+            name = names[axis].replace("_", " ")
+            axes.annotate(name, place, text, textcoords="offset points", va="center", arrowprops=arrow)
+    for level in (50, 90):
+        needed = int(np.searchsorted(total, level)) + 1
+        axes.axhline(level, color="grey", linewidth=0.6, linestyle=":")
+        word = "axis" if needed == 1 else "axes"
+        axes.text(shown + 0.3, level - 1, f"{level} %: {needed} {word}", ha="right", va="top", color="grey")
+    more = f", the first {shown} of {len(share)}" if shown < len(share) else ""
+    axes.set(xlabel=f"principal axis of the latent vectors{more}", ylabel="variance explained, %")
+    axes.set(ylim=(0, 104), xlim=(0.4, shown + 0.6))
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.15))
+    save_figure(figure, path)
+
+
+def save_map_picture(
+    coordinates: np.ndarray,
+    files: Sequence[str],
+    path: Path,
+    *,
+    labels: Sequence[str],
+    values: np.ndarray,
+    value_name: str,
+    unit: str,
+) -> None:
+    """Draw the sounds along the first two axes, coloured by a feature, with the names of the groups that they form.
+
+    Parameters
+    ----------
+    coordinates : ndarray of shape [n, 2]
+        Along the axes, in standard deviations.
+    files : sequence of str
+        The n sounds' files: those of a folder are a group; in one folder alone, those whose names begin alike.
+    path : Path
+        The picture.
+    labels : sequence of str
+        Of the two axes.
+    values : ndarray of shape [n]
+        The feature.
+    value_name, unit : str
+        Its name and unit; what is in "log2 Hz" is shown in Hz.
+    """
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots()
+    is_pitch = unit == "log2 Hz"
+    shown = 2.0**values if is_pitch else values
+    low, high = np.quantile(shown, [0.02, 0.98])
+    if low == high:
+        high = low + 1.0
+    norm = LogNorm(low, high) if is_pitch else Normalize(low, high)
+    size = float(np.clip(6_000 / len(values), 4, 36))
+    points = axes.scatter(*coordinates.T, c=shown, norm=norm, cmap="viridis", s=size, alpha=0.85, linewidths=0)
+    bar = figure.colorbar(points, ax=axes, pad=0.01, extend="both")
+    bar.set_label(f"{value_name.replace('_', ' ')}, {'Hz' if is_pitch else unit}")
+    if is_pitch:
+        ticks = hertz_ticks(low, high, _TICKS_HZ)
+        mark_hertz(bar.ax.yaxis, ticks, ticks)
+    for name, place in _apart(_group_places(files, coordinates), np.ptp(coordinates, axis=0)).items():
+        # A dollar sign would begin a formula.
+        text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
+        halo = [withStroke(linewidth=3, foreground="white", alpha=0.8)]
+        axes.text(*place, text, ha="center", va="center", fontsize=9, color="#333333", path_effects=halo)
+    axes.set(xlabel=f"{labels[0]}, standard deviations", ylabel=f"{labels[1]}, standard deviations")
+    axes.axhline(0, color="grey", linewidth=0.5, zorder=0)
+    axes.axvline(0, color="grey", linewidth=0.5, zorder=0)
+    save_figure(figure, path)
+
+
+def _group_places(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np.ndarray]:
+    """Where each group's name goes, the median of its sounds; empty if there are too many groups or only one."""
+    paths = [PurePath(file) for file in files]
+    names = [path.parent.name for path in paths]
+    if len({path.parent for path in paths}) == 1:
+        names = [re.split(r"[\d_. -]", path.name, maxsplit=1)[0] for path in paths]
+    members = defaultdict(list)
+    for row, name in enumerate(names):
+        members[name].append(row)
+    groups = {name: rows for name, rows in members.items() if name and len(rows) >= _LEAST_GROUP}
+    if not 2 <= len(groups) <= _LABELLED_GROUPS:
+        return {}
+    return {name: np.median(coordinates[rows], axis=0) for name, rows in groups.items()}
+
+
+def _apart(places: dict[str, np.ndarray], size: np.ndarray) -> dict[str, np.ndarray]:
+    """The same places, from top to bottom, each lowered until its label is under those it would lie on."""
+    width, height = size * (0.1, 0.03)
+    placed: dict[str, np.ndarray] = {}
+    for name, place in sorted(places.items(), key=lambda entry: -entry[1][1]):
+        x, y = place
+        for other_x, other_y in placed.values():
+            if abs(other_x - x) < width and other_y - y < height:
+                y = other_y - height
+        placed[name] = np.array([x, y])
+    return placed
+
+
+def save_sweep_picture(
+    magnitude: np.ndarray,
+    values: Sequence[float],
+    labels: Sequence[str],
+    path: Path,
+    *,
+    centres: np.ndarray,
+    duration_s: float,
+) -> None:
+    """Draw what the model decodes along axes: a row an axis, a column a place on it.
+
+    Parameters
+    ----------
+    magnitude : ndarray of shape [axes, places, M, T]
+        Decoded channel 0 before normalisation, ``log1p`` of the mel power.
+    values : sequence of float
+        The places, standard deviations from the mean.
+    labels : sequence of str
+        Of the axes.
+    path : Path
+        The picture.
+    centres : ndarray of shape [M]
+        Centres of the mel bands, Hz.
+    duration_s : float
+        Of a row, s.
+    """
+    rows, columns = magnitude.shape[:2]
+    figure = Figure(figsize=(2.1 * columns + 1.2, 1.6 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    top = float(np.quantile(magnitude, 0.999)) or 1.0
+    for row, label in enumerate(labels):
+        for column in range(columns):
+            image = draw_features(grid[row][column], magnitude[row, column], 0, top=top, duration_s=duration_s)
+        grid[row][0].set_ylabel(label.replace(" (", "\n(") + "\nHz")
+    mark_bands(grid[0][0].yaxis, centres)
+    for column, value in enumerate(values):
+        grid[0][column].set_title(f"{value:+g} sd" if value else "mean", fontsize=10)
+        grid[-1][column].set_xlabel("time, s")
+    figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02, label=SCALES[0])
+    save_figure(figure, path)

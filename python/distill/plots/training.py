@@ -1,0 +1,137 @@
+"""Pictures of a run: its losses, what its samples are, and what it makes of chunks that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from distill.plots.drawing import CHANNELS, SCALES, draw_features, mark_bands, save_figure
+
+
+class _Panel(NamedTuple):
+    title: str
+    ylabel: str
+    lines: Mapping[str, str]
+    """Field of metrics.jsonl to what the legend calls it."""
+
+
+_LOST = "what held-out chunks lose by way of the model"
+_QUALITY = (
+    _Panel(
+        _LOST,
+        "relative; 0: nothing",
+        {"spectral_convergence": "spectral convergence", "multi_resolution": "multi-resolution STFT distance"},
+    ),
+    _Panel(_LOST, "dB; 0: nothing", {"log_spectral_db": "log-spectral distance"}),
+    _Panel(
+        "how far samples lie from the data",
+        "0: as near as can be",
+        {
+            "prior_mean": "means of the bands, standard deviations",
+            "prior_spread": "spread of the bands, relative",
+            "prior_frechet": "Fréchet distance, relative",
+            "held_out_frechet": "Fréchet distance of held-out chunks",
+        },
+    ),
+    _Panel(
+        "how far samples lie from the nearest training row",
+        "1: as held-out chunks; near 0: copies",
+        {"prior_nearest": "samples over held-out chunks"},
+    ),
+)
+
+
+def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw losses and R² over epochs, from the lines of metrics.jsonl."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, r2 = figure.subplots(1, 2)
+    _plot(loss, metrics, {"train_loss": "training", "val_loss": "validation"})
+    loss.set(ylabel="loss", yscale="log")
+    low, high = loss.get_ylim()
+    if high < 10 * low:
+        loss.yaxis.set_major_locator(MaxNLocator(6))
+        loss.yaxis.set_minor_locator(NullLocator())
+        loss.yaxis.set_major_formatter("{x:g}")
+    _plot(r2, metrics, {"val_magnitude_r2": "magnitude", "val_if_r2": "instantaneous frequency"})
+    r2.set(ylabel="validation R²")
+    for axes in (loss, r2):
+        axes.legend()
+    save_figure(figure, path)
+
+
+def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the figures of `Quality` over epochs, from the lines of metrics.jsonl that have some; none, no picture."""
+    measured = [line for line in metrics if "prior_frechet" in line]
+    if not measured:
+        return
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    for axes, panel in zip(figure.subplots(2, 2).flat, _QUALITY, strict=True):
+        _plot(axes, measured, panel.lines)
+        axes.set(title=panel.title, ylabel=panel.ylabel)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+        if axes.lines:
+            # Below, where it covers nothing.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+        else:
+            axes.text(0.5, 0.5, "not defined for these sounds", ha="center", transform=axes.transAxes, color="grey")
+    save_figure(figure, path)
+
+
+def _plot(axes: Axes, metrics: Sequence[dict[str, Any]], lines: Mapping[str, str]) -> None:
+    """Draw fields of metrics over epochs; those without a value are left out."""
+    epochs = [line["epoch"] for line in metrics]
+    for name, label in lines.items():
+        values = [np.nan if line[name] is None else line[name] for line in metrics]
+        if np.isfinite(values).any():
+            axes.plot(epochs, values, label=label, marker="." if len(epochs) < 20 else "")
+    margin = max(1.0, 0.03 * (epochs[-1] - epochs[0]))
+    axes.set(xlabel="epoch", xlim=(epochs[0] - margin, epochs[-1] + margin))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.grid(alpha=0.3)
+
+
+def save_reconstruction_picture(
+    inputs: np.ndarray, outputs: np.ndarray, path: Path, *, centres: np.ndarray, duration_s: float
+) -> None:
+    """Draw features beside their reconstruction.
+
+    Parameters
+    ----------
+    inputs, outputs : ndarray of shape [N, C, M, T]
+        Features before normalisation; a column each.
+    path : Path
+        The picture.
+    centres : ndarray of shape [M]
+        Centres of the mel bands, Hz.
+    duration_s : float
+        Of a chunk, s.
+    """
+    columns, channels = inputs.shape[:2]
+    # Fixed margins, in inches: letting matplotlib find them takes longer than a short epoch.
+    left, right, bottom, top = 0.9, 1.1, 0.5, 0.15
+    width, height = left + 3.2 * columns + right, 1.9 * 2 * channels
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, 0.06, 0.1)
+    grid = figure.subplots(2 * channels, columns, squeeze=False, sharex=True, sharey=True)
+    loudest = float(inputs[:, 0].max())
+    for channel in range(channels):
+        pair = grid[2 * channel : 2 * channel + 2]
+        for line, source, features in zip(pair, ("input", "output"), (inputs, outputs), strict=True):
+            for axes, chunk in zip(line, features, strict=True):
+                image = draw_features(axes, chunk[channel], channel, top=loudest, duration_s=duration_s)
+            line[0].set_ylabel(f"{CHANNELS[channel]}, {source}\nHz")
+        lowest, highest = pair[1][-1].get_position().y0, pair[0][-1].get_position().y1
+        bar = figure.add_axes((1 - (right - 0.1) / width, lowest, 0.13 / width, highest - lowest))
+        figure.colorbar(image, cax=bar, label=SCALES[channel])
+    mark_bands(grid[0][0].yaxis, centres)
+    for axes in grid[-1]:
+        axes.set_xlabel("time, s")
+        # None at the right edge, where the next column's first would meet it.
+        axes.set_xticks([0.0, round(duration_s / 2, 1) or duration_s / 2])
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""A dataset to its cache: scan, decode, compute, write; and the checks of both."""

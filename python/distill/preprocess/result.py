@@ -1,0 +1,85 @@
+"""What preprocessing did, and how it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill._native import Scan
+from distill.errors import NothingUsableError
+from distill.text import counted, printable, reason_lines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """What preprocessing did.
+
+    Attributes
+    ----------
+    cache_dir : Path
+    normalization_stats : dict
+        mag_mean, mag_std, if_mean, if_std.
+    rows : int
+        Rows in the cache that the dataset uses.
+    decoded : int
+        Files decoded by this call.
+    skipped : list of (path, reason)
+        Files, and folders that could not be looked at: paths relative to the dataset, undecodable bytes as surrogate
+        escapes.
+    counts : dict
+        Files by unchanged, added, changed, renamed, removed, skipped.
+    augmentation_expansion : int
+        The variants a chunk that were asked for, or chosen.
+    changed_fields : list of str
+        Why a cache that was there could not be used; empty if it could.
+    seconds : float
+    """
+
+    cache_dir: Path
+    normalization_stats: dict[str, float]
+    rows: int
+    decoded: int
+    skipped: list[tuple[str, str]]
+    counts: dict[str, int]
+    augmentation_expansion: int
+    changed_fields: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def log(self) -> None:
+        """Say what was done, and which files were left out and why."""
+        is_cached = "nothing decoded: all of it was in the cache"
+        work = f"{counted(self.decoded, 'file')} decoded" if self.decoded else is_cached
+        logger.info("%s of features, %s", counted(self.rows, "row"), work)
+        log_skipped(self.skipped)
+
+
+def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
+    """Say what a scan found, before the work starts; `is_walk`: it looked for every file and not at a list."""
+    counts = scan.counts
+    changes = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    logger.info("%s: %s (%s)", dataset_dir, counted(scan.n_files, "audio file"), changes)
+    for path, reason in scan.faults:
+        logger.warning("%s: %s", printable(path), reason)
+    if is_walk and counts["removed"] and not counts["unchanged"] + counts["changed"] + counts["renamed"]:
+        logger.warning(
+            "none of the %d files this cache knew is in %s: is it another dataset's cache? Their rows are given up",
+            counts["removed"],
+            dataset_dir,
+        )
+
+
+def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Say what was left out and why."""
+    if skipped:
+        logger.warning("%s skipped:", counted(len(skipped), "file"))
+    for path, reason in skipped:
+        logger.warning("  %s: %s", printable(path), reason)
+
+
+def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:
+    """The error for a dataset in which no file gives a single chunk."""
+    return NothingUsableError(f"{dataset_dir}: no file could be used{reason_lines(skipped)}")

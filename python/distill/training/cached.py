@@ -1,0 +1,146 @@
+"""Rows of the cache, normalised: the dataset of the two-channel path."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from distill import _native
+from distill.cache.manifest import normalization_arrays
+from distill.cache.reader import CacheReader
+from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
+
+_PIECE_ROWS = 256
+
+
+class CachedSpectrogramDataset(Dataset[torch.Tensor]):
+    """Rows of a cache, normalised.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The folder that `preprocess_complex_spectrograms` returned.
+    split : {"all", "train", "val"}
+        "all": every row; "train": every variant of the chunks that are not held out; "val": the originals of those
+        that are. A cache of one chunk gives it to both. Default: "all".
+    val_fraction : float
+        Share of chunks held out. Default: 0.15.
+    split_by : {"chunk", "file"}
+        What is held out. Default: "chunk".
+    normalization_stats : dict, optional
+        mag_mean, mag_std, if_mean, if_std to normalise with. Default: the cache's own.
+
+    Attributes
+    ----------
+    normalization_stats : dict
+        What rows are normalised with.
+    row_shape : tuple of int
+        (2, n_mels, T).
+    content_key : str
+        The same for the same contents and variants.
+    is_shared : bool
+        Whether training and validation are the same chunk, for want of a second.
+
+    Raises
+    ------
+    CacheError
+        If there is no valid cache, or when a row that is read turns out to be damaged.
+    ConfigError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str],
+        split: Split = "all",
+        val_fraction: float = VAL_FRACTION,
+        split_by: SplitBy = "chunk",
+        normalization_stats: dict[str, float] | None = None,
+    ) -> None:
+        check_split(split, val_fraction, split_by)
+        self._reader = CacheReader(cache_dir)
+        self.row_shape = self._reader.row_shape
+        self.content_key = f"{_native.hash_bytes(b''.join(self._reader.content_hashes)).hex()} {len(self._reader)}"
+        self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
+        self._mean, self._scale = normalization_arrays(self.normalization_stats)
+        self._held: torch.Tensor | None = None
+        self._choose(split, val_fraction, split_by)
+
+    def with_split(self, split: Split, val_fraction: float, split_by: SplitBy) -> CachedSpectrogramDataset:
+        """Another part of the same cache, opened once: both see the same manifest, whatever is written meanwhile."""
+        check_split(split, val_fraction, split_by)
+        other = copy.copy(self)
+        other._choose(split, val_fraction, split_by)
+        return other
+
+    def _choose(self, split: Split, val_fraction: float, split_by: SplitBy) -> None:
+        reader = self._reader
+        if split == "all":
+            self._rows, self.is_shared = np.arange(len(reader)), False
+            return
+        hashes = np.frombuffer(b"".join(reader.content_hashes), np.uint8).reshape(-1, 32)
+        validation = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by)
+        self.is_shared = not validation.any()
+        originals = reader.variant == 0
+        if self.is_shared:
+            mask = originals if split == "val" else np.ones_like(originals)
+        else:
+            mask = validation & originals if split == "val" else ~validation
+        self._rows = np.flatnonzero(mask)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self.rows([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """Several rows at once; what a DataLoader calls for a batch."""
+        return Batch(self.rows(indices))
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        """Normalised rows [k, 2, n_mels, T], in the order asked for, on the device where they are held, else the CPU.
+
+        Read from the mapped packs in the order in which they lie there.
+        """
+        rows = self._rows[np.asarray(indices, np.int64)]
+        if self._held is not None:
+            return self._held[torch.from_numpy(rows).to(self._held.device)]
+        return self._read(rows)
+
+    def _read(self, rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of all rows of the cache as tensors."""
+        return len(self._reader) * math.prod(self.row_shape) * 4
+
+    def hold(self, device: torch.device) -> None:
+        """Keep all rows of the cache on a device: from then on nothing is read, by other splits made of this one too.
+
+        Parameters
+        ----------
+        device : torch.device
+            It needs room for `cache_bytes`.
+        """
+        held = torch.empty((len(self._reader), *self.row_shape), device=device)
+        for first in range(0, len(held), _PIECE_ROWS):
+            held[first : first + _PIECE_ROWS] = self._read(np.arange(first, min(first + _PIECE_ROWS, len(held))))
+        self._held = held
+
+
+class Batch(list[torch.Tensor]):
+    """Rows, and the tensor [k, 2, n_mels, T] that they are views of, so that nobody need stack them again."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        super().__init__(rows)
+        self.rows = rows

@@ -1,0 +1,14 @@
+"""Public import path; the code is in :mod:`distill.config`."""
+
+from __future__ import annotations
+
+from distill._lazy import lazy_names
+
+_PUBLIC = {
+    "ComplexSpectrogramConfig": "distill.config",
+    "TrainingConfig": "distill.config",
+}
+
+__all__ = list(_PUBLIC)
+
+__getattr__ = lazy_names(__name__, _PUBLIC)

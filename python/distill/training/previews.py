@@ -1,0 +1,89 @@
+"""What a run sounds like as it is trained: held-out chunks by way of the model, and samples of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from distill.audio.wav import write_wav
+from distill.features.reference import centres_hertz
+from distill.plots.sounds import save_preview_picture
+from distill.runs.instrument import Synthesizer
+
+_SOUNDS = 4
+
+
+@dataclass(frozen=True)
+class Previews:
+    """Sounds and the picture of an epoch, as they were written.
+
+    Attributes
+    ----------
+    folder : Path
+    sample_rate : int
+        Hz.
+    sounds : dict of str to ndarray [S], float32
+        reconstruction-1 and so on, sample-1 and so on; within ±1.
+    picture : ndarray [height, width, 3], uint8
+    """
+
+    folder: Path
+    sample_rate: int
+    sounds: dict[str, np.ndarray]
+    picture: np.ndarray
+
+
+def save_previews(
+    run_dir: str | os.PathLike[str], synthesizer: Synthesizer, held_out: Tensor, *, epoch: int, seed: int
+) -> Previews:
+    """Write RUN/previews/epoch-NNN: up to four reconstructions and four samples as 16-bit WAV, and a picture of them.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run folder.
+    synthesizer : Synthesizer
+        The run's model.
+    held_out : Tensor [N, C, M, T]
+        Held-out rows before normalisation, N at least 1; the first four count.
+    epoch : int
+        From 1.
+    seed : int
+        Of the samples; the same for all epochs lets them be compared. Nothing is drawn from torch's own generator.
+
+    Returns
+    -------
+    Previews
+
+    Raises
+    ------
+    OSError, StorageError
+        If they cannot be written.
+    """
+    folder = Path(run_dir) / "previews" / f"epoch-{epoch:03d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = held_out[:_SOUNDS]
+    z = synthesizer.density.sample(_SOUNDS, np.random.default_rng([seed, 0]))
+    features = {
+        "reconstruction": synthesizer.decode(synthesizer.encode(chunks)),
+        "sample": synthesizer.decode(z),
+    }
+    samples = synthesizer.config.chunk_samples
+    sounds = {}
+    for kind, rows in features.items():
+        for number, row in enumerate(rows, 1):
+            (sound,) = synthesizer.to_sound([row], samples)
+            written = write_wav(folder / f"{kind}-{number}.wav", [sound], synthesizer.sample_rate, "pcm16")
+            sounds[f"{kind}-{number}"] = sound * np.float32(written.gain)
+    shown = [("held out", chunks), *features.items()]
+    picture = save_preview_picture(
+        [(name, rows.cpu().numpy()) for name, rows in shown],
+        folder / "previews.png",
+        centres=centres_hertz(synthesizer.config.features),
+        duration_s=samples / synthesizer.sample_rate,
+    )
+    return Previews(folder, synthesizer.sample_rate, sounds, picture)

@@ -1,0 +1,341 @@
+"""The commands: what they print and exit with, mostly in this process; a real one where only that proves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distill.audio import load_cache_manifest
+from distill.cli import train
+from distill.cli.main import main
+from sounds import CHUNK, SMALL, noise, one_object, write, write_dataset
+
+PREPROCESS_KEYS = ["cache_dir", "decoded", "normalization_stats", "rows", "seconds", "skipped"]
+STATUS_KEYS = [
+    *("added", "bytes", "cache_dir", "changed", "damage", "dead_rows", "files", "removed", "renamed", "rows"),
+    *("skipped", "skipped_files", "unchanged"),
+]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+def test_preprocess_json(run, dataset):
+    write(dataset / "zero.wav", np.zeros(0))
+    code, out, err = run("preprocess", dataset, *SMALL, "--json")
+    told = one_object(code, out, err)
+    assert sorted(told) == PREPROCESS_KEYS
+    manifest = load_cache_manifest(told["cache_dir"])
+    assert (told["decoded"], told["rows"]) == (5, manifest["total_spectrograms"]) == (5, 10)
+    assert told["normalization_stats"] == manifest["normalization_stats"]
+    assert told["skipped"] == [{"path": "zero.wav", "reason": "holds no samples"}]
+    assert 0 < told["seconds"] < 60
+    assert "zero.wav: holds no samples" in err
+    again = one_object(*run("preprocess", dataset, *SMALL, "--json"))
+    assert (again["decoded"], again["rows"]) == (0, 10)
+
+
+def test_preprocess_in_words(run, dataset):
+    code, out, err = run("preprocess", dataset, *SMALL)
+    assert (code, err) == (0, "")
+    assert "5 added" in out
+    assert "10 rows" in out
+    assert "5 files decoded" in out
+    code, out, _ = run("preprocess", dataset, *SMALL)
+    assert code == 0
+    assert "nothing decoded" in out
+    other = [argument if argument != "32" else "40" for argument in SMALL]
+    _, out, _ = run("preprocess", dataset, *other)
+    assert "n_mels was 32, is 40" in out
+
+
+def test_status_json(run, dataset, monkeypatch):
+    monkeypatch.setattr("distill.audio.chunking.decode_blocks", lambda *given: pytest.fail("decoded"))
+    told = one_object(*run("status", dataset, "--json"))
+    assert sorted(told) == STATUS_KEYS
+    assert (told["files"], told["added"], told["rows"], told["bytes"]) == (5, 5, 0, 0)
+    monkeypatch.undo()
+    assert not (dataset / ".cache").exists()
+    run("preprocess", dataset, *SMALL)
+    monkeypatch.setattr("distill.audio.chunking.decode_blocks", lambda *given: pytest.fail("decoded"))
+    before = {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
+    write(dataset / "new.wav", noise(9))
+    write(dataset / "sound-1.wav", noise(10))
+    (dataset / "sound-3.wav").rename(dataset / "moved.wav")
+    (dataset / "deep" / "er" / "sound-0.wav").unlink()
+    (dataset / "text.wav").write_text("no sound")
+    told = one_object(*run("status", dataset, "--json"))
+    counts = {"files": 6, "added": 1, "changed": 1, "renamed": 1, "removed": 1, "unchanged": 2, "skipped": 1}
+    assert {name: told[name] for name in counts} == counts
+    assert told["rows"] == 10
+    ((path, reason),) = (entry.values() for entry in told["skipped_files"])
+    assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
+    assert told["bytes"] == sum(path.stat().st_size for path in (dataset / ".cache" / "packs").iterdir())
+    assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
+    code, out, _ = run("status", dataset)
+    assert code == 0
+    assert "6 audio files (2 unchanged, 1 added, 1 changed, 1 renamed, 1 removed)" in out
+    assert "text.wav: not an audio file" in out
+
+
+def test_cache_dir(run, dataset, tmp_path):
+    told = one_object(*run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "elsewhere"))
+    assert told["cache_dir"] == str(tmp_path / "elsewhere")
+    assert not (dataset / ".cache").exists()
+    assert one_object(*run("status", dataset, "--json"))["rows"] == 0
+    assert one_object(*run("status", dataset, "--json", "--cache-dir", tmp_path / "elsewhere"))["unchanged"] == 5
+
+
+def test_names_that_are_not_unicode_in_a_real_process(tmp_path):
+    """An ASCII terminal, and bytes that no terminal shows."""
+    root = tmp_path / "dataset"
+    write(os.fsencode(root) + b"/\xff\xe9 name.wav", np.zeros(CHUNK))
+    write(os.fsencode(root) + "/ünï\n.wav".encode(), np.zeros(0))
+    write(root / "good.wav", noise(1))
+    code = "import sys; from distill.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "preprocess", root, *SMALL, "--json"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert done.stdout.count(b"\n") == 1
+    told = json.loads(done.stdout)
+    skipped = {os.fsencode(entry["path"]) for entry in told["skipped"]}
+    assert skipped == {b"\xff\xe9 name.wav", "ünï\n.wav".encode()}
+    assert b"Traceback" not in done.stderr
+    assert rb"\udcff\udce9 name.wav: silent" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["preprocess", "status"])
+def test_no_dataset(run, tmp_path, command):
+    (tmp_path / "file.wav").write_text("a file")
+    (tmp_path / "empty").mkdir()
+    cases = {"none": "no such folder", "file.wav": "not a folder", "empty": "no audio"}
+    for name, reason in cases.items():
+        code, out, err = run(command, tmp_path / name, "--json")
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert f"{tmp_path / name}: {reason}" in err
+        assert "\ntip: " in err
+    assert "flac" in err
+    assert "wav" in err
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_audio_that_may_not_be_read_is_not_called_none(run, unprivileged):
+    write_dataset(unprivileged / "dataset" / "deep", 2)
+    (unprivileged / "dataset" / "deep").chmod(0)
+    waveforms = [unprivileged / "dataset", "--no-complex-spectrogram.enabled", "--device", "cpu"]
+    for code, out, err in (
+        run("status", unprivileged / "dataset"),
+        run("preprocess", unprivileged / "dataset", *SMALL),
+        run(*waveforms, "--out", unprivileged / "run", command=train.main),
+    ):
+        assert code == 2
+        assert "no audio in what could be read of this folder\n  deep: unreadable: permission denied" in out + err
+        assert "tip: make readable" in err
+    assert not (unprivileged / "dataset" / ".cache").exists()
+
+
+def test_a_folder_that_could_not_be_looked_at_is_listed_and_counted(run, unprivileged):
+    write_dataset(unprivileged)
+    (unprivileged / "deep").chmod(0)
+    entry = {"path": "deep", "reason": "unreadable: permission denied"}
+    told = one_object(*run("status", unprivileged, "--json"))
+    assert (told["files"], told["skipped"], told["skipped_files"]) == (2, 1, [entry])
+    told = one_object(*run("preprocess", unprivileged, *SMALL, "--json"))
+    assert (told["decoded"], told["rows"], told["skipped"]) == (2, 4, [entry])
+    assert "deep: unreadable" in run("preprocess", unprivileged, *SMALL)[1]
+    assert "skipped: deep: unreadable" in run("status", unprivileged)[1]
+
+
+def test_status_shows_what_it_does(run, dataset, monkeypatch):
+    shown = []
+    monkeypatch.setattr("distill.cli.progress.ProgressView.progress", lambda view, *call: shown.append(call))
+    assert run("status", dataset)[0] == 0
+    total = sum(path.stat().st_size for path in dataset.rglob("*.wav"))
+    assert ("hash", total, total) in shown
+
+
+def test_a_cache_that_is_used_for_another_dataset_is_said_to_be(run, dataset, tmp_path):
+    cache = ["--cache-dir", tmp_path / "cache"]
+    other = tmp_path / "other"
+    write(other / "else.wav", noise(70))
+    assert "another dataset" not in run("preprocess", dataset, *SMALL, *cache)[1]
+    write(dataset / "sound-1.wav", noise(71))
+    (dataset / "sound-3.wav").unlink()
+    assert "another dataset" not in run("preprocess", dataset, *SMALL, *cache)[1]
+    code, out, _ = run("preprocess", other, *SMALL, *cache)
+    assert code == 0
+    assert f"none of the 4 files this cache knew is in {other}: is it another dataset's cache?" in out
+
+
+def test_a_folder_that_may_not_be_read(run, dataset, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, out, err = run("status", dataset)
+    assert (code, out) == (2, "")
+    assert f"error: {dataset}: cannot be read: Permission denied" in err
+
+
+def test_storage_that_cannot_be_used(run, dataset, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code, out, err = run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "file" / "cache")
+    assert (code, out) == (1, "")
+    assert "cannot be written" in err
+    assert "--cache-dir" in err.split("tip: ")[1]
+
+
+def test_nothing_usable(run, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    code, out, err = run("preprocess", tmp_path, *SMALL, "--json")
+    assert (code, out) == (1, "")
+    assert "no file could be used" in err
+    assert "text.wav: not an audio file" in err
+
+
+def test_flags_out_of_range_are_reported_all_at_once(run, dataset):
+    for command in (main, train.main):
+        argv = ["preprocess", dataset] if command is main else [dataset]
+        flags = ["--complex-spectrogram.n-fft", "1000", "--chunk-samples", "0", "--augmentation.speed", "3"]
+        code, out, err = run(*argv, *flags, "--normalize", "file", command=command)
+        assert (code, out) == (2, "")
+        for fault in ("n_fft=1000 must be a power of two", "chunk_samples=0", "speed=3.0"):
+            assert fault in err
+    assert not (dataset / ".cache").exists()
+
+
+def test_a_file_of_options(run, dataset, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("latent_dimm = 3\nepochs = 0\n[complex_spectrogram]\nn_mel = 3\nhop_length = 0\n")
+    code, out, err = run("preprocess", dataset, "--config", config)
+    assert (code, out) == (2, "")
+    for fault in ("did you mean 'latent_dim'", "epochs=0", "did you mean 'complex_spectrogram.n_mels'", "hop_length=0"):
+        assert fault in err
+    for content, reason in ((b"a = = 1", "cannot be read"), (b"\xff\xfe", "cannot be read")):
+        config.write_bytes(content)
+        code, _, err = run("preprocess", dataset, "--config", config)
+        assert code == 2
+        assert f"{config}: {reason}" in err
+    code, _, err = run("preprocess", dataset, "--config", tmp_path / "none.toml")
+    assert code == 2
+    assert "No such file" in err
+
+
+def test_a_file_of_options_is_used_and_flags_win_over_it(run, dataset, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text(
+        "chunk_samples = 4000\naugmentation_expansion = 0\ndevice = 'cpu'\n"
+        "[complex_spectrogram]\nsample_rate = 16000\nn_fft = 512\nhop_length = 256\nn_mels = 24\n"
+    )
+    one_object(*run("preprocess", dataset, "--json", "--config", config, "--complex-spectrogram.n-mels", "20"))
+    manifest = load_cache_manifest(dataset / ".cache")
+    assert (manifest["chunk_samples"], manifest["complex_spectrogram_config"]["n_mels"]) == (4_000, 20)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["preprocess"],
+        ["preprocess", ".", "--no-such-option", "1"],
+        ["preprocess", ".", "--epochs", "many"],
+        ["preprocess", ".", "--preset", "none"],
+        ["preprocess", ".", "--workers", "0"],
+        ["verify", ".", "--workers", "0"],
+        ["preprocess", ".", "--device", "abacus"],
+        ["status"],
+        ["polish", "."],
+        [],
+    ],
+)
+def test_calls_that_make_no_sense_exit_with_2(run, argv, tmp_path, monkeypatch):
+    write(tmp_path / "a.wav", noise(1))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*argv)
+    assert code == 2
+    assert out + err
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_an_unknown_command_is_named(run):
+    code, out, err = run("polish", ".")
+    assert (code, out) == (2, "")
+    assert "'polish'" in err
+    assert "distill COMMAND" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--help"], ["train DATASET", "preprocess DATASET", "status DATASET"]),
+        (["preprocess", "--help"], ["--cache-dir", "--complex-spectrogram.n-mels", "--json", "--workers"]),
+        (["status", "--help"], ["--cache-dir", "--json"]),
+        (["train", "--help"], ["--resume", "--seed", "--epochs", "--out"]),
+        (["--version"], ["distill 0."]),
+    ],
+)
+def test_help(run, argv, told):
+    code, out, err = run(*argv)
+    assert (code, err) == (0, "")
+    assert all(text in out for text in told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["none"], "none: no such folder"),
+        (["--device", "cuda:99", "dataset"], "cuda"),
+        (["--resume", "dataset"], "dataset"),
+        ([], "no dataset was given"),
+    ],
+)
+def test_training_that_cannot_start_exits_with_2(run, dataset, tmp_path, monkeypatch, flags, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*flags, command=train.main)
+    assert code == 2
+    assert "error: " in err
+    assert told in err
+    assert not (tmp_path / "runs").exists()
+    assert not (dataset / ".cache").exists()
+
+
+def test_a_real_process_exits_so_too(tmp_path):
+    """`python -m distill.train`: without a traceback, and in the time that an import of torch does not take."""
+    done = subprocess.run(
+        [sys.executable, "-m", "distill.train", tmp_path / "none", "--epochs", "0", "--device", "x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "epochs=0" in done.stderr
+    assert "device=x" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_v1_path_is_a_flag_away(dataset, tmp_path):
+    from distill.cli import train
+
+    flags = ["--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4", "--device", "cpu"]
+    assert train.main([str(dataset), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert "enabled = false" in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_a_name_cannot_steer_the_terminal(dataset, capsys):
+    from distill.cli import main as commands
+
+    (dataset / "a\x1b]0;title\x07b.wav").write_text("no sound")
+    assert commands.main(["status", str(dataset)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"a\x1b]0;title\x07b.wav" in shown

@@ -1,0 +1,90 @@
+"""Rows of a cache by each backend: they agree, each pack says whose it is, and a cache goes on with all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.audio import load_cache_manifest
+from distill.errors import BackendError, ConfigError
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
+from sounds import CHUNK, noise, rows_by_path, training, write, write_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+FUSED = """
+import sys
+from distill.preprocess.pipeline import preprocess
+from sounds import training
+if __name__ == "__main__":
+    print(preprocess(sys.argv[1], training(augmentation_expansion=1), workers=3).decoded)
+"""
+
+
+def backends(cache_dir):
+    return [pack["backend"] for pack in load_cache_manifest(cache_dir)["packs"]]
+
+
+def assert_rows_agree(actual, expected):
+    """Rows of two backends, by file: equal within the gates of the features, and not bit for bit."""
+    assert actual.keys() == expected.keys()
+    for name, rows in actual.items():
+        np.testing.assert_allclose(rows[:, 0], expected[name][:, 0], atol=1e-4, rtol=0)
+        loud = np.expm1(expected[name][:, 0]) > 1e-2
+        assert loud.mean() > 0.1
+        np.testing.assert_allclose(rows[:, 1][loud], expected[name][:, 1][loud], atol=1e-3, rtol=0)
+    assert any((rows != expected[name]).any() for name, rows in actual.items())
+
+
+def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path, monkeypatch):
+    """The Triton kernel is interpreted, in a process of its own; whoever comes next goes on with what it left."""
+    config = training(augmentation_expansion=1)
+    monkeypatch.setenv("DISTILL_BACKEND", "reference")
+    reference = preprocess(Dataset(dataset, cache_dir=tmp_path / "reference"), config).cache_dir
+    monkeypatch.delenv("DISTILL_BACKEND")
+    rust = preprocess(Dataset(dataset, cache_dir=tmp_path / "rust"), config).cache_dir
+    assert [backends(reference), backends(rust)] == [["reference"], ["rust"]]
+    env = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "DISTILL_BACKEND": "fused",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    command = [sys.executable, "-c", FUSED, str(dataset)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    assert backends(dataset / ".cache") == ["fused"]
+    for cache_dir in (rust, dataset / ".cache"):
+        assert_rows_agree(rows_by_path(cache_dir), rows_by_path(reference))
+    write(dataset / "one more.wav", noise(90, CHUNK))
+    result = preprocess(dataset, config)
+    assert (result.decoded, result.changed_fields) == (1, [])
+    assert backends(result.cache_dir) == ["fused", "rust"]
+
+
+def test_a_backend_that_cannot_is_said_before_anything_is_computed(dataset, monkeypatch):
+    monkeypatch.setenv("DISTILL_BACKEND", "fused")
+    with pytest.raises(BackendError, match="must be on 'cuda'"):
+        preprocess(dataset, training())
+    monkeypatch.setenv("DISTILL_BACKEND", "fast")
+    with pytest.raises(ConfigError, match="DISTILL_BACKEND='fast'"):
+        preprocess(dataset, training())
+    assert not list(dataset.rglob("*.safetensors"))
+
+
+@pytest.mark.gpu
+def test_rows_that_a_gpu_computes_agree_with_those_of_a_cpu(dataset, tmp_path):
+    expected = preprocess(Dataset(dataset, cache_dir=tmp_path / "cpu"), training(augmentation_expansion=1)).cache_dir
+    result = preprocess(dataset, training(augmentation_expansion=1, device="cuda"))
+    assert backends(result.cache_dir) == ["fused"]
+    assert_rows_agree(rows_by_path(result.cache_dir), rows_by_path(expected))

@@ -1,0 +1,42 @@
+"""Pictures of sounds: features of any length as so many columns, and that both sounds are to be seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from distill.plots.sounds import Film, save_sound_picture
+
+
+@pytest.mark.parametrize(("frames", "width"), [(700, 1), (1500, 1), (1501, 2), (4000, 3)])
+def test_a_film_is_the_mean_over_neighbouring_frames(frames, width):
+    random = np.random.default_rng(frames)
+    features = random.standard_normal((2, 5, frames + 40))
+    film = Film(frames)
+    for part in np.array_split(features, [1, 2, 300, 301, 699], axis=-1):
+        film.add(part)
+    found = film.develop()
+    whole = frames // width * width
+    mean = features[..., :whole].reshape(2, 5, -1, width).mean(axis=-1)
+    assert found.shape == (2, 5, -(-frames // width))
+    np.testing.assert_allclose(found[..., : mean.shape[-1]], mean)
+    if whole < frames:
+        np.testing.assert_allclose(found[..., -1], features[..., whole:frames].mean(axis=-1))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_picture_shows_what_went_in_above_what_came_out(tmp_path, channels):
+    random = np.random.default_rng(1)
+    inputs, outputs = (random.uniform(0, 5, (channels, 32, 90)) * (np.arange(90) < end) for end in (90, 45))
+    # A name that would be mathematics.
+    save_sound_picture(
+        inputs, outputs, tmp_path / "a.png", centres=np.geomspace(50, 8000, 32), duration_s=2.0, title="$x_{ \udcff.wav"
+    )
+    picture = imread(tmp_path / "a.png")[..., :3]
+    height, width = picture.shape[0] // (2 * channels), picture.shape[1] // 2
+    # In the right half, where only one of them sounds.
+    panels = [picture[row * height : (row + 1) * height, width + 100 : -200] for row in range(2)]
+    black = [float((panel.max(axis=-1) < 0.1).mean()) for panel in panels]
+    assert black[0] < 0.2
+    assert black[1] > 0.7

@@ -1,0 +1,57 @@
+"""Pictures of a run: that all of each is inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
+
+FIGURES = {
+    "spectral_convergence": 0.6,
+    "log_spectral_db": 7.8,
+    "multi_resolution": 1.25,
+    "prior_mean": 0.08,
+    "prior_spread": 0.24,
+    "prior_frechet": 0.03,
+    "held_out_frechet": 0.06,
+    "prior_nearest": 1.02,
+}
+
+
+def picture(path) -> np.ndarray:
+    """What was drawn: the darkness of each point, and nothing at any edge."""
+    ink = 1 - imread(path)[..., :3].min(axis=-1)
+    assert ink.max() == 1
+    for edge in (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:]):
+        assert not edge.any()
+    return ink
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_a_picture_of_reconstructions_is_not_cropped(tmp_path, chunks, channels):
+    features = np.random.default_rng(1).uniform(-1, 9, (chunks, channels, 32, 20))
+    path = tmp_path / "a.png"
+    save_reconstruction_picture(features, features, path, centres=np.geomspace(50, 8000, 32), duration_s=0.5)
+    picture(path)
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_all_figures_of_quality_are_to_be_seen(tmp_path, epochs):
+    lines = [{"epoch": epoch} | FIGURES for epoch in range(1, epochs + 1)]
+    save_quality_picture(lines, tmp_path / "all.png")
+    whole = picture(tmp_path / "all.png")
+    for name in FIGURES:
+        save_quality_picture([line | {name: None} for line in lines], tmp_path / "less.png")
+        less = picture(tmp_path / "less.png")
+        assert less.shape == whole.shape
+        assert np.abs(less - whole).max() > 0.5
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_a_picture_of_losses_is_not_cropped(tmp_path, epochs):
+    values = {"train_loss": 0.39, "val_loss": 0.37, "val_magnitude_r2": 0.9, "val_if_r2": None}
+    save_loss_picture([{"epoch": epoch} | values for epoch in range(1, epochs + 1)], tmp_path / "loss.png")
+    picture(tmp_path / "loss.png")

@@ -1,0 +1,146 @@
+"""Datasets with files that cannot be used, and calls that cannot be answered."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from distill.audio import (
+    ComplexSpectrogram,
+    ComplexSpectrogramConfig,
+    chunking,
+    load_cache_manifest,
+    preprocess_complex_spectrograms,
+)
+from distill.errors import ConfigError, DatasetError, NothingUsableError
+from distill.index import Dataset
+from distill.preprocess.pipeline import preprocess
+from sounds import CHUNK, FEATURE, RATE, chunks_by_hand, noise, rows_by_path, sine, training, write, write_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+def test_unusable_files_are_named_and_the_rest_goes_on(dataset, monkeypatch):
+    whole = write(dataset / "whole.wav", noise(70, 50_000)).read_bytes()
+    bad = {
+        "text.wav": b"no sound at all " * 9,
+        "empty.wav": b"",
+        "magic.flac": b"fLaC" * 9,
+        "cut.wav": whole[:-1_000],
+    }
+    for name, content in bad.items():
+        (dataset / name).write_bytes(content)
+    write(dataset / "nan.wav", np.where(np.arange(CHUNK) == 5, np.nan, noise(71)))
+    write(dataset / "zero.wav", np.zeros(0))
+    write(dataset / "silent.wav", np.zeros(CHUNK))
+    write(dataset / "huge.wav", 3.4e38 * np.sign(noise(72)), 44_100)
+    (dataset / "link.wav").symlink_to("nowhere.wav")
+    (dataset / "folder.wav").mkdir()
+    reasons = {
+        "text.wav": "not an audio file",
+        "empty.wav": "empty file",
+        "magic.flac": "cannot be decoded",
+        "cut.wav": "cut short",
+        "nan.wav": "NaN",
+        "zero.wav": "no samples",
+        "silent.wav": "silent",
+        "huge.wav": "too large",
+        "link.wav": "nowhere",
+    }
+    result = preprocess(dataset, training())
+    assert result.rows == 10 + 7
+    for found in (
+        result.skipped,
+        [(f["path"], f["skipped"]) for f in load_cache_manifest(result.cache_dir)["files"] if f["skipped"]],
+    ):
+        assert {path for path, _ in found} - {"link.wav"} == reasons.keys() - {"link.wav"}
+        assert all(reasons[path] in reason for path, reason in found)
+    assert "link.wav" in dict(result.skipped)
+    # What its bytes condemn is not tried again.
+    monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail(f"{path} is decoded again"))
+    assert preprocess(dataset, training()).rows == 17
+
+
+def test_samples_too_large_for_features_do_not_end_the_run(dataset):
+    write(dataset / "huge.wav", 1e25 * np.sign(noise(72)))
+    result = preprocess(dataset, training(normalize="none"))
+    assert [path for path, _ in result.skipped] == ["huge.wav"]
+    assert result.rows == 10
+    assert all(np.isfinite(list(result.normalization_stats.values())))
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    root = tmp_path / "dataset"
+    names = [b"\xff\xfe.wav", b"new\nline.wav", b"two words.wav", b'quo"te.wav']
+    for number, name in enumerate(names):
+        write(os.path.join(os.fsencode(root), name), sine(200 + 100 * number))
+    result = preprocess(root, training())
+    manifest = json.loads(json.dumps(load_cache_manifest(result.cache_dir)))
+    assert {os.fsencode(file["path"]) for file in manifest["files"]} == set(names)
+    assert preprocess(root, training()).counts["unchanged"] == 4
+
+
+def test_nothing_usable_and_no_audio(tmp_path):
+    root = tmp_path / "dataset"
+    root.mkdir()
+    (root / "notes.txt").write_text("none of it is audio")
+    with pytest.raises(DatasetError, match="no audio") as caught:
+        preprocess(root, training())
+    assert "flac" in caught.value.tip
+    assert not (root / ".cache").exists()
+    write(root / "silent.wav", np.zeros(CHUNK))
+    for _ in range(2):
+        with pytest.raises(NothingUsableError, match=r"silent\.wav: silent"):
+            preprocess(root, training())
+
+
+def test_faults_of_the_call(dataset):
+    with pytest.raises(ConfigError, match="sample_rate=8000"):
+        preprocess_complex_spectrograms(None, dataset, ComplexSpectrogramConfig(**FEATURE), sample_rate=8_000)
+    with pytest.raises(ConfigError) as caught:
+        preprocess_complex_spectrograms(
+            None, dataset, ComplexSpectrogramConfig(**FEATURE), None, -1, 100, RATE, device="abacus"
+        )
+    assert len(caught.value.faults) == 3
+    for workers in (0, -1):
+        with pytest.raises(ConfigError, match="workers"):
+            preprocess(dataset, training(), workers=workers)
+    for path, what in ((dataset / "none", "no such folder"), (dataset / "sound-1.wav", "not a folder")):
+        with pytest.raises(DatasetError, match=what):
+            preprocess(path, training())
+    assert not (dataset / ".cache").exists()
+
+
+def test_a_file_replaced_while_it_is_decoded_is_not_kept_under_its_old_hash(dataset, monkeypatch):
+    decode_blocks = chunking.decode_blocks
+
+    def replaced(path, rate):
+        yield from decode_blocks(path, rate)
+        if path.endswith("sound-1.wav"):
+            write(path, noise(80, CHUNK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunking, "decode_blocks", replaced)
+        result = preprocess(dataset, training())
+    assert result.skipped == [("sound-1.wav", "changed while it was read")]
+    assert "sound-1.wav" not in rows_by_path(result.cache_dir)
+    again = preprocess(dataset, training())
+    assert (again.decoded, again.skipped) == (1, [])
+    chunks = torch.from_numpy(chunks_by_hand(dataset / "sound-1.wav"))
+    expected = ComplexSpectrogram(training().complex_spectrogram)(chunks[:, None]).numpy()
+    np.testing.assert_allclose(rows_by_path(result.cache_dir)["sound-1.wav"], expected, atol=1e-6)
+
+
+def test_a_file_outside_is_refused(dataset, tmp_path):
+    write(tmp_path / "outside.wav", noise(1))
+    with pytest.raises(ValueError, match="must lie inside"):
+        preprocess(Dataset(dataset, files=[tmp_path / "outside.wav"]), training())
+    assert not (dataset / ".cache").exists()

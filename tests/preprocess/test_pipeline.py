@@ -1,0 +1,303 @@
+"""A dataset to its cache: rows against features computed by hand, and what each change of the dataset costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+
+from distill.audio import (
+    AugmentationConfig,
+    ComplexSpectrogram,
+    ComplexSpectrogramConfig,
+    chunking,
+    load_cache_manifest,
+    preprocess_complex_spectrograms,
+)
+from distill.errors import PreprocessingCancelled
+from distill.index import Dataset
+from distill.preprocess import pipeline
+from distill.preprocess.pipeline import preprocess
+from sounds import (
+    CHUNK,
+    FEATURE,
+    RATE,
+    age,
+    chunks_by_hand,
+    noise,
+    rows_by_content,
+    rows_by_path,
+    training,
+    write,
+    write_dataset,
+)
+
+MANIFEST_KEYS = {
+    *("version", "created", "files", "complex_spectrogram_config", "augmentation_config", "augmentation_expansion"),
+    *("chunk_samples", "sample_rate", "config_fingerprint", "normalization_stats", "total_spectrograms"),
+    "cache_size_bytes",
+}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_dataset(tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """Paths that were decoded, as they are."""
+    paths = []
+    decode_blocks = chunking.decode_blocks
+
+    def watched(path, rate):
+        paths.append(Path(path).name)
+        return decode_blocks(path, rate)
+
+    monkeypatch.setattr(chunking, "decode_blocks", watched)
+    return paths
+
+
+def test_rows_are_the_features_of_the_chunks(dataset):
+    config = training()
+    result = preprocess(dataset, config)
+    assert result.decoded == 5
+    found = rows_by_path(result.cache_dir)
+    assert len(found) == 5
+    mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=512, hop_length=256, n_mels=32, norm=None, mel_scale="htk")
+    for name, rows in found.items():
+        chunks = torch.from_numpy(chunks_by_hand(dataset / name))
+        expected = ComplexSpectrogram(config.complex_spectrogram)(chunks[:, None]).numpy()
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+        np.testing.assert_allclose(rows[:, 0], torch.log1p(mel(chunks)).numpy(), atol=1e-4)
+        assert rows.std() > 0.1
+
+
+def test_statistics_are_those_of_all_rows(dataset):
+    cache_dir, stats = preprocess_complex_spectrograms(
+        None, dataset, ComplexSpectrogramConfig(**FEATURE), None, 1, CHUNK, RATE, device="cpu"
+    )
+    assert cache_dir == dataset / ".cache"
+    rows = np.concatenate(list(rows_by_content(cache_dir).values())).astype(np.float64)
+    assert len(rows) == 5 * 2 * 2
+    for channel, name in enumerate(("mag", "if")):
+        assert stats[f"{name}_mean"] == pytest.approx(rows[:, channel].mean(), rel=1e-6)
+        assert stats[f"{name}_std"] == pytest.approx(rows[:, channel].std(), rel=1e-6)
+    assert load_cache_manifest(cache_dir)["normalization_stats"] == stats
+    assert set(stats) == {"mag_mean", "mag_std", "if_mean", "if_std"}
+
+
+def test_the_manifest_says_what_is_there(dataset):
+    write(dataset / "odd.wav", np.zeros(0))
+    result = preprocess(dataset, training(augmentation_expansion=2))
+    manifest = load_cache_manifest(result.cache_dir)
+    assert set(manifest) >= MANIFEST_KEYS
+    assert manifest["complex_spectrogram_config"].items() >= FEATURE.items()
+    assert manifest["augmentation_config"] == dataclasses.asdict(AugmentationConfig())
+    assert (manifest["augmentation_expansion"], manifest["chunk_samples"], manifest["sample_rate"]) == (2, CHUNK, RATE)
+    assert {file["path"] for file in manifest["files"]} == {str(p.relative_to(dataset)) for p in dataset.rglob("*.wav")}
+    for file in manifest["files"]:
+        stat = (dataset / file["path"]).stat()
+        assert (file["size"], file["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
+        assert file["rows"] == (0 if file["path"] == "odd.wav" else 6)
+        assert (file["skipped"] is None) == (file["path"] != "odd.wav")
+    assert manifest["total_spectrograms"] == result.rows == 30
+    packs = list((result.cache_dir / "packs").iterdir())
+    assert manifest["cache_size_bytes"] == sum(pack.stat().st_size for pack in packs) > 30 * 2 * 32 * 32 * 4
+
+
+def test_content_hashes_are_blake3(dataset):
+    (dataset / "magic.flac").write_bytes(b"fLaC" * 9)
+    files = load_cache_manifest(preprocess(dataset, training()).cache_dir)["files"]
+    # As the reference program b3sum prints it.
+    (found,) = (file["content_hash"] for file in files if file["path"] == "magic.flac")
+    assert found == "98a92d122c40a88aaffe7026b0d207598352b812542ea1496c4d10fb79f929bb"
+
+
+def test_what_each_change_costs(dataset, decodes):
+    config = training()
+
+    def cost(decoded) -> set[str]:
+        decodes.clear()
+        before = rows_by_path(dataset / ".cache") if (dataset / ".cache").exists() else {}
+        result = preprocess(dataset, config)
+        assert result.decoded == len(decodes) == decoded
+        after = rows_by_path(dataset / ".cache")
+        assert set(after) == {str(path.relative_to(dataset)) for path in dataset.rglob("*.wav")}
+        assert result.rows == sum(map(len, rows_by_content(dataset / ".cache").values()))
+        return {name for name in after if name not in before or not np.array_equal(after[name], before[name])}
+
+    assert len(cost(5)) == 5
+    assert cost(0) == set()
+    age(dataset)
+    assert cost(0) == set()
+    write(dataset / "added.wav", noise(50, CHUNK))
+    assert cost(1) == {"added.wav"}
+    write(dataset / "sound-1.wav", noise(51, CHUNK))
+    assert cost(1) == {"sound-1.wav"}
+    (dataset / "sound-3.wav").touch()
+    assert cost(0) == set()
+    (dataset / "added.wav").rename(dataset / "renamed.wav")
+    assert cost(0) == {"renamed.wav"}
+    content = (dataset / "renamed.wav").read_bytes()
+    (dataset / "renamed.wav").unlink()
+    assert cost(0) == set()
+    shutil.copy(dataset / "sound-3.wav", dataset / "duplicate.wav")
+    assert cost(0) == {"duplicate.wav"}
+    (dataset / "returned.wav").write_bytes(content)
+    assert cost(0) == {"returned.wav"}
+
+
+def test_adding_a_file_moves_the_statistics_and_rewrites_no_pack(dataset):
+    packs = dataset / ".cache" / "packs"
+    before = preprocess(dataset, training())
+    stamps = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in packs.iterdir()}
+    write(dataset / "loud.wav", noise(60, 5 * CHUNK))
+    after = preprocess(dataset, training())
+    assert after.normalization_stats["mag_mean"] != before.normalization_stats["mag_mean"]
+    assert all((path.stat().st_mtime_ns, path.read_bytes()) == stamp for path, stamp in stamps.items())
+    assert after.counts["added"] == 1
+    assert after.counts["unchanged"] == 5
+
+
+def test_rows_do_not_depend_on_threads_order_or_names(dataset, tmp_path):
+    other = tmp_path / "other"
+    for number, path in enumerate(sorted(dataset.rglob("*.wav"), reverse=True)):
+        (other / f"{number}").mkdir(parents=True)
+        shutil.copy(path, other / f"{number}" / "x.wav")
+    config = training(augmentation_expansion=3)
+    one = rows_by_content(preprocess(dataset, config, workers=1).cache_dir)
+    three = rows_by_content(preprocess(other, config, workers=3).cache_dir)
+    assert one.keys() == three.keys()
+    for content, rows in one.items():
+        assert len(rows) == 8
+        np.testing.assert_array_equal(rows, three[content])
+        # An original, and three variants that differ from it and from each other.
+        assert len(np.unique(rows[:4].reshape(4, -1), axis=0)) == 4
+
+
+def test_originals_are_the_rows_without_augmentation(dataset, tmp_path):
+    plain = rows_by_content(preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training()).cache_dir)
+    augmented = rows_by_content(
+        preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=2)).cache_dir
+    )
+    for content, rows in plain.items():
+        np.testing.assert_array_equal(augmented[content][::3], rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"complex_spectrogram": ComplexSpectrogramConfig(**(FEATURE | {"n_mels": 40}))}, "n_mels was 32, is 40"),
+        ({"normalize": "chunk"}, "normalize was file, is chunk"),
+        ({"augmentation_expansion": 1}, "augmentation_expansion was 0, is 1"),
+        ({"chunk_samples": 4_000}, "chunk_samples was 8000, is 4000"),
+    ],
+)
+def test_another_configuration_computes_anew_and_says_why(dataset, caplog, changes, field):
+    preprocess(dataset, training())
+    with caplog.at_level(logging.INFO, "distill"):
+        result = preprocess(dataset, training(**changes))
+    assert result.decoded == 5
+    assert any(field in entry for entry in result.changed_fields)
+    assert field in caplog.text
+    manifest = load_cache_manifest(result.cache_dir)
+    n_packs = len(list((result.cache_dir / "packs").iterdir()))
+    assert n_packs == len(manifest["packs"]) == 1
+    assert preprocess(dataset, training(**changes)).decoded == 0
+
+
+@pytest.mark.parametrize("name", ["DECODER_VERSION", "FEATURE_VERSION"])
+def test_other_code_computes_anew(dataset, monkeypatch, name):
+    preprocess(dataset, training())
+    monkeypatch.setattr(pipeline, name, "another")
+    assert preprocess(dataset, training()).decoded == 5
+
+
+def test_what_does_not_touch_the_features_computes_nothing(dataset):
+    preprocess(dataset, training())
+    other = training(augmentation=AugmentationConfig(gain_db=1.0), seed=9, epochs=2, latent_dim=4)
+    assert preprocess(dataset, other).decoded == 0
+
+
+def test_expansion_left_open_is_chosen_and_then_kept(dataset, tmp_path, monkeypatch):
+    chosen = preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training(augmentation_expansion=None))
+    assert (chosen.augmentation_expansion, chosen.rows) == (4, 50)
+    # What was asked for once is no choice: the next run without a wish is as if it were the first.
+    preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=1))
+    assert preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=None)).rows == 50
+    # A dataset that grows beyond small keeps what was chosen for it.
+    monkeypatch.setattr(pipeline, "_SMALL_DATASET_FILES", 0)
+    kept = preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training(augmentation_expansion=None))
+    assert (kept.augmentation_expansion, kept.decoded) == (4, 0)
+    assert preprocess(Dataset(dataset, cache_dir=tmp_path / "c"), training(augmentation_expansion=None)).rows == 10
+
+
+def test_above_100_mb_it_asks_and_no_means_no(tmp_path):
+    fine = training(complex_spectrogram=ComplexSpectrogramConfig(**(FEATURE | {"hop_length": 1})))
+    row_bytes = 2 * 32 * (CHUNK + 1) * 4
+    few, many = 100_000_000 // row_bytes, 100_000_000 // row_bytes + 1
+    asked = []
+    write(tmp_path / "dataset" / "a.wav", noise(1, many * CHUNK))
+    with pytest.raises(PreprocessingCancelled):
+        preprocess(tmp_path / "dataset", fine, confirm=asked.append)
+    assert len(asked) == 1
+    assert f"{many} rows" in asked[0]
+    assert load_cache_manifest(tmp_path / "dataset" / ".cache") is None
+    assert [
+        path for path in (tmp_path / "dataset" / ".cache").rglob("*") if path.is_file() and path.stat().st_size
+    ] == []
+
+    write(tmp_path / "dataset" / "a.wav", noise(1, few * CHUNK))
+
+    class StopError(Exception):
+        pass
+
+    def stop(stage, current, total):
+        if stage == "features":
+            raise StopError
+
+    with pytest.raises(StopError):
+        preprocess(tmp_path / "dataset", fine, confirm=asked.append, progress=stop)
+    assert len(asked) == 1
+
+
+def test_yes_goes_on(dataset, monkeypatch):
+    monkeypatch.setattr(pipeline, "CONFIRM_ABOVE_BYTES", 1_000)
+    assert preprocess(dataset, training(), confirm=lambda message: True).decoded == 5
+    preprocess(dataset, training(), confirm=lambda message: pytest.fail("nothing to write, nothing to ask"))
+
+
+def test_progress(dataset):
+    calls = []
+    preprocess(dataset, training(), progress=lambda *call: calls.append(call))
+    assert {stage for stage, *_ in calls} == {"scan", "hash", "features"}
+    features = [call for call in calls if call[0] == "features"]
+    assert {total for *_, total in features} == {5}
+    assert features == sorted(features)
+    assert {current for _, current, _ in features} >= {1, 2, 3, 4, 5}
+    hashed = [current for stage, current, _ in calls if stage == "hash"]
+    assert hashed == sorted(hashed)
+    assert hashed[-1] == sum(path.stat().st_size for path in dataset.rglob("*.wav"))
+
+
+def test_only_the_files_asked_for(dataset, decodes):
+    files = ["sound-1.wav", dataset / "sound-3.wav", str(dataset / "deep" / "er" / "sound-0.wav")]
+    result = preprocess(Dataset(dataset, files=files), training())
+    assert sorted(decodes) == ["sound-0.wav", "sound-1.wav", "sound-3.wav"]
+    assert set(rows_by_path(result.cache_dir)) == {"sound-1.wav", "sound-3.wav", "deep/er/sound-0.wav"}
+    assert preprocess(dataset, training()).decoded == 2
+
+
+def test_silent_chunks_are_counted(dataset):
+    write(dataset / "gap.wav", np.concatenate([noise(1), np.zeros(3 * CHUNK), noise(2)]))
+    result = preprocess(dataset, training())
+    assert len(rows_by_path(result.cache_dir)["gap.wav"]) == 2
+    assert load_cache_manifest(result.cache_dir)["silent_chunks"] == 3

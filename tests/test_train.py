@@ -1,0 +1,462 @@
+"""The main job, end to end: in this process where that is enough, in processes of their own where signals matter."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.demo import pca_baseline
+from distill.errors import (
+    ConfigError,
+    DatasetError,
+    DeviceError,
+    NothingUsableError,
+    RunError,
+    StorageError,
+    TrainingDivergedError,
+)
+from distill.index import Dataset
+from distill.models import load_model
+from distill.runs.folder import RunFolder
+from distill.training import CachedSpectrogramDataset, report
+from distill.training import train as train_and_analyze
+
+# What a run is analysed for, and what its previews are, is tested in test_report.py.
+train = functools.partial(train_and_analyze, analyze=False)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+METRICS = (
+    "train_loss",
+    "val_loss",
+    "val_magnitude_r2",
+    "val_if_r2",
+    "kl",
+    "learning_rate",
+    "seconds",
+    "examples_per_s",
+)
+
+QUALITY = (
+    "spectral_convergence",
+    "log_spectral_db",
+    "multi_resolution",
+    "prior_mean",
+    "prior_spread",
+    "prior_frechet",
+    "held_out_frechet",
+    "prior_nearest",
+)
+
+
+@pytest.fixture
+def config(small_config) -> TrainingConfig:
+    return small_config
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(sounds, cache, config, tmp_path):
+    run = tmp_path / "run"
+    events = []
+    result = train(sounds, run, config, cache_dir=cache, on_event=events.append)
+    assert (result.status, result.epochs) == ("finished", 3)
+    lines = metrics(run)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all(math.isfinite(line[name]) for line in lines for name in METRICS)
+    assert result.best in lines
+    assert {event.kind for event in events} >= {"start", "step", "epoch"}
+    for picture in ("loss.png", "quality.png", "reconstruction.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+    assert (run / "checkpoints" / "best.pt").exists()
+    assert len(list((run / "checkpoints").glob("step-*.pt"))) == config.keep_checkpoints
+
+
+@pytest.mark.parametrize("split_by", ["chunk", "file"])
+def test_a_trained_model_is_not_below_a_pca_of_its_size(split_by, sounds, cache, config, tmp_path):
+    longer = dataclasses.replace(config, epochs=12, split_by=split_by)
+    result = train(sounds, tmp_path / "run", longer, cache_dir=cache)
+    stats = CachedSpectrogramDataset(cache).normalization_stats
+    floor = pca_baseline(cache, config.val_fraction, split_by, config.latent_dim, stats)
+    assert floor["magnitude_r2"] > 0.5
+    assert result.best["val_magnitude_r2"] > floor["magnitude_r2"] - 0.02
+    assert result.best["val_if_r2"] > floor["if_r2"] - 0.02
+
+
+def test_quality_is_measured_now_and_then_and_at_the_end(sounds, cache, config, tmp_path, monkeypatch, caplog):
+    steps = []
+    monkeypatch.setattr(report, "_STEPS_BETWEEN", 30)
+    caplog.set_level("INFO", "distill")
+    five = dataclasses.replace(config, epochs=5)
+    train(sounds, tmp_path / "run", five, cache_dir=cache, on_event=lambda event: steps.append(event.kind == "step"))
+    assert 15 <= sum(steps) / 5 < 30
+    lines = metrics(tmp_path / "run")
+    measured = [line["epoch"] for line in lines if "prior_frechet" in line]
+    assert measured == [2, 4, 5]
+    last = lines[-1]
+    assert all(math.isfinite(last[name]) for name in QUALITY)
+    # Far from a constant (1) and from copies (0); silence has a spectral convergence of 1.
+    assert 0 < last["spectral_convergence"] < 0.95
+    assert last["prior_frechet"] < 0.5
+    assert last["prior_nearest"] > 0.3
+    assert f"Fréchet distance {last['prior_frechet']:.3g}" in caplog.text
+
+
+def test_the_config_of_a_run_is_resolved_and_reads_back(sounds, cache, config, tmp_path):
+    chosen = ("batch_size", "weight_decay", "dropout")
+    open_config = dataclasses.replace(config, epochs=1, **dict.fromkeys(chosen))
+    train(sounds, tmp_path / "run", open_config, cache_dir=cache)
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found = config_from_dict(tomllib.loads((tmp_path / "run" / "config.toml").read_text()))
+    assert all(getattr(found, name) is not None for name in chosen)
+    assert dataclasses.replace(found, **dict.fromkeys(chosen)) == open_config
+
+
+def test_a_loaded_model_reconstructs_held_out_chunks(sounds, cache, config, tmp_path):
+    result = train(sounds, tmp_path / "run", config, cache_dir=cache)
+    model = load_model(result.run_dir)
+    assert not model.training
+    dataset = CachedSpectrogramDataset(cache, "val", config.val_fraction)
+    rows = dataset.rows(range(len(dataset)))
+    with torch.no_grad():
+        mu, logvar = model.encode(rows)
+        output = model.decode(mu)
+    assert mu.shape == logvar.shape == (len(rows), 8)
+    baseline = dataset.rows(range(len(dataset)))[:, 0].var()
+    assert (output - rows)[:, 0].square().mean() < 0.5 * baseline
+    # The best epoch's figure is that of the weights that were kept.
+    assert result.best["val_magnitude"] == pytest.approx((output - rows)[:, 0].square().mean().item(), rel=1e-3)
+
+
+def test_the_v1_path_runs_end_to_end(sounds, config, tmp_path):
+    feature = dataclasses.replace(config.complex_spectrogram, enabled=False)
+    result = train(sounds, tmp_path / "run", dataclasses.replace(config, complex_spectrogram=feature))
+    assert result.best["val_magnitude_r2"] > 0.5
+    assert result.best["val_if_r2"] is None
+    assert all(math.isfinite(metrics(tmp_path / "run")[-1][name]) for name in QUALITY)
+    assert load_model(result.run_dir).config["in_channels"] == 1
+    assert not (sounds / ".cache").exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(sounds, cache, config, tmp_path):
+    runs = [("a", config), ("b", config), ("c", dataclasses.replace(config, seed=1))]
+    weights = [
+        load_file(train(sounds, tmp_path / name, cfg, cache_dir=cache).run_dir / "model.safetensors")
+        for name, cfg in runs
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_cancelling_in_an_epoch_and_resuming_ends_with_the_same_weights(sounds, cache, config, tmp_path):
+    without = train(sounds, tmp_path / "without", config, cache_dir=cache)
+    config = dataclasses.replace(config, preview_epochs=1)
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache, tensorboard=True)
+    assert_same_run(without.run_dir, whole.run_dir)
+    cancel, steps = threading.Event(), []
+
+    def cancel_at_the_fifth_step(event):
+        steps.append(event.kind == "step")
+        if sum(steps) == 5:
+            cancel.set()
+
+    parted = train(
+        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_at_the_fifth_step, cancel_event=cancel
+    )
+    assert parted.status == "interrupted"
+    assert load_model(parted.run_dir)
+    resumed = train(None, tmp_path / "parted", resume=True)
+    assert (resumed.status, resumed.epochs) == ("finished", 3)
+    assert_same_run(whole.run_dir, resumed.run_dir)
+    previews = [
+        {path.relative_to(run): path.read_bytes() for path in (run / "previews").rglob("*.*")}
+        for run in (whole.run_dir, resumed.run_dir)
+    ]
+    assert len(previews[0]) == 3 * 9
+    assert previews[0] == previews[1]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    weights = [load_file(run / "model.safetensors") for run in (first, second)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    timings = ("seconds", "examples_per_s")
+    lines = [[{k: v for k, v in line.items() if k not in timings} for line in metrics(run)] for run in (first, second)]
+    assert lines[0] == lines[1]
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(sounds, cache, config, tmp_path):
+    stuck = dataclasses.replace(config, epochs=30, patience=2, learning_rate=1.0, gradient_clip=1e6)
+    result = train(sounds, tmp_path / "run", stuck, cache_dir=cache)
+    assert result.status == "stopped early"
+    assert result.epochs < 30
+    assert result.best["epoch"] == result.epochs - 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_weights(sounds, cache, config, tmp_path, monkeypatch):
+    from distill.training import epochs
+
+    real = epochs.vae_loss
+    monkeypatch.setattr(epochs, "vae_loss", lambda *a, **k: {n: v * math.nan for n, v in real(*a, **k).items()})
+    with pytest.raises(TrainingDivergedError, match="epoch 1") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert "--learning-rate below 0.002" in caught.value.tip
+    assert all(value.isfinite().all() for value in load_model(tmp_path / "run").state_dict().values())
+
+
+def test_one_chunk_trains_with_a_warning(config, tmp_path, caplog):
+    import numpy as np
+    import soundfile
+
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    soundfile.write(dataset / "one.wav", np.sin(np.arange(8000) / 10), 16_000)
+    result = train(dataset, tmp_path / "run", config)
+    assert result.status == "finished"
+    assert "only one chunk" in caplog.text
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(sounds, cache, config, tmp_path, caplog):
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = train(None, tmp_path / "run", resume=True)
+    assert "cannot be read" in caplog.text
+    assert_same_run(whole.run_dir, resumed.run_dir)
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+def test_lost_weights_are_written_again_on_resume(sounds, cache, config, tmp_path, name, damage):
+    stuck = dataclasses.replace(config, epochs=30, patience=1, learning_rate=1.0, gradient_clip=1e6)
+    run = train(sounds, tmp_path / "my run", stuck, cache_dir=cache)
+    # The best weights are not the last ones.
+    assert run.best["epoch"] < run.epochs
+    before = {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
+    damage(run.run_dir / name)
+    with pytest.raises(RunError, match=name.replace(".", r"\.")) as caught:
+        load_model(run.run_dir)
+    assert caught.value.tip == f"distill train --resume '{run.run_dir}' writes it again"
+    assert train(None, run.run_dir, resume=True).status == "stopped early"
+    assert before == {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
+
+
+def test_a_run_that_lost_its_weights_goes_on_as_if_it_had_not(sounds, cache, config, tmp_path):
+    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
+    cancel = threading.Event()
+
+    def cancel_in_the_second_epoch(event):
+        if event.kind == "step" and event.values["epoch"] == 2 and event.values["step"] == 1:
+            cancel.set()
+
+    parted = train(
+        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_in_the_second_epoch, cancel_event=cancel
+    )
+    assert (parted.status, parted.epochs) == ("interrupted", 1)
+    (tmp_path / "parted" / "model.safetensors").unlink()
+    train(None, tmp_path / "parted", resume=True)
+    assert_same_run(whole.run_dir, parted.run_dir)
+
+
+def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
+    import pickle
+
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(trap),))
+
+    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        path.write_bytes(pickle.dumps(Trap(), protocol=2))
+    with pytest.raises(RunError, match="none of its checkpoints can be read"):
+        train(None, tmp_path / "run", resume=True)
+    assert not trap.exists()
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(sounds, config, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(DatasetError, match="no such folder"):
+        train(tmp_path / "nowhere", run, config)
+    with pytest.raises(DatasetError, match="not a folder"):
+        train(next(path for path in sounds.rglob("*.wav")), run, config)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            train(sounds, run, dataclasses.replace(config, device="cuda"))
+    with pytest.raises(RunError, match="no such run"):
+        train(None, run, resume=True)
+    with pytest.raises(RunError, match="not a run"):
+        train(None, sounds, resume=True)
+    assert not run.exists()
+
+
+def test_a_run_that_could_not_begin_leaves_nothing_in_the_way(sounds, config, tmp_path):
+    under_a_file = next(sounds.rglob("*.wav")) / "cache"
+    with pytest.raises(StorageError, match="cannot be written"):
+        train(sounds, tmp_path / "run", config, cache_dir=under_a_file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_that_changed_is_noticed_on_resume(sounds, config, tmp_path, caplog):
+    dataset = tmp_path / "dataset"
+    shutil.copytree(sounds / "drums", dataset)
+    train(dataset, tmp_path / "run", dataclasses.replace(config, epochs=1))
+    shutil.copytree(sounds / "metal", dataset / "metal")
+    result = train(None, tmp_path / "run", dataclasses.replace(config, epochs=2), resume=True)
+    assert "the dataset has changed" in caplog.text
+    assert (result.status, result.epochs) == ("finished", 2)
+
+
+def test_a_run_is_never_overwritten(sounds, cache, config, tmp_path):
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="already holds a run") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert "--resume" in caught.value.tip
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_nothing_usable_names_the_files(config, tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    for enabled in (True, False):
+        feature = dataclasses.replace(config.complex_spectrogram, enabled=enabled)
+        with pytest.raises(NothingUsableError, match=r"text\.wav"):
+            train(tmp_path, tmp_path / f"run-{enabled}", dataclasses.replace(config, complex_spectrogram=feature))
+
+
+def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, monkeypatch):
+    def full(self, line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "append_metrics", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        train(sounds, tmp_path / "run", config, cache_dir=cache)
+    assert f"--resume {tmp_path / 'run'}" in caught.value.tip
+    monkeypatch.undo()
+    assert train(None, tmp_path / "run", resume=True).status == "finished"
+
+
+@pytest.mark.parametrize(("number", "first"), [(errno.ENOSPC, "make room"), (errno.EACCES, "put that right")])
+def test_a_checkpoint_that_cannot_be_written_is_said_with_what_to_do(tmp_path, monkeypatch, config, number, first):
+    run = RunFolder(tmp_path / "my run")
+    run.create(config, Dataset(tmp_path))
+    run.save_state({"step": 1}, keep=2, is_best=True)
+
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError) as caught:
+        run.save_state({"step": 2}, keep=2, is_best=False)
+    path = run.path / "checkpoints" / "step-000000002.pt"
+    assert str(caught.value) == f"{path}: cannot be written: {os.strerror(number)}"
+    assert caught.value.tip == f"{first}, then --resume '{run.path}'"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.pt", "step-000000001.pt"]
+    assert run.load_state()["step"] == 1
+
+
+def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):
+    train(sounds, tmp_path / "run", config, cache_dir=cache)
+    with pytest.raises(RunError, match="latent_dim was 8, is 4"):
+        train(None, tmp_path / "run", dataclasses.replace(config, latent_dim=4), resume=True)
+    more = dataclasses.replace(config, epochs=4, learning_rate=1e-4)
+    assert train(None, tmp_path / "run", more, resume=True).epochs == 4
+
+
+def test_faults_between_fields_are_found():
+    with pytest.raises(ConfigError, match="chunk_samples=256 must be above n_fft/2"):
+        config_from_dict({"chunk_samples": 256, "complex_spectrogram": {"n_fft": 512}})
+
+
+class Process:
+    """`python -m distill.train` in a process of its own."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self.output = ""
+        command = [sys.executable, "-m", "distill.train", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def until(self, text: str) -> None:
+        for line in self.process.stdout:
+            self.output += line
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was never printed:\n{self.output}")
+
+    def end(self) -> int:
+        with self.process:
+            self.output += self.process.stdout.read()
+            return self.process.wait(timeout=120)
+
+
+@pytest.fixture
+def place(sounds, config, tmp_path) -> Path:
+    """A folder with a small dataset, its cache, and a configuration file."""
+    for family in ("drums", "metal"):
+        shutil.copytree(sounds / family, tmp_path / "dataset" / family)
+    (tmp_path / "config.toml").write_text(config_to_toml(dataclasses.replace(config, epochs=4, batch_size=8)))
+    return tmp_path
+
+
+def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_run(place):
+    options = ("--config", "config.toml", "--no-analyze")
+    whole = Process("dataset", "--out", "whole", *options, cwd=place)
+    assert whole.end() == 0, whole.output
+    assert "30 files decoded" in whole.output
+
+    killed = Process("dataset", "--out", "killed", *options, cwd=place)
+    killed.until("epoch 2/")
+    killed.process.send_signal(signal.SIGKILL)
+    assert killed.end() == -signal.SIGKILL
+    assert "nothing decoded" in killed.output
+    resumed = Process("--resume", "killed", "--no-analyze", cwd=place)
+    assert resumed.end() == 0, resumed.output
+    assert_same_run(place / "whole", place / "killed")
+
+    interrupted = Process("dataset", "--out", "interrupted run", *options, cwd=place)
+    interrupted.until("epoch 2/")
+    sent = time.monotonic()
+    interrupted.process.send_signal(signal.SIGINT)
+    assert interrupted.end() == 130, interrupted.output
+    assert time.monotonic() - sent < 30
+    assert "Traceback" not in interrupted.output
+    command = re.search(r"python -m distill\.train (.*)", interrupted.output)[1]
+    assert command == "--resume 'interrupted run' --no-analyze"
+    resumed = Process("--resume", "interrupted run", "--no-analyze", cwd=place)
+    assert resumed.end() == 0, resumed.output
+    assert_same_run(place / "whole", place / "interrupted run")

@@ -1,0 +1,44 @@
+"""Previews that training writes: as many as there are sounds, the same for the same seed, and what was returned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from matplotlib.image import imread
+
+from distill.runs.instrument import Synthesizer
+from distill.training.previews import save_previews
+from instruments import PITCHES, pitch_of, tones, write_run
+from sounds import CHUNK, RATE, sine
+
+
+@pytest.mark.parametrize("channels", [2, 1])
+@pytest.mark.parametrize("count", [2, 6])
+def test_previews_are_written_and_returned(tmp_path, channels, count):
+    run = write_run(tmp_path / "run", tones(), channels=channels)
+    synthesizer = Synthesizer.load(run, "cpu")
+    chunks = np.stack([sine(pitch, CHUNK / RATE, level=1.0) for pitch in PITCHES[:count]])
+    rows = synthesizer.features(chunks.astype(np.float32)[:, None])
+    before = torch.get_rng_state()
+    found = save_previews(run, synthesizer, rows, epoch=12, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.folder == run / "previews" / "epoch-012"
+    kept = min(count, 4)
+    names = [f"reconstruction-{n}" for n in range(1, kept + 1)] + [f"sample-{n}" for n in range(1, 5)]
+    assert list(found.sounds) == names
+    assert {path.name for path in found.folder.iterdir()} == {"previews.png", *(f"{name}.wav" for name in names)}
+    for name, sound in found.sounds.items():
+        samples, rate = soundfile.read(found.folder / f"{name}.wav")
+        assert (rate, samples.shape, found.sample_rate) == (RATE, (CHUNK,), RATE)
+        np.testing.assert_allclose(samples, sound, atol=2**-14)
+        assert 1e-3 < np.abs(sound).max() < 0.9
+    for number, pitch in enumerate(PITCHES[:kept], 1):
+        assert abs(pitch_of(found.sounds[f"reconstruction-{number}"]) - pitch) < (5 if channels == 2 else 70)
+    picture = imread(found.folder / "previews.png")[..., :3]
+    np.testing.assert_allclose(found.picture / 255, picture, atol=1e-3)
+    assert found.picture.std() > 10
+    again, other = (save_previews(run, synthesizer, rows, epoch=13, seed=seed) for seed in (3, 4))
+    np.testing.assert_array_equal(again.sounds["sample-2"], found.sounds["sample-2"])
+    assert np.abs(other.sounds["sample-2"] - found.sounds["sample-2"]).max() > 1e-3
