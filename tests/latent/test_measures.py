@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec
 from distill.latent.measures import UNITS, measure
 from sounds import CHUNK, RATE, noise, sine
 
@@ -20,8 +20,7 @@ FREQUENCIES = (130.0, 311.0, 777.7, 1234.5, 3000.0, 5555.0)
 def measured(*sounds: np.ndarray, channels: int = 2) -> dict[str, np.ndarray]:
     """The measures of waveforms [S], by name."""
     waveforms = torch.from_numpy(np.stack(sounds)).float()[:, None]
-    bands = mel_bands(**FEATURE)
-    centres = torch.from_numpy(bands.centre * RATE / FEATURE["n_fft"])
+    centres = torch.from_numpy(MelSpec(**FEATURE).centres_hz())
     if channels == 2:
         spectrogram = ComplexSpectrogram(ComplexSpectrogramConfig(**FEATURE))
         rows = spectrogram(waveforms)

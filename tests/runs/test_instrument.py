@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill.errors import DeviceError, RunError
-from distill.features.inversion import stretches as continuous
+from distill.features.inversion import crossfade
 from distill.features.normalization import denormalize
 from distill.runs.instrument import Synthesizer
 from instruments import PITCHES, config_of, pitch_of, tones, write_run
@@ -61,9 +61,9 @@ def test_a_tone_keeps_its_pitch_and_its_level(synthesizer, pitch):
     assert out[steady].std() == pytest.approx(sound[steady].std(), rel=0.25)
 
 
-@pytest.mark.parametrize("stretch_values", [1 << 21, 1])
-def test_no_click_where_windows_or_stretches_meet(synthesizer, monkeypatch, stretch_values):
-    monkeypatch.setattr(continuous, "_STRETCH_VALUES", stretch_values)
+@pytest.mark.parametrize("segment_values", [1 << 21, 1])
+def test_no_click_where_windows_or_segments_meet(synthesizer, monkeypatch, segment_values):
+    monkeypatch.setattr(crossfade, "_SEGMENT_VALUES", segment_values)
     pitch = 587.0
     sound = sine(pitch, whole_windows(synthesizer, 8) / RATE, level=0.5)
     out = through(synthesizer, sound)
@@ -75,7 +75,7 @@ def test_no_click_where_windows_or_stretches_meet(synthesizer, monkeypatch, stre
         here = seams[1:-1][inside]
         return jumps[here].max() / jumps[~here].max()
 
-    if stretch_values > 1:
+    if segment_values > 1:
         assert ratio(out) < 8
     # However it was cut: far below what windows one after the other do, at any seam.
     abrupt = np.concatenate([sound[start : start + 1003] for start in range(0, len(sound) - 1003, 1000)])

@@ -11,7 +11,7 @@ from distill.features.normalization import normalize, silence_of
 from distill.training.shifts import shift_rows
 
 STATS = {"mag_mean": 0.9, "mag_std": 1.7, "if_mean": -0.02, "if_std": 0.3}
-SILENCE = silence_of(STATS, 2)
+SILENCE = silence_of(torch.empty(1, 2, 1, 1), STATS)
 
 
 def rolled(row: np.ndarray, bands: int, frames: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_rows_are_rolled_with_silence_moving_in():
 def test_a_share_of_the_rows_is_moved_and_the_input_is_not_written():
     rows = torch.randn(400, 1, 64, 20, generator=torch.Generator().manual_seed(0))
     before = rows.clone()
-    silence = silence_of(STATS, 1)
+    silence = silence_of(torch.empty(1, 1, 1, 1), STATS)
     moved = shift_rows(rows, 0.25, silence, torch.Generator().manual_seed(1))
     changed = (moved != rows).flatten(1).any(dim=1).float().mean().item()
     assert changed == pytest.approx(0.25, abs=0.06)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from distill.cache.manifest import describe, normalization_arrays
+from distill.cache.manifest import describe
 from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.reader import CacheReader
 from distill.errors import StorageError
+from distill.features.normalization import normalization_arrays
 from distill.storage import is_full, write_atomically
 
 Format = Literal["pt", "npy", "safetensors"]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -21,6 +20,7 @@ import numpy as np
 from distill import __version__, _native
 from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig, Normalize, feature_identity
 from distill.errors import CacheError
+from distill.features.normalization import normalization_stats
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +36,6 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 def row_shape(config: ComplexSpectrogramConfig, chunk_samples: int) -> tuple[int, int, int]:
     """Shape (2, n_mels, T) of a row."""
     return (2, config.n_mels, chunk_samples // config.hop_length + 1)
-
-
-def normalization_stats(sums: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation per channel from [n, sum, sum of squares, sum, sum of squares]."""
-    n, *moments = sums
-    stats = {}
-    for name, total, squares in zip(("mag", "if"), moments[::2], moments[1::2], strict=True):
-        mean = total / n if n else 0.0
-        variance = squares / n - mean * mean if n else 0.0
-        stats[f"{name}_mean"] = mean
-        # A constant channel is left at its own scale rather than blown up.
-        stats[f"{name}_std"] = math.sqrt(variance) if variance > 1e-12 else 1.0
-    return stats
-
-
-def normalization_arrays(stats: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and reciprocal standard deviation, [2, 1, 1] each, float32: rows less the one, times the other."""
-    mean = np.array([stats["mag_mean"], stats["if_mean"]], np.float32).reshape(2, 1, 1)
-    return mean, 1 / np.array([stats["mag_std"], stats["if_std"]], np.float32).reshape(2, 1, 1)
 
 
 def open_manifest(cache_dir: Path) -> _native.Manifest | None:

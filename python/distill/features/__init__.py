@@ -1,4 +1,4 @@
-"""The two-channel mel feature of a waveform, and its inverse."""
+"""Two-channel mel features of a waveform, and their inverse."""
 
 FEATURE_VERSION = 1
-"""Raise when the same samples would give other features: every cache is then computed anew."""
+"""Increment when the same samples would give other features: every cache is then recomputed."""

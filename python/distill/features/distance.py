@@ -1,4 +1,4 @@
-"""How far one sound is from another, by what is heard and not by its samples: no phase is compared."""
+"""Distances between waveforms that compare magnitudes and no phases."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from distill.features.mel import hann_window
 
 WINDOWS = (512, 1024, 2048, 4096)
-"""Lengths of the windows over which each distance is averaged, samples; frames are a quarter of one apart."""
+"""Window lengths over which each distance is averaged, samples; the hop is a quarter of each."""
 FLOOR = 1e-4
-"""Magnitude, of the reference's loudest, that quieter bins count as in logarithms: -80 dB."""
+"""Lower limit of magnitudes in logarithms, relative to the reference's loudest: -80 dB."""
 _DECIBELS = 20 / math.log(10)
 
 
@@ -20,7 +20,7 @@ class Distances(NamedTuple):
     """Distances of each clip of a batch, each of shape (B,); 0 for the same magnitudes."""
 
     spectral_convergence: torch.Tensor
-    """Norm of the difference of magnitudes over the norm of the reference's [1]_: 1 for silence."""
+    """Norm of the difference of magnitudes, divided by the norm of the reference's [1]_; 1 for silence."""
     log_spectral_db: torch.Tensor
     """Root mean square over bins of the difference in dB, mean over frames."""
     multi_resolution: torch.Tensor
@@ -29,12 +29,12 @@ class Distances(NamedTuple):
 
 @torch.no_grad()
 def distances(reference: torch.Tensor, estimate: torch.Tensor) -> Distances:
-    """Distances between waveforms, each averaged over :data:`WINDOWS`.
+    """Compute distances between waveforms, each averaged over :data:`WINDOWS`.
 
     Parameters
     ----------
     reference : torch.Tensor
-        Shape (B, 1, S), S above 2048, any floating type. It sets the scale: the distances are not symmetric.
+        Shape (B, 1, S), S above 2048, any floating type. The distances are relative to it, so they are not symmetric.
     estimate : torch.Tensor
         The same shape.
 
@@ -58,26 +58,23 @@ def distances(reference: torch.Tensor, estimate: torch.Tensor) -> Distances:
         raise ValueError(f"waveforms of shapes {shapes} must both be [batch, 1, samples]")
     if reference.shape[-1] <= max(WINDOWS) // 2:
         raise ValueError(f"waveforms of {reference.shape[-1]} samples must be longer than {max(WINDOWS) // 2}")
-    found = [_at(_working(reference), _working(estimate), n_fft) for n_fft in WINDOWS]
+    signals = [x[:, 0] if x.dtype == torch.float64 else x[:, 0].float() for x in (reference, estimate)]
+    found = [_at(*signals, n_fft) for n_fft in WINDOWS]
     return Distances(*(torch.stack(values).mean(dim=0) for values in zip(*found, strict=True)))
 
 
-def _working(waveform: torch.Tensor) -> torch.Tensor:
-    return waveform[:, 0] if waveform.dtype == torch.float64 else waveform[:, 0].float()
-
-
 def _at(reference: torch.Tensor, estimate: torch.Tensor, n_fft: int) -> Distances:
-    """Distances under one window."""
+    """Compute distances of waveforms (B, S) with one window length."""
     window = hann_window(n_fft, dtype=reference.dtype, device=reference.device)
     one, other = (
         torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True).abs()
         for waveform in (reference, estimate)
     )
     difference, scale = (one - other).flatten(1).norm(dim=1), one.flatten(1).norm(dim=1)
-    # Not "where there is a difference": that of a NaN is no number, and must not pass for none.
+    # `difference == 0` and not `difference > 0`: NaN must stay NaN.
     convergence = torch.where(difference == 0, 0.0, difference / scale)
     least = one.amax(dim=(1, 2), keepdim=True) * FLOOR
-    # Nothing lies below the floor of a silent reference: one without a scale takes the smallest number there is.
+    # The floor of a silent reference would be 0, whose logarithm is not finite.
     least = least.clamp(min=torch.finfo(one.dtype).tiny)
     logs = one.clamp(min=least).log() - other.clamp(min=least).log()
     decibels = logs.square().mean(dim=1).sqrt().mean(dim=1) * _DECIBELS

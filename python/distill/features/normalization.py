@@ -1,44 +1,79 @@
-"""Features to z-scores and back, by the statistics of a run."""
+"""Normalisation of features: mean and standard deviation of each channel, z-scores and back.
+
+Statistics are a dict with the keys ``mag_mean`` and ``mag_std`` for channel 0, ``if_mean`` and ``if_std`` for channel 1.
+``distill status`` reads them and imports no torch, so this module must not import it either.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHANNELS = ("mag", "if")
 
 
-def _mean_and_scale(features: Tensor, stats: dict[str, float]) -> tuple[Tensor, Tensor]:
-    names = ("mag", "if")[: features.shape[1]]
-    mean = features.new_tensor([stats[f"{name}_mean"] for name in names]).view(-1, 1, 1)
-    scale = features.new_tensor([stats[f"{name}_std"] for name in names]).view(-1, 1, 1)
-    return mean, scale
+def normalization_stats(sums: Sequence[float]) -> dict[str, float]:
+    """Compute mean and standard deviation of both channels from [n, sum, sum of squares, sum, sum of squares]."""
+    n, *moments = sums
+    stats = {}
+    for name, total, squares in zip(_CHANNELS, moments[::2], moments[1::2], strict=True):
+        mean = total / n if n else 0.0
+        variance = squares / n - mean * mean if n else 0.0
+        stats[f"{name}_mean"] = mean
+        # A constant channel keeps its scale: divided by its rounding errors, it would explode.
+        stats[f"{name}_std"] = math.sqrt(variance) if variance > 1e-12 else 1.0
+    return stats
 
 
-def normalize(features: Tensor, stats: dict[str, float] | None) -> Tensor:
-    """Z-scores of features [B, C, M, T]; without statistics, the features."""
+def normalization_arrays(stats: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and reciprocal standard deviation, [2, 1, 1] each, float32, for (rows - mean) * reciprocal."""
+    mean, std = (np.array(values, np.float32).reshape(2, 1, 1) for values in _means_and_stds(stats, 2))
+    return mean, 1 / std
+
+
+def normalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
+    """Return the z-scores of features [B, C, M, T], or `features` if `stats` is None."""
     if stats is None:
         return features
-    mean, scale = _mean_and_scale(features, stats)
-    return (features - mean) / scale
+    mean, std = _mean_and_std(features, stats)
+    return (features - mean) / std
 
 
-def denormalize(features: Tensor, stats: dict[str, float] | None) -> Tensor:
-    """The inverse of `normalize`."""
+def denormalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
+    """Return features [B, C, M, T] from their z-scores: the inverse of :func:`normalize`."""
     if stats is None:
         return features
-    mean, scale = _mean_and_scale(features, stats)
-    return features * scale + mean
+    mean, std = _mean_and_std(features, stats)
+    return features * std + mean
 
 
-def energy_of(features: Tensor, stats: dict[str, float] | None) -> Tensor | None:
-    """Channel 0 of normalised features [B, 2, M, T] before normalisation, [B, M, T]: what the IF is weighted by.
+def energy_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor | None:
+    """Return channel 0 [B, M, T] of normalised features [B, 2, M, T] before normalisation, at least 0.
 
-    None for one channel: there is nothing to weigh.
+    The loss of channel 1 is weighted by it. None for features of one channel.
     """
     if features.shape[1] == 1:
         return None
     return denormalize(features[:, :1], stats)[:, 0].clamp_min(0.0)
 
 
-def silence_of(stats: dict[str, float] | None, channels: int) -> Tensor:
-    """Each channel's normalised value where there is no sound, 0 before: [C, 1, 1]."""
-    return normalize(torch.zeros(1, channels, 1, 1), stats)[0]
+def silence_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
+    """Return each channel's normalised value of silence, [C, 1, 1], for normalised features [B, C, M, T]."""
+    return normalize(features.new_zeros((1, features.shape[1], 1, 1)), stats)[0]
+
+
+def _means_and_stds(stats: Mapping[str, float], channels: int) -> tuple[list[float], list[float]]:
+    names = _CHANNELS[:channels]
+    return [stats[f"{name}_mean"] for name in names], [stats[f"{name}_std"] for name in names]
+
+
+def _mean_and_std(features: Tensor, stats: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel of `features`, [C, 1, 1] each, on their device."""
+    mean, std = (features.new_tensor(values).view(-1, 1, 1) for values in _means_and_stds(stats, features.shape[1]))
+    return mean, std

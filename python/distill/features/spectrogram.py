@@ -7,8 +7,9 @@ from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.features.inversion.griffin_lim import invert
+from distill.features.mel import MelSpec, mel_bands
 from distill.features.ops import Backend, Computed, backend_for, resolve_backend
-from distill.features.reference import Numbers, complex_mel, numbers_of
+from distill.features.reference import complex_mel
 
 
 class ComplexSpectrogram(nn.Module):
@@ -53,6 +54,7 @@ class ComplexSpectrogram(nn.Module):
         super().__init__()
         self.config = config or ComplexSpectrogramConfig()
         self.backend = resolve_backend(backend)
+        self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Features of a batch of mono waveforms.
@@ -76,12 +78,12 @@ class ComplexSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, numbers_of(self.config), self.backend)
+        return _compute(waveform, self._spec, self.backend)
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
-        return backend_for(waveform[:, 0], numbers_of(self.config), self.backend)
+        return backend_for(waveform[:, 0], self._spec, self.backend)
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
         """Channel 1 as a frequency.
@@ -104,11 +106,10 @@ class ComplexSpectrogram(nn.Module):
         n_mels = self.config.n_mels
         if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
             raise ValueError(f"features of shape {list(features.shape)} must be [batch, 2, n_mels={n_mels}, frames]")
-        bands = numbers_of(self.config).bands()
-        bin_hz = self.config.sample_rate / self.config.n_fft
+        half_support_hz = mel_bands(self._spec).half_support * self.config.sample_rate / self.config.n_fft
         offset = features[:, 1] if features.dtype == torch.float64 else features[:, 1].float()
-        scale = torch.tensor(bands.half_support * bin_hz, dtype=offset.dtype).to(offset.device)
-        centre = torch.tensor(bands.centre * bin_hz, dtype=offset.dtype).to(offset.device)
+        scale = torch.tensor(half_support_hz, dtype=offset.dtype).to(offset.device)
+        centre = torch.tensor(self._spec.centres_hz(), dtype=offset.dtype).to(offset.device)
         return offset * scale[:, None] + centre[:, None]
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
@@ -136,7 +137,7 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
         """
-        return invert(features, numbers_of(self.config), n_iter, length)
+        return invert(features, self._spec, n_iter, length)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
@@ -158,6 +159,7 @@ class AudioSpectrogram(nn.Module):
         super().__init__()
         self.config = config or SpectrogramConfig()
         self.backend = resolve_backend(backend)
+        self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """``log1p`` of the mel power of a batch of mono waveforms.
@@ -180,7 +182,7 @@ class AudioSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute it.
         """
         _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, numbers_of(self.config), self.backend)
+        return _compute(waveform, self._spec, self.backend)
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Waveform whose mel power comes near to this, as :meth:`ComplexSpectrogram.inverse` but for one channel.
@@ -204,17 +206,17 @@ class AudioSpectrogram(nn.Module):
         ValueError
             If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
         """
-        return invert(features, numbers_of(self.config), n_iter, length)
+        return invert(features, self._spec, n_iter, length)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print(module)``."""
         return repr(self.config)
 
 
-def _compute(waveform: torch.Tensor, numbers: Numbers, backend: Backend) -> torch.Tensor:
-    if backend == "reference":
-        return complex_mel(waveform[:, 0], **numbers._asdict())
-    return torch.ops.distill.complex_mel(waveform[:, 0], *numbers, backend)
+def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.Tensor:
+    if backend == "reference":  # not through the operator, so that torch.compile can see into it
+        return complex_mel(waveform[:, 0], spec)
+    return torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
 
 
 def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:

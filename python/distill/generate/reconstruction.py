@@ -17,7 +17,7 @@ from distill.audio.chunking import FAINT, SILENCE_PEAK
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
-from distill.features.reference import centres_hertz
+from distill.features.mel import MelSpec
 from distill.plots.sounds import Film, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Synthesizer
 from distill.storage import check_room, make_folder
@@ -187,7 +187,7 @@ def _reconstruct(
         features[:channels],
         features[channels:],
         Path(f"{target}.png"),
-        centres=centres_hertz(config.features),
+        centres=MelSpec.of(config.features).centres_hz(),
         duration_s=file.samples / rate,
         title=source.name,
     )

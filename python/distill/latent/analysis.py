@@ -17,8 +17,8 @@ from torch import Tensor
 
 from distill.device import resolve_device
 from distill.errors import CacheError, NothingUsableError, StorageError
+from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
-from distill.features.reference import centres_hertz
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset
 from distill.latent.decomposition import Principal, correlations, name_axes, nearest, principal_axes
@@ -165,7 +165,7 @@ def _encode(model: ConvVAE, dataset: Rows) -> _Encoded:
     device = next(model.parameters()).device
     config = dataset.config
     spectrogram = ComplexSpectrogram(config.complex_spectrogram)
-    centres = torch.from_numpy(centres_hertz(config.features))
+    centres = torch.from_numpy(MelSpec.of(config.features).centres_hz())
     latents, features = [], []
     kl = torch.zeros(model.latent_dim, dtype=torch.float64)
     for batch in dataset.batches():
@@ -323,7 +323,7 @@ def _draw_sweep(analysis: Analysis, model: ConvVAE, dataset: Rows) -> None:
         _SWEEP,
         _labels(analysis.report, count),
         analysis.folder / "sweep.png",
-        centres=centres_hertz(dataset.config.features),
+        centres=MelSpec.of(dataset.config.features).centres_hz(),
         duration_s=rows.shape[3] * feature.hop_length / feature.sample_rate,
     )
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from distill.audio.chunking import Chunks
-from distill.cache.manifest import load_manifest, normalization_arrays
+from distill.cache.manifest import load_manifest
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError, CacheError
-from distill.features.normalization import normalize
+from distill.features.normalization import normalization_arrays, normalize
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset, Manifest, ManifestError
 from distill.preprocess.pipeline import preprocess

@@ -13,8 +13,8 @@ from torch import Tensor
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import RunError
-from distill.features.inversion.griffin_lim import hold_to_sound
-from distill.features.inversion.stretches import fade_ends, join_rows, to_sound
+from distill.features.inversion.crossfade import fade_ends, invert_in_segments, join_windows
+from distill.features.inversion.limits import limit_features
 from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import AudioSpectrogram, ComplexSpectrogram
 from distill.models.density import LatentDensity
@@ -130,15 +130,15 @@ class Synthesizer:
     def decode(self, z: Tensor) -> Tensor:
         """Features [B, C, M, T] before normalisation, within what features can be, of latent vectors [B, L]."""
         features = denormalize(self.model.decode(z.to(self._device)), self.stats)
-        return hold_to_sound(features, self.stats["mag_std"])
+        return limit_features(features, self.stats["mag_std"])
 
     def join(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
         """Features [C, M, n], bit by bit, of consecutive windows' [b, C, M, T]."""
-        return join_rows(rows, self.fade)
+        return join_windows(rows, self.fade)
 
     def to_sound(self, features: Iterable[Tensor], samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
         """Sound [n], bit by bit, `samples` in all, of features [C, M, n] that come bit by bit."""
-        blocks = to_sound(features, self.spectrogram, samples, self.hop_length, self.config.features.n_fft)
+        blocks = invert_in_segments(features, self.spectrogram, samples, self.hop_length, self.config.features.n_fft)
         rise, fall = (round(fade_s * self.sample_rate) for fade_s in (_FADE_S, fade_out_s))
         return (block.cpu().numpy() for block in fade_ends(blocks, samples, rise, fall))
 

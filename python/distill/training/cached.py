@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from distill import _native
-from distill.cache.manifest import normalization_arrays
 from distill.cache.reader import CacheReader
+from distill.features.normalization import normalization_arrays
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
 
 _PIECE_ROWS = 256

@@ -66,4 +66,4 @@ class Material:
         if shifted_share:
             generator = torch.Generator().manual_seed(seed)
             for rows in self.features(self.train):
-                yield shift_rows(rows, 1.0, silence_of(self.stats, rows.shape[1]), generator)
+                yield shift_rows(rows, 1.0, silence_of(rows, self.stats), generator)

@@ -121,7 +121,7 @@ def train_epoch(
         if before_step is not None and not before_step():
             break
         target = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
-        target = shift_rows(target, shifted_share, silence_of(normalization_stats, target.shape[1]))
+        target = shift_rows(target, shifted_share, silence_of(target, normalization_stats))
         energy = energy_of(target, normalization_stats)
         reconstruction, mu, logvar = model(target)
         figures = vae_loss(

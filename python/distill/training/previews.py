@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from distill.audio.wav import write_wav
-from distill.features.reference import centres_hertz
+from distill.features.mel import MelSpec
 from distill.plots.sounds import save_preview_picture
 from distill.runs.instrument import Synthesizer
 
@@ -83,7 +83,7 @@ def save_previews(
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
         folder / "previews.png",
-        centres=centres_hertz(synthesizer.config.features),
+        centres=MelSpec.of(synthesizer.config.features).centres_hz(),
         duration_s=samples / synthesizer.sample_rate,
     )
     return Previews(folder, synthesizer.sample_rate, sounds, picture)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.config import TrainingConfig
 from distill.features.distance import WINDOWS, Distances, distances
-from distill.features.inversion.griffin_lim import hold_to_sound
+from distill.features.inversion.limits import limit_features
 from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.models.density import LatentDensity
@@ -70,7 +70,7 @@ class Quality:
 
     def _heard(self, output: Tensor) -> Tensor:
         """Features before normalisation of a model's output, as they become sound."""
-        return hold_to_sound(denormalize(output, self._stats), self._stats["mag_std"])
+        return limit_features(denormalize(output, self._stats), self._stats["mag_std"])
 
     def _to_sound(self, features: Tensor) -> Tensor:
         """Waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""

@@ -11,8 +11,8 @@ import torch
 
 from distill.config import TrainingConfig
 from distill.errors import StorageError
+from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
-from distill.features.reference import centres_hertz
 from distill.models import ConvVAE, load_model
 from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
 from distill.runs.folder import RunFolder
@@ -134,7 +134,7 @@ class Report:
             denormalize(self._chunks, stats).numpy(),
             denormalize(output, stats).numpy(),
             self._folder.path / "reconstruction.png",
-            centres=centres_hertz(config),
+            centres=MelSpec.of(config).centres_hz(),
             duration_s=self._chunks.shape[-1] * config.hop_length / config.sample_rate,
         )
 

@@ -1,47 +1,47 @@
-"""The Rust kernel as a backend: whether it can compute something, why not, and its call."""
+"""The Rust kernel: features on a CPU."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from distill.features.reference import Numbers
+from distill.features.backends import Kernel
+from distill.features.mel import MelSpec, mel_bands
 
 
-def fault_of(waveform: torch.Tensor) -> str | None:
-    """Why the kernel cannot compute a waveform, or None."""
+def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
+    """Return the kernel for waveforms (B, S) on the CPU, or the reason why there is none."""
     if waveform.device.type != "cpu":
         return f"the waveform is on {waveform.device.type!r} and must be on 'cpu'"
     try:
         _native()
     except ImportError as error:
         return f"the extension cannot be imported ({error})"
-    return None
+    return partial(_compute, spec=spec)
 
 
-def compute(waveform: torch.Tensor, numbers: Numbers) -> torch.Tensor:
-    """Features of waveforms (B, S), float32; on as many threads as torch would take, which share out waveforms.
+def _compute(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:
+    """Compute features on as many threads as torch may use; each thread takes whole waveforms.
 
-    Where torch may take one thread, as in the workers of a data loader, everything is computed by the caller's.
+    With one thread, as in the workers of a data loader, the calling thread computes.
     """
-    kernel = _kernel(numbers)
+    kernel = _kernel(spec)
     waveform = waveform.detach().resolve_neg().float().contiguous()
-    frames = waveform.shape[1] // numbers.hop_length + 1
-    out = waveform.new_empty((waveform.shape[0], numbers.channels, numbers.n_mels, frames))
+    out = waveform.new_empty((waveform.shape[0], spec.channels, spec.n_mels, spec.n_frames(waveform.shape[1])))
     kernel.compute(waveform.numpy(), out.numpy(), torch.get_num_threads())
     return out
 
 
 @lru_cache(maxsize=32)
-def _kernel(numbers: Numbers) -> Any:
+def _kernel(spec: MelSpec) -> Any:
     return _native().MelKernel(
-        n_fft=numbers.n_fft,
-        hop_length=numbers.hop_length,
-        if_masking_threshold=numbers.if_masking_threshold,
-        **vars(numbers.bands()),
+        n_fft=spec.n_fft,
+        hop_length=spec.hop_length,
+        if_masking_threshold=spec.if_masking_threshold,
+        **vars(mel_bands(spec)),
     )
 
 

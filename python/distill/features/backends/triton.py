@@ -1,71 +1,50 @@
-"""The Triton kernel as a backend: whether it can compute something, why not, and its launch."""
+"""The Triton kernel: features on a GPU."""
 
 from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
 
 import torch
 
-from distill.features.reference import Numbers
+from distill.features.backends import Kernel, KernelFailed
+from distill.features.mel import MelSpec, mel_bands
 
-Launch = Callable[[torch.Tensor], torch.Tensor]
-"""From waveforms (B, S), samples of a row adjacent, to both channels."""
-
-# What the kernel is proven with: releases before it lack some of what it is written in.
+# The kernel is tested with this release; earlier ones lack language features that it uses.
 _TRITON = (3, 6)
-# NVIDIA's generation from which on Triton generates code.
+# The oldest NVIDIA architecture that Triton generates code for.
 _CAPABILITY = (8, 0)
-# Indices of samples are 32 bits wide in the kernel, with a bit to spare for those that it reflects.
+# The kernel indexes samples with 32 bits, and needs one bit more for those that it reflects.
 _MAX_SAMPLES = 2**30
 
-# One thread plans or compiles, which takes seconds, while others wait and then find it done.
-_launching = threading.Lock()
+# Planning and compiling take seconds: one thread does it, the others wait and then find the result in a cache.
+_lock = threading.Lock()
+# Why a kernel could not be compiled or launched.
+_failed: dict[tuple[MelSpec, torch.dtype, torch.device], str] = {}
 
 
-def find_kernel(waveform: torch.Tensor, numbers: Numbers) -> Launch | str:
-    """The kernel's launch for waveforms (B, S) like this one, or why it cannot be."""
+def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
+    """Return the kernel for waveforms (B, S) like this one, or the reason why there is none."""
     if waveform.shape[1] > _MAX_SAMPLES:
         return f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
-    with _launching:
-        return _failed.get((numbers, waveform.dtype, waveform.device)) or _kernel(numbers, waveform.device)
+    with _lock:
+        return _failed.get((spec, waveform.dtype, waveform.device)) or _kernel(spec, waveform.device)
 
 
-def launch(kernel: Launch, waveform: torch.Tensor, numbers: Numbers) -> torch.Tensor | None:
-    """What the kernel gives; None if it cannot be compiled or launched here, now and from then on."""
-    from triton.errors import TritonError  # noqa: PLC0415 - there is a kernel, so there is triton
-
-    key = (numbers, waveform.dtype, waveform.device)
-    if waveform.stride(1) != 1:
-        waveform = waveform.contiguous()
-    try:
-        with _launching, torch.cuda.device_of(waveform):
-            return kernel(waveform)
-    except TritonError as error:
-        first_line, *_ = str(error).splitlines() or [""]
-        _failed[key] = f"{type(error).__name__}: {first_line}"
-        return None
-
-
-# Why a kernel that there is could not be compiled or launched for waveforms of a type.
-_failed: dict[tuple[Numbers, torch.dtype, torch.device], str] = {}
-
-
-# Never evicted: what was launched on some stream may still read a plan's tables.
+# Never evicted: a launch on some stream may still read a plan's tables.
 @cache
-def _kernel(numbers: Numbers, device: torch.device) -> Launch | str:
-    """The kernel's launch on a device, or why it cannot be."""
+def _kernel(spec: MelSpec, device: torch.device) -> Kernel | str:
+    """Return the kernel on a device, or the reason why there is none."""
     fault = _triton_fault(device)
     if fault:
         return fault
     from distill.kernels import complex_mel, make_plan  # noqa: PLC0415 - needs triton
 
     def make() -> Any:
-        plan = make_plan(numbers.bands(), n_fft=numbers.n_fft, **_target(device))
+        plan = make_plan(mel_bands(spec), n_fft=spec.n_fft, **_target(device))
         if isinstance(plan, str):
             return plan
         fault = _capability_fault(device) or _driver_fault(device)
@@ -73,19 +52,36 @@ def _kernel(numbers: Numbers, device: torch.device) -> Launch | str:
             plan.on(device)
         return fault or plan
 
-    # A thread of its own, because tables are kept. What callers have set holds for their thread: a default device,
-    # inference mode, or the memory of a graph that torch.compile(mode="reduce-overhead") is about to record.
+    # The tables outlive this call, so they are made on a thread where the caller's settings do not apply: a default
+    # device, inference mode, or the memory pool of a graph that torch.compile(mode="reduce-overhead") records.
     with ThreadPoolExecutor(1) as thread:
         plan = thread.submit(make).result()
     if isinstance(plan, str):
         return plan
-    return partial(complex_mel, plan=plan, hop_length=numbers.hop_length, threshold=numbers.if_masking_threshold or 0.0)
+    launch = partial(complex_mel, plan=plan, hop_length=spec.hop_length, threshold=spec.if_masking_threshold or 0.0)
+    return partial(_launch, spec=spec, launch=launch)
+
+
+def _launch(waveform: torch.Tensor, spec: MelSpec, launch: Kernel) -> torch.Tensor:
+    from triton.errors import TritonError  # noqa: PLC0415 - a kernel was found, so triton is installed
+
+    key = (spec, waveform.dtype, waveform.device)
+    if waveform.stride(1) != 1:
+        waveform = waveform.contiguous()
+    try:
+        with _lock, torch.cuda.device_of(waveform):
+            features = launch(waveform)
+    except TritonError as error:
+        first_line, *_ = str(error).splitlines() or [""]
+        _failed[key] = f"{type(error).__name__}: {first_line}"
+        raise KernelFailed(_failed[key]) from error
+    return features if spec.channels == 2 else features[:, :1].contiguous()
 
 
 def _triton_fault(device: torch.device) -> str | None:
-    """Why there is no Triton for a kind of device, or None."""
+    """Return why Triton cannot be used for a type of device, or None."""
     try:
-        import triton  # noqa: PLC0415 - is not everywhere, nor needed everywhere
+        import triton  # noqa: PLC0415 - installed with torch on Linux only, and slow to import
     except ImportError as error:
         return f"triton cannot be imported ({error})"
     if tuple(map(int, triton.__version__.split(".")[:2])) < _TRITON:
@@ -96,6 +92,7 @@ def _triton_fault(device: torch.device) -> str | None:
 
 
 def _capability_fault(device: torch.device) -> str | None:
+    """Return why Triton cannot generate code for a GPU, or None."""
     if device.type != "cuda" or torch.version.hip:
         return None
     properties = torch.cuda.get_device_properties(device)
@@ -105,20 +102,20 @@ def _capability_fault(device: torch.device) -> str | None:
 
 
 def _driver_fault(device: torch.device) -> str | None:
-    """Why Triton cannot launch on a GPU, or None: it compiles a part of itself at first, for which it wants C."""
-    import triton  # noqa: PLC0415 - is there, or this is not called
+    """Return why Triton cannot launch on a GPU, or None: its launcher needs a C compiler the first time."""
+    import triton  # noqa: PLC0415 - _triton_fault has imported it
 
     if device.type != "cuda" or triton.knobs.runtime.interpret:
         return None
     try:
-        triton.runtime.driver.active  # noqa: B018 - made when it is looked at
+        triton.runtime.driver.active  # noqa: B018 - made on first access
     except (RuntimeError, ImportError, OSError, subprocess.CalledProcessError) as error:
         return f"triton cannot start ({error})"
     return None
 
 
 def _target(device: torch.device) -> dict[str, Any]:
-    """What a plan is made for, as Triton names it."""
+    """Return the target of a plan, in Triton's terms."""
     if device.type == "cuda" and torch.version.hip:
         return {"backend": "hip", "wave": torch.cuda.get_device_properties(device).warp_size}
     return {"backend": "cuda"}

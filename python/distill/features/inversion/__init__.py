@@ -1,1 +1,1 @@
-"""Features back to sound."""
+"""Features back to a waveform."""

@@ -1,15 +1,16 @@
-"""Mel power to the power of single bins, never negative, and where in a band its energy lies.
+"""Power and frequency of single bins from the power and frequency of mel bands.
 
-With channel 1, the power of a frame is taken for a sum of sines ("atoms") with powers ``E[f] >= 0``, on a grid of half
-bins at the bottom, where bands are narrower than a bin, and of whole bins above. Under a Hann window a sine gives each
-bin ``k`` the power ``lobe(k - f)``, so what the features hold is linear in ``E``::
+With channel 1, a frame is modelled as a sum of sines ("atoms") with powers ``E[f] >= 0``. Their frequencies are a grid of
+half bins at the bottom, where bands are narrower than a bin, and of whole bins above. Under a Hann window a sine gives
+each bin ``k`` the power ``lobe(k - f)``, so the features are linear in ``E``::
 
     S[m]      = sum_f a[m, f] · E[f]                    a = fb · lobe      the mel power
     S[m]·u[m] = sum_f a[m, f] · (f - c[m])/h[m] · E[f]                     times channel 1
 
-Both sides of the second line can be negative, so the two are taken together as ``S·(w ± u)/2w`` with ``|u| < w``, and E
-is fitted to them by multiplicative updates [1]_ [2]_, which cannot leave the positive. Magnitude alone does not say
-where in a band a line would be: there E is the power of the bins, and the first line, with ``a = fb``, all there is.
+Both sides of the second line can be negative. The two lines are therefore combined into the non-negative targets
+``S·(w ± u)/2w`` with ``|u| < w``, to which E is fitted by multiplicative updates [1]_ [2]_, which keep it non-negative.
+Magnitude alone does not say where in a band a sine would be: E is then the power of the bins, and the first line, with
+``a = fb``, is the only target.
 
 References
 ----------
@@ -27,41 +28,40 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from distill.features.reference import Numbers
+from distill.features.mel import MelSpec, mel_bands
 
-# On a second of each of 28 sounds, 8, 10 and 16 updates differ by no more than the noise of such a measurement, 0.01
-# in spectral convergence; plain updates, with an exponent of 1, need twice as many; half bins everywhere gain nothing.
+# The numbers are measured: see docs/notes/inversion.md.
 _UPDATES = 10
 _EXPONENT = 1.8
-# Part of the energy that starts at the frequency that channel 1 says; the rest is spread over the band.
+# Share of a band's power that starts at the frequency of channel 1; the rest is spread over the band.
 _AT_FREQUENCY = 0.5
-# `w`: channel 1 beyond it, 0.3 % of real sound, is cut to just below.
+# `w`. Channel 1 is clamped to slightly less, which affects 0.3 % of real sound.
 _WIDEST = 1.5
-_CUT = 0.95 * _WIDEST
-# Bins to either side of a sine that its lobe reaches.
+_CLAMPED = 0.95 * _WIDEST
+# Bins on either side of a sine that its lobe reaches.
 _LOBE = 2
-# And from how far it is told what frequency is near it. Atoms of one sine lie on both sides of it: told by its lobe
-# alone, a bin hears more of those on its own side, and 61 Hz comes back 25 cents off. From farther, other sines count.
+# Distance in bins up to which atoms count, all equally, towards a bin's frequency. Weighted by their lobes, atoms on
+# the bin's side of a sine would count more and detune it; atoms farther away belong to other sines.
 _NEAR = 1.0
-# Of the loudest band's power, which is 1 here: nothing is divided by less.
+# Smallest divisor, relative to the loudest band's power, which is 1 here.
 _TINY = 1e-12
-# Power is spread as integers of 2^-40, because sums of floats depend on their order, which a GPU does not keep.
+# Power is added as integers in units of 2^-40: sums of floats depend on their order, which a GPU does not keep.
 _UNIT = float(1 << 40)
 
 
 class Bags(NamedTuple):
-    """A matrix that is nearly all 0 as a bag of its columns for each row, see :mod:`distill.features.reference`."""
+    """A sparse matrix, stored for embedding_bag: for each row its non-zero columns and their weights."""
 
     columns: torch.Tensor
-    """Column of each weight, row after row, int32."""
+    """Column of each weight, int32; row after row."""
     offsets: torch.Tensor
-    """Where each row starts, then the end, int32."""
+    """Start of each row in `columns`, then the end, int32."""
     weights: torch.Tensor
-    """What is not 0, float32."""
+    """Non-zero weights, float32."""
 
     @classmethod
     def of(cls, matrix: np.ndarray, device: torch.device) -> Bags:
-        """A dense matrix."""
+        """Return a dense matrix as bags."""
         rows, columns = matrix.nonzero()
         return cls.of_entries(rows, columns, matrix[rows, columns], len(matrix), device)
 
@@ -69,7 +69,7 @@ class Bags(NamedTuple):
     def of_entries(
         cls, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, count: int, device: torch.device
     ) -> Bags:
-        """A matrix of `count` rows by what in it is not 0."""
+        """Return a matrix of `count` rows from the rows, columns and weights of its non-zero entries."""
         order = np.lexsort((columns, rows))
         offsets = np.searchsorted(rows[order], np.arange(count + 1))
         return cls(
@@ -79,40 +79,40 @@ class Bags(NamedTuple):
         )
 
     def times(self, right: torch.Tensor) -> torch.Tensor:
-        """Product with a matrix on the right, the same bits every time."""
+        """Compute the product with a dense matrix on the right; deterministic, bit for bit."""
         options = {"mode": "sum", "per_sample_weights": self.weights, "include_last_offset": True}
         return F.embedding_bag(self.columns, right, self.offsets, **options)
 
 
 class AtomTables(NamedTuple):
-    """What does not depend on the features; see :func:`atom_tables`. F atoms, M bands, K bins."""
+    """The constant matrices of the fit, for F atoms, M bands and K bins; see :func:`atom_tables`."""
 
     atoms: torch.Tensor
     """Frequency of each atom, bins, (F,)."""
     to_targets: Bags
-    """(M, F), or (2M, F) with frequency: two rows a band, one band after the other."""
+    """Atoms to targets: (M, F), or (2M, F) with frequency, two consecutive rows per band."""
     from_targets: Bags
-    """Its transpose, each atom's row divided by its sum."""
+    """The transpose of `to_targets`, each row divided by its sum."""
     spread: Bags
-    """(F, M): a band's power over the atoms in it."""
+    """Bands to atoms, (F, M): a band's power spread over the atoms in it."""
     near: Bags | None
-    """(K, F): 1 where an atom is near a bin. None without frequency."""
+    """Atoms to bins, (K, F): 1 where an atom is near a bin. None without frequency."""
     lobes: Bags | None
-    """(K, F): power in each bin of an atom of power 1. None without frequency, where atoms are bins."""
+    """Atoms to bins, (K, F): power in each bin of an atom of power 1. None without frequency, where atoms are bins."""
 
 
 @lru_cache(maxsize=8)
-def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
-    """Tables of the fit for a feature, on `device`; cached."""
-    bands = numbers.bands()
-    with_frequency = numbers.if_masking_threshold is not None
-    atoms, lobes, near, reach = np.arange(numbers.n_fft // 2 + 1.0), None, None, bands.filterbank.T
+def atom_tables(spec: MelSpec, device: torch.device) -> AtomTables:
+    """Return the matrices of the fit for a feature, on `device`; cached."""
+    bands = mel_bands(spec)
+    with_frequency = spec.if_masking_threshold is not None
+    atoms, lobes, near, reach = np.arange(spec.n_fft // 2 + 1.0), None, None, bands.filterbank.T
     if with_frequency:
-        atoms, bins, powers, is_near = _sines(numbers.n_fft)
+        atoms, bins, powers, is_near = _sines(spec.n_fft)
         reach = np.einsum("fjm,fj->mf", bands.filterbank[bins], powers)
         atom = np.broadcast_to(np.arange(len(atoms))[:, None], bins.shape)
         lobes, near = (
-            Bags.of_entries(bins[used], atom[used], values[used], numbers.n_fft // 2 + 1, device)
+            Bags.of_entries(bins[used], atom[used], values[used], spec.n_fft // 2 + 1, device)
             for used, values in ((powers > 0, powers), (is_near, np.ones_like(powers)))
         )
     total = np.maximum(reach.sum(axis=0), _TINY)
@@ -122,7 +122,7 @@ def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
         offset = (atoms - bands.centre[:, None]) / bands.half_support[:, None]
         offset = offset.clip(-_WIDEST, _WIDEST) / (2 * _WIDEST)
         targets = np.stack([reach * (0.5 + offset), reach * (0.5 - offset)], axis=1).reshape(-1, len(atoms))
-    # Cached tensors must be ordinary ones, also when the first call comes from inference mode.
+    # The first call may come from inference mode, but cached tensors must work outside it, too.
     with torch.inference_mode(mode=False):
         return AtomTables(
             torch.tensor(atoms, dtype=torch.float32).to(device),
@@ -135,47 +135,47 @@ def atom_tables(numbers: Numbers, device: torch.device) -> AtomTables:
 
 
 def _sines(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Frequencies of the atoms in bins, (F,); and of the bins within each one's lobe, (F, 5), which, power, if near."""
+    """Return the atoms' frequencies in bins, (F,), and for the five bins of each lobe: bin, power, whether near."""
     atoms = np.concatenate([np.arange(0, n_fft // 8, 0.5), np.arange(n_fft // 8, n_fft // 2 + 1)])
     bins = np.floor(atoms).astype(np.int64)[:, None] + np.arange(-_LOBE, _LOBE + 1)
     inside = (bins >= 0) & (bins <= n_fft // 2)
     distance = bins - atoms[:, None]
     powers = (np.sinc(distance) + 0.5 * (np.sinc(distance - 1) + np.sinc(distance + 1))) ** 2
-    # The sum over bins is 1.5; at the distance of a lobe it is 0, but for rounding.
+    # The sum over bins is 1.5. At the edge of the lobe only rounding errors are left.
     powers = np.where(inside & (np.abs(distance) < _LOBE), powers / 1.5, 0.0)
-    # Atoms below the first bin stand for the mirror image of a low sine as well: its pitch would be pulled down.
+    # Atoms below the first bin also hold the mirror image of a low sine, which would pull its pitch down.
     near = inside & (np.abs(distance) <= _NEAR) & (atoms >= 1)[:, None]
     return atoms, bins.clip(0, n_fft // 2), powers, near
 
 
 def bin_power(
-    power: torch.Tensor, frequency: torch.Tensor | None, numbers: Numbers
+    power: torch.Tensor, frequency: torch.Tensor | None, spec: MelSpec
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Power and frequency of single bins from those of bands.
+    """Compute power and frequency of single bins from those of bands.
 
     Parameters
     ----------
     power : torch.Tensor
         Mel power, shape (M, C) with C frames of any clips, float32, from 0 to 1.
-    frequency : torch.Tensor, optional
-        Channel 1, shape (M, C). Default: not known.
-    numbers : Numbers
-        The feature; with a threshold where `frequency` is given.
+    frequency : torch.Tensor or None
+        Channel 1, shape (M, C); None for a feature of one channel.
+    spec : MelSpec
+        The feature.
 
     Returns
     -------
     power : torch.Tensor
         Shape (K, C).
     frequency : torch.Tensor or None
-        Mean frequency of the atoms near a bin, bins, shape (K, C); the bin's own where they have no power. None where
-        channel 1 is not known.
+        Mean frequency of the atoms near each bin, in bins, shape (K, C); the bin itself where they have no power. None
+        for a feature of one channel.
     """
-    tables = atom_tables(numbers, power.device)
+    tables = atom_tables(spec, power.device)
     energy, targets = tables.spread.times(power), power
     if frequency is not None:
-        share = frequency.clamp(-_CUT, _CUT) / (2 * _WIDEST)
+        share = frequency.clamp(-_CLAMPED, _CLAMPED) / (2 * _WIDEST)
         targets = torch.stack([power * (0.5 + share), power * (0.5 - share)], dim=1).flatten(0, 1)
-        energy.mul_(1 - _AT_FREQUENCY).add_(_placed(power, frequency, numbers, tables.atoms), alpha=_AT_FREQUENCY)
+        energy.mul_(1 - _AT_FREQUENCY).add_(_placed(power, frequency, spec, tables.atoms), alpha=_AT_FREQUENCY)
     for _ in range(_UPDATES):
         ratio = targets / tables.to_targets.times(energy).add_(_TINY)
         energy.mul_(tables.from_targets.times(ratio).pow_(_EXPONENT))
@@ -188,9 +188,9 @@ def bin_power(
     return tables.lobes.times(energy), frequency
 
 
-def _placed(power: torch.Tensor, frequency: torch.Tensor, numbers: Numbers, atoms: torch.Tensor) -> torch.Tensor:
-    """Each band's power at its frequency, between the two atoms next to it, (F, C)."""
-    bands = numbers.bands()
+def _placed(power: torch.Tensor, frequency: torch.Tensor, spec: MelSpec, atoms: torch.Tensor) -> torch.Tensor:
+    """Divide each band's power between the two atoms next to its frequency, (F, C)."""
+    bands = mel_bands(spec)
     centre, half = (
         torch.tensor(values, dtype=torch.float32).to(power.device)[:, None]
         for values in (bands.centre, bands.half_support)
@@ -199,7 +199,7 @@ def _placed(power: torch.Tensor, frequency: torch.Tensor, numbers: Numbers, atom
     above = torch.searchsorted(atoms, position).clamp_(1, len(atoms) - 1)
     part = (position - atoms[above - 1]) / (atoms[above] - atoms[above - 1])
     placed = torch.zeros((len(atoms), power.shape[1]), dtype=torch.int64, device=power.device)
-    # A sine lies in two bands, which both place it.
+    # Each band adds half its power: a sine lies in two bands.
     for index, share in ((above - 1, 1 - part), (above, part)):
         placed.scatter_add_(0, index, (0.5 * _UNIT * power * share).long())
     return placed.float().div_(_UNIT)

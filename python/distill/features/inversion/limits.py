@@ -1,0 +1,55 @@
+"""The range of valid features: what can be inverted, and what of a model's output is kept."""
+
+from __future__ import annotations
+
+import torch
+
+from distill.features.mel import MelSpec
+from distill.features.reference import IF_LIMIT
+
+# Channel 0 above which the power overflows float32; sound within ±1 and frames of 65 536 samples reach 22.
+_HIGHEST = 80.0
+# The limit for a model's channel 0: far above all sound, and still invertible.
+_LOUDEST = 30.0
+# Magnitude of hiss, in standard deviations of channel 0; docs/notes/inversion.md says how it was chosen.
+_HISS = 0.2
+
+
+def check_features(features: torch.Tensor, spec: MelSpec) -> None:
+    """Raise ValueError unless `features` have the shape and type of `spec`'s, at least one frame and valid values."""
+    expected = (spec.channels, spec.n_mels)
+    if features.ndim != 4 or features.shape[1:3] != expected or not features.shape[3]:
+        wanted = f"[batch, {spec.channels}, n_mels={spec.n_mels}, frames]"
+        raise ValueError(f"features of shape {list(features.shape)} must be {wanted}, at least one frame")
+    if not features.is_floating_point():
+        raise ValueError(f"features of type {features.dtype} must be of a floating type, before normalisation")
+    wrong = (~features.isfinite()).nonzero()
+    if len(wrong):
+        place = dict(zip(("clip", "channel", "mel", "frame"), wrong[0].tolist(), strict=True))
+        value = features[tuple(wrong[0])].item()
+        where = ", ".join(f"{name} {index}" for name, index in place.items())
+        raise ValueError(f"features hold {value} at {where}: all must be finite")
+    if features.numel() and (highest := features[:, 0].max().item()) > _HIGHEST:
+        raise ValueError(f"features hold a log power of {highest:g}, above {_HIGHEST:g}: undo the normalisation first")
+
+
+@torch.no_grad()
+def limit_features(features: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Clamp a model's output to valid features and attenuate its hiss.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (B, 1 or 2, M, T), before normalisation, finite; changed in place.
+    deviation : float
+        Standard deviation of channel 0 in the data, above 0. The hiss is proportional to it.
+
+    Returns
+    -------
+    torch.Tensor
+        `features`. A log power p of channel 0 becomes ``p³ / (p² + h²)`` with h a fifth of `deviation`; below 0, 0.
+    """
+    power = features[:, :1].clamp_(0.0, _LOUDEST)
+    power *= power.square() / (power.square() + (_HISS * deviation) ** 2)
+    features[:, 1:].clamp_(-IF_LIMIT, IF_LIMIT)
+    return features
