@@ -136,7 +136,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def interpreted():
-    """Features of a waveform by the interpreted kernel, started once; parameters as `interpreted.compute`."""
+    """A function that computes features with the interpreted kernel; parameters as `interpreted.compute`."""
     from interpreted import interpreter
 
     with interpreter() as compute:
@@ -145,18 +145,14 @@ def interpreted():
 
 @pytest.fixture(scope="session")
 def rust():
-    """Features of a waveform by the Rust kernel; parameters as `interpreted.compute`, without those of a plan."""
+    """A function that computes features with the Rust kernel; parameters as `interpreted.compute`, without a plan's."""
     import torch
 
     from distill.features import ops  # noqa: F401 - defines the operator
-    from interpreted import poisoned, rows_apart
+    from interpreted import new_memory_is_nan, rows_with_gaps
 
-    def compute(waveform, feature, *, dtype="float32", threshold=1e-5, apart=0):
-        defaults = {"f_min": 0.0, "f_max": None}
-        names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
-        numbers = [(defaults | feature)[name] for name in names]
-        with poisoned():
-            rows = rows_apart(waveform, apart, dtype)
-            return torch.ops.distill.complex_mel(rows, *numbers, threshold, "rust").numpy()
+    def compute(waveform, spec, *, dtype="float32", gap=0):
+        with new_memory_is_nan():
+            return torch.ops.distill.complex_mel(rows_with_gaps(waveform, gap, dtype), *spec, "rust").numpy()
 
     return compute

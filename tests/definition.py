@@ -1,15 +1,15 @@
-"""What the features are, straight from their definition in float64: an oracle that needs numpy alone; and signals."""
+"""The features straight from their definition in float64, with numpy alone, and test signals."""
 
 from __future__ import annotations
 
 import numpy as np
 
 LOUD = 1e-2
-"""Band power above which every value of channel 1 is held to the reference, and not only their mean."""
+"""Band power above which each value of channel 1 is compared, and not only their mean."""
 
 
 def make_signal(samples, kind="mixed", rate=48_000, seed=0):
-    """A waveform (samples,), float64: what no constant or silent output could match."""
+    """Return a waveform (samples,), float64, that no constant or silent output could match."""
     noise = np.random.default_rng(seed).standard_normal(samples)
     time = np.arange(samples) / rate
     if kind == "noise":
@@ -22,7 +22,10 @@ def make_signal(samples, kind="mixed", rate=48_000, seed=0):
 
 
 def define(signal, config):
-    """Both channels and the band power straight from the definition: float64, dense, two windows, frame by frame."""
+    """Compute both channels and the band power from the definition: float64, dense, two windows, frame by frame.
+
+    `config` is a MelSpec or a configuration.
+    """
     n_fft, hop, n_mels = config.n_fft, config.hop_length, config.n_mels
     bins = np.arange(n_fft // 2 + 1)
     n = np.arange(n_fft)
@@ -58,16 +61,16 @@ def define(signal, config):
 
 
 def assert_within_gates(actual, waveform, config):
-    """Hold features [B, 2, M, T] of a waveform [B, S] to the definition, by the gates of a float32 computation.
+    """Compare float32 features [B, 2, M, T] of a waveform [B, S] with the definition, within the gates.
 
-    Returns the definition's features and the powers of bands, for a test to ask whether there was anything to miss.
+    Returns the definition's features and band powers, so that a test can check that the comparison was not vacuous.
     """
     defined = [define(row.astype(np.float64), config) for row in waveform]
     expected = np.stack([features for features, _ in defined])
     powers = np.stack([power for _, power in defined])
     assert actual.shape == expected.shape
     assert actual.dtype == np.float32
-    # Rounding of a float32 FFT through log1p. The ratio of channel 1 magnifies it, the more the quieter the band.
+    # The tolerance is the rounding of a float32 FFT through log1p. The ratio in channel 1 amplifies it in quiet bands.
     np.testing.assert_allclose(actual[:, 0], expected[:, 0], rtol=0, atol=1e-4)
     loud = powers > LOUD
     np.testing.assert_allclose(actual[:, 1][loud], expected[:, 1][loud], rtol=0, atol=1e-3)

@@ -1,4 +1,7 @@
-"""The kernel interpreted by Triton, for tests: in a process of its own, for a process does it always or never."""
+"""The Triton kernel run by Triton's interpreter, for tests.
+
+Triton decides at import whether it interprets, so the kernel runs in a separate process.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,22 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from distill.features.mel import MelSpec
+
 
 class Interpreter(Protocol):
-    """What :func:`interpreter` gives: :func:`compute`, over there."""
+    """What :func:`interpreter` yields: :func:`compute` in the other process."""
 
-    def __call__(self, waveform: np.ndarray, feature: dict[str, float], **options: object) -> np.ndarray:
-        """Features [B, 2, M, T]."""
+    def __call__(self, waveform: np.ndarray, spec: MelSpec, **options: object) -> np.ndarray:
+        """Compute features [B, 2, M, T]."""
 
 
 @contextmanager
 def interpreter() -> Iterator[Interpreter]:
-    """A process that computes with the interpreted kernel."""
+    """Start a process that computes with the interpreted kernel."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_interpret) as pool:
-        yield lambda waveform, feature, **options: pool.submit(compute, waveform, feature, **options).result()
+        yield lambda waveform, spec, **options: pool.submit(compute, waveform, spec, **options).result()
 
 
 def _interpret() -> None:
@@ -37,45 +42,46 @@ def _interpret() -> None:
 
 def compute(
     waveform: np.ndarray,
-    feature: dict[str, float],
+    spec: MelSpec,
     *,
     dtype: str = "float32",
-    threshold: float = 1e-5,
-    apart: int = 0,
+    gap: int = 0,
     backend: str = "cuda",
     wave: int = 32,
 ) -> np.ndarray:
-    """Features [B, 2, M, T] of a waveform [B, S], into memory that was NaN before.
+    """Compute features [B, 2, M, T] of a waveform [B, S], into memory filled with NaN.
 
-    `feature` goes to mel_bands, `dtype` is what samples are given as, `apart` how many samples of something else lie
-    between rows, `backend` and `wave` what the plan is for.
+    `dtype` is the type of the samples, `gap` the number of unrelated samples between rows, and `backend` and `wave` are
+    the target of the plan.
     """
     from distill import kernels
     from distill.features.mel import mel_bands
 
-    plan = kernels.make_plan(mel_bands(**feature), n_fft=feature["n_fft"], backend=backend, wave=wave)
-    if plan is None:
-        raise ValueError(f"{feature} has no plan; give the test one that has")
-    with poisoned():
+    plan = kernels.make_plan(mel_bands(spec), n_fft=spec.n_fft, backend=backend, wave=wave)
+    assert not isinstance(plan, str), f"{spec} has no plan ({plan}); choose a feature that has one"
+    with new_memory_is_nan():
         features = kernels.complex_mel(
-            rows_apart(waveform, apart, dtype), plan, hop_length=feature["hop_length"], threshold=threshold
+            rows_with_gaps(waveform, gap, dtype),
+            plan,
+            hop_length=spec.hop_length,
+            threshold=spec.if_masking_threshold,
         )
     return features.numpy()
 
 
-def rows_apart(waveform: np.ndarray, apart: int, dtype: str) -> torch.Tensor:
-    """A waveform [B, S] in memory where `apart` samples of something else lie between rows."""
+def rows_with_gaps(waveform: np.ndarray, gap: int, dtype: str) -> torch.Tensor:
+    """Return a waveform [B, S] in memory that holds `gap` unrelated samples between rows."""
     import torch
 
     rows, samples = waveform.shape
-    memory = torch.full((rows, samples + apart), 1e3, dtype=getattr(torch, dtype))
+    memory = torch.full((rows, samples + gap), 1e3, dtype=getattr(torch, dtype))
     memory[:, :samples] = torch.from_numpy(waveform)
     return memory[:, :samples]
 
 
 @contextmanager
-def poisoned() -> Iterator[None]:
-    """New memory is NaN, so that what a kernel leaves out shows."""
+def new_memory_is_nan() -> Iterator[None]:
+    """Fill tensors of ``new_empty`` with NaN, so that values which a kernel does not write are noticed."""
     import torch
 
     new_empty = torch.Tensor.new_empty

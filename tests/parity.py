@@ -1,7 +1,7 @@
-"""Cases that every kernel is held to the definition in float64 in; `computed` is the kernel.
+"""Cases in which every kernel must agree with the definition in float64.
 
-A module that tests a kernel derives from :class:`Parity`, and gives the fixture `computed`: a function from a waveform
-(B, S), the arguments of mel_bands and options to features [B, 2, M, T], into memory that was NaN before.
+A test module of a kernel derives a class from :class:`Parity` and defines the fixture `computed`: a function from a
+waveform (B, S), a MelSpec and options to features [B, 2, M, T], written to memory filled with NaN.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pytest
 
 from definition import LOUD, assert_within_gates, make_signal
 from distill.config import ComplexSpectrogramConfig
+from distill.features.mel import MelSpec
 
 RATE = 48_000
 DEFAULT = {}
@@ -38,7 +39,7 @@ SIGNALS = {
     "chirp": lambda samples: np.sin(
         2 * np.pi * (20 + 11_000 * np.arange(samples) / samples) * np.arange(samples) / RATE
     ),
-    # A bin of the longest frames, and of the others too.
+    # A whole bin at every frame length.
     "full-scale sine at a bin": lambda samples: sine(samples, 100),
     "full-scale sine between bins": lambda samples: sine(samples, 100.5),
     "full-scale sine near DC": lambda samples: sine(samples, 1.3),
@@ -53,20 +54,18 @@ SIGNALS = {
 }
 
 
-def config_of(**feature):
-    config = ComplexSpectrogramConfig(**feature)
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
-    return config, {name: getattr(config, name) for name in names}
+def spec_of(**feature):
+    return MelSpec.of(ComplexSpectrogramConfig(**feature))
 
 
 def check(computed, rows, feature, **options):
-    """Compute rows beside each other and hold each to the gates; the definition's features and powers."""
-    config, numbers = config_of(**feature)
+    """Compute features of rows as one batch and compare them with the definition's, which are returned with powers."""
+    spec = spec_of(**feature)
     waveform = np.stack(rows).astype(np.float32)
-    return assert_within_gates(computed(waveform, numbers, **options), waveform, config)
+    return assert_within_gates(computed(waveform, spec, **options), waveform, spec)
 
 
-# At other lengths of a frame, those that differ by how a transform rounds or leaks.
+# Signals for the other frame lengths: those on which transforms differ by rounding or leakage.
 FEW = ("loud noise", "chirp", "full-scale sine between bins", "impulses", "clipped square", "half silent", "denormals")
 
 
@@ -106,7 +105,7 @@ SHAPES = {
 }
 
 
-# Up to a sample more than half a frame, a frame, frames that fill programs and that do not, one clip and several.
+# The shortest possible, around one frame, frames that do and do not fill the programs, one clip and several.
 LENGTHS = {
     "2048": (DEFAULT, {1_025: 1, 1_536: 3, 3_583: 1, 3_584: 2, 4_095: 1, 4_096: 3, 8_191: 1, 12_345: 1}),
     "4096": (LARGE, {2_049: 2, 8_191: 1, 9_216: 1, 12_345: 1}),
@@ -116,7 +115,7 @@ LENGTHS = {
 
 
 class Parity:
-    """Every case, for the kernel `computed`."""
+    """All cases, for the kernel `computed`."""
 
     @pytest.mark.parametrize(
         ("feature", "kind"),
@@ -128,7 +127,7 @@ class Parity:
         ],
     )
     def test_signals(self, computed, feature, kind):
-        # Noise in the row below: what is silent beside it is silent because of its samples.
+        # A second row of noise shows that the kernel is not silent on everything.
         samples = 3_001 if feature is not LARGE else 5_001
         expected, powers = check(computed, [SIGNALS[kind](samples), make_signal(samples, "noise", seed=7)], feature)
         assert (powers[1] > LOUD).mean() > 0.5
@@ -137,12 +136,12 @@ class Parity:
 
     @pytest.mark.parametrize("feature", SHAPES.values(), ids=SHAPES)
     def test_shapes(self, computed, feature):
-        config, _ = config_of(**feature)
-        samples = config.n_fft // 2 + (101 if config.hop_length == 1 else 2_222)
-        expected, powers = check(computed, [make_signal(samples, rate=config.sample_rate)], feature)
+        spec = spec_of(**feature)
+        samples = spec.n_fft // 2 + (101 if spec.hop_length == 1 else 2_222)
+        expected, powers = check(computed, [make_signal(samples, rate=spec.sample_rate)], feature)
         assert (powers > LOUD).mean() > 0.1
-        # Several times the gate: a hop of one sample makes the unit of channel 1 half the spectrum.
-        assert expected[0, 1].std() > (4e-3 if config.hop_length == 1 else 0.05)
+        # Several times the gate. With a hop of one sample, the unit of channel 1 is half the spectrum.
+        assert expected[0, 1].std() > (4e-3 if spec.hop_length == 1 else 0.05)
 
     @pytest.mark.parametrize(
         ("feature", "samples", "clips"),
@@ -159,58 +158,57 @@ class Parity:
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     @pytest.mark.parametrize("feature", [DEFAULT, LARGE, MIDDLE, SMALL], ids=["2048", "4096", "1024", "512"])
-    def test_halves_are_computed_in_float32(self, computed, feature, dtype):
+    def test_half_precision_is_computed_in_float32(self, computed, feature, dtype):
         import torch
 
-        _, numbers = config_of(**feature)
+        spec = spec_of(**feature)
         waveform = np.stack([make_signal(4_000, seed=seed) for seed in range(2)]).astype(np.float32)
         rounded = torch.from_numpy(waveform).to(getattr(torch, dtype)).float().numpy()
         assert (rounded != waveform).mean() > 0.5
-        expected = computed(rounded, numbers)
+        expected = computed(rounded, spec)
         assert expected.std() > 0.1
-        np.testing.assert_array_equal(computed(waveform, numbers, dtype=dtype), expected)
+        np.testing.assert_array_equal(computed(waveform, spec, dtype=dtype), expected)
 
     @pytest.mark.parametrize("feature", [DEFAULT, LARGE, MIDDLE, SMALL], ids=["2048", "4096", "1024", "512"])
-    def test_rows_may_lie_apart(self, computed, feature):
-        check(computed, [make_signal(4_000, seed=seed) for seed in range(2)], feature, apart=37)
+    def test_rows_may_have_gaps_between_them(self, computed, feature):
+        check(computed, [make_signal(4_000, seed=seed) for seed in range(2)], feature, gap=37)
 
     @pytest.mark.parametrize(
         ("feature", "bad"),
         [(DEFAULT, np.nan), (DEFAULT, np.inf), (LARGE, np.inf), (MIDDLE, np.nan), (SMALL, np.nan), (SMALL, -np.inf)],
         ids=["2048-NaN", "2048-infinity", "4096-infinity", "1024-NaN", "512-NaN", "512-minus infinity"],
     )
-    def test_a_broken_row_does_not_leak(self, computed, feature, bad):
-        config, numbers = config_of(**feature)
+    def test_a_broken_row_does_not_affect_others(self, computed, feature, bad):
+        spec = spec_of(**feature)
         samples = 9_000 if feature is LARGE else 4_500
         clean = np.stack([make_signal(samples, seed=seed) for seed in range(3)]).astype(np.float32)
         broken, at = clean.copy(), 3 * samples // 4
         broken[1, at] = bad
-        expected, actual = computed(clean, numbers), computed(broken, numbers)
+        expected, actual = computed(clean, spec), computed(broken, spec)
         assert expected.std() > 0.1
         np.testing.assert_array_equal(actual[[0, 2]], expected[[0, 2]])
-        # Frame t is of samples from t·hop - n_fft/2 up to, not including, t·hop + n_fft/2.
-        start = np.arange(expected.shape[-1]) * config.hop_length - config.n_fft // 2
-        holds = (start <= at) & (at < start + config.n_fft)
+        # Frame t spans the samples from t·hop - n_fft/2 up to, not including, t·hop + n_fft/2.
+        start = np.arange(expected.shape[-1]) * spec.hop_length - spec.n_fft // 2
+        holds = (start <= at) & (at < start + spec.n_fft)
         assert 0 < holds.sum() < len(holds)
         np.testing.assert_array_equal(actual[1][..., ~holds], expected[1][..., ~holds])
         assert not np.isfinite(actual[1, 0][:, holds]).any()
 
     def test_the_mask_follows_the_threshold(self, computed):
-        config, numbers = config_of()
+        spec = spec_of()
         waveform = make_signal(6_000)[None].astype(np.float32)
-        _, powers = assert_within_gates(computed(waveform, numbers), waveform, config)
+        _, powers = assert_within_gates(computed(waveform, spec), waveform, spec)
         threshold = float(np.quantile(powers, 0.5))
-        actual = computed(waveform, numbers, threshold=threshold)
+        actual = computed(waveform, spec._replace(if_masking_threshold=threshold))
         clear = np.abs(powers / threshold - 1) > 1e-3
         np.testing.assert_array_equal((actual[:, 1] != 0)[clear], (powers > threshold)[clear])
 
-    def test_the_offset_is_clamped_either_way(self, computed):
+    def test_channel_1_is_clamped_at_both_limits(self, computed):
         waveform = 0.5 * sine(6_000, 128.43)[None]
         expected, powers = check(computed, waveform, {"n_mels": 256})
         clamped = expected[:, 1][powers > LOUD]
         assert (clamped == 2).any()
         assert (clamped == -2).any()
 
-    def test_no_clips_are_no_launch(self, computed):
-        _, numbers = config_of()
-        assert computed(np.zeros((0, 4_000), np.float32), numbers).shape == (0, 2, 128, 8)
+    def test_an_empty_batch_gives_an_empty_batch(self, computed):
+        assert computed(np.zeros((0, 4_000), np.float32), spec_of()).shape == (0, 2, 128, 8)

@@ -1,4 +1,4 @@
-"""Sounds to lose and find again, and the ways of finding them that the inverse is held to: none of it our code."""
+"""Sounds to resynthesize, and baselines for the inverse that share no code with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill import demo
 
 
 def synthetic(sounds: int = 2, seconds: float = 1.0, rate: int = 48_000) -> torch.Tensor:
-    """The start of `sounds` from each of the demo's families, [B, 1, seconds·rate], peak 0.9."""
+    """Return the start of `sounds` of each of the demo's families, [B, 1, seconds·rate], peak 0.9."""
     clips = []
     for family, (synth, _, longest) in enumerate(demo.FAMILIES.values()):
         for number in range(sounds):
@@ -21,7 +21,7 @@ def synthetic(sounds: int = 2, seconds: float = 1.0, rate: int = 48_000) -> torc
 
 
 def linear_magnitude(mel_power: torch.Tensor, config) -> torch.Tensor:
-    """Magnitude of the bins [B, K, T] from mel power [B, M, T], by plain multiplicative updates in float64."""
+    """Estimate bin magnitudes [B, K, T] from mel power [B, M, T], by plain multiplicative updates in float64."""
     bank = torchaudio.functional.melscale_fbanks(
         config.n_fft // 2 + 1, config.f_min, config.sample_rate / 2, config.n_mels, config.sample_rate, None, "htk"
     ).double()
@@ -34,7 +34,7 @@ def linear_magnitude(mel_power: torch.Tensor, config) -> torch.Tensor:
 
 
 def random_phase(magnitude: torch.Tensor, config, n_iter: int, length: int) -> torch.Tensor:
-    """torchaudio's fast Griffin-Lim from random phases, [B, 1, length]."""
+    """Resynthesize with torchaudio's fast Griffin-Lim from random phases, [B, 1, length]."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         window = torch.hann_window(config.n_fft)
@@ -45,7 +45,7 @@ def random_phase(magnitude: torch.Tensor, config, n_iter: int, length: int) -> t
 
 
 def true_phase(magnitude: torch.Tensor, waveform: torch.Tensor, config) -> torch.Tensor:
-    """What no phase could better: the phase of the waveform itself, [B, 1, S]."""
-    numbers = {"n_fft": config.n_fft, "hop_length": config.hop_length, "window": torch.hann_window(config.n_fft)}
-    phase = torch.stft(waveform[:, 0], **numbers, return_complex=True).angle()
-    return torch.istft(torch.polar(magnitude, phase), **numbers, length=waveform.shape[-1])[:, None]
+    """Resynthesize with the phase of the original waveform, the best phase there is, [B, 1, S]."""
+    stft = {"n_fft": config.n_fft, "hop_length": config.hop_length, "window": torch.hann_window(config.n_fft)}
+    phase = torch.stft(waveform[:, 0], **stft, return_complex=True).angle()
+    return torch.istft(torch.polar(magnitude, phase), **stft, length=waveform.shape[-1])[:, None]

@@ -1,4 +1,4 @@
-"""Rows of a cache by each backend: they agree, each pack says whose it is, and a cache goes on with all."""
+"""Rows of a cache by each backend: they agree, each pack records its backend, and a cache may hold several."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backends(cache_dir):
 
 
 def assert_rows_agree(actual, expected):
-    """Rows of two backends, by file: equal within the gates of the features, and not bit for bit."""
+    """Compare rows of two backends, by file: equal within the gates of the features, but not bit for bit."""
     assert actual.keys() == expected.keys()
     for name, rows in actual.items():
         np.testing.assert_allclose(rows[:, 0], expected[name][:, 0], atol=1e-4, rtol=0)
@@ -47,8 +47,8 @@ def assert_rows_agree(actual, expected):
     assert any((rows != expected[name]).any() for name, rows in actual.items())
 
 
-def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path, monkeypatch):
-    """The Triton kernel is interpreted, in a process of its own; whoever comes next goes on with what it left."""
+def test_packs_record_their_backend_and_rows_agree(dataset, tmp_path, monkeypatch):
+    """The Triton kernel is interpreted, in another process; then this process adds a file to the same cache."""
     config = training(augmentation_expansion=1)
     monkeypatch.setenv("DISTILL_BACKEND", "reference")
     reference = preprocess(Dataset(dataset, cache_dir=tmp_path / "reference"), config).cache_dir
@@ -72,7 +72,7 @@ def test_packs_say_which_backend_wrote_them_and_rows_agree(dataset, tmp_path, mo
     assert backends(result.cache_dir) == ["fused", "rust"]
 
 
-def test_a_backend_that_cannot_is_said_before_anything_is_computed(dataset, monkeypatch):
+def test_an_unavailable_backend_is_an_error_before_anything_is_computed(dataset, monkeypatch):
     monkeypatch.setenv("DISTILL_BACKEND", "fused")
     with pytest.raises(BackendError, match="must be on 'cuda'"):
         preprocess(dataset, training())
@@ -83,7 +83,7 @@ def test_a_backend_that_cannot_is_said_before_anything_is_computed(dataset, monk
 
 
 @pytest.mark.gpu
-def test_rows_that_a_gpu_computes_agree_with_those_of_a_cpu(dataset, tmp_path):
+def test_rows_from_a_gpu_agree_with_those_from_a_cpu(dataset, tmp_path):
     expected = preprocess(Dataset(dataset, cache_dir=tmp_path / "cpu"), training(augmentation_expansion=1)).cache_dir
     result = preprocess(dataset, training(augmentation_expansion=1, device="cuda"))
     assert backends(result.cache_dir) == ["fused"]

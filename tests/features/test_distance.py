@@ -1,4 +1,4 @@
-"""Distances between sounds against the same in float64 by numpy and scipy, and by hand where the answer is known."""
+"""Distances between sounds, against a float64 computation by numpy and scipy and against known results."""
 
 import math
 
@@ -12,7 +12,7 @@ from distill.features.distance import distances
 
 
 def by_definition(one, other):
-    """The three distances of two signals (samples,), float64."""
+    """Compute the three distances of two signals (samples,), float64."""
     found = []
     for n_fft in (512, 1024, 2048, 4096):
         frames = (
@@ -33,7 +33,7 @@ def tensor(signals, dtype=torch.float64):
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["float64", "float32"])
-def test_are_those_of_the_definition(dtype, rtol):
+def test_distances_equal_the_definition(dtype, rtol):
     references = [make_signal(9_001), make_signal(9_001, "noise", seed=1)]
     estimates = [make_signal(9_001, seed=2), make_signal(9_001, "tonal")]
     expected = np.stack([by_definition(*pair) for pair in zip(references, estimates, strict=True)], axis=1)
@@ -44,7 +44,7 @@ def test_are_those_of_the_definition(dtype, rtol):
 
 
 @pytest.mark.parametrize("gain", [0.5, 2.0, -0.9])
-def test_of_a_gain_are_known(gain):
+def test_distances_of_a_gain_are_its_level(gain):
     noise = tensor([make_signal(9_000, "noise")])
     found = distances(noise, gain * noise)
     level = abs(math.log(abs(gain)))
@@ -52,7 +52,7 @@ def test_of_a_gain_are_known(gain):
     np.testing.assert_allclose(torch.stack(found)[:, 0].numpy(), expected, rtol=1e-3)
 
 
-def test_of_silence_and_of_a_constant_are_those_of_nothing():
+def test_silence_and_a_constant_are_far_from_any_sound():
     sound = tensor([make_signal(24_000), make_signal(24_000, "noise")])
     for nothing in (torch.zeros_like(sound), torch.full_like(sound, 0.1)):
         found = distances(sound, nothing)
@@ -62,14 +62,14 @@ def test_of_silence_and_of_a_constant_are_those_of_nothing():
     assert (distances(sound, torch.zeros_like(sound)).spectral_convergence == 1).all()
 
 
-def test_of_the_same_sound_are_zero_and_silence_is_only_like_itself():
+def test_equal_sounds_have_distance_0_and_silence_is_infinitely_far_from_sound():
     sound, silence = tensor([make_signal(5_000)]), torch.zeros(1, 1, 5_000)
     assert not torch.stack(distances(sound, sound)).any()
     assert not torch.stack(distances(silence, silence)).any()
     assert torch.stack(distances(silence, sound.float())).isinf().all()
 
 
-def test_of_what_is_not_a_number_are_none():
+def test_nan_gives_nan_for_that_clip_only():
     sound = tensor([make_signal(5_000), make_signal(5_000, "noise")])
     broken = sound.clone()
     broken[0, 0, 2_500] = math.nan
@@ -79,7 +79,7 @@ def test_of_what_is_not_a_number_are_none():
         assert not found[:, 1].any()
 
 
-def test_each_clip_has_its_own():
+def test_clips_of_a_batch_are_independent():
     one, other = tensor([make_signal(5_000), make_signal(5_000, "noise")]), tensor([make_signal(5_000, "tonal")] * 2)
     both = torch.stack(distances(one, other))
     alone = [torch.stack(distances(one[i : i + 1], other[i : i + 1]))[:, 0] for i in range(2)]
@@ -96,6 +96,6 @@ def test_each_clip_has_its_own():
         ((1, 1, 2_048), (1, 1, 2_048), "2048 samples must be longer than 2048"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(one, other, message):
+def test_wrong_shapes_are_reported(one, other, message):
     with pytest.raises(ValueError, match=message):
         distances(torch.ones(one), torch.ones(other))

@@ -1,4 +1,4 @@
-"""Both kernels against the definition, at shapes that hypothesis finds."""
+"""Both kernels against the definition, at shapes that hypothesis draws."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from hypothesis import strategies as st
 
 from definition import LOUD, assert_within_gates, make_signal
 from distill.config import ComplexSpectrogramConfig
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec, mel_bands
 from distill.kernels import make_plan
-
-NAMES = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max")
 
 
 @st.composite
 def cases(draw, n_ffts):
-    """A feature, a number of clips and of samples: at most three programs of the Triton kernel."""
+    """A spec, a number of clips and a number of samples, for three programs of the Triton kernel at most."""
     n_fft = draw(st.sampled_from(n_ffts))
     hop_length = draw(st.integers(1, n_fft))
     sample_rate = draw(st.sampled_from([8_000, 16_000, 44_100, 48_000, 96_000]))
@@ -33,12 +31,12 @@ def cases(draw, n_ffts):
     clips = draw(st.integers(1, 3))
     frames = draw(st.integers(1, 3 * 8 * max(1, 2048 // n_fft) // clips))
     samples = max(n_fft // 2 + 1, (frames - 1) * hop_length + draw(st.integers(0, hop_length - 1)))
-    return config, clips, min(samples, 20_000)
+    return MelSpec.of(config), clips, min(samples, 20_000)
 
 
 KINDS = st.sampled_from(["noise", "tonal", "mixed"])
 SEEDS = st.integers(0, 2**16)
-PLAN = {
+SETTINGS = {
     "deadline": None,
     "derandomize": True,
     "suppress_health_check": [
@@ -51,28 +49,24 @@ PLAN = {
 
 
 def check(computed, case, kind, seed):
-    config, clips, samples = case
-    assume(samples // config.hop_length < 100)
-    waveform = np.stack([make_signal(samples, kind, config.sample_rate, seed + clip) for clip in range(clips)])
+    spec, clips, samples = case
+    assume(samples // spec.hop_length < 100)
+    waveform = np.stack([make_signal(samples, kind, spec.sample_rate, seed + clip) for clip in range(clips)])
     waveform = waveform.astype(np.float32)
-    expected, powers = assert_within_gates(computed(waveform, feature_of(config)), waveform, config)
-    # Short frames may hold next to nothing in the range that is asked for.
+    expected, powers = assert_within_gates(computed(waveform, spec), waveform, spec)
+    # Short frames may hold almost nothing in the drawn range of frequencies.
     assume((powers > LOUD).any() and np.abs(expected[:, 1]).max() > 1e-3)
 
 
-def feature_of(config):
-    return {name: getattr(config, name) for name in NAMES}
-
-
-@settings(max_examples=25, **PLAN)
+@settings(max_examples=25, **SETTINGS)
 @given(case=cases([512, 1024, 2048, 4096]), kind=KINDS, seed=SEEDS)
 def test_any_shape_in_triton(interpreted, case, kind, seed):
-    config, _, _ = case
-    assume(not isinstance(make_plan(mel_bands(**feature_of(config)), n_fft=config.n_fft), str))
+    spec, _, _ = case
+    assume(not isinstance(make_plan(mel_bands(spec), n_fft=spec.n_fft), str))
     check(interpreted, case, kind, seed)
 
 
-@settings(max_examples=100, **PLAN)
+@settings(max_examples=100, **SETTINGS)
 @given(case=cases([256, 512, 1024, 2048, 4096, 8192]), kind=KINDS, seed=SEEDS)
 def test_any_shape_in_rust(rust, case, kind, seed):
     check(rust, case, kind, seed)

@@ -1,4 +1,4 @@
-"""The operator where there is no GPU: what compiles, exports and differentiates it, and how it chooses its backend."""
+"""The operator without a GPU: compilation, export and gradients, and the choice of a backend."""
 
 import io
 import logging
@@ -15,18 +15,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from definition import assert_within_gates, make_signal
 from distill.audio import ComplexSpectrogram, ComplexSpectrogramConfig
 from distill.errors import BackendError, ConfigError
+from distill.features import reference
+from distill.features.mel import MelSpec
 
-# sample_rate, n_fft, hop_length, n_mels, f_min, f_max, if_masking_threshold
-NUMBERS = (8_000, 64, 16, 6, 0.0, None, 1e-5)
+SPEC = MelSpec(8_000, 64, 16, 6)
 SMALL = ComplexSpectrogramConfig(sample_rate=8_000, n_fft=64, hop_length=16, n_mels=6)
 
 
 def complex_mel(waveform, *backend):
-    return torch.ops.distill.complex_mel(waveform, *NUMBERS, *backend)
+    return torch.ops.distill.complex_mel(waveform, *SPEC, *backend)
 
 
 def signals(rows=3, samples=400, dtype=torch.float32):
-    """Waveforms (B, S)."""
+    """Return waveforms (B, S)."""
     return torch.tensor(np.stack([make_signal(samples, rate=8_000, seed=i) for i in range(rows)]), dtype=dtype)
 
 
@@ -45,13 +46,13 @@ VIEWS = {
 @pytest.mark.parametrize("tracked", [False, True], ids=["plain", "with gradient"])
 def test_opcheck(view, tracked):
     waveform = view(signals()).detach().requires_grad_(tracked)
-    found = torch.library.opcheck(torch.ops.distill.complex_mel.default, (waveform, *NUMBERS))
+    found = torch.library.opcheck(torch.ops.distill.complex_mel.default, (waveform, *SPEC))
     assert set(found.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_it_is_what_is_defined(view, backend):
+def test_it_computes_the_definition(view, backend):
     waveform = view(signals())
     actual = complex_mel(waveform, backend)
     assert actual.is_contiguous()
@@ -60,19 +61,19 @@ def test_it_is_what_is_defined(view, backend):
         assert_within_gates(actual.float().numpy(), waveform.double().numpy(), SMALL)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     waveform = signals(2, 70, torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(complex_mel, (waveform,))
 
 
-def test_a_second_derivative_is_refused_and_not_zero():
+def test_a_second_derivative_is_an_error_and_not_zero():
     waveform = signals(1, 150).requires_grad_()
     (gradient,) = torch.autograd.grad(complex_mel(waveform).sum(), waveform, create_graph=True)
     with pytest.raises(NotImplementedError, match="embedding_bag"):
         gradient.sum().backward()
 
 
-def test_gradients_of_half_precision_have_its_type():
+def test_gradients_of_half_precision_have_that_type():
     waveform = signals(dtype=torch.float16).requires_grad_()
     complex_mel(waveform).sum().backward()
     expected = waveform.detach().float().requires_grad_()
@@ -85,29 +86,29 @@ def test_gradients_of_half_precision_have_its_type():
 def test_autocast_rounds_neither_features_nor_gradients():
     waveform = signals().requires_grad_()
     expected = complex_mel(waveform)
-    (slope,) = torch.autograd.grad(expected.sum(), waveform)
+    (gradient,) = torch.autograd.grad(expected.sum(), waveform)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = complex_mel(waveform)
         (actual,) = torch.autograd.grad(features.sum(), waveform)
     assert torch.equal(features, expected)
-    assert torch.equal(actual, slope)
+    assert torch.equal(actual, gradient)
 
 
 @pytest.mark.parametrize(("backend", "dynamic"), [("auto", False), ("auto", True), ("reference", False)])
-def test_it_compiles_whole_with_its_gradient(backend, dynamic):
+def test_it_compiles_to_one_graph_with_its_gradient(backend, dynamic):
     spectrogram = ComplexSpectrogram(SMALL, backend=backend)
     compiled = torch.compile(lambda x: spectrogram(x * 0.5) * 2, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for samples in (400, 555):
         waveform = signals(samples=samples)[:, None].requires_grad_()
         expected = spectrogram(waveform * 0.5) * 2
-        (slope,) = torch.autograd.grad(expected.sum(), waveform)
+        (gradient,) = torch.autograd.grad(expected.sum(), waveform)
         actual = compiled(waveform)
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0.0)
         (found,) = torch.autograd.grad(actual.sum(), waveform)
-        torch.testing.assert_close(found, slope, atol=1e-4 * slope.abs().max().item(), rtol=0.0)
+        torch.testing.assert_close(found, gradient, atol=1e-4 * gradient.abs().max().item(), rtol=0.0)
 
 
-def test_it_exports_for_any_size_and_comes_back():
+def test_it_exports_for_any_size_and_loads_again():
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("samples", min=100)}
     waveform = signals()[:, None]
     file = io.BytesIO()
@@ -119,12 +120,35 @@ def test_it_exports_for_any_size_and_comes_back():
         assert torch.equal(program.module()(other), ComplexSpectrogram(SMALL)(other))
 
 
-def test_vmap_is_refused():
+def test_a_compiled_reference_takes_its_tables_as_constants():
+    """Torch honours the private attribute that `reference` sets; otherwise the compiler would trace into numpy."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    spec, waveform = SPEC._replace(n_mels=7), signals()
+    compiled = torch.compile(lambda x: reference.complex_mel(x, spec), fullgraph=True, backend=keep)
+    torch.testing.assert_close(compiled(waveform), reference.complex_mel(waveform, spec), atol=1e-5, rtol=0.0)
+    (graph,) = graphs
+    constants = [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+    tables = reference.band_tables(spec, torch.float32, waveform.device)
+    assert len(constants) == 3
+    for constant, table in zip(constants, (tables.rows, tables.offsets, tables.weights), strict=True):
+        assert torch.equal(constant, table)
+
+
+def test_the_tables_are_marked_as_torch_marks_constants():
+    assert vars(reference._constant_tables) == vars(torch.compiler.assume_constant_result(lambda: None))
+
+
+def test_vmap_is_an_error():
     with pytest.raises(BackendError, match=r"vmap over distill::complex_mel.*\[batch, 1, samples\]"):
         torch.vmap(ComplexSpectrogram(SMALL))(signals()[:, None, None])
 
 
-def test_the_environment_takes_the_place_of_auto_alone(monkeypatch):
+def test_the_environment_replaces_auto_only(monkeypatch):
     waveform = signals()[:, None]
     monkeypatch.setenv("DISTILL_BACKEND", "fused")
     with pytest.raises(BackendError):
@@ -138,7 +162,7 @@ def test_the_environment_takes_the_place_of_auto_alone(monkeypatch):
     assert ComplexSpectrogram(SMALL).backend == "auto"
 
 
-def test_unknown_backends_are_named_with_the_choices(monkeypatch):
+def test_unknown_backends_are_reported_with_the_choices(monkeypatch):
     with pytest.raises(ConfigError, match="backend='cuda' must be one of auto, fused, rust, reference"):
         ComplexSpectrogram(SMALL, backend="cuda")
     monkeypatch.setenv("DISTILL_BACKEND", "quick")
@@ -146,14 +170,14 @@ def test_unknown_backends_are_named_with_the_choices(monkeypatch):
         ComplexSpectrogram(SMALL)
 
 
-def test_fused_on_a_cpu_says_why_not_and_what_to_do():
+def test_fused_on_a_cpu_reports_the_reason_and_the_remedy():
     config = ComplexSpectrogramConfig()
-    for ask in (ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "fused").backend_for):
+    for call in (ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "fused").backend_for):
         with pytest.raises(BackendError, match="waveform is on 'cpu' and must be on 'cuda'; choose 'auto'"):
-            ask(torch.zeros(1, 1, 4_800))
+            call(torch.zeros(1, 1, 4_800))
 
 
-# Reasons that can be known without a device.
+# Reasons that are known without a device.
 CANNOT = {
     "type": ({}, 4_800, torch.float64, "a waveform of torch.float64"),
     "large n_fft": ({"n_fft": 65_536}, 48_000, torch.float32, "n_fft=65536 is none of"),
@@ -162,19 +186,21 @@ CANNOT = {
 
 
 @pytest.mark.parametrize(("options", "samples", "dtype", "reason"), CANNOT.values(), ids=CANNOT.keys())
-def test_what_the_kernel_cannot_goes_to_the_reference_and_is_said_once(caplog, options, samples, dtype, reason):
+def test_the_reference_replaces_a_kernel_that_cannot_and_the_reason_is_logged_once(
+    caplog, options, samples, dtype, reason
+):
     config = ComplexSpectrogramConfig(**options)
     with FakeTensorMode():
-        # As good as on a GPU, but for its values.
+        # On a GPU as far as the backend can see, but without values.
         waveform = torch.empty((2, 1, samples), device="cuda", dtype=dtype)
     with pytest.raises(BackendError, match=reason):
         ComplexSpectrogram(config, "fused").backend_for(waveform)
     with caplog.at_level(logging.WARNING, "distill"):
         assert ComplexSpectrogram(config).backend_for(waveform) == "reference"
-        said = [record.getMessage() for record in caplog.records]
+        messages = [record.getMessage() for record in caplog.records]
         assert ComplexSpectrogram(config).backend_for(waveform) == "reference"
-    assert len(said) == 1
-    assert reason in said[0]
+    assert len(messages) == 1
+    assert reason in messages[0]
     assert len(caplog.records) == 1
 
 
@@ -182,19 +208,19 @@ def test_what_the_kernel_cannot_goes_to_the_reference_and_is_said_once(caplog, o
     ("n_mels", "module", "reason"),
     [(61, None, "triton cannot be imported"), (62, "3.2.0", r"triton 3\.2\.0 is older than 3\.6")],
 )
-def test_without_a_triton_that_compiles_it_the_kernel_cannot(monkeypatch, n_mels, module, reason):
+def test_without_a_recent_triton_the_kernel_is_unavailable(monkeypatch, n_mels, module, reason):
     if module is None:
         monkeypatch.setitem(sys.modules, "triton", None)
     else:
         monkeypatch.setattr("triton.__version__", module)
-    # What was found out is kept, a configuration; so each case has one of its own.
+    # The result is cached for each configuration, so each case has a different one.
     config = ComplexSpectrogramConfig(n_mels=n_mels)
     assert ComplexSpectrogram(config)(torch.ones(1, 1, 4_800)).any()
     with pytest.raises(BackendError, match=reason):
         ComplexSpectrogram(config, "fused")(torch.ones(1, 1, 4_800))
 
 
-def test_without_a_c_compiler_the_reference_computes_and_says_so(monkeypatch, caplog):
+def test_without_a_c_compiler_the_reference_computes_and_the_reason_is_logged(monkeypatch, caplog):
     class Driver:
         @property
         def active(self):
@@ -210,8 +236,16 @@ def test_without_a_c_compiler_the_reference_computes_and_says_so(monkeypatch, ca
     assert "triton cannot start (Failed to find C compiler)" in caplog.text
 
 
+def test_triton_creates_its_driver_on_first_access():
+    """Names of Triton's that the backend uses and that are not documented."""
+    import triton
+
+    assert isinstance(type(triton.runtime.driver).active, property)
+    assert not triton.knobs.runtime.interpret
+
+
 @pytest.mark.parametrize("shape", [(2, 32), (2, 1, 400), (400,)], ids=str)
-def test_the_operator_itself_refuses_what_the_kernel_would_read_beyond(shape):
+def test_the_operator_checks_the_shape_before_a_kernel_reads_outside_it(shape):
     with pytest.raises(ValueError, match=r"must be \[batch, samples\], samples above n_fft/2 = 32"):
         complex_mel(torch.zeros(shape))
 
@@ -225,7 +259,7 @@ print(sorted({"triton", "torch._dynamo", "torch._inductor", "distill.kernels"} &
 
 
 def run(code, **env):
-    """What a Python of its own prints."""
+    """Return the lines that a new Python process prints."""
     folder = Path(__file__).parent.parent
     env = os.environ | {"PYTHONPATH": str(folder)} | env
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200)
@@ -233,7 +267,7 @@ def run(code, **env):
     return done.stdout.splitlines()
 
 
-def test_computing_on_a_cpu_needs_neither_triton_nor_the_compiler():
+def test_computing_on_a_cpu_imports_neither_triton_nor_the_compiler():
     assert run(LEAN) == ["[]"]
 
 
@@ -246,7 +280,7 @@ config = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=200,
 fused, reference = ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "reference")
 waveform = torch.tensor(np.stack([make_signal(1_501, rate=16_000, seed=i) for i in range(2)])[:, None])
 single = waveform.float()
-# Tables are kept, so nothing that holds here may get into them.
+# Tables are cached, so these settings must not affect them.
 with torch.inference_mode(), torch.device("meta"):
     assert fused.backend_for(single) == "fused"
 assert ComplexSpectrogram(config).backend_for(single) == "rust"
@@ -266,12 +300,12 @@ print("halves", [torch.equal(fused(half), fused(half.float())) for half in halve
 with torch.autocast("cpu", dtype=torch.bfloat16):
     print("autocast", torch.equal(fused(single), expected))
 
-slopes = []
+gradients = []
 for spectrogram in (fused, reference):
     tracked = single.clone().requires_grad_()
     spectrogram(tracked).square().sum().backward()
-    slopes.append(tracked.grad)
-print("gradient", ((slopes[0] - slopes[1]).abs().max() / slopes[1].abs().max()).item() < 1e-4)
+    gradients.append(tracked.grad)
+print("gradient", ((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()).item() < 1e-4)
 
 compiled = torch.compile(lambda x: fused(x) + 1, fullgraph=True, backend="aot_eager")
 print("compiled", torch.equal(compiled(single), expected + 1))
@@ -286,7 +320,7 @@ print("threads", torch.equal(torch.cat(results), expected))
 """
 
 
-def test_interpreted_the_kernel_serves_cpu_tensors():
+def test_the_interpreted_kernel_computes_cpu_tensors():
     assert run(INTERPRETED, TRITON_INTERPRET="1") == [
         "features True",
         "views [True, True, True]",
@@ -299,7 +333,7 @@ def test_interpreted_the_kernel_serves_cpu_tensors():
     ]
 
 
-def test_a_kernel_that_cannot_be_launched_is_tried_once(monkeypatch):
+def test_a_kernel_that_fails_to_launch_is_tried_once(monkeypatch):
     from triton import knobs
     from triton.runtime.errors import OutOfResources
 
@@ -313,9 +347,9 @@ def test_a_kernel_that_cannot_be_launched_is_tried_once(monkeypatch):
 
     monkeypatch.setattr(kernels, "complex_mel", refuse)
     monkeypatch.setattr(knobs.runtime, "interpret", True)
-    # Numbers that nothing else here has: what was learnt of them stays.
-    numbers = (48_000, 512, 131, 37, 0.0, None, 1e-5)
+    # A spec that no other test uses, because the failure is remembered.
+    spec = MelSpec(48_000, 512, 131, 37)
     for _ in range(2):
         with pytest.raises(BackendError, match=r"cannot compute this: OutOfResources: .*shared memory.*'auto'"):
-            torch.ops.distill.complex_mel(signals(1, 1_000), *numbers, "fused")
+            torch.ops.distill.complex_mel(signals(1, 1_000), *spec, "fused")
     assert calls == [(1, 1_000)]

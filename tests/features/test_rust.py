@@ -1,11 +1,10 @@
-"""The Rust kernel: the Triton kernel's cases, and what is a CPU's own."""
+"""The Rust kernel: the cases of all kernels, threads, and what it refuses."""
 
 from __future__ import annotations
 
 import multiprocessing
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from definition import LOUD, assert_within_gates, make_signal
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
 from distill.errors import BackendError
+from distill.features.mel import MelSpec
 from parity import Parity
 
 
@@ -30,24 +30,23 @@ def waveforms(clips, samples=48_000):
 
 @pytest.fixture
 def threads():
-    """Sets torch's number of threads, until the test ends."""
+    """Set torch's number of threads until the test ends."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("n_fft", [4, 6, 50, 400, 1000, 1536, 4410])
-def test_frames_that_are_no_power_of_two(rust, n_fft):
-    feature = {"sample_rate": 16_000, "n_fft": n_fft, "hop_length": max(1, n_fft // 3), "n_mels": max(1, n_fft // 32)}
-    config = SimpleNamespace(**feature, f_min=0.0, f_max=None, if_masking_threshold=1e-5)
+def test_frame_lengths_need_not_be_powers_of_two(rust, n_fft):
+    spec = MelSpec(16_000, n_fft, hop_length=max(1, n_fft // 3), n_mels=max(1, n_fft // 32))
     waveform = np.stack([make_signal(2 * n_fft + 200, rate=16_000, seed=seed) for seed in range(2)]).astype(np.float32)
-    expected, powers = assert_within_gates(rust(waveform, feature), waveform, config)
+    expected, powers = assert_within_gates(rust(waveform, spec), waveform, spec)
     assert (powers > LOUD).any()
     assert expected[:, 0].std() > 1e-3
 
 
 @pytest.mark.parametrize("n_fft", [16_384, 65_536])
-def test_frames_longer_than_a_cache(n_fft):
+def test_frames_larger_than_a_cpu_cache(n_fft):
     config = ComplexSpectrogramConfig(n_fft=n_fft, hop_length=n_fft // 4, n_mels=64)
     waveform = waveforms(1, 2 * n_fft)
     actual = ComplexSpectrogram(config, "rust")(waveform)
@@ -58,7 +57,7 @@ def test_frames_longer_than_a_cache(n_fft):
     torch.testing.assert_close(actual[:, 1][loud], expected[:, 1][loud].float(), atol=1e-3, rtol=0)
 
 
-def test_magnitude_alone_is_the_same_channel():
+def test_magnitude_alone_equals_channel_0():
     waveform = waveforms(3)
     both = ComplexSpectrogram(backend="rust")(waveform)
     alone = AudioSpectrogram(backend="rust")(waveform)
@@ -66,7 +65,7 @@ def test_magnitude_alone_is_the_same_channel():
     assert torch.equal(alone, both[:, :1])
 
 
-def test_threads_change_no_bit(threads):
+def test_the_number_of_threads_changes_no_bit(threads):
     spectrogram = ComplexSpectrogram(backend="rust")
     waveform = waveforms(7)
     threads(1)
@@ -77,8 +76,8 @@ def test_threads_change_no_bit(threads):
         assert torch.equal(spectrogram(waveform), expected)
 
 
-def test_others_go_on_while_it_computes():
-    """Rust holds no lock of Python's: otherwise nothing would be counted between the start and the end."""
+def test_it_releases_the_gil_while_it_computes():
+    """The main thread counts meanwhile; with the GIL held, it could not."""
     waveform = waveforms(64)
     spectrogram = ComplexSpectrogram(backend="rust")
     started, counted, interval = threading.Event(), 0, sys.getswitchinterval()
@@ -89,7 +88,7 @@ def test_others_go_on_while_it_computes():
             spectrogram(waveform)
 
     thread = threading.Thread(target=work)
-    # Whoever waits for the lock asks for it so seldom that only its release lets him on.
+    # No forced switches: the main thread runs only if the GIL is released.
     sys.setswitchinterval(10)
     try:
         thread.start()
@@ -107,8 +106,8 @@ def _features(waveform):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_fork_computes_too(threads):
-    """No pool of threads that a fork would lack: data loaders fork."""
+def test_it_computes_in_a_forked_process(threads):
+    """As in a data loader's worker, which would lack the threads of a pool."""
     waveform = waveforms(8)
     threads(2)
     expected = _features(waveform.numpy())
@@ -118,7 +117,7 @@ def test_a_fork_computes_too(threads):
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_where_a_gradient_is_wanted_the_reference_computes():
+def test_auto_chooses_the_reference_if_a_gradient_is_required():
     waveform = waveforms(1, 4_000).requires_grad_()
     spectrogram = ComplexSpectrogram()
     assert spectrogram.backend_for(waveform) == "reference"
@@ -128,18 +127,18 @@ def test_where_a_gradient_is_wanted_the_reference_computes():
 
 
 @pytest.mark.parametrize("kind", [ComplexSpectrogram, AudioSpectrogram])
-def test_asked_for_it_gives_the_gradient_of_the_reference(kind):
-    slopes = []
+def test_its_gradient_is_that_of_the_reference(kind):
+    gradients = []
     for backend in ("rust", "reference"):
         waveform = waveforms(1, 4_000).requires_grad_()
         kind(backend=backend)(waveform).sum().backward()
-        slopes.append(waveform.grad)
-    assert slopes[0].any()
-    assert torch.equal(*slopes)
+        gradients.append(waveform.grad)
+    assert gradients[0].any()
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("kind", [ComplexSpectrogram, AudioSpectrogram])
-def test_what_it_cannot_is_refused_with_what_to_do(kind):
+def test_what_it_cannot_compute_is_an_error_with_a_remedy(kind):
     with pytest.raises(BackendError, match=r"'rust' cannot compute this: a waveform of torch.float64.*'auto'"):
         kind(backend="rust")(waveforms(1).double())
     with FakeTensorMode(), pytest.raises(BackendError, match="waveform is on 'cuda' and must be on 'cpu'"):
@@ -153,7 +152,7 @@ def test_float64_is_computed_in_float64(caplog):
     assert not caplog.records
 
 
-def test_without_the_extension_the_reference_computes_and_says_so(monkeypatch, caplog):
+def test_without_the_extension_the_reference_computes_and_the_reason_is_logged(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "distill._native", None)
     monkeypatch.delattr("distill._native", raising=False)
     waveform = waveforms(1, 4_000)

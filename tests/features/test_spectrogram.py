@@ -1,4 +1,4 @@
-"""The features against oracles that share no code with them: a float64 definition, torchaudio and librosa."""
+"""The features against a float64 definition, torchaudio and librosa, which share no code with them."""
 
 import math
 import threading
@@ -11,10 +11,11 @@ import torch
 from definition import LOUD, define, make_signal
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
 from distill.features import reference
-from distill.features.reference import complex_mel, reassigned_bins
+from distill.features.mel import MelSpec, mel_bands
+from distill.features.reference import complex_mel
 
-# (dtype, atol, rtol). Channel 0: rounding of a float32 FFT through log1p, 9e-6 at worst. Channel 1 where the band's
-# power is above LOUD: the ratio magnifies the same rounding. float64: two orders of summation.
+# (dtype, atol, rtol). Channel 0: rounding of a float32 FFT through log1p, 9e-6 at worst. Channel 1, where the band's
+# power is above LOUD: the ratio amplifies the same rounding. float64: different orders of summation.
 MAGNITUDE = (torch.float32, 1e-4, 0.0)
 FREQUENCY = (torch.float32, 1e-3, 0.0)
 MAGNITUDE_64 = (torch.float64, 1e-10, 0.0)
@@ -66,7 +67,7 @@ def test_float32_is_within_the_gates_of_the_definition(config, kind):
     assert np.abs(actual[1].numpy() - expected[1])[audible].mean() <= 1e-4
 
 
-def test_float64_is_the_definition(config):
+def test_float64_equals_the_definition(config):
     signal = make_signal(24_001, rate=config.sample_rate)
     expected, powers = define(signal, config)
     actual = compute(signal, config, torch.float64)
@@ -118,7 +119,7 @@ def test_magnitude_equals_librosa():
 
 @pytest.fixture(scope="module")
 def librosa_bins():
-    """A signal with the reassigned frequency (bins) and power of every bin, by librosa's two windows."""
+    """A signal with reassigned frequency (in bins) and power of every bin, from librosa's two windows."""
     librosa = pytest.importorskip("librosa")
     signal = make_signal(24_000)
     with warnings.catch_warnings():
@@ -130,21 +131,27 @@ def librosa_bins():
     return signal, frequency * 2048 / 48_000, magnitude**2
 
 
+def reassigned_bins(signal, *, n_fft, hop_length):
+    """Compute power and reassigned frequency of bins 1 to n_fft/2 - 1, (K - 2, T) each, from the reference's stencil."""
+    (frames,) = reference._frames(torch.tensor(signal)[None], n_fft, hop_length)
+    table = reference._bin_table(frames, with_frequency=True) / 16
+    power, shift = (table[:, ::2] + table[:, 1::2]).unflatten(0, (2, -1)).numpy()
+    return power, np.arange(1, n_fft // 2)[:, None] + shift / np.where(power > 0, power, np.inf)
+
+
 def test_reassigned_bins_equal_librosa(librosa_bins):
     signal, frequency, expected_power = librosa_bins
-    power, actual = (
-        part[0].numpy() for part in reassigned_bins(torch.tensor(signal)[None], n_fft=2048, hop_length=512)
-    )
+    power, actual = reassigned_bins(signal, n_fft=2048, hop_length=512)
     loud = expected_power[1:-1] > LOUD
     assert loud.mean() > 0.5
     np.testing.assert_allclose(power, expected_power[1:-1], rtol=1e-6, atol=1e-9)
     distance = np.abs(actual - frequency[1:-1])[loud]
-    # librosa differentiates the window by finite differences, 2e-6 of its slope, which a weak bin magnifies.
+    # librosa differentiates the window by finite differences, with an error of 2e-6 that weak bins amplify.
     assert distance.max() < 1e-3
     assert np.abs(actual - np.arange(1, 1024)[:, None])[loud].mean() > 0.1
 
 
-def test_band_means_of_librosas_bins_are_channel_1(librosa_bins):
+def test_channel_1_is_the_band_mean_of_librosas_bins(librosa_bins):
     librosa = pytest.importorskip("librosa")
     signal, frequency, power = librosa_bins
     bank = librosa.filters.mel(sr=48_000, n_fft=2048, n_mels=128, htk=True, norm=None, dtype=np.float64)
@@ -157,11 +164,11 @@ def test_band_means_of_librosas_bins_are_channel_1(librosa_bins):
 
 
 @pytest.mark.parametrize("frequency", [60.0, 110.3, 440.0, 1_000.7, 4_321.0, 12_345.6, 18_000.0, 23_000.0])
-def test_sine_is_read_back_in_hertz(frequency):
+def test_channel_1_of_a_sine_is_its_frequency(frequency):
     time = torch.arange(24_000, dtype=torch.float64) / 48_000
     spectrogram = ComplexSpectrogram()
     features = spectrogram((0.5 * torch.sin(2 * math.pi * frequency * time)).float()[None, None])
-    # Frames over an edge hold the reflection, whose phase is broken.
+    # Frames at an edge hold the reflection, whose phase has a jump.
     inner = slice(3, -3)
     hertz = spectrogram.to_hertz(features)[0, :, inner]
     loudest = features[0, 0, :, inner].argmax(dim=0)
@@ -205,13 +212,13 @@ def test_mask_follows_the_threshold():
     np.testing.assert_array_equal((features[1] != 0).numpy()[clear], (powers > threshold)[clear])
 
 
-def test_offset_is_clamped_either_way():
+def test_channel_1_is_clamped_at_both_limits():
     signal = 0.5 * np.sin(2 * np.pi * 3_010 * np.arange(12_000) / 48_000)
     config = ComplexSpectrogramConfig(n_mels=256)
     expected, powers = define(signal, config)
     actual = compute(signal, config)[1].numpy()
     clamped = (np.abs(expected[1]) == 2) & (powers > LOUD)
-    # Bands beside the sine hold its leakage, whose frequency lies far outside them.
+    # Bands next to the sine hold its leakage, whose frequency lies far outside them.
     assert (expected[1][clamped] > 0).any()
     assert (expected[1][clamped] < 0).any()
     np.testing.assert_array_equal(actual[clamped], expected[1][clamped])
@@ -220,12 +227,12 @@ def test_offset_is_clamped_either_way():
 
 def test_bands_without_bins_are_zero_and_finite():
     config = ComplexSpectrogramConfig(n_fft=256, hop_length=64, n_mels=100)
-    empty = reference.mel_bands(sample_rate=48_000, n_fft=256, hop_length=64, n_mels=100).width == 0
+    empty = mel_bands(MelSpec.of(config)).width == 0
     assert 0 < empty.sum() < 100
     features = compute(make_signal(4_000, "noise"), config)
     assert (features[:, empty] == 0).all()
     assert (features[0, ~empty] > 0).all()
-    # A masked band reads as its centre, here the peak of its triangle.
+    # The frequency of a masked band is its centre, here the peak of its triangle.
     peaks = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 24_000 / 700), 102)[1:-1] / 2595) - 1)
     hertz = ComplexSpectrogram(config).to_hertz(features[None])[0].numpy()
     assert np.isfinite(hertz).all()
@@ -234,7 +241,7 @@ def test_bands_without_bins_are_zero_and_finite():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=["nan", "inf"])
 @pytest.mark.parametrize("tracked", [False, True], ids=["plain", "with gradient"])
-def test_broken_row_does_not_leak(bad, tracked):
+def test_broken_row_does_not_affect_others(bad, tracked):
     clean = torch.tensor(np.stack([make_signal(12_000, seed=i) for i in range(3)])[:, None], dtype=torch.float32)
     broken = clean.clone()
     broken[1, 0, 6_000] = bad
@@ -261,7 +268,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert torch.equal(ComplexSpectrogram()(waveform), ComplexSpectrogram()(waveform.float()))
 
 
-def test_autocast_does_not_round():
+def test_autocast_does_not_reduce_precision():
     waveform = torch.tensor(make_signal(12_000), dtype=torch.float32)[None, None]
     expected = ComplexSpectrogram()(waveform)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -285,12 +292,9 @@ def test_dense_bands_equal_bags(monkeypatch):
     assert_close(actual[1][loud], expected[1][loud], FREQUENCY)
 
 
-SMALL = {"sample_rate": 8_000, "n_fft": 64, "hop_length": 16, "n_mels": 6}
-
-
 def test_gradcheck():
     waveform = torch.tensor(make_signal(150, rate=8_000)[None], requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: complex_mel(w, **SMALL), (waveform,))
+    assert torch.autograd.gradcheck(lambda w: complex_mel(w, MelSpec(8_000, 64, 16, 6)), (waveform,))
 
 
 @pytest.mark.parametrize("kind", ["silence", "half silent", "sound"])
@@ -304,7 +308,7 @@ def test_gradients_are_finite(kind):
     assert bool(waveform.grad.any()) == (kind != "silence")
 
 
-def test_threads_agree():
+def test_concurrent_threads_agree():
     batch = torch.tensor(np.stack([make_signal(12_000, seed=i) for i in range(8)])[:, None], dtype=torch.float32)
     spectrogram = ComplexSpectrogram()
     expected = spectrogram(batch)
@@ -322,7 +326,7 @@ def test_threads_agree():
     assert torch.equal(torch.cat(results), expected)
 
 
-def test_tables_first_made_in_inference_mode_serve_gradients():
+def test_tables_made_in_inference_mode_work_with_gradients():
     reference.band_tables.cache_clear()
     waveform = torch.tensor(make_signal(12_000), dtype=torch.float32)[None, None]
     with torch.inference_mode():
@@ -333,7 +337,7 @@ def test_tables_first_made_in_inference_mode_serve_gradients():
 
 
 @pytest.mark.parametrize("module", [ComplexSpectrogram, AudioSpectrogram])
-def test_faults_of_the_waveform_are_named(module):
+def test_faults_of_the_waveform_are_reported(module):
     with pytest.raises(ValueError, match=r"\[4800\] must be \[batch, 1, samples\]"):
         module()(torch.zeros(4800))
     with pytest.raises(ValueError, match=r"\[1, 2, 4800\]"):

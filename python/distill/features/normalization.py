@@ -1,6 +1,6 @@
 """Normalisation of features: mean and standard deviation of each channel, z-scores and back.
 
-Statistics are a dict with the keys ``mag_mean`` and ``mag_std`` for channel 0, ``if_mean`` and ``if_std`` for channel 1.
+Statistics are a dict with ``mag_mean`` and ``mag_std`` for channel 0, ``if_mean`` and ``if_std`` for channel 1.
 ``distill status`` reads them and imports no torch, so this module must not import it either.
 """
 

@@ -14,7 +14,7 @@ import torch
 
 from distill.errors import BackendError, ConfigError
 from distill.features import reference
-from distill.features.backends import Kernel, KernelFailed, rust, triton
+from distill.features.backends import Kernel, KernelError, rust, triton
 from distill.features.mel import MelSpec
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     if kernel is not None:
         try:
             return kernel(waveform)
-        except KernelFailed as error:
+        except KernelError as error:
             _refuse(backend, name, str(error))
     # Autograd happens outside the operator; on a waveform that requires a gradient, the reference would not use tiles.
     return reference.complex_mel(waveform.detach(), spec).contiguous()

@@ -1,4 +1,4 @@
-"""The features as modules: configuration and checks around the operator and :mod:`distill.features.reference`."""
+"""The features as torch modules: :class:`ComplexSpectrogram` and :class:`AudioSpectrogram`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from distill.features.reference import complex_mel
 class ComplexSpectrogram(nn.Module):
     """Two mel channels of a waveform: log power and instantaneous frequency.
 
-    Channel 0 is ``log1p`` of the mel power. Channel 1 is the energy-weighted mean over the band of the reassigned
-    frequency [1]_ [2]_, less the band's centre, over half its support, clamped to ±2; 0 where the band's power is not
-    above ``config.if_masking_threshold``. Frames are centred, with reflect padding and a periodic Hann window.
+    Channel 0 is ``log1p`` of the mel power. Channel 1 is the energy-weighted mean of the reassigned frequency [1]_ [2]_
+    over the band, minus the band's centre, divided by half the band's support, clamped to ±2. It is 0 where the band's
+    power is not above ``config.if_masking_threshold``. Frames are centred, with reflect padding and a periodic Hann
+    window.
 
-    The module has no state: it works on the device of what it is given, and ``half()`` leaves its tables alone.
+    The module has no parameters and no buffers. It works on the device of its input, and ``half()`` does not change it.
 
     Parameters
     ----------
     config : ComplexSpectrogramConfig, optional
-        Rate, frame and bands. Default: ``ComplexSpectrogramConfig()``.
+        Sample rate, frames and bands. Default: ``ComplexSpectrogramConfig()``.
     backend : {"auto", "fused", "rust", "reference"}, default "auto"
-        What computes. "auto": what the environment's DISTILL_BACKEND says; without it the Triton kernel on CUDA and the
-        Rust kernel on a CPU, unless a gradient is wanted there; the reference elsewhere, and where a kernel cannot,
-        which is logged once a reason. "fused": the Triton kernel, or an error that says why not. "rust": the Rust
-        kernel, likewise. "reference": plain torch, which a compiler sees through.
+        What computes the features. "fused": the Triton kernel, or an error with the reason why it cannot. "rust": the
+        Rust kernel, likewise. "reference": plain torch, which torch.compile can fuse with other code. "auto": the value
+        of the environment variable DISTILL_BACKEND; if it is not set, the Triton kernel on CUDA, the Rust kernel on a
+        CPU (the reference if the waveform requires a gradient), and the reference on other devices. If the kernel
+        cannot compute the feature, the reference takes its place, and the reason is logged once.
 
     Raises
     ------
     ConfigError
-        If `backend` or DISTILL_BACKEND is none of these.
+        If `backend` or DISTILL_BACKEND is not one of these names.
 
     References
     ----------
@@ -57,13 +59,13 @@ class ComplexSpectrogram(nn.Module):
         self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Features of a batch of mono waveforms.
+        """Compute the features of a batch of mono waveforms.
 
         Parameters
         ----------
         waveform : torch.Tensor
             Shape (B, 1, S), S above n_fft / 2, any floating type, at ``config.sample_rate``. Half precision is
-            computed in float32. Before it is captured in a CUDA graph, the same must have been computed once.
+            computed in float32. Call it once before you capture it in a CUDA graph.
 
         Returns
         -------
@@ -73,20 +75,20 @@ class ComplexSpectrogram(nn.Module):
         Raises
         ------
         ValueError
-            If the shape or the type does not fit, or the waveform is too short to be reflected.
+            If shape or type are wrong, or the waveform is too short for the reflect padding.
         BackendError
-            If the backend is "fused" or "rust" and cannot compute it.
+            If the backend is "fused" or "rust" and cannot compute the features.
         """
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
-        """Which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
+        """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
         return backend_for(waveform[:, 0], self._spec, self.backend)
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
-        """Channel 1 as a frequency.
+        """Convert channel 1 to Hz.
 
         Parameters
         ----------
@@ -96,12 +98,12 @@ class ComplexSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Hz, shape (B, M, T); a masked band reads as its centre. float64 for float64, else float32.
+            Frequency in Hz, shape (B, M, T); for a masked band its centre. float64 for float64, else float32.
 
         Raises
         ------
         ValueError
-            If the shape does not fit.
+            If the shape is wrong.
         """
         n_mels = self.config.n_mels
         if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
@@ -113,46 +115,51 @@ class ComplexSpectrogram(nn.Module):
         return offset * scale[:, None] + centre[:, None]
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
-        """Waveform whose features come near to these; see :mod:`distill.features.inversion.griffin_lim`.
+        """Compute a waveform whose features are close to `features`, by fast Griffin-Lim.
 
         Parameters
         ----------
         features : torch.Tensor
-            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Channel 0 below 0
-            counts as 0.
+            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Negative values of channel 0
+            count as 0.
         n_iter : int, default 8
-            Iterations of fast Griffin-Lim on the start that both channels give.
+            Iterations of fast Griffin-Lim. They start from power and phase estimated from both channels.
         length : int, optional
-            Samples S of the result, best those of the waveform if they are known: what lies beyond the last frame is
-            zero. Default: ``(T - 1) * hop_length``.
+            Samples S of the result, ideally the length of the original waveform. Samples after the last frame are 0.
+            Default: ``(T - 1) * hop_length``.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit. A clip's
-            sign is arbitrary: features do not tell a sound from its mirror image.
+            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit. The sign of each clip is
+            arbitrary, because features do not determine it.
 
         Raises
         ------
         ValueError
-            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
         """
         return invert(features, self._spec, n_iter, length)
 
     def extra_repr(self) -> str:
-        """The configuration, for ``print(module)``."""
+        """Return the configuration, for ``print(module)``."""
         return repr(self.config)
 
 
 class AudioSpectrogram(nn.Module):
-    """One mel channel of a waveform: log power, the same as channel 0 of :class:`ComplexSpectrogram`.
+    """One mel channel of a waveform: log power, equal to channel 0 of :class:`ComplexSpectrogram`.
 
     Parameters
     ----------
     config : SpectrogramConfig, optional
-        Rate, frame and bands. Default: ``SpectrogramConfig()``.
+        Sample rate, frames and bands. Default: ``SpectrogramConfig()``.
     backend : {"auto", "fused", "rust", "reference"}, default "auto"
-        What computes, as for :class:`ComplexSpectrogram`.
+        What computes the features, as for :class:`ComplexSpectrogram`.
+
+    Raises
+    ------
+    ConfigError
+        If `backend` or DISTILL_BACKEND is not one of these names.
     """
 
     def __init__(self, config: SpectrogramConfig | None = None, backend: Backend = "auto") -> None:
@@ -162,7 +169,7 @@ class AudioSpectrogram(nn.Module):
         self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """``log1p`` of the mel power of a batch of mono waveforms.
+        """Compute ``log1p`` of the mel power of a batch of mono waveforms.
 
         Parameters
         ----------
@@ -177,39 +184,39 @@ class AudioSpectrogram(nn.Module):
         Raises
         ------
         ValueError
-            If the shape or the type does not fit, or the waveform is too short to be reflected.
+            If shape or type are wrong, or the waveform is too short for the reflect padding.
         BackendError
-            If the backend is "fused" or "rust" and cannot compute it.
+            If the backend is "fused" or "rust" and cannot compute the features.
         """
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
-        """Waveform whose mel power comes near to this, as :meth:`ComplexSpectrogram.inverse` but for one channel.
+        """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.
 
         Parameters
         ----------
         features : torch.Tensor
             Shape (B, 1, M, T), T at least 1, any floating type, before normalisation.
         n_iter : int, default 8
-            Iterations of fast Griffin-Lim on the start that the slopes of the magnitude give.
+            Iterations of fast Griffin-Lim. They start from a phase estimated from the slopes of the magnitude.
         length : int, optional
             Samples S of the result. Default: ``(T - 1) * hop_length``.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; the same for the same features, bit for bit.
+            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
 
         Raises
         ------
         ValueError
-            If the shape, the type, `n_iter` or `length` does not fit, or a value is not finite or no log power.
+            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
         """
         return invert(features, self._spec, n_iter, length)
 
     def extra_repr(self) -> str:
-        """The configuration, for ``print(module)``."""
+        """Return the configuration, for ``print(module)``."""
         return repr(self.config)
 
 

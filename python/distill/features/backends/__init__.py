@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 
 Kernel = Callable[[torch.Tensor], torch.Tensor]
-"""From waveforms (B, S), B at least 1, to contiguous float32 features (B, C, M, T); may raise :class:`KernelFailed`."""
+"""From waveforms (B, S), B at least 1, to contiguous float32 features (B, C, M, T); may raise :class:`KernelError`."""
 
 
-class KernelFailed(Exception):
+class KernelError(Exception):
     """Raised by a kernel that turns out not to compile or launch here; the message is the reason.
 
     The backend remembers it, so that ``find`` returns the reason from then on.

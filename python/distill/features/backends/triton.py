@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill.features.backends import Kernel, KernelFailed
+from distill.features.backends import Kernel, KernelError
 from distill.features.mel import MelSpec, mel_bands
 
 # The kernel is tested with this release; earlier ones lack language features that it uses.
@@ -74,7 +74,7 @@ def _launch(waveform: torch.Tensor, spec: MelSpec, launch: Kernel) -> torch.Tens
     except TritonError as error:
         first_line, *_ = str(error).splitlines() or [""]
         _failed[key] = f"{type(error).__name__}: {first_line}"
-        raise KernelFailed(_failed[key]) from error
+        raise KernelError(_failed[key]) from error
     return features if spec.channels == 2 else features[:, :1].contiguous()
 
 

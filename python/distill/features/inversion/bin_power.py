@@ -1,8 +1,8 @@
 """Power and frequency of single bins from the power and frequency of mel bands.
 
-With channel 1, a frame is modelled as a sum of sines ("atoms") with powers ``E[f] >= 0``. Their frequencies are a grid of
-half bins at the bottom, where bands are narrower than a bin, and of whole bins above. Under a Hann window a sine gives
-each bin ``k`` the power ``lobe(k - f)``, so the features are linear in ``E``::
+With channel 1, a frame is modelled as a sum of sines ("atoms") with powers ``E[f] >= 0``. Their frequencies are a grid
+of half bins at the bottom, where bands are narrower than a bin, and of whole bins above. Under a Hann window a sine
+gives each bin ``k`` the power ``lobe(k - f)``, so the features are linear in ``E``::
 
     S[m]      = sum_f a[m, f] · E[f]                    a = fb · lobe      the mel power
     S[m]·u[m] = sum_f a[m, f] · (f - c[m])/h[m] · E[f]                     times channel 1

@@ -113,14 +113,14 @@ def _weight(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def _sortable(weight: torch.Tensor) -> torch.Tensor:
     """Return the bits of non-negative floats in the upper half of int64, where they sort like the floats.
 
-    The lower half takes the number of the edge, which makes each key unique. The sign is removed, so that every edge can
-    be chosen and the rounds end, whatever the weights are.
+    The lower half takes the number of the edge, which makes each key unique. The sign is removed, so that every edge
+    can be chosen and the rounds end, whatever the weights are.
     """
     return (weight.view(torch.int32).long() & 0x7FFFFFFF) << 32
 
 
 def _join(edges: _Edges, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Join each of `count` trees to another; return the new tree of each, its phase relative to that, and their number."""
+    """Join each of `count` trees to another; return the new trees, the phases relative to them, and the new count."""
     own = torch.arange(count, device=edges.start.device)
     key = edges.weight | torch.arange(len(edges.start), device=own.device)
     best = torch.full_like(own, -1)
