@@ -1,8 +1,7 @@
-"""Features of one second of audio on one CPU thread, beside a bare STFT, peers, and the decoding that goes before.
+"""Features of one second of audio on one CPU thread, relative to a bare STFT, peers, and decoding.
 
-`pytest bench/bench_features.py --benchmark-only`. The first baseline is `torch.stft`: less than that cannot be done by
-a feature that takes its spectrum from torch. Ratios are taken between interleaved calls, so that a busy machine moves
-both sides.
+`pytest bench/bench_features.py --benchmark-only`. The first baseline is `torch.stft`, the lower bound of a feature that
+takes its spectrum from torch. Ratios are taken between interleaved calls, so that load on the machine affects both.
 """
 
 import io
@@ -52,7 +51,7 @@ def stft_of(waveform):
 
 
 def torchaudio_of(waveform):
-    """Magnitude alone."""
+    """Return a function that computes channel 0 alone."""
     transforms = pytest.importorskip("torchaudio.transforms")
     mel = transforms.MelSpectrogram(
         CONFIG.sample_rate, CONFIG.n_fft, hop_length=CONFIG.hop_length, n_mels=CONFIG.n_mels
@@ -65,7 +64,7 @@ def torchaudio_of(waveform):
 
 
 def librosa_of(waveform):
-    """Magnitude alone."""
+    """Return a function that computes channel 0 alone."""
     librosa = pytest.importorskip("librosa")
 
     def compute():
@@ -85,7 +84,7 @@ def librosa_of(waveform):
 
 
 def reassigned_of(waveform):
-    """Frequency and power of single bins."""
+    """Return a function that computes frequency and magnitude of single bins."""
     librosa = pytest.importorskip("librosa")
 
     def compute():
@@ -103,7 +102,7 @@ def reassigned_of(waveform):
 
 
 def medians(*functions):
-    """Median seconds of each function, called in turn."""
+    """Return the median seconds of each function, called in turn."""
     taken = [[] for _ in functions]
     for _ in range(ROUNDS):
         for function, times in zip(functions, taken, strict=True):
@@ -114,7 +113,7 @@ def medians(*functions):
 
 
 def report(benchmark, function, **baselines):
-    """Measure `function` against each baseline, interleaved with that alone, and record the ratios."""
+    """Measure `function` relative to each baseline, interleaved with only that one, and record the ratios."""
     for name, baseline in baselines.items():
         function()
         baseline()
@@ -125,7 +124,7 @@ def report(benchmark, function, **baselines):
 
 @pytest.mark.benchmark(group="features of 1 s, one thread")
 def test_both_channels(benchmark, waveform, expected):
-    """The Rust kernel. A second is 1 clip; what a call costs beside its work is in it."""
+    """The Rust kernel on one clip, including the overhead of a call."""
     spectrogram = ComplexSpectrogram(CONFIG, "rust")
     features = spectrogram(waveform)[0]
     torch.testing.assert_close(features[0], expected, atol=1e-4, rtol=0)
@@ -145,13 +144,13 @@ def test_both_channels(benchmark, waveform, expected):
 
 @pytest.mark.filterwarnings("ignore:'where' used without 'out':UserWarning")  # inside librosa
 @pytest.mark.benchmark(group="features of 1 s, one thread")
-def test_both_channels_beside_reassignment(benchmark, waveform):
+def test_both_channels_relative_to_reassignment(benchmark, waveform):
     spectrogram = ComplexSpectrogram(CONFIG, "rust")
     reassigned = reassigned_of(waveform)
     frequencies, magnitudes = reassigned()
     bins = frequencies.shape[0]
     bands = ComplexSpectrogram(CONFIG).to_hertz(spectrogram(waveform))[0].numpy()
-    # The same frequencies: a band's is the mean of its bins', by energy.
+    # The frequency of a band is the energy-weighted mean of its bins' frequencies.
     filters = pytest.importorskip("torchaudio.functional").melscale_fbanks(
         bins, 0.0, CONFIG.sample_rate / 2, CONFIG.n_mels, CONFIG.sample_rate, None, "htk"
     )
@@ -220,6 +219,6 @@ def test_resample(benchmark, waveform):
     tone = np.sin(2 * np.pi * 1_000 * np.arange(44_100) / 44_100).astype(np.float32)
     resampled = soxr.resample(tone, 44_100, CONFIG.sample_rate)
     exact = np.sin(2 * np.pi * 1_000 * np.arange(CONFIG.sample_rate) / CONFIG.sample_rate)
-    # The ends lack what lies beyond them.
+    # The resampler's filter reaches beyond the ends.
     np.testing.assert_allclose(resampled[1_000:-1_000], exact[1_000:-1_000], atol=1e-3)
     report(benchmark, lambda: soxr.resample(tone, 44_100, CONFIG.sample_rate), stft=stft_of(waveform))

@@ -1,7 +1,7 @@
-"""Features back to sound: how near it comes beside other ways, and what a second costs on one CPU thread.
+"""Features back to sound: distances and speed relative to other methods, on one CPU thread.
 
-`pytest bench/bench_inverse.py --benchmark-only`. The sounds are a second of each of 32 files of sonic-pi-samples where
-they are installed, else the demo's. Distances are means over clips, in the order of `distill.features.distance`:
+`pytest bench/bench_inverse.py --benchmark-only`. The sounds are a second of each of 32 files of sonic-pi-samples if they
+are installed, otherwise the demo's. Distances are means over clips, in the order of `distill.features.distance`:
 spectral convergence, log-spectral distance in dB, multi-resolution STFT distance. Times are ratios of interleaved
 calls.
 """
@@ -16,7 +16,7 @@ import torch
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig, load_audio
 from distill.features.distance import distances
-from distill.features.inversion.griffin_lim import join_chunks
+from distill.features.inversion.crossfade import join_chunks
 
 pytest.importorskip("torchaudio")
 from resynthesis import linear_magnitude, random_phase, synthetic, true_phase
@@ -58,9 +58,9 @@ def means(reference, estimate):
 
 
 def passes(found, random_8, random_32):
-    """Which of the gates that the inverse must pass these distances do."""
-    near = [mine < 1.08 * peer for mine, peer in zip(found, random_32, strict=True)]
-    return [*near, found[0] < 0.9 * random_8[0]]
+    """Return for each gate whether the distances pass it."""
+    gates = [mine < 1.08 * peer for mine, peer in zip(found, random_32, strict=True)]
+    return [*gates, found[0] < 0.9 * random_8[0]]
 
 
 @pytest.mark.benchmark(group="inverse, quality")
@@ -87,38 +87,38 @@ def test_distances(benchmark, sounds, n_mels):
 
 @pytest.mark.benchmark(group="inverse, speed of 1 s")
 def test_speed(benchmark, sounds):
-    """The default, beside Griffin-Lim alone, by torchaudio and librosa: 8 iterations on a magnitude that is given."""
+    """The default, relative to Griffin-Lim alone by torchaudio and librosa: 8 iterations on a known magnitude."""
     librosa = pytest.importorskip("librosa")
     module, waveform = ComplexSpectrogram(), sounds[8:9]
     features = module(waveform)
     magnitude = linear_magnitude(features[:, 0].expm1(), CONFIG)
     array = magnitude[0].numpy()
-    numbers = {"n_iter": 8, "hop_length": CONFIG.hop_length, "n_fft": CONFIG.n_fft, "length": RATE, "random_state": 0}
-    ways = {
+    options = {"n_iter": 8, "hop_length": CONFIG.hop_length, "n_fft": CONFIG.n_fft, "length": RATE, "random_state": 0}
+    methods = {
         "ours": lambda: module.inverse(features, length=RATE),
         "torchaudio": lambda: random_phase(magnitude, CONFIG, 8, RATE),
         "torchaudio_32": lambda: random_phase(magnitude, CONFIG, 32, RATE),
-        "librosa": lambda: torch.tensor(librosa.griffinlim(array, **numbers))[None, None],
+        "librosa": lambda: torch.tensor(librosa.griffinlim(array, **options))[None, None],
     }
-    found = {name: means(waveform, way())[0] for name, way in ways.items()}
+    found = {name: means(waveform, method())[0] for name, method in methods.items()}
     assert all(0 < value < 0.6 for value in found.values())
-    taken = {name: [] for name in ways}
+    taken = {name: [] for name in methods}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = time.perf_counter()
-            way()
+            method()
             taken[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in taken.items()}
     benchmark.extra_info["times_faster_than_real_time"] = round(1 / medians["ours"], 1)
     for name in ("torchaudio", "torchaudio_32", "librosa"):
         benchmark.extra_info[f"time_to_{name}"] = round(medians["ours"] / medians[name], 2)
-    benchmark(ways["ours"])
+    benchmark(methods["ours"])
 
 
 @pytest.mark.benchmark(group="inverse, seams")
 @pytest.mark.parametrize("overlap", [2_400, 12_000])
 def test_seams(benchmark, files, overlap):
-    """Chunks of a second from sounds of three, back by themselves and joined, beside a linear fade and a bare cut."""
+    """Chunks of a second, inverted one by one and joined, relative to a linear fade and a cut without a fade."""
     long = [waveform[: 3 * RATE] for waveform in files if len(waveform) >= 3 * RATE][::2]
     long = long or list(synthetic(5, 3.0)[:, 0])
     module, step = ComplexSpectrogram(), RATE - overlap
@@ -126,12 +126,12 @@ def test_seams(benchmark, files, overlap):
     for waveform in long:
         cut = waveform.unfold(0, RATE, step)[:, None]
         chunks = module.inverse(module(cut), length=RATE)
-        ways = {
+        methods = {
             "joined": join_chunks(chunks, overlap)[0, 0],
             "linear_fade": _linear(chunks, overlap),
             "cut": torch.cat([*chunks[:-1, 0, :step].flatten().split(step), chunks[-1, 0]]),
         }
-        for name, sound in ways.items():
+        for name, sound in methods.items():
             found[name].append(_seam(sound, waveform, [step * n for n in range(1, len(chunks))], overlap))
     for name, values in found.items():
         level, click = np.nanmean(values, axis=0)
@@ -154,8 +154,11 @@ def _linear(chunks, overlap):
 
 
 def _seam(sound, waveform, starts, overlap):
-    """Level over the overlaps beside the waveform's, and the largest second difference at either end of one beside
-    the 99.5th percentile within 0.1 s, both in dB; nan where the waveform is silent."""
+    """Return level and click at the seams, in dB; nan where the waveform is silent.
+
+    The level is that of the overlaps relative to the waveform's. The click is the largest second difference at either
+    end of an overlap, relative to the 99.5th percentile within 0.1 s.
+    """
     sound, curvature, found = sound.double(), sound.double().diff(n=2).abs(), []
     for start in starts:
         here, there = (w[start : start + overlap].double().norm() for w in (sound, waveform))

@@ -1,14 +1,14 @@
-"""The fused kernel on a GPU: checked, then timed beside what else computes the same.
+"""Check the fused kernel on a GPU, then time it and its baselines.
 
     python bench/gpu.py [--quick] [--sweep] [--without NAME ...]
 
-from the source tree; needs torch, triton and numpy, nothing built. Prints a table and writes
-`bench/results/<gpu>.json`, or `$OUT/<gpu>.json` where OUT is set. If the kernel disagrees with the float64 reference,
+Run it from the source tree; it needs torch, triton and numpy, and nothing has to be built. It prints a table and writes
+`bench/results/<gpu>.json`, or `$OUT/<gpu>.json` if OUT is set. If the kernel disagrees with the float64 reference,
 nothing is timed.
 
-Every call gets a waveform that the L2 cache no longer holds. A time is that of one of several calls made one after the
-other between two CUDA events, so at batch 1 it includes what the host takes to launch; "graph" is the same without the
-host. The tests of the kernel run with ``pytest tests/kernels -m gpu``, which needs pytest and no plugin.
+Each call takes a waveform that is no longer in the L2 cache. A time is that of several consecutive calls between two
+CUDA events, divided by their number. At batch 1 it includes the time of the host to launch; "graph" excludes that. The
+tests of the kernel are run by ``pytest tests/kernels -m gpu``, which needs pytest and no plugins.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from distill.features.spectrogram import ComplexSpectrogram
 from distill.kernels import complex_mel as launch
 from distill.kernels import make_plan
 from gpu_baselines import Method, baselines
-from gpu_check import GATES, NUMBERS, THRESHOLD, check, disagreement, signals
+from gpu_check import GATES, SPEC, check, disagreement, signals
 from gpu_report import OURS, add_ratios, io_bytes, left_out, row, slug, summarise, table, targets
 from gpu_timing import CudaTimer, Timer, copy_bandwidth, rotating
 
@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SIZES = (1, 64, 512, 4096)
 MODULE = "ComplexSpectrogram"
-"""Our kernel as users call it: with checks and the operator's dispatch."""
+"""Our kernel as users call it: with its checks and the dispatch of the operator."""
 
 SWEEP_CLIPS = 512
 SHAPES = [
@@ -55,38 +55,39 @@ SHAPES = [
     {"rows": 8, "maxnreg": 168},
     {"rows": 4, "maxnreg": None},
 ]
-"""Shapes of the kernel for --sweep: warps a program, and the most registers a thread (None: the compiler's choice)."""
+"""Shapes of the kernel for --sweep: warps per program, and maximum registers per thread (None: up to the compiler)."""
 
 
 class Setup(NamedTuple):
-    """What a run is done with: the whole of it on a GPU, and on a CPU, interpreted, in the tests."""
+    """The settings of a run: on a GPU, or in the tests on a CPU with interpreted kernels."""
 
     device: torch.device
     timer: Timer
     sizes: tuple[int, ...] = SIZES
-    """Clips a call."""
-    clip_samples: int = NUMBERS["sample_rate"]
+    """Clips per call."""
+    clip_samples: int = SPEC.sample_rate
     parity_shape: tuple[int, int] = (16, 96_001)
     l2_bytes: int = 0
     without: tuple[str, ...] = ()
-    """Methods that are not measured."""
+    """Names of methods that are not measured."""
 
 
 def plan_for(device: torch.device) -> Any:
-    """The kernel's plan at the defaults, for a device."""
+    """Return the kernel's plan for a device, at the defaults."""
     if torch.version.hip:
         wave = torch.cuda.get_device_properties(device).warp_size
-        return make_plan(mel_bands(**NUMBERS), n_fft=NUMBERS["n_fft"], backend="hip", wave=wave)
-    return make_plan(mel_bands(**NUMBERS), n_fft=NUMBERS["n_fft"])
+        return make_plan(mel_bands(SPEC), n_fft=SPEC.n_fft, backend="hip", wave=wave)
+    return make_plan(mel_bands(SPEC), n_fft=SPEC.n_fft)
 
 
 def method_of(plan: Any) -> Method:
-    """The kernel under a plan."""
-    return Method(lambda x: launch(x, plan, hop_length=NUMBERS["hop_length"], threshold=THRESHOLD), channels=2)
+    """Return the kernel with a plan."""
+    hop_length, threshold = SPEC.hop_length, SPEC.if_masking_threshold
+    return Method(lambda x: launch(x, plan, hop_length=hop_length, threshold=threshold), channels=2)
 
 
 def checked_methods(setup: Setup, plan: Any) -> tuple[dict[str, Method | str], dict[str, Any]]:
-    """Ours and those of the baselines that agree with the reference; others with the reason. And our errors."""
+    """Return our methods and the baselines that agree with the reference, the others' reasons, and our errors."""
     waveforms = signals(setup.parity_shape, setup.device)
     ours = method_of(plan)
     parity = check(ours, waveforms)
@@ -96,7 +97,7 @@ def checked_methods(setup: Setup, plan: Any) -> tuple[dict[str, Method | str], d
             raise SystemExit(f"the kernel, {name} waveforms: {reason}; nothing was timed")
     module = ComplexSpectrogram(backend="fused")
     found = {OURS: ours, MODULE: Method(lambda x: module(x[:, None]), channels=2)}
-    found.update(baselines(NUMBERS, THRESHOLD, setup.device))
+    found.update(baselines(SPEC, setup.device))
     for name in list(found)[1:]:
         if name in setup.without:
             found[name] = "not asked for"
@@ -106,7 +107,7 @@ def checked_methods(setup: Setup, plan: Any) -> tuple[dict[str, Method | str], d
 
 
 def _reason(method: Method, waveforms: dict[str, torch.Tensor]) -> str | None:
-    # A baseline that fails (out of memory, a compiler or a launch that fails) must not cost the run.
+    # A baseline that fails (out of memory, a compiler or launch error) must not end the run.
     try:
         return next(filter(None, map(disagreement, check(method, waveforms).values())), None)
     except (RuntimeError, TritonError) as error:
@@ -114,16 +115,16 @@ def _reason(method: Method, waveforms: dict[str, torch.Tensor]) -> str | None:
 
 
 def measure(setup: Setup, methods: dict[str, Method | str], copy_gb_per_s: float) -> list[dict[str, Any]]:
-    """Every method at every size; without the host too at the smallest, last of all."""
+    """Time every method at every size, and finally, at the smallest size, in a CUDA graph."""
     rows = []
     for n_clips in setup.sizes:
         rows += measure_size(setup, methods, n_clips, copy_gb_per_s)
-        print(f"timed {n_clips} clips a call", file=sys.stderr, flush=True)
+        print(f"timed {n_clips} clips per call", file=sys.stderr, flush=True)
     smallest = min(setup.sizes)
     buffers = rotating((smallest, setup.clip_samples), setup.l2_bytes, setup.device)
     for item in rows:
         if item["clips"] == smallest and "us" in item:
-            # Last, because a capture that fails may leave the device unusable.
+            # At the end, because a failed capture may leave the device unusable.
             try:
                 item["graph_us"] = summarise(setup.timer.graph(methods[item["method"]].call, buffers))
             except (RuntimeError, TritonError) as error:
@@ -135,9 +136,9 @@ def measure(setup: Setup, methods: dict[str, Method | str], copy_gb_per_s: float
 def measure_size(
     setup: Setup, methods: dict[str, Method | str], n_clips: int, copy_gb_per_s: float
 ) -> list[dict[str, Any]]:
-    """Every method at one size."""
+    """Time every method at one size."""
     rows = []
-    seconds = n_clips * setup.clip_samples / NUMBERS["sample_rate"]
+    seconds = n_clips * setup.clip_samples / SPEC.sample_rate
     try:
         buffers = rotating((n_clips, setup.clip_samples), setup.l2_bytes, setup.device)
     except torch.OutOfMemoryError as error:
@@ -164,19 +165,17 @@ def measure_size(
 
 
 def floor_bytes(n_clips: int, n_samples: int, channels: int) -> int:
-    """:func:`io_bytes` at the defaults."""
-    n_frames = n_samples // NUMBERS["hop_length"] + 1
-    return io_bytes(
-        n_clips=n_clips, n_samples=n_samples, n_mels=NUMBERS["n_mels"], n_frames=n_frames, channels=channels
-    )
+    """Return :func:`io_bytes` at the defaults."""
+    n_frames = SPEC.n_frames(n_samples)
+    return io_bytes(n_clips=n_clips, n_samples=n_samples, n_mels=SPEC.n_mels, n_frames=n_frames, channels=channels)
 
 
 @torch.inference_mode()
 def sweep(setup: Setup, shapes: Sequence[dict[str, int | None]]) -> list[dict[str, Any]]:
-    """The kernel in other shapes, each timed at one size."""
+    """Time the kernel in other shapes, at one size."""
     found = []
     n_clips = min(SWEEP_CLIPS, max(setup.sizes))
-    seconds = n_clips * setup.clip_samples / NUMBERS["sample_rate"]
+    seconds = n_clips * setup.clip_samples / SPEC.sample_rate
     buffers = rotating((n_clips, setup.clip_samples), setup.l2_bytes, setup.device)
     waveforms = signals(setup.parity_shape, setup.device)
     for shape in shapes:
@@ -191,7 +190,7 @@ def sweep(setup: Setup, shapes: Sequence[dict[str, int | None]]) -> list[dict[st
 
 
 def plan_of_shape(shape: dict[str, int | None], device: torch.device) -> Any:
-    """A plan of other than the usual shape."""
+    """Return a plan of another shape than the default."""
     with mock.patch.object(importlib.import_module("distill.kernels.plan"), "ROWS", shape["rows"]):
         plan = plan_for(device)
     options = {**plan.options, "maxnreg": shape["maxnreg"]}
@@ -199,7 +198,7 @@ def plan_of_shape(shape: dict[str, int | None], device: torch.device) -> Any:
 
 
 def compiled_kernels(device: torch.device) -> list[dict[str, int]]:
-    """Registers and such of the kernels that were compiled so far."""
+    """Return the resources of the kernels that were compiled so far."""
     kernel = importlib.import_module("distill.kernels.complex_mel").complex_mel_kernel
     return [
         {
@@ -213,15 +212,15 @@ def compiled_kernels(device: torch.device) -> list[dict[str, int]]:
 
 
 def nvidia_smi(device: torch.device) -> dict[str, str]:
-    """Driver, clocks and power limit, as nvidia-smi gives them; nothing where there is none or it will not say."""
+    """Return driver, clocks and power limit from nvidia-smi; empty if it is missing or fails."""
     program = shutil.which("nvidia-smi")
     if device.type != "cuda" or program is None:
         return {}
     names = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
     uuid = torch.cuda.get_device_properties(device).uuid
-    asked = [program, f"--id=GPU-{uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+    command = [program, f"--id=GPU-{uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
         return {}
     values = [value.strip() for value in done.stdout.split(",")]
@@ -229,14 +228,14 @@ def nvidia_smi(device: torch.device) -> dict[str, str]:
 
 
 def run(setup: Setup) -> dict[str, Any]:
-    """Check, measure, and the report: what is written as JSON."""
+    """Check, measure, and return the report that is written as JSON."""
     with torch.inference_mode():
         methods, parity = checked_methods(setup, plan_for(setup.device))
         copy_gb_per_s = copy_bandwidth(setup.timer, setup.device)
         rows = measure(setup, methods, copy_gb_per_s)
-        # Under load, or as near to it as this gets.
+        # Right after the load, so that clocks are close to those under load.
         clocks = nvidia_smi(setup.device)
-    second = floor_bytes(1, NUMBERS["sample_rate"], channels=2)
+    second = floor_bytes(1, SPEC.sample_rate, channels=2)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else str(setup.device),
@@ -247,7 +246,7 @@ def run(setup: Setup) -> dict[str, Any]:
             "driver": clocks.pop("driver_version", None),
         },
         "clocks": clocks,
-        "config": {**NUMBERS, "if_masking_threshold": THRESHOLD, "clip_samples": setup.clip_samples},
+        "config": {**SPEC._asdict(), "clip_samples": setup.clip_samples},
         "sizes": list(setup.sizes),
         "parity": parity,
         "gates": GATES,
@@ -261,7 +260,7 @@ def run(setup: Setup) -> dict[str, Any]:
 
 
 def write(report: dict[str, Any]) -> Path:
-    """Write a report to its place."""
+    """Write a report and return its path."""
     folder = Path(os.environ["OUT"]) if os.environ.get("OUT") else ROOT / "bench" / "results"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug(report['gpu'])}.json"
@@ -272,12 +271,12 @@ def write(report: dict[str, Any]) -> Path:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark on the current CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer samples a measurement")
-    parser.add_argument("--sweep", action="store_true", help=f"the kernel in {len(SHAPES)} other shapes as well")
-    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="a baseline that is left out")
+    parser.add_argument("--quick", action="store_true", help="fewer samples per measurement")
+    parser.add_argument("--sweep", action="store_true", help=f"also time the kernel in {len(SHAPES)} other shapes")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave out a baseline")
     options = parser.parse_args(argv)
     if not torch.cuda.is_available():
-        raise SystemExit("torch finds no CUDA device to measure on; all but the timings is tested by tests/kernels")
+        raise SystemExit("torch finds no CUDA device to measure on; tests/kernels test everything but the timings")
     device = torch.device("cuda", torch.cuda.current_device())
     setup = Setup(
         device,
@@ -286,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         without=tuple(options.without),
     )
     report = run(setup)
-    # Before anything else can fail.
+    # Written now, before anything else can fail.
     path = write(report)
     report["kernels"] = compiled_kernels(device)
     if options.sweep:

@@ -1,14 +1,15 @@
-"""What the fused kernel is measured against on a GPU: each a function from waveforms (B, S) to features.
+"""The baselines of the fused kernel on a GPU: each is a function from waveforms (B, S) to features.
 
-The one that counts is cuFFT with all other work fused by hand around it, in two kernels: less than that cannot be done
-by who does not write an FFT. Frames and spectra go through device memory, nothing else does.
+The most important one is cuFFT with all other work fused by hand into two kernels around it: the best that is possible
+without writing an FFT. Only frames and spectra go through device memory.
 """
 
-# Kernels name their sizes as the shapes are written.
+# In kernels, names of sizes are upper case.
 # ruff: noqa: N803
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec, mel_bands
 from distill.features.reference import complex_mel
 
 LANES = 32
@@ -24,19 +25,19 @@ FRAMES = 4
 
 
 class Method(NamedTuple):
-    """One way to compute the features."""
+    """A method to compute the features."""
 
     call: Callable[[torch.Tensor], torch.Tensor]
     """From waveforms (B, S) to (B, channels, M, T)."""
     channels: int
     """2, or 1 for log power alone."""
     is_log: bool = True
-    """Whether channel 0 is `log1p` of the power; a peer that stops before it is not charged for it."""
+    """Whether channel 0 is `log1p` of the power, and not the power itself."""
 
 
 @triton.jit
 def frame_kernel(x_p, frames_p, S, T, x_stride, HOP: tl.constexpr, N_FFT: tl.constexpr):
-    """Frame t of a clip, reflected at its edges: a frame a program."""
+    """Copy frame t of a clip, reflected at its edges; one frame per program."""
     i_frame = tl.program_id(0).to(tl.int64)
     i_clip, t = i_frame // T, i_frame % T
     o_sample = tl.arange(0, N_FFT)
@@ -47,7 +48,7 @@ def frame_kernel(x_p, frames_p, S, T, x_stride, HOP: tl.constexpr, N_FFT: tl.con
 
 @triton.jit
 def load_bins(spectrum_p, o_frame, SHIFT: tl.constexpr, N_BINS: tl.constexpr, FRAMES: tl.constexpr):
-    """Bins SHIFT to N_BINS + SHIFT - 1 of some frames, re and im [FRAMES, N_BINS]; bin -1 is 0."""
+    """Load bins SHIFT to N_BINS + SHIFT - 1 of FRAMES frames, re and im [FRAMES, N_BINS]; bin -1 is 0."""
     o_number = tl.arange(0, 2 * N_BINS)[None, :] + 2 * SHIFT
     b_pairs = tl.load(spectrum_p + o_frame[:, None] * (2 * N_BINS + 2) + o_number, mask=o_number >= 0, other=0.0)
     return tl.split(tl.reshape(b_pairs, (FRAMES, N_BINS, 2)))
@@ -57,7 +58,7 @@ def load_bins(spectrum_p, o_frame, SHIFT: tl.constexpr, N_BINS: tl.constexpr, FR
 def band_sums(
     power, shift, b_first, weight_p, offset_p, N_BINS: tl.constexpr, FRAMES: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Power and moment [FRAMES, 32] of a group of bands, each of WIDTH bins at most; `power` and `shift` are flat."""
+    """Sum power and moment [FRAMES, 32] of 32 bands of at most WIDTH bins each; `power` and `shift` are flat."""
     o_bin = tl.minimum(b_first[:, None] + tl.arange(0, WIDTH)[None, :], N_BINS - 1)[None, :, :]
     # One dimension: Triton 3.6 fails to compile many gathers of two.
     o_bin = tl.reshape(o_bin + tl.arange(0, FRAMES)[:, None, None] * N_BINS, (FRAMES * 32 * WIDTH,))
@@ -74,7 +75,7 @@ def band_kernel(
     n_frames, T, threshold,
     N_BINS: tl.constexpr, M: tl.constexpr, FRAMES: tl.constexpr, WIDTHS: tl.constexpr, STARTS: tl.constexpr,
 ):  # fmt: skip
-    """Both channels from the spectrum R of unwindowed frames: stencil, power, banded sums, log1p and ratio at once."""
+    """Compute both channels from the spectrum R of unwindowed frames: stencil, power, band sums, log1p and ratio."""
     o_frame = tl.program_id(0).to(tl.int64) * FRAMES + tl.arange(0, FRAMES)
     m_frame = o_frame < n_frames
     o_read = tl.minimum(o_frame, n_frames - 1)
@@ -110,10 +111,9 @@ class PointwiseTables(NamedTuple):
     starts: tuple[int, ...]
 
 
-def pointwise_tables(numbers: dict[str, int], device: torch.device) -> PointwiseTables:
-    """The tables of :func:`band_kernel` for some bands."""
-    bands = mel_bands(**numbers)
-    n_mels = numbers["n_mels"]
+def pointwise_tables(spec: MelSpec, device: torch.device) -> PointwiseTables:
+    """Return the tables of :func:`band_kernel` for a feature."""
+    bands, n_mels = mel_bands(spec), spec.n_mels
     groups = [range(start, min(start + LANES, n_mels)) for start in range(0, n_mels, LANES)]
     widths = tuple(max(2, triton.next_power_of_2(max(int(bands.width[m]) for m in group))) for group in groups)
     starts = tuple(LANES * sum(widths[:index]) for index in range(len(groups)))
@@ -131,14 +131,14 @@ def pointwise_tables(numbers: dict[str, int], device: torch.device) -> Pointwise
     return PointwiseTables(first.to(device), weights[0], weights[1], scales.to(device), widths, starts)
 
 
-def cufft_and_pointwise(numbers: dict[str, int], threshold: float, device: torch.device) -> Method:
-    """cuFFT on framed input, and one Triton kernel before and one after it."""
-    tables = pointwise_tables(numbers, device)
-    n_fft, hop, n_mels = numbers["n_fft"], numbers["hop_length"], numbers["n_mels"]
+def cufft_and_pointwise(spec: MelSpec, device: torch.device) -> Method:
+    """Return cuFFT on framed input, with one Triton kernel before and one after it."""
+    tables = pointwise_tables(spec, device)
+    n_fft, hop, n_mels = spec.n_fft, spec.hop_length, spec.n_mels
 
     def call(x: torch.Tensor) -> torch.Tensor:
         n_clips, n_samples = x.shape
-        n_frames = n_samples // hop + 1
+        n_frames = spec.n_frames(n_samples)
         total = n_clips * n_frames
         frames = x.new_empty((total, n_fft))
         frame_kernel[(total,)](x, frames, n_samples, n_frames, x.stride(0), HOP=hop, N_FFT=n_fft)
@@ -146,7 +146,7 @@ def cufft_and_pointwise(numbers: dict[str, int], threshold: float, device: torch
         out = x.new_empty((n_clips, 2, n_mels, n_frames))
         band_kernel[(triton.cdiv(total, FRAMES),)](
             spectrum, out, tables.first, tables.weights, tables.offsets, tables.scales,
-            total, n_frames, threshold,
+            total, n_frames, spec.if_masking_threshold,
             N_BINS=n_fft // 2, M=n_mels, FRAMES=FRAMES, WIDTHS=tables.widths, STARTS=tables.starts, num_warps=8,
         )  # fmt: skip
         return out
@@ -154,35 +154,29 @@ def cufft_and_pointwise(numbers: dict[str, int], threshold: float, device: torch
     return Method(call, channels=2)
 
 
-def baselines(numbers: dict[str, int], threshold: float, device: torch.device) -> dict[str, Method | str]:
-    """Every baseline by its name, or why it is left out."""
+def baselines(spec: MelSpec, device: torch.device) -> dict[str, Method | str]:
+    """Return every baseline by its name, or the reason why it is left out."""
 
     def reference(x: torch.Tensor) -> torch.Tensor:
-        return complex_mel(x, **numbers, if_masking_threshold=threshold)
+        return complex_mel(x, spec)
 
     return {
         "eager reference": Method(reference, channels=2),
-        # A shape each: static shapes give the compiler its best.
+        # Compiled for each shape: with static shapes the compiler does its best.
         "compiled reference": Method(torch.compile(reference, fullgraph=True, dynamic=False), channels=2),
-        "cuFFT + pointwise": cufft_and_pointwise(numbers, threshold, device),
-        "torchaudio": _torchaudio(numbers, device),
-        "flashmel": _flashmel(numbers, device),
+        "cuFFT + pointwise": cufft_and_pointwise(spec, device),
+        "torchaudio": _mel_spectrogram("torchaudio.transforms", spec, device),
+        "flashmel": _mel_spectrogram("flashmel", spec, device),
     }
 
 
-def _torchaudio(numbers: dict[str, int], device: torch.device) -> Method | str:
+def _mel_spectrogram(library: str, spec: MelSpec, device: torch.device) -> Method | str:
+    """Return the power of a library's MelSpectrogram, which is one channel and no log."""
     try:
-        from torchaudio.transforms import MelSpectrogram
+        mel_spectrogram = importlib.import_module(library).MelSpectrogram
     except ImportError as error:
         return f"not importable: {error}"
-    module = MelSpectrogram(**numbers).to(device)
-    return Method(lambda x: module(x)[:, None], channels=1, is_log=False)
-
-
-def _flashmel(numbers: dict[str, int], device: torch.device) -> Method | str:
-    try:
-        from flashmel import MelSpectrogram
-    except ImportError as error:
-        return f"not importable: {error}"
-    module = MelSpectrogram(**numbers).to(device)
+    module = mel_spectrogram(
+        sample_rate=spec.sample_rate, n_fft=spec.n_fft, hop_length=spec.hop_length, n_mels=spec.n_mels
+    ).to(device)
     return Method(lambda x: module(x)[:, None], channels=1, is_log=False)

@@ -1,4 +1,4 @@
-"""Whether a method computes the feature: its errors against the float64 reference, and the gates they must pass."""
+"""Check that a method computes the features: its errors relative to the float64 reference, and the gates."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 import torch
 
+from distill.features.mel import MelSpec
 from distill.features.reference import complex_mel
 from gpu_baselines import Method
 
-NUMBERS = {"sample_rate": 48_000, "n_fft": 2048, "hop_length": 512, "n_mels": 128}
+SPEC = MelSpec(sample_rate=48_000, n_fft=2048, hop_length=512, n_mels=128)
 """The feature that is measured: the defaults."""
-THRESHOLD = 1e-5
 
 LOUD = 1e-2
 GATES = {"channel_0": 1e-4, "channel_1_loud": 1e-3, "channel_1_mean": 1e-4}
@@ -19,11 +19,11 @@ GATES = {"channel_0": 1e-4, "channel_1_loud": 1e-3, "channel_1_mean": 1e-4}
 
 
 def signals(shape: tuple[int, int], device: torch.device) -> dict[str, torch.Tensor]:
-    """Random and tonal waveforms (B, S), float32, each row another."""
+    """Return random and tonal waveforms (B, S), float32, all rows different."""
     n_clips, n_samples = shape
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(shape, generator=generator)
-    time = torch.arange(n_samples, dtype=torch.float64)[None, :] / NUMBERS["sample_rate"]
+    time = torch.arange(n_samples, dtype=torch.float64)[None, :] / SPEC.sample_rate
     frequencies = 60 * 300 ** torch.rand((3, n_clips, 1), generator=generator, dtype=torch.float64)
     chirp = 0.3 * torch.sin(2 * math.pi * (100 * time + 4_000 * time**2))
     tonal = (0.2 * torch.sin(2 * math.pi * frequencies * time)).sum(0) + chirp
@@ -31,19 +31,19 @@ def signals(shape: tuple[int, int], device: torch.device) -> dict[str, torch.Ten
 
 
 def errors_of(features: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
-    """Errors of features (B, C, M, T) against the float64 reference, by the names in `GATES`."""
+    """Compute errors of features (B, C, M, T) relative to the float64 reference, by the names in `GATES`."""
     power = expected[:, 0].expm1()
     distance = (features.double() - expected[:, : features.shape[1]]).abs()
     found = {"channel_0": distance[:, 0].max().item()}
     if features.shape[1] == 2:
         found["channel_1_loud"] = distance[:, 1][power > LOUD].max().item()
-        # Twice the mask: just above it, rounding decides which side of it a band is on.
-        found["channel_1_mean"] = distance[:, 1][power > 2 * THRESHOLD].mean().item()
+        # Above twice the threshold: close to it, rounding decides whether a band is masked.
+        found["channel_1_mean"] = distance[:, 1][power > 2 * SPEC.if_masking_threshold].mean().item()
     return found
 
 
 def disagreement(errors: dict[str, float]) -> str | None:
-    """Which gates errors fail, or None; NaN fails."""
+    """Return which gates the errors fail, or None; NaN fails."""
     failed = [
         f"{name} {value:.2e} above {GATES[name]:.0e}" for name, value in errors.items() if not value <= GATES[name]
     ]
@@ -51,10 +51,10 @@ def disagreement(errors: dict[str, float]) -> str | None:
 
 
 def check(method: Method, waveforms: dict[str, torch.Tensor]) -> dict[str, dict[str, float]]:
-    """Errors of a method on each kind of waveform."""
+    """Compute the errors of a method on each kind of waveform."""
     found = {}
     for name, waveform in waveforms.items():
-        expected = complex_mel(waveform.double(), **NUMBERS, if_masking_threshold=THRESHOLD)
+        expected = complex_mel(waveform.double(), SPEC)
         features = method.call(waveform)
         found[name] = errors_of(features if method.is_log else features.log1p(), expected)
     return found

@@ -1,4 +1,4 @@
-"""What `bench/gpu.py` makes of its timings: summaries, ratios, targets, a table. No torch here."""
+"""The figures of `bench/gpu.py`: summaries, ratios, targets, a table. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 OURS = "distill"
 TORCH_BASELINES = ("eager reference", "compiled reference", "cuFFT + pointwise", "torchaudio")
-"""Those that the target of 3 times is held against; torchaudio computes half as much."""
+"""Baselines of the target "3 times faster"; torchaudio computes one of the two channels."""
 FLASHMEL = "flashmel"
 
 Row = dict[str, Any]
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The value at `q` from 0 to 1 of sorted `values`, between two of them by interpolation."""
+    """Return the quantile `q` of `values`, from 0 to 1, with linear interpolation."""
     ordered = sorted(values)
     at = q * (len(ordered) - 1)
     low = int(at)
@@ -24,7 +24,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def summarise(samples_us: Sequence[float]) -> dict[str, float]:
-    """Median and spread of the time of a call, µs."""
+    """Return median and spread of the time of a call, µs."""
     return {
         "median": quantile(samples_us, 0.5),
         "p10": quantile(samples_us, 0.1),
@@ -34,7 +34,7 @@ def summarise(samples_us: Sequence[float]) -> dict[str, float]:
 
 
 def io_bytes(*, n_clips: int, n_samples: int, n_mels: int, n_frames: int, channels: int) -> int:
-    """Bytes that cannot be spared: float32 samples read once, features written once."""
+    """Return the least memory traffic in bytes: float32 samples read once, features written once."""
     return 4 * n_clips * (n_samples + channels * n_mels * n_frames)
 
 
@@ -42,24 +42,24 @@ def row(
     method: str, *, seconds: float, n_clips: int, channels: int, n_bytes: int, samples_us: Sequence[float],
     copy_gb_per_s: float,
 ) -> Row:  # fmt: skip
-    """One method at one size.
+    """Return the result of one method at one size.
 
     Parameters
     ----------
     method : str
-        Its name.
+        Name of the method.
     seconds : float
-        Seconds of audio a call.
+        Seconds of audio per call.
     n_clips : int
-        Clips a call.
+        Clips per call.
     channels : int
-        Channels that it computes.
+        Channels that the method computes.
     n_bytes : int
-        Of :func:`io_bytes`.
+        Least memory traffic, from :func:`io_bytes`.
     samples_us : sequence of float
         Times of a call, µs.
     copy_gb_per_s : float
-        Bandwidth of a plain copy on the same card, GB/s, read and written together.
+        Bandwidth of a plain copy on the same card, GB/s, reads plus writes.
     """
     us = summarise(samples_us)
     floor_us = n_bytes / copy_gb_per_s / 1e3
@@ -76,12 +76,12 @@ def row(
 
 
 def left_out(method: str, *, n_clips: int, seconds: float, reason: str) -> Row:
-    """A method that was not timed at a size, and why, in one line."""
+    """Return the result of a method that was not timed at a size: the reason, in one line."""
     return {"method": method, "clips": n_clips, "seconds": seconds, "left_out": " ".join(reason.split())[:200]}
 
 
 def add_ratios(rows: list[Row]) -> None:
-    """Give each row the ratio of its time to ours at the same size."""
+    """Add to each row the ratio of its time to our kernel's at the same size."""
     ours = {row["clips"]: row["us"]["median"] for row in rows if row["method"] == OURS and "us" in row}
     for item in rows:
         if "us" in item and item["clips"] in ours:
@@ -89,9 +89,9 @@ def add_ratios(rows: list[Row]) -> None:
 
 
 def targets(rows: list[Row]) -> list[Row]:
-    """The targets of the kernel's issue, each with what was measured; `met` is None for what was not.
+    """Return the performance targets of the kernel, each with the measured value; `met` is None if there is none.
 
-    Throughput is that of the largest batch at which both sides ran; batch 1 has the host's part in it.
+    Throughput is that of the largest batch at which both methods ran; batch 1 includes the time of the host.
     """
     timed = [item for item in rows if "us" in item]
     ours = sorted((item for item in timed if item["method"] == OURS), key=lambda item: item["clips"])
@@ -123,12 +123,12 @@ def _target(name: str, value: float | None, *, at_most: float | None = None, at_
 
 
 def slug(gpu: str) -> str:
-    """A card's name as a file name: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3."""
+    """Return a card's name as a file name: "NVIDIA H100 80GB HBM3" is nvidia-h100-80gb-hbm3."""
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
 def table(report: Row) -> str:
-    """A report as text, in lines."""
+    """Format a report as text."""
     lines = [
         f"{report['gpu']}, copies {report['copy_gb_per_s']:.0f} GB/s: "
         f"I/O alone takes {report['io_floor_us_per_audio_second']:.3f} µs per audio-second",

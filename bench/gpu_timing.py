@@ -1,4 +1,4 @@
-"""How long a call takes on a GPU, and what the card's memory can do."""
+"""Timing of calls on a GPU, and the bandwidth of its memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 Call = Callable[[torch.Tensor], torch.Tensor]
 
 WARM_UP_US = 100_000
-"""Before anything counts: clocks rise, plans are made, kernels are compiled."""
+"""Warm-up before a measurement: clocks rise, plans are made, kernels are compiled."""
 SAMPLE_US = 2_000
-"""What a sample takes at least, so that two events do not weigh in it."""
+"""Least duration of a sample, so that the cost of its two events is negligible."""
 MAX_CALLS = 100
 MIN_SAMPLES, MAX_SAMPLES = 10, 200
 MAX_BUFFERS = 1024
 
 
 class Timer(Protocol):
-    """What measures: a GPU's events, or a stand-in for them in the tests."""
+    """What measures times: a GPU's events, or a fake in the tests."""
 
     def __call__(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
-        """Times of a call, µs, each on the next of `buffers`."""
+        """Return times of a call, µs; consecutive calls take consecutive `buffers`."""
 
     def graph(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
-        """The same from a CUDA graph, so without what the host takes."""
+        """Return times of a call in a CUDA graph, which excludes the time of the host."""
 
     def free(self) -> None:
-        """Give memory back before the next method."""
+        """Free cached memory before the next method."""
 
 
 class CudaTimer:
@@ -38,14 +38,14 @@ class CudaTimer:
     Parameters
     ----------
     budget_s : float
-        What the samples of one measurement are to take together, once warm.
+        Duration of all samples of one measurement, after the warm-up.
     """
 
     def __init__(self, budget_s: float) -> None:
         self._budget_us = 1e6 * budget_s
 
     def __call__(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
-        """Times of a call, µs: of several calls between two events, shared out."""
+        """Return times of a call, µs: of several calls between two events, divided by their number."""
         position = 0
 
         def calls(count: int) -> None:
@@ -63,7 +63,7 @@ class CudaTimer:
         return self._samples(lambda: calls(per_sample), per_sample, each_us)
 
     def graph(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
-        """Times of a call, µs, from a graph of calls on different buffers."""
+        """Return times of a call, µs, from a graph of calls on different buffers."""
         some = list(buffers)[:MAX_CALLS]
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
@@ -78,7 +78,7 @@ class CudaTimer:
         return self._samples(graph.replay, len(some), each_us)
 
     def free(self) -> None:
-        """Give cached memory back, so that one method's does not count against the next."""
+        """Free cached memory, so that a method has the same memory whatever ran before it."""
         torch.cuda.empty_cache()
 
     def _samples(self, work: Callable[[], None], calls: int, each_us: float) -> list[float]:
@@ -104,14 +104,14 @@ def _elapsed_us(work: Callable[[], None]) -> float:
 
 
 def rotating(shape: tuple[int, int], l2_bytes: int, device: torch.device) -> list[torch.Tensor]:
-    """Noise in so many waveforms (B, S) that together they take twice the L2 cache, and two at least."""
+    """Return at least two waveforms (B, S) of noise, and as many as take twice the L2 cache together."""
     n_bytes = 4 * math.prod(shape)
     count = min(max(2, math.ceil(2 * l2_bytes / n_bytes)), MAX_BUFFERS)
     return list(torch.empty((count, *shape), device=device).normal_(std=0.1).unbind())
 
 
 def copy_bandwidth(timer: Timer, device: torch.device) -> float:
-    """GB/s of a copy from memory to memory, what is read and what is written counted together."""
+    """Measure the bandwidth of a device-to-device copy, GB/s, reads plus writes."""
     n_bytes = 2**20
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

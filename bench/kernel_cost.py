@@ -1,7 +1,7 @@
-"""The kernel compiled for cards that are not there, and the least time that it can take on them.
+"""Compile the kernel for GPUs that are not present, and compute lower bounds of its time on them.
 
-A lower bound: each unit of a multiprocessor is taken to be busy in every cycle, and only the busiest counts. Barriers,
-latencies, the tail of a launch and bank conflicts of exchanges are left out; those of the gathered bands are counted.
+The bound assumes that the busiest unit of a multiprocessor is busy in every cycle. Bank conflicts of the gathered bands
+are counted; those of exchanges, barriers, latencies and the tail of a launch are not.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from triton.backends.nvidia.compiler import get_ptxas
 
 import sass
 from distill import kernels
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec, mel_bands
 
 DEFAULTS = {"sample_rate": 48_000, "n_fft": 2048, "hop_length": 512, "n_mels": 128}
-"""The feature that figures are for."""
+"""The feature that the figures are for."""
 LANES = 32
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a kernel is compiled for."""
+    """A target that kernels are compiled for."""
 
     backend: str
-    """Triton's: cuda or hip."""
+    """Triton's name: cuda or hip."""
     arch: int | str
     wave: int
-    """Lanes that run together."""
+    """Lanes of a warp or wavefront."""
     shared_limit: int
-    """Shared memory that one program may have, bytes."""
+    """Most shared memory of a program, bytes."""
     shared_total: int = 0
-    """Of a multiprocessor, bytes; 0 where the compiler says how many programs fit."""
+    """Shared memory of a multiprocessor, bytes; 0 where the compiler reports the occupancy."""
     warps_limit: int = 0
-    """Warps that a multiprocessor holds."""
+    """Most warps of a multiprocessor."""
 
 
 # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; AMD's instruction set guides.
@@ -55,9 +55,9 @@ TARGETS = {
     "gfx942": Target("hip", "gfx942", 64, 65_536),
     "gfx1100": Target("hip", "gfx1100", 32, 65_536),
 }
-_REGISTERS = 65_536  # of a multiprocessor
-_RESERVED = 1_024  # bytes of shared memory that the driver takes of each program
-_WAVES_LIMIT = {"gfx942": 8, "gfx1100": 16}  # a SIMD
+_REGISTERS = 65_536  # per multiprocessor
+_RESERVED = 1_024  # bytes of shared memory per program that the driver takes
+_WAVES_LIMIT = {"gfx942": 8, "gfx1100": 16}  # per SIMD
 _AMD_KINDS = {
     "vector": "v_",
     "scalar": "s_(?!nop|code_end)",
@@ -76,11 +76,11 @@ class Card:
     clock: float
     """Boost clock, Hz."""
     fp32_lanes: int
-    """FP32 operations a cycle and multiprocessor."""
+    """FP32 operations per cycle and multiprocessor."""
     bandwidth: float
-    """Of its memory, bytes/s."""
+    """Bandwidth of its memory, bytes/s."""
     tensor: float
-    """Dense fp16 with fp32 sums, FLOP/s."""
+    """Dense fp16 with fp32 accumulation, FLOP/s."""
 
 
 CARDS = {
@@ -89,59 +89,60 @@ CARDS = {
     "H100": Card("sm_90a", 132, 1.980e9, 128, 3.350e12, 989e12),
     "H200": Card("sm_90a", 132, 1.980e9, 128, 4.800e12, 989e12),
 }
-_ISSUE = 4  # warp instructions a cycle and multiprocessor
-_ALU_LANES = 64  # integers, comparisons, selections: a cycle and multiprocessor
+_ISSUE = 4  # warp instructions per cycle and multiprocessor
+_ALU_LANES = 64  # integer operations, comparisons and selections per cycle and multiprocessor
 
 
 @dataclass(frozen=True)
 class Program:
-    """What one program executes on an NVIDIA card, all its warps together."""
+    """The instructions that one program executes on an NVIDIA card, all its warps together."""
 
     mix: dict[str, int]
     """Warp instructions by kind."""
     wavefronts: dict[str, int]
-    """Cycles of shared memory and L1, by what takes them."""
+    """Cycles of shared memory and L1 by cause."""
 
     @property
     def instructions(self) -> int:
-        """Warp instructions of any kind."""
+        """Number of warp instructions."""
         return sum(self.mix.values())
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The kernel as it is on one target."""
+    """The kernel compiled for one target."""
 
     registers: int
-    """Of a thread."""
+    """Registers per thread."""
     spill_bytes: int
-    """Of a thread."""
+    """Spilled bytes per thread."""
     shared_bytes: int
-    """Of a program."""
+    """Shared memory per program."""
     occupancy: float
-    """Warps that a multiprocessor holds, of those that it could."""
+    """Share of a multiprocessor's warps that are resident."""
     warps: int
-    """Of a program."""
+    """Warps per program."""
     frames: int
-    """That a program computes."""
+    """Frames per program."""
     listed: dict[str, int]
     """Instructions of the whole listing by kind, executed or not."""
     interior: Program | None = None
     """A program whose frames touch no edge of the clip; NVIDIA only."""
     edge: Program | None = None
-    """A program that mirrors samples at an edge."""
+    """A program that reflects samples at an edge; NVIDIA only."""
 
 
 def compile_for(name: str, **feature: float) -> Compiled:
-    """Compile the kernel for one of `TARGETS`, or take it from Triton's cache, and measure what came out.
+    """Compile the kernel for one of `TARGETS`, or take it from Triton's cache, and analyse the result.
 
-    `feature`: what differs from `DEFAULTS`.
+    `feature` holds the differences from `DEFAULTS`.
     """
     target, feature = TARGETS[name], {**DEFAULTS, **feature}
-    plan = kernels.make_plan(mel_bands(**feature), n_fft=feature["n_fft"], backend=target.backend, wave=target.wave)
-    if plan is None:
-        raise ValueError(f"{feature} has no plan for {name}: the kernel does not take it")
-    source, options = kernels.source(plan, hop_length=feature["hop_length"])
+    spec = MelSpec(**feature)
+    plan = kernels.make_plan(mel_bands(spec), n_fft=spec.n_fft, backend=target.backend, wave=target.wave)
+    if not isinstance(plan, kernels.Plan):
+        raise ValueError(f"{spec} has no plan for {name}: {plan}")
+    source, options = kernels.source(plan, hop_length=spec.hop_length)
     gpu = GPUTarget(target.backend, target.arch, target.wave)
     kernel = triton.compile(source, target=gpu, options=options)
     warps = options["num_warps"]
@@ -160,7 +161,7 @@ def compile_for(name: str, **feature: float) -> Compiled:
 
 
 def disassemble(cubin: bytes) -> tuple[str, str]:
-    """What the cuobjdump and nvdisasm that come with Triton say of a binary: its resources, and its listing."""
+    """Return resources and listing of a binary, from the cuobjdump and nvdisasm that come with Triton."""
     tools = Path(get_ptxas(80).path).parent
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -171,7 +172,7 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
 
 
 def _amd(assembly: str, target: Target) -> dict[str, float]:
-    """Resources as the compiler wrote them under its assembly."""
+    """Read the resources that the compiler wrote below its assembly."""
 
     def number(key: str) -> int:
         return int(re.search(rf"{re.escape(key)}:?\s+(\d+)", assembly)[1])
@@ -186,18 +187,23 @@ def _amd(assembly: str, target: Target) -> dict[str, float]:
 
 
 def occupancy(registers: int, shared: int, warps: int, target: Target) -> float:
-    """Warps that a multiprocessor holds, of those that it could: registers of a thread, shared memory of a program."""
-    a_warp = -(-registers // 8) * 8 * LANES
+    """Return the share of a multiprocessor's warps that are resident.
+
+    `registers` are per thread, `shared` is the shared memory of a program in bytes.
+    """
+    registers_per_warp = -(-registers // 8) * 8 * LANES
     programs = min(
-        _REGISTERS // a_warp // warps, target.shared_total // (shared + _RESERVED), target.warps_limit // warps
+        _REGISTERS // registers_per_warp // warps,
+        target.shared_total // (shared + _RESERVED),
+        target.warps_limit // warps,
     )
     return programs * warps / target.warps_limit
 
 
 def gather_wavefronts(plan: kernels.Plan) -> Iterator[int]:
-    """Cycles of each read of a warp from a frame's square.
+    """Yield the cycles of each read of a warp from a frame's square.
 
-    Word w is in bank w mod 32, and lanes that want the same word get it together. The frame only adds a constant.
+    Word w is in bank w mod 32, and lanes that read the same word are served together. The frame only adds a constant.
     """
     for words in plan.tables.bins.reshape(-1, LANES).tolist():
         banks = [word % LANES for word in set(words)]
@@ -205,7 +211,7 @@ def gather_wavefronts(plan: kernels.Plan) -> Iterator[int]:
 
 
 def gather_conflicts(plan: kernels.Plan) -> int:
-    """Cycles a program, beyond one a read, that its gathers of both channels take."""
+    """Return the cycles that bank conflicts add to the gathers of a program, both channels."""
     return 2 * plan.frames_per_program * sum(cycles - 1 for cycles in gather_wavefronts(plan))
 
 
@@ -213,8 +219,8 @@ def _program(path: list[sass.Instruction], plan: kernels.Plan, warps: int) -> Pr
     gathers = 2 * plan.frames_per_program * len(plan.tables.bins) // LANES
     reads = warps * sum(one.name == "LDS" for one in path)
     if reads < gathers:
-        raise ValueError(f"{reads} reads of a word from shared memory, yet {gathers} gathers: not as it was")
-    # Lanes of a warp's store are its frames, and bands, which are T apart.
+        raise ValueError(f"{reads} reads of a word from shared memory, but {gathers} gathers: the model no longer fits")
+    # The lanes of a store are frames, which are adjacent, and bands, which are T apart.
     lines = LANES // min(LANES, plan.frames_per_program)
     cycles: Counter[str] = Counter()
     for one in path:
@@ -230,9 +236,10 @@ def _program(path: list[sass.Instruction], plan: kernels.Plan, warps: int) -> Pr
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time for a second of audio on one card, µs, by unit."""
+    """The lower bound of the time for a second of audio on one card."""
 
     units: dict[str, float]
+    """Time of each unit, µs."""
 
     @property
     def us(self) -> float:
@@ -246,7 +253,7 @@ class Bound:
 
 
 def bound(compiled: Compiled, card: Card, **feature: float) -> Bound:
-    """The least time for a clip of one second among many, its edges and what fills its last program included."""
+    """Return the lower bound for one second as a clip of a large batch, including its edges and its last program."""
     feature = {**DEFAULTS, **feature}
     interior, edge = programs(compiled.frames, **feature)
     rate = card.processors * card.clock
@@ -266,7 +273,7 @@ def bound(compiled: Compiled, card: Card, **feature: float) -> Bound:
 
 
 def programs(frames: int, *, sample_rate: int, n_fft: int, hop_length: int, **_: float) -> tuple[int, int]:
-    """Programs for one second: those whose frames touch no edge, and the others."""
+    """Return the number of programs for one second: those whose frames touch no edge, and the others."""
     n_frames = sample_rate // hop_length + 1
     starts = range(0, n_frames, frames)
     inside = [
@@ -277,5 +284,5 @@ def programs(frames: int, *, sample_rate: int, n_fft: int, hop_length: int, **_:
 
 
 def io_bytes(*, sample_rate: int, hop_length: int, n_mels: int, **_: float) -> int:
-    """Samples read and features written for one second."""
+    """Return the bytes of samples read and features written for one second."""
     return 4 * (sample_rate + 2 * n_mels * (sample_rate // hop_length + 1))

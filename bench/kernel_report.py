@@ -1,4 +1,4 @@
-"""What the kernel is on cards that are not there: resources and instructions a target, the least time a card.
+"""Report the kernel's resources and instructions for each target, and its least time on each card, without a GPU.
 
 python bench/kernel_report.py [--json PATH] [--targets sm_90a ...]
 """
@@ -30,9 +30,9 @@ from kernel_cost import (
 DEFAULT_JSON = Path("target/kernel-report.json")
 _FRAMES = DEFAULTS["sample_rate"] // DEFAULTS["hop_length"] + 1
 
-# Other ways to the same feature, a second of audio at the defaults: bytes through memory, tensor-core operations (three
-# products of halves each, to keep float32's digits), or warp instructions a frame.
-OTHER_WAYS = {
+# Alternative algorithms, for a second of audio at the defaults: bytes of memory traffic, tensor-core operations (three
+# half-precision products each, for the precision of float32), or warp instructions per frame.
+ALTERNATIVES = {
     "eager torch, without its 20 launches": ("bytes", 12.7e6),
     "cuFFT, all pointwise work fused around it": ("bytes", 5.1e6),
     "dense DFT by matmul, fp16x3": ("tensor", 3 * 0.84e9),
@@ -46,8 +46,8 @@ OTHER_WAYS = {
 """Unit and amount, by name."""
 
 
-def other_way(card: Card, unit: str, amount: float) -> float:
-    """The least time of one of the other ways on a card, µs."""
+def alternative_us(card: Card, unit: str, amount: float) -> float:
+    """Return the least time of an alternative on a card, µs."""
     rates = {
         "bytes": card.bandwidth,
         "tensor": card.tensor,
@@ -57,7 +57,7 @@ def other_way(card: Card, unit: str, amount: float) -> float:
 
 
 def report(compiled: dict[str, Compiled]) -> dict:
-    """Everything that is printed, as it is written to JSON."""
+    """Return all printed figures, in the form that is written to JSON."""
     cards = {name: bound(compiled[card.target], card) for name, card in CARDS.items() if card.target in compiled}
     return {
         "feature": DEFAULTS,
@@ -71,7 +71,7 @@ def report(compiled: dict[str, Compiled]) -> dict:
                 "limit": found.limit,
                 "units_us": found.units,
                 "floor_us": found.units["DRAM"],
-                "other_ways_us": {way: other_way(CARDS[name], *work) for way, work in OTHER_WAYS.items()},
+                "other_ways_us": {way: alternative_us(CARDS[name], *work) for way, work in ALTERNATIVES.items()},
             }
             for name, found in cards.items()
         },
@@ -113,7 +113,7 @@ def _per_frame(compiled: dict[str, Compiled], counts: Callable[[Program], dict[s
                 rows.append(
                     [f"{name} {place}", *(round(n / one.frames) for n in (sum(found.values()), *found.values()))]
                 )
-    return _table(["a frame", "all", *names], rows)
+    return _table(["per frame", "all", *names], rows)
 
 
 def _bounds(cards: dict[str, Bound]) -> str:
@@ -124,10 +124,10 @@ def _bounds(cards: dict[str, Bound]) -> str:
 
 def show(compiled: dict[str, Compiled]) -> None:
     """Print the tables."""
-    print("Resources: of a thread (registers, spilled bytes) and of a program (shared memory, bytes)\n")
+    print("Resources: registers and spilled bytes per thread, bytes of shared memory per program\n")
     print(_resources(compiled))
     if any(one.interior for one in compiled.values()):
-        print("\nWarp instructions executed, away from the edges of a clip and at one\n")
+        print("\nExecuted warp instructions, inside a clip and at its edge\n")
         print(_per_frame(compiled, lambda program: program.mix))
         print("\nCycles of 128 bytes in shared memory and L1\n")
         print(_per_frame(compiled, lambda program: program.wavefronts))
@@ -139,18 +139,20 @@ def show(compiled: dict[str, Compiled]) -> None:
             f"\nLeast time for a second of audio ({_FRAMES} frames; {inside} programs inside, {at_edge} at an edge)\n"
         )
         print(_bounds(found))
-        print("\nOther ways, µs, each by the one rate that it is sure to need\n")
-        rows = [[way, *(other_way(card, *work) for card in cards.values())] for way, work in OTHER_WAYS.items()]
+        print("\nLower bounds of alternatives, µs, each by its most important rate\n")
+        rows = [
+            [name, *(alternative_us(card, *work) for card in cards.values())] for name, work in ALTERNATIVES.items()
+        ]
         print(_table(["", *cards], [["this kernel", *(one.us for one in found.values())], *rows]))
 
 
 def main() -> None:
-    """Compile, print and write."""
+    """Compile the kernel, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help=f"where to write (default: {DEFAULT_JSON})")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all")
     options = parser.parse_args()
-    # Processes, for most of a compilation holds the interpreter; spawned, as torch has threads by now.
+    # Processes, because compilation holds the GIL; spawned, because torch has already started threads.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         compiled = dict(zip(options.targets, pool.map(compile_for, options.targets), strict=True))
     show(compiled)

@@ -1,4 +1,4 @@
-"""What a program of a compiled kernel executes, read from nvdisasm's listing: which instructions, of which kind."""
+"""The instructions that a program of a compiled kernel executes, read from the listing of nvdisasm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TARGET = re.compile(r"\.L\w+")
 _WIDTH = re.compile(r"\.(64|128)\b")
 _MATRICES = re.compile(r"\.([24])$")
 
-# By the pipe that takes an instruction: FP32 lanes also multiply integers; the ALU adds, compares and selects.
+# By the pipe that executes them: the FP32 pipe also multiplies integers; the ALU adds, compares and selects.
 _KINDS = {
     "fp32": "FFMA FADD FMUL FFMA2 FADD2 FMUL2 IMAD HFMA2 FSWZADD",
     "alu": "IADD IADD3 LEA LOP3 SHF SEL FSEL ISETP FSETP FMNMX FMNMX3 IMNMX VIMNMX VIADDMNMX VIADD PRMT IABS SGXT BMSK "
@@ -26,49 +26,49 @@ _KINDS = {
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 KINDS = (*_KINDS, "uniform", "other")
-"""The kinds that instructions are counted by."""
+"""All kinds of instructions."""
 
 
 class Instruction(NamedTuple):
     """One line of a listing."""
 
     guard: str
-    """The predicate, "" for none."""
+    """Predicate, or ""."""
     name: str
-    """With its suffixes: "LDS.64"."""
+    """Name with suffixes: "LDS.64"."""
     operands: str
 
     @property
     def base(self) -> str:
-        """The name without suffixes."""
+        """Name without suffixes."""
         return self.name.partition(".")[0]
 
 
 def kind(instruction: Instruction) -> str:
-    """One of `KINDS`."""
+    """Return the kind of an instruction, one of `KINDS`."""
     if instruction.base in _KIND_OF:
         return _KIND_OF[instruction.base]
     return "uniform" if instruction.base.startswith("U") else "other"
 
 
 def mix(path: list[Instruction]) -> dict[str, int]:
-    """How many instructions of each kind a path has."""
+    """Count the instructions of each kind in a path."""
     counts = Counter(map(kind, path))
     return {name: counts[name] for name in KINDS}
 
 
 def parse(listing: str) -> list[Instruction]:
-    """All instructions of a listing, in its order."""
+    """Return all instructions of a listing, in order."""
     return [instruction for _, block in _blocks(listing) for instruction in block]
 
 
 def paths(listing: str) -> tuple[list[Instruction], list[Instruction]]:
-    """The fewest and the most instructions from entry to exit: a program inside the clip, and one at its edge.
+    """Return the shortest and the longest path from entry to exit: a program inside a clip, and one at its edge.
 
     Raises
     ------
     ValueError
-        If there is a loop, whose turns a listing does not tell, or a path that leaves out a store.
+        If there is a loop, whose iterations a listing does not show, or if a path omits a store.
     """
     blocks = _blocks(listing)
     successors = _successors(blocks)
@@ -77,19 +77,19 @@ def paths(listing: str) -> tuple[list[Instruction], list[Instruction]]:
     for index in sorted(_reachable(successors), reverse=True):
         block, after = blocks[index][1], successors[index]
         if any(follower <= index for follower in after):
-            raise ValueError(f"a loop at {blocks[index][0] or 'the entry'}: a listing does not tell how often it turns")
+            raise ValueError(f"a loop at {blocks[index][0] or 'the entry'}: a listing does not show its iterations")
         shortest[index] = block + min((shortest[follower] for follower in after), key=len, default=[])
         longest[index] = block + max((longest[follower] for follower in after), key=len, default=[])
     stores = [sum(one.base == "STG" for one in path) for path in (shortest[0], longest[0])]
     if stores[0] != stores[1]:
-        raise ValueError(f"paths with {stores[0]} and {stores[1]} stores: the shorter is not what a program executes")
+        raise ValueError(f"paths with {stores[0]} and {stores[1]} stores: no program takes the shorter one")
     return shortest[0], longest[0]
 
 
 def wavefronts(instruction: Instruction, *, store_lines: int = 1) -> int:
-    """Cycles of 128 bytes in shared memory or L1 that a warp's instruction takes if no two lanes meet in a bank.
+    """Return the cycles of 128 bytes in shared memory or L1 of a warp's instruction, without bank conflicts.
 
-    `store_lines`: lines of 128 bytes that one store to global memory touches.
+    `store_lines` is the number of 128-byte lines that one store to global memory touches.
     """
     name = instruction.name
     if instruction.base in ("LDSM", "STSM"):
@@ -104,7 +104,7 @@ def wavefronts(instruction: Instruction, *, store_lines: int = 1) -> int:
 
 
 def _blocks(listing: str) -> list[tuple[str, list[Instruction]]]:
-    """Basic blocks, each with its label or ""."""
+    """Return the basic blocks, each with its label or ""."""
     blocks: list[tuple[str, list[Instruction]]] = [("", [])]
     for line in listing.splitlines():
         if label := _LABEL.match(line):

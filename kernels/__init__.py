@@ -1,4 +1,4 @@
-"""The fused kernel: a batch of waveforms to both mel channels in one launch. README.md derives it."""
+"""The fused Triton kernel: both mel channels of a batch of waveforms in one launch. README.md derives it."""
 
 from .complex_mel import complex_mel, source
 from .plan import Plan, make_plan

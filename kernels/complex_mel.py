@@ -1,4 +1,4 @@
-"""Both mel channels of a batch of waveforms in one launch: jit helpers, kernel, launcher. README.md derives it."""
+"""The kernel that computes both mel channels of a batch of waveforms, its parts, and its launcher; see README.md."""
 
 import torch
 import triton
@@ -11,7 +11,7 @@ from .plan import Plan
 
 @triton.jit
 def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.constexpr, REFLECT: tl.constexpr):
-    """The variables of each of a warp's frames in turn, [W, 64 or more, 32]: sample 32·j + lane in variable j."""
+    """Load the frames of each warp one after the other, [W, 64 or more, 32]: sample 32·j + lane in variable j."""
     N_VARS: tl.constexpr = N_FFT // 32
     ALL: tl.constexpr = max(64, N_VARS)
     o_var = tl.arange(0, ALL)[None, :, None]
@@ -20,19 +20,19 @@ def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.cons
     o_sample = 32 * (o_var % N_VARS) - N_FFT // 2 + tl.arange(0, 32)[None, None, :]
     if REFLECT:
         o_x = tl.abs(o_start + o_sample)
-        # Not contiguous at the edges themselves: this decides nothing but which lane loads what.
+        # Reflected samples are not contiguous. The hint only decides the layout, in which each lane loads single words.
         o_x = tl.max_contiguous(o_x - 2 * tl.maximum(o_x - (S - 1), 0), (1, 1, 32))
     else:
-        o_x = o_start.to(tl.int64) + o_sample  # in 64 bits one address serves all, the rest being constants
+        o_x = o_start.to(tl.int64) + o_sample  # in 64 bits, so that one address serves all loads, at constant offsets
     return tl.load(x_p + o_x).to(tl.float32)
 
 
 @triton.jit
 def columns(x, twiddles_r, twiddles_i, o_lane, N_COLUMNS: tl.constexpr):
-    """The first half of a frame's FFT: columns, each ready for a transform of 32 over the lanes.
+    """Compute the first half of a frame's FFT: columns, each ready for a transform of length 32 over the lanes.
 
-    Column 0 stands for two real ones, 0 and N_COLUMNS, as the 64 sums u[r] over samples r, r + 64, r + 128, ...: lane n
-    gets u[2n] + i·u[2n + 1].
+    Column 0 holds two real columns, 0 and N_COLUMNS, as the 64 sums u[r] over samples r, r + 64, r + 128, ...: lane n
+    has u[2n] + i·u[2n + 1].
     """
     re, im = real_fft(x, 2 * N_COLUMNS)
     o_even = (2 * o_lane) % 32
@@ -47,7 +47,7 @@ def columns(x, twiddles_r, twiddles_i, o_lane, N_COLUMNS: tl.constexpr):
 
 @triton.jit
 def rows(re, im, one, SQUARES: tl.constexpr, W: tl.constexpr):
-    """The second half of the FFTs, 32 columns at a time: from variable by column to lane by column and back."""
+    """Compute the second half of the FFTs, 32 columns at a time: transposed, transformed within lanes, transposed."""
     out_r, out_i = (), ()
     for s in tl.static_range(SQUARES):
         turned_r = turn(re[32 * s : 32 * s + 32], one, W)
@@ -60,7 +60,7 @@ def rows(re, im, one, SQUARES: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def flat(xs, one, SQUARES: tl.constexpr, W: tl.constexpr):
-    """The bins of all frames as one tensor [W·1024·SQUARES], variable by lane by square: neighbours in other banks."""
+    """Join the bins of all frames to one tensor [W·1024·SQUARES], ordered so that adjacent bins are in other banks."""
     x = tl.reshape(tl.trans(square(turn(xs[:32], one, W), one, W), 0, 2, 1), (W, 1024))
     if SQUARES == 2:
         other = tl.reshape(tl.trans(square(turn(xs[32:], one, W), one, W), 0, 2, 1), (W, 1024))
@@ -70,7 +70,7 @@ def flat(xs, one, SQUARES: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def split_column_0(zr, zi, c, s, o_lane):
-    """R at κ = N·lane/32, and at κ = N·lane/32 + N/64, from column 0: the split of a real FFT of 64, then mirrored."""
+    """Return R at κ = N·lane/32 and at κ = N·lane/32 + N/64 from column 0: split as a real FFT of 64, then mirrored."""
     o_mirror = (32 - o_lane) % 32
     mr, mi = from_lane(zr, o_mirror), from_lane(zi, o_mirror)
     c, s = 0.5 * c, 0.5 * s
@@ -89,23 +89,23 @@ def split_column_0(zr, zi, c, s, o_lane):
 
 @triton.jit
 def power_and_shift(lr, li, r, i, hr, hi):
-    """16·|X|² and 16·C of a bin from R of the bin below, of the bin, and of the bin above."""
+    """Compute 16·|X|² and 16·C of a bin from R of the bin below, of the bin, and of the bin above."""
     xr, xi = 2.0 * r - (lr + hr), 2.0 * i - (li + hi)
     return xr * xr + xi * xi, (lr - hr) * xr + (li - hi) * xi
 
 
 @triton.jit
 def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
-    """16·|X|² and 16·C of a frame: variable k at lane q is for κ = N·q/32 + k, which above N/2 is bin N - κ.
+    """Compute 16·|X|² and 16·C of a frame. Variable k of lane q is κ = N·q/32 + k, which above N/2 is bin N - κ.
 
-    Variable 0 is for κ = N·q/32 in the lower lanes, and for κ = N·q/32 + N/64 in the upper ones: between them all of
-    the bins, each once.
+    Variable 0 is κ = N·q/32 in the lower 16 lanes and κ = N·q/32 + N/64 in the upper ones. Together these are all bins,
+    each once.
     """
     is_low = o_lane < 16
     below_r, below_i, above_r, above_i = split_column_0(re[0], im[0], c, s, o_lane)
     LAST: tl.constexpr = N_COLUMNS - 1
     near_r, near_i = tl.where(is_low, re[1], re[LAST]), tl.where(is_low, im[1], im[LAST])
-    # On its other side variable 0 has a bin of which only the conjugate is held, in another lane.
+    # The other neighbour of variable 0 is stored as its conjugate only, in another lane.
     o_one, o_last = (32 - o_lane) % 32, 31 - o_lane
     far_r = tl.where(is_low, from_lane(re[1], o_one), from_lane(re[LAST], o_last))
     far_i = -tl.where(is_low, from_lane(im[1], o_one), from_lane(im[LAST], o_last))
@@ -123,12 +123,12 @@ def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
 
 @triton.jit
 def block_sums(x, FRAMES: tl.constexpr, W: tl.constexpr, BLOCKS: tl.constexpr, DEPTH: tl.constexpr):
-    """Sums of [FRAMES, BLOCKS·DEPTH·32] over each block's DEPTH: [FRAMES, BLOCKS, 32]."""
+    """Sum [FRAMES, BLOCKS·DEPTH·32] over the DEPTH steps of each block: [FRAMES, BLOCKS, 32]."""
     x = tl.sum(tl.reshape(x, (FRAMES, BLOCKS // W, DEPTH, W, 32)), 2)
     return tl.reshape(x, (FRAMES, BLOCKS, 32))
 
 
-# Compiled once for all lengths. A stride known to be a multiple of 16 would also have lanes load four samples in a row.
+# Compiled once for all lengths. With a stride known to be a multiple of 16, lanes would load four consecutive samples.
 @triton.jit(do_not_specialize=["S", "T", "x_stride"])
 def complex_mel_kernel(
     x_p, out_p, twiddle_p, bin_p, weight_p,
@@ -138,8 +138,9 @@ def complex_mel_kernel(
 ):  # fmt: skip
     """Channel 0: log1p(Σ fb·|X|²). Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 at or below threshold.
 
-    X is the STFT under a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
-    program computes W·2048/N_FFT frames of one waveform, or W, each warp its own; they meet in the sums over bands.
+    X is the STFT with a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
+    program computes W·2048/N_FFT frames of one waveform, or W if N_FFT is larger. Each warp transforms different
+    frames; the sums over bands are computed together.
     """
     N_COLUMNS: tl.constexpr = N_FFT // 64
     PER_WARP: tl.constexpr = max(1, 32 // N_COLUMNS)
@@ -177,7 +178,7 @@ def complex_mel_kernel(
         shift += c
     power, shift = flat(power, one, SQUARES, W), flat(shift, one, SQUARES, W)
 
-    # A weight of a band each: loaded once, for all frames of the program.
+    # Each weight is loaded once for all frames of the program.
     N_WEIGHTS: tl.constexpr = BLOCKS * DEPTH * 32
     o_weight = tl.max_contiguous(tl.arange(0, N_WEIGHTS), [1])
     b_frame = tl.arange(0, FRAMES)
@@ -187,7 +188,7 @@ def complex_mel_kernel(
     b_weight = tl.load(weight_p + o_weight)[None, :]
     b_offset = tl.load(weight_p + N_WEIGHTS + o_weight)[None, :]
     bottom = block_sums(b_power * b_weight, FRAMES, W, BLOCKS, DEPTH)
-    # Summed apart from what comes next, so that the powers need not be kept beside the shifts.
+    # Summed before the shifts are read, so that powers and shifts need not be held in registers together.
     top = block_sums(b_power * b_offset, FRAMES, W, BLOCKS, DEPTH)
     b_shift = tl.reshape(tl.gather(shift, o_bin, 0), (FRAMES, N_WEIGHTS))
     top += block_sums(b_shift * b_weight, FRAMES, W, BLOCKS, DEPTH)
@@ -217,10 +218,10 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
     Parameters
     ----------
     waveform : torch.Tensor
-        Shape (B, S), S above n_fft / 2 and below 2³¹ - n_fft; float32, float16 or bfloat16, on the device that the
-        kernel is to run on, samples of a row adjacent.
+        Shape (B, S), S above n_fft / 2 and below 2³¹ - n_fft; float32, float16 or bfloat16, on the device where the
+        kernel runs, with contiguous rows.
     plan : Plan
-        Of :func:`make_plan`.
+        From :func:`make_plan`.
     hop_length : int
         Step between frames, samples.
     threshold : float
@@ -247,7 +248,7 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
 
 
 def source(plan: Plan, *, hop_length: int) -> tuple[ASTSource, dict[str, int]]:
-    """What :func:`complex_mel` compiles for float32 samples, and its options, for `triton.compile` without a device."""
+    """Return what :func:`complex_mel` compiles for float32 samples, and the options, for `triton.compile`."""
     pointers = {"x_p": "*fp32", "out_p": "*fp32", "twiddle_p": "*fp32", "bin_p": "*i16", "weight_p": "*fp32"}
     scalars = {"S": "i32", "T": "i32", "x_stride": "i32", "threshold": "fp32"}
     constants = {

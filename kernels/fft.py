@@ -1,7 +1,7 @@
-"""Fourier transforms of values held in variables, one transform a lane, and what moves values between lanes.
+"""Fourier transforms of values in registers, one transform per lane, and exchanges of values between lanes.
 
-A "variable" is a tensor [W, 32]: one value a lane of W warps. Thirty-two of them are a square of variables by lanes,
-and :func:`turn` transposes it: the only way, here, for a value to leave its lane, apart from a shuffle.
+A "variable" is a tensor [W, 32] with one value per lane of W warps. Thirty-two variables form a square of variables by
+lanes, which :func:`turn` transposes. Apart from shuffles, that is the only way for a value to leave its lane.
 """
 
 import math
@@ -12,19 +12,19 @@ import triton.language as tl
 
 @triton.constexpr_function
 def cosine(k, n):
-    """cos(2πk/n), when the kernel is compiled."""
+    """Return cos(2πk/n) at compile time."""
     return math.cos(2 * math.pi * k / n)
 
 
 @triton.constexpr_function
 def sine(k, n):
-    """-sin(2πk/n), when the kernel is compiled."""
+    """Return -sin(2πk/n) at compile time."""
     return -math.sin(2 * math.pi * k / n)
 
 
 @triton.jit
 def butterfly(ar, ai, br, bi, K: tl.constexpr, N: tl.constexpr):
-    """The sums a + wb and a - wb with w = exp(-2πi K/N): six fused operations, for the second is 2a less the first."""
+    """Compute a + wb and a - wb, w = exp(-2πi K/N), in six fused operations: the second is 2a minus the first."""
     if K == 0:
         return ar + br, ai + bi, ar - br, ai - bi
     elif 4 * K == N:
@@ -37,7 +37,7 @@ def butterfly(ar, ai, br, bi, K: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def fft(re, im, N: tl.constexpr):
-    """DFT of N complex values in N variables: radix 2, decimation in time."""
+    """Compute the DFT of N complex values in N variables: radix 2, decimation in time."""
     if N == 1:
         return re, im
     else:
@@ -55,10 +55,10 @@ def fft(re, im, N: tl.constexpr):
 
 @triton.jit
 def real_fft(x, N: tl.constexpr, OUTER: tl.constexpr = True):
-    """Bins 0 to N/2 of the DFT of N real values in N variables.
+    """Compute bins 0 to N/2 of the DFT of N real values in N variables.
 
-    The outermost call leaves out the last step of bin 0, whose real and imaginary part are then the sums over the even
-    and over the odd values, and has no bin N/2.
+    The outermost call omits the last step of bin 0, whose real and imaginary part are then the sums over the even and
+    over the odd values, and it omits bin N/2.
     """
     if N == 1:
         return x, (x[0] * 0.0,)
@@ -85,7 +85,7 @@ def real_fft(x, N: tl.constexpr, OUTER: tl.constexpr = True):
 
 @triton.jit
 def stack(xs, N: tl.constexpr):
-    """N variables as one tensor, their number in N's last axes of two, most significant bit first."""
+    """Join N variables to one tensor; their index is in the last log2(N) axes, most significant bit first."""
     if N == 1:
         return xs[0]
     else:
@@ -94,7 +94,7 @@ def stack(xs, N: tl.constexpr):
 
 @triton.jit
 def unstack(x, N: tl.constexpr):
-    """The inverse of :func:`stack`."""
+    """Split a tensor into N variables: the inverse of :func:`stack`."""
     if N == 1:
         return (x,)
     else:
@@ -108,7 +108,7 @@ def unstack(x, N: tl.constexpr):
 
 @triton.jit
 def variables(x, N: tl.constexpr, W: tl.constexpr):
-    """[W, N, 32] as N variables."""
+    """Split a tensor [W, N, 32] into N variables."""
     x = tl.trans(x, 0, 2, 1)
     if N == 8:
         return unstack(tl.reshape(x, (W, 32, 2, 2, 2)), 8)
@@ -124,21 +124,21 @@ def variables(x, N: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def square(xs, one, W: tl.constexpr):
-    """32 variables as [W, lane, variable].
+    """Join 32 variables to a tensor [W, lane, variable].
 
-    `one` is 1.0, loaded: a value from memory cannot be recomputed in another layout, which keeps the compiler from
-    splitting the one exchange that follows into dozens, and from taking two that follow each other for none.
+    `one` is 1.0, loaded from memory. A loaded value cannot be recomputed in another layout, so the compiler neither
+    splits the exchange that follows into dozens nor cancels two consecutive exchanges.
     """
     return tl.reshape(stack((xs[0] * one,) + xs[1:], 32), (W, 32, 32))
 
 
 @triton.jit
 def turn(xs, one, W: tl.constexpr):
-    """32 variables whose lane n is variable n of before, and the other way round."""
+    """Transpose 32 variables by 32 lanes."""
     return variables(square(xs, one, W), 32, W)
 
 
 @triton.jit
 def from_lane(x, i_lane):
-    """The value of another lane of the same warp."""
+    """Return the value of another lane of the same warp."""
     return tl.gather(x, i_lane, 1)

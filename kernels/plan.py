@@ -1,7 +1,7 @@
-"""What the kernel is compiled for and what it reads beside samples: twiddles, and the bins and weights of each band.
+"""The constants that a kernel is compiled with, and its tables: twiddles, and the bins and weights of each band.
 
-A *group* is 32 bands, one a lane. Each lane reads the bins of its band, one a step; so a group takes as many steps as
-its widest band has bins, in *blocks* of `depth` steps, and the warps share out the blocks.
+A *group* is 32 bands, one per lane. Each lane reads the bins of its band, one per step, so a group takes as many steps
+as its widest band has bins. Steps come in *blocks* of `depth` steps, which are distributed over the warps.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import torch
 from .schedule import schedule
 
 N_FFTS = (512, 1024, 2048, 4096)
-"""Frame lengths that the kernel is written for."""
+"""Frame lengths that the kernel supports."""
 MAX_STEPS = 512
-"""Steps over the bins of bands, times frames a warp: all of them are unrolled."""
+"""Largest number of steps times frames per warp; all of them are unrolled."""
 
 ROWS = 8
-"""Warps of 32 lanes a program. Eight meet in 32 kB of shared memory, which any card has room for twice, read each
+"""Warps of 32 lanes per program. Eight warps need 32 kB of shared memory, which fits every card twice; they load each
 weight once for eight frames, and write eight frames of a band at once, a sector of 32 bytes."""
 MAX_REGISTERS = {2048: 128}
-"""Registers a thread on CUDA, by n_fft; else 255. At 2048 all fits into 128, and a multiprocessor holds two programs,
-one of which computes while the other waits; more frames a warp need more."""
+"""Registers per thread on CUDA, by n_fft; otherwise 255. At 2048 everything fits into 128, so that a multiprocessor
+holds two programs and one computes while the other waits. More frames per warp need more registers."""
 
 _LANES = 32
-_SCALE = 1.0 / 16.0  # the stencil forms 16·|X|² and 16·C
+_SCALE = 1.0 / 16.0  # the stencil computes 16·|X|² and 16·C
 
 
 class Bands(Protocol):
-    """The mel bands, as float64 arrays or tensors."""
+    """The mel bands, as float64 arrays or tensors; K bins, M bands."""
 
     filterbank: object
     """Weights (K, M)."""
@@ -46,29 +46,31 @@ class Bands(Protocol):
 
 
 class Tables(NamedTuple):
-    """What the kernel reads, on one device."""
+    """The tables that the kernel reads, on one device."""
 
     twiddles: torch.Tensor
-    """1, which keeps what follows from being loaded four at a time, by a lane that wants every 32nd; then rows (re, im)
-    of 32: exp(-2πi·lane/64), exp(-2πi·lane·k/n_fft) for k from 1; then ones."""
+    """A 1 that misaligns the rest, so that no lane loads four consecutive values where it needs every 32nd. Then rows
+    of 32, real and imaginary part: exp(-2πi·lane/64), and exp(-2πi·lane·k/n_fft) for k from 1. Then 32 ones."""
     bins: torch.Tensor
-    """Where in a frame's square each weight's bin is, int16."""
+    """Position of each weight's bin in the frame's square, int16."""
     weights: torch.Tensor
-    """Weights fb/16, then fb·(k - c)/16, then 1/h of each band."""
+    """Weights fb/16, then fb·(k - c)/16, then 1/h of each band, float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The shape of a program, and its tables; of :func:`make_plan`."""
+    """The shape of a program and its tables, as made by :func:`make_plan`."""
 
     n_fft: int
     n_mels: int
     rows: int
-    """Squares of 32 variables by 32 lanes a program."""
+    """Squares of 32 variables by 32 lanes per program."""
     options: dict[str, int]
-    """Of the compiler: num_warps and others."""
+    """Options of the compiler: num_warps and others."""
     blocks: int
+    """Blocks of steps per program."""
     depth: int
+    """Steps per block."""
     owners: tuple[int, ...]
     """Group of each block; -1 for none."""
     tables: Tables
@@ -76,18 +78,18 @@ class Plan:
 
     @property
     def frames_per_program(self) -> int:
-        """Frames that one program computes."""
+        """Number of frames that one program computes."""
         return self.rows * max(1, 2048 // self.n_fft)
 
     def on(self, device: torch.device) -> Tables:
-        """The tables on `device`, moved once."""
+        """Return the tables on `device`; they are copied once."""
         if device not in self._moved:
             self._moved[device] = Tables(*(table.to(device) for table in self.tables))
         return self._moved[device]
 
 
 def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | str:
-    """The plan for some bands, or why the kernel does not take them.
+    """Return the plan for a set of bands, or the reason why the kernel does not support them.
 
     Parameters
     ----------
@@ -95,10 +97,10 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
         The mel bands.
     n_fft : int
         Frame length, samples.
-    backend : {"cuda", "hip"}
-        Triton's name of what it is for.
-    wave : int
-        Lanes that the device runs together: 32, and 64 on AMD's gfx9.
+    backend : {"cuda", "hip"}, default "cuda"
+        Triton's name of the backend to compile for.
+    wave : int, default 32
+        Lanes of a warp or wavefront: 32, or 64 on AMD's gfx9.
 
     Returns
     -------
@@ -124,7 +126,10 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
 
 
 def _blocks_and_depth(widths: list[int]) -> tuple[int, int] | None:
-    """The fewest steps in all: 8, 16 or 32 blocks of a power of two steps."""
+    """Return the number of blocks and their depth with the fewest steps: 8, 16 or 32 blocks, the depth a power of two.
+
+    None if no combination fits.
+    """
     found = []
     for blocks in (8, 16, 32):
         depth = 1
@@ -146,7 +151,7 @@ def _twiddles(n_fft: int) -> torch.Tensor:
 
 
 def place(n_fft: int) -> torch.Tensor:
-    """Where each bin of a frame is among variable · 32 + lane, square by square: int64 (n_fft/2,)."""
+    """Return the position of each bin of a frame, variable · 32 + lane within its square: int64 (n_fft/2,)."""
     per_lane, columns = n_fft // 32, n_fft // 64
     bins = torch.arange(n_fft // 2)
     up, down = bins // per_lane, 32 - -(-bins // per_lane)
@@ -175,11 +180,11 @@ def _bands(bands: Bands, owners: list[int], depth: int, n_fft: int) -> tuple[tor
                     bins[step, lane] = at[k]
                     weights[0, step, lane] = float(bands.filterbank[k, band])
                     weights[1, step, lane] = float(bands.filterbank[k, band] * (k - bands.centre[band]))
-            # What is read for nothing is what another lane reads, which costs nothing.
+            # Idle lanes read a word that another lane reads, which takes no extra cycle.
             idle = weights[0, step] == 0
             if not idle.all():
                 bins[step, idle] = bins[step, ~idle][0]
-    # As the warps read them: block b belongs to warp b mod ROWS.
+    # In the order in which the warps read them: block b belongs to warp b mod ROWS.
     shape = (len(owners) // ROWS, ROWS, depth, _LANES)
     bins = bins.reshape(shape).transpose(1, 2).reshape(-1)
     weights = weights.reshape(2, *shape).transpose(2, 3).reshape(-1) * _SCALE

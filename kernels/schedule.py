@@ -1,7 +1,7 @@
-"""In which order the lanes of a warp read the bins of their bands, so that they seldom want the same bank at once.
+"""The order in which the lanes of a warp read the bins of their bands, chosen to avoid bank conflicts.
 
-Shared memory has 32 banks of a word each. A warp that reads 32 words takes as many cycles as the busiest bank has
-different words to give; a word that several lanes want counts once. The order in which a band is summed is free.
+Shared memory has 32 banks, one word wide. When a warp reads 32 words, it takes as many cycles as different words are
+read from the busiest bank; a word that several lanes read counts once. A band may be summed in any order.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ _BANKS = 32
 
 
 def schedule(wanted: list[list[int]], steps: int) -> list[list[int | None]]:
-    """For each step, which of its words each lane reads, as positions in its list; None for nothing.
+    """Return which of its words each lane reads at each step, as an index into its list; None for no read.
 
     Parameters
     ----------
     wanted : list of lists of int
-        Words of each lane, at most `steps` of them, all to be read once.
+        Addresses of the words that each lane must read, each once; at most `steps` per lane.
     steps : int
-        How many reads there are.
+        Number of steps; each lane reads at most one word per step.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def schedule(wanted: list[list[int]], steps: int) -> list[list[int | None]]:
     for step in range(steps):
         read: dict[int, set[int]] = {}
         row: list[int | None] = [None] * len(wanted)
-        # Who has least time to spare chooses first.
+        # The lane with the most words left chooses first.
         for lane in sorted(range(len(wanted)), key=lambda lane: -len(left[lane])):
             choice = _choose(left[lane], read, must=len(left[lane]) >= steps - step)
             if choice is not None:
@@ -41,7 +41,7 @@ def schedule(wanted: list[list[int]], steps: int) -> list[list[int | None]]:
 
 
 def _choose(words: dict[int, int], read: dict[int, set[int]], *, must: bool) -> int | None:
-    """A word that costs nothing now, or that costs least if one has to be chosen."""
+    """Return the index of a word without a bank conflict; None if there is none, or the cheapest if `must`."""
     best, best_cost = None, None
     for position, word in words.items():
         bank = read.get(word % _BANKS, ())

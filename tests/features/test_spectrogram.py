@@ -132,7 +132,7 @@ def librosa_bins():
 
 
 def reassigned_bins(signal, *, n_fft, hop_length):
-    """Compute power and reassigned frequency of bins 1 to n_fft/2 - 1, (K - 2, T) each, from the reference's stencil."""
+    """Compute power and reassigned frequency of bins 1 to n_fft/2 - 1, (K - 2, T) each, by the reference."""
     (frames,) = reference._frames(torch.tensor(signal)[None], n_fft, hop_length)
     table = reference._bin_table(frames, with_frequency=True) / 16
     power, shift = (table[:, ::2] + table[:, 1::2]).unflatten(0, (2, -1)).numpy()

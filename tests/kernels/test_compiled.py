@@ -1,6 +1,6 @@
-"""The kernel compiled for cards that are not there: it fits, spills nothing, and executes no more than it did.
+"""The kernel compiled for GPUs that are not present: resources and executed instructions stay within budgets.
 
-Three targets here; `--soak`, which is what `make kernel-report` runs, compiles all.
+By default for three targets; with `--soak`, as `make kernel-report` runs it, for all.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from triton.backends.compiler import GPUTarget
 
 import kernel_cost
 from distill import kernels
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec, mel_bands
 from kernel_cost import DEFAULTS, TARGETS
 
 FEW = ("sm_89", "sm_90a", "gfx1100")
 
-# Bytes a thread; the goal is none anywhere.
+# Spilled bytes per thread; the goal is 0 everywhere.
 SPILLS = {"sm_100": 24}
-# Of an NVIDIA card, a frame: warp instructions inside a clip and at its edge, and cycles of shared memory and L1. A few
-# per cent above what there was when they were set: lower them when the kernel gets better.
+# On NVIDIA cards, per frame: warp instructions inside a clip and at its edge, and cycles of shared memory and L1. The
+# budgets are a few per cent above the figures when they were set: lower them when the kernel improves.
 EXECUTED = {
     "sm_80": (3_000, 3_450, 980),
     "sm_86": (3_000, 3_450, 980),
@@ -30,9 +30,9 @@ EXECUTED = {
     "sm_100": (3_350, 3_800, 990),
     "sm_120": (3_200, 3_700, 980),
 }
-# Of an AMD card: instructions of the listing, both ways of loading included.
+# On AMD cards: instructions in the listing, which includes the loads for both inside and edge.
 LISTED = {"gfx942": 4_300, "gfx1100": 4_100}
-# Other lengths of a frame, for one target: bytes spilled, and instructions inside a clip.
+# Other frame lengths, for one target: spilled bytes, and instructions per frame inside a clip.
 LENGTHS = {
     512: ({"hop_length": 128, "n_mels": 64}, 136, 860),
     1024: ({"hop_length": 256, "n_mels": 80}, 0, 1_800),
@@ -51,20 +51,20 @@ def pytest_generate_tests(metafunc):
 compile_for = functools.cache(kernel_cost.compile_for)
 
 
-def test_every_target_has_its_budget():
+def test_every_target_has_a_budget():
     assert EXECUTED.keys() | LISTED.keys() == TARGETS.keys()
 
 
-def test_it_fits(target):
+def test_resources_fit_the_target(target):
     compiled = compile_for(target)
     assert 0 < compiled.registers <= 512
     assert compiled.spill_bytes <= SPILLS.get(target, 0)
-    # A program's frames meet in shared memory: 4 bytes for each of 1024 bins at the least.
+    # The frames of a program share shared memory: at least 4 bytes for each of 1024 bins.
     assert 4_096 <= compiled.shared_bytes <= TARGETS[target].shared_limit
     assert compiled.occupancy > 0
 
 
-def test_it_executes_no_more_than_it_did(target):
+def test_executed_instructions_are_within_the_budget(target):
     compiled = compile_for(target)
     if target in LISTED:
         assert 1_000 < sum(compiled.listed.values()) <= LISTED[target]
@@ -73,13 +73,13 @@ def test_it_executes_no_more_than_it_did(target):
     assert compiled.interior.instructions / compiled.frames <= inside
     assert compiled.interior.instructions < compiled.edge.instructions <= at_edge * compiled.frames
     assert sum(compiled.interior.wavefronts.values()) / compiled.frames <= cycles
-    # Less than a real FFT of 2048 points, N·log2(N) fused operations on 32 lanes, or than its samples and features, was
-    # not read right.
+    # Fewer operations than a real FFT of 2048 points, N·log2(N) fused on 32 lanes, or fewer loads and stores than samples
+    # and features would mean that the listing was parsed wrongly.
     assert compiled.interior.mix["fp32"] / compiled.frames > 2048 * 11 / 32
     assert compiled.interior.mix["global"] / compiled.frames >= (2048 + 2 * 128) / 32
 
 
-def test_other_lengths(n_fft):
+def test_other_frame_lengths_are_within_their_budgets(n_fft):
     feature, spilled, inside = LENGTHS[n_fft]
     compiled = compile_for("sm_90a", n_fft=n_fft, **feature)
     assert compiled.spill_bytes <= spilled
@@ -87,9 +87,9 @@ def test_other_lengths(n_fft):
     assert compiled.interior.instructions / compiled.frames <= inside
 
 
-def test_lanes_read_the_bins_that_the_cost_model_takes_them_to():
-    # Thirty-two entries of the table in a row are what a warp reads at once: conflicts are counted on that.
-    plan = kernels.make_plan(mel_bands(**DEFAULTS), n_fft=DEFAULTS["n_fft"])
+def test_warps_read_the_bins_that_the_cost_model_assumes():
+    # The model counts bank conflicts as if a warp read 32 consecutive entries of the table at once.
+    plan = kernels.make_plan(mel_bands(MelSpec(**DEFAULTS)), n_fft=DEFAULTS["n_fft"])
     source, options = kernels.source(plan, hop_length=DEFAULTS["hop_length"])
     text = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ttgir"]
     layouts = dict(re.findall(r"^(#\w+) = (.*)$", text, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The fused kernel on a GPU, against the reference in float64; torch, triton, numpy and pytest are all this needs."""
+"""The fused kernel on a GPU, against the reference in float64. Needs only torch, triton, numpy and pytest."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill.config import ComplexSpectrogramConfig
-from distill.features.mel import mel_bands
+from distill.features.mel import MelSpec, mel_bands
 from distill.features.reference import complex_mel
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.kernels import complex_mel as launch
@@ -15,7 +15,7 @@ from distill.kernels import make_plan
 pytestmark = pytest.mark.gpu
 
 LOUD = 1e-2
-# (dtype, atol, rtol): the gates of the feature for float32, as in tests/audio/test_spectrogram.py. And its mean, above.
+# (dtype, atol, rtol), and the mean error of channel 1: the gates for float32 of tests/features/test_spectrogram.py.
 MAGNITUDE = (torch.float32, 1e-4, 0.0)
 FREQUENCY = (torch.float32, 1e-3, 0.0)
 MEAN = 1e-4
@@ -33,7 +33,7 @@ CONFIGS = {
 
 
 def make_signal(kind, n_clips, n_samples, rate=48_000):
-    """Waveforms (B, S) on the GPU, float32, each row another."""
+    """Return waveforms (B, S) on the GPU, float32, all rows different."""
     generator = torch.Generator("cuda").manual_seed(1)
     noise = torch.randn((n_clips, n_samples), device="cuda", generator=generator)
     if kind == "random":
@@ -44,14 +44,9 @@ def make_signal(kind, n_clips, n_samples, rate=48_000):
     return (tones + 0.3 * torch.sin(2 * math.pi * (100 * time + 2_000 * time**2))).float()
 
 
-def numbers_of(config):
-    names = ("sample_rate", "n_fft", "hop_length", "n_mels", "f_min", "f_max", "if_masking_threshold")
-    return {name: getattr(config, name) for name in names}
-
-
 def define(waveform, config):
-    """The float64 reference (B, 2, M, T), on the device of the waveform."""
-    return complex_mel(waveform.double(), **numbers_of(config))
+    """Compute the float64 reference (B, 2, M, T) on the device of the waveform."""
+    return complex_mel(waveform.double(), MelSpec.of(config))
 
 
 def fused(config):
@@ -59,7 +54,7 @@ def fused(config):
 
 
 def compute(waveform, config):
-    """Fused features of a waveform (B, S), in memory that read as NaN before: what was left out cannot pass."""
+    """Compute fused features of a waveform (B, S) into memory filled with NaN, so that missing values are noticed."""
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(1, device="cuda").isnan().all()
@@ -113,7 +108,7 @@ def test_a_large_batch():
         assert_within_gates(features[rows], define(waveform[rows], config))
 
 
-def test_the_same_again_bit_for_bit():
+def test_results_are_deterministic_bit_for_bit():
     waveform = make_signal("tonal", 64, 48_000)[:, None]
     spectrogram = fused(ComplexSpectrogramConfig())
     expected = spectrogram(waveform)
@@ -123,14 +118,14 @@ def test_the_same_again_bit_for_bit():
 
 
 def test_a_row_of_a_thousand_million_samples():
-    """Samples and results beyond what 32 bits count; takes 20 GB of the device's memory."""
+    """Samples and results beyond 32-bit indices; takes 20 GB of the device's memory."""
     config = ComplexSpectrogramConfig(hop_length=256)
     n_samples = 1_073_700_001
     waveform = torch.empty((3, n_samples), device="cuda", dtype=torch.float16).normal_(std=0.1)
     features = fused(config)(waveform[:, None])
     assert waveform.numel() > 2**31
     assert features.numel() > 2**31
-    # Frames of a slice that starts at a multiple of the hop are frames of the row, where they do not see its ends.
+    # A slice that starts at a multiple of the hop has the frames of the row, except near its own ends.
     last = n_samples // config.hop_length
     for row in (0, 2):
         for frame in (0, last // 2, last - 200):
@@ -138,8 +133,8 @@ def test_a_row_of_a_thousand_million_samples():
             end = min(start + 200 * config.hop_length + config.n_fft, n_samples)
             expected = define(waveform[row : row + 1, start:end], config)
             actual = features[row : row + 1, :, :, frame : frame + expected.shape[-1]]
-            seen = slice(8 if start else 0, None if end == n_samples else -8)
-            assert_within_gates(actual[..., seen], expected[..., seen])
+            inner = slice(8 if start else 0, None if end == n_samples else -8)
+            assert_within_gates(actual[..., inner], expected[..., inner])
 
 
 def test_it_runs_on_the_current_stream():
@@ -172,7 +167,7 @@ def test_a_cuda_graph_replays_it():
         assert torch.equal(features, result)
 
 
-def test_nothing_waits_for_the_device():
+def test_a_call_does_not_synchronize_with_the_device():
     spectrogram = fused(ComplexSpectrogramConfig())
     waveform = make_signal("random", 4, 48_000)[:, None]
     spectrogram(waveform)
@@ -183,12 +178,12 @@ def test_nothing_waits_for_the_device():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_modules_on_a_gpu_use_it_by_themselves():
+def test_modules_on_a_gpu_use_it_automatically():
     config = ComplexSpectrogramConfig()
     waveform = make_signal("tonal", 4, 48_000)
     spectrogram = ComplexSpectrogram(config)
     assert spectrogram.backend_for(waveform[:, None]) == "fused"
-    plan = make_plan(mel_bands(sample_rate=48_000, n_fft=2048, hop_length=512, n_mels=128), n_fft=2048)
+    plan = make_plan(mel_bands(MelSpec.of(config)), n_fft=2048)
     expected = launch(waveform, plan, hop_length=512, threshold=config.if_masking_threshold)
     assert torch.equal(spectrogram(waveform[:, None]), expected)
     reference = ComplexSpectrogram(config, backend="reference")(waveform[:, None])
@@ -201,37 +196,36 @@ def test_the_gradient_is_that_of_the_reference():
     waveform = make_signal("random", 2, 24_000)[:, None].requires_grad_()
     weights = torch.randn((2, 2, 128, 47), device="cuda")
     (actual,) = torch.autograd.grad((fused(config)(waveform) * weights).sum(), waveform)
-    reference = complex_mel(waveform[:, 0].double(), **numbers_of(config))
-    (expected,) = torch.autograd.grad((reference * weights).sum(), waveform)
+    (expected,) = torch.autograd.grad((define(waveform[:, 0], config) * weights).sum(), waveform)
     assert expected.abs().max() > 0
-    # Gradients of channel 1 go with 1/power, and so does the rounding: held to the largest, not each to itself.
+    # Gradients of channel 1, and their rounding errors, grow with 1/power: compared with the largest gradient.
     assert (actual - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 def test_the_operator_passes_opcheck():
     waveform = make_signal("random", 2, 12_000)
-    arguments = (48_000, 2048, 512, 128, 0.0, None, 1e-5, "fused")
+    arguments = (*MelSpec(48_000, 2048, 512, 128), "fused")
     ComplexSpectrogram()
     torch.library.opcheck(torch.ops.distill.complex_mel.default, (waveform, *arguments))
-    # Not with a gradient through float32, whose two ways of backward differ in rounding.
+    # Without test_aot_dispatch for gradients: in float32, the two backward passes differ by rounding.
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(
         torch.ops.distill.complex_mel.default, (waveform.requires_grad_(), *arguments), test_utils=tests
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_whole_it_is_the_same():
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
+def test_compiled_to_one_graph_it_gives_the_same():
     spectrogram = fused(ComplexSpectrogramConfig())
     waveform = make_signal("tonal", 4, 48_000)[:, None]
     compiled = torch.compile(lambda x: 2 * spectrogram(0.5 * x), fullgraph=True)
     torch.testing.assert_close(compiled(waveform), 2 * spectrogram(0.5 * waveform), atol=0.0, rtol=0.0)
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_to_graphs_it_is_the_same_from_the_first_call():
-    # A feature of no other test: its tables are made while the compiler's own memory pool is in use.
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
+def test_compiled_to_cuda_graphs_it_gives_the_same_from_the_first_call():
+    # A feature that no other test uses, so that its tables are made while the compiler's memory pool is in use.
     spectrogram = fused(ComplexSpectrogramConfig(n_mels=120))
     waveform = make_signal("tonal", 4, 48_000)[:, None]
     compiled = torch.compile(lambda x: 2 * spectrogram(0.5 * x), fullgraph=True, mode="reduce-overhead")
@@ -246,7 +240,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert_within_gates(compute(waveform, ComplexSpectrogramConfig()), define(waveform, ComplexSpectrogramConfig()))
 
 
-def test_autocast_does_not_round():
+def test_autocast_does_not_reduce_precision():
     waveform = make_signal("random", 4, 48_000)[:, None]
     spectrogram = fused(ComplexSpectrogramConfig())
     with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -264,12 +258,12 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
-def test_waveforms_that_are_views(view):
+def test_waveforms_may_be_views(view):
     waveform = view(make_signal("random", 4, 48_001))
     assert_within_gates(compute(waveform, ComplexSpectrogramConfig()), define(waveform, ComplexSpectrogramConfig()))
 
 
-def test_a_broken_row_does_not_leak():
+def test_a_broken_row_does_not_affect_others():
     waveform = make_signal("random", 3, 48_000)
     spectrogram = fused(ComplexSpectrogramConfig())
     expected = spectrogram(waveform[:, None])
@@ -280,7 +274,7 @@ def test_a_broken_row_does_not_leak():
 
 
 @pytest.mark.parametrize("index", range(max(1, torch.cuda.device_count())))
-def test_a_device_need_not_be_the_current_one(index):
+def test_the_device_need_not_be_the_current_one(index):
     config = ComplexSpectrogramConfig()
     waveform = make_signal("random", 2, 24_000)
     with torch.cuda.device(0):

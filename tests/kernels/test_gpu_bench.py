@@ -1,5 +1,6 @@
-"""All that bench/gpu.py does but for the timings: interpreted, in a process of its own, with a false clock."""
+"""bench/gpu.py without a GPU: the kernel is interpreted, in another process, and the clock is fake."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 
-# What a machine with a GPU need not have. Interpreting needs a process of its own.
+# Modules that a machine with a GPU need not have.
 MISSING = ["distill._native", "soundfile", "soxr", "safetensors", "tyro", "rich", "matplotlib", "scipy"]
 MISSING += ["pytest", "hypothesis", "librosa", "torchaudio"]
 PROLOGUE = f"""
@@ -21,7 +22,7 @@ sys.modules.update(dict.fromkeys({MISSING}))
 sys.path.insert(0, {str(ROOT / "bench")!r})
 import gpu, torch
 
-class FalseClock:
+class FakeClock:
     times = [12.0, 10.0, 11.0]
 
     def __call__(self, call, buffers):
@@ -38,14 +39,14 @@ class FalseClock:
         pass
 
 setup = gpu.Setup(
-    torch.device("cpu"), FalseClock(), sizes=(1, 2), clip_samples=2_000, parity_shape=(2, 3_501),
+    torch.device("cpu"), FakeClock(), sizes=(1, 2), clip_samples=2_000, parity_shape=(2, 3_501),
     without=("compiled reference",),
 )
 """
 
 
 def in_a_process(code, **environment):
-    """Standard output of Python code after `PROLOGUE`, in a process that interprets kernels."""
+    """Return the output of Python code, run after `PROLOGUE` in a process that interprets kernels."""
     command = [sys.executable, "-c", PROLOGUE + code]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=280, env=os.environ | {"TRITON_INTERPRET": "1"} | environment
@@ -56,7 +57,7 @@ def in_a_process(code, **environment):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The report that a run writes, and what it prints."""
+    """The report that a run writes, and the table that it prints."""
     folder = tmp_path_factory.mktemp("out")
     code = """
 report = gpu.run(setup)
@@ -73,19 +74,19 @@ def of(report, method):
     return [row for row in report["results"] if row["method"] == method]
 
 
-def test_a_run_checks_the_kernel_and_what_it_is_measured_against(written):
+def test_a_run_checks_the_kernel_and_its_baselines(written):
     report, _ = written
     assert report["parity"].keys() == {"random", "tonal"}
     for errors in report["parity"].values():
         assert errors.keys() == report["gates"].keys()
         assert all(0 < error <= report["gates"][name] for name, error in errors.items())
-    # Baselines that disagree with the reference are left out, and these ran.
+    # A baseline that disagrees with the reference would be left out.
     for method in ("distill", "ComplexSpectrogram", "eager reference", "cuFFT + pointwise"):
         assert [row["clips"] for row in of(report, method)] == [1, 2]
         assert all("us" in row for row in of(report, method)), method
 
 
-def test_what_is_left_out_says_why(written):
+def test_omitted_methods_are_reported_with_the_reason(written):
     report, table = written
     for method, reason in {
         "compiled reference": "not asked for",
@@ -97,7 +98,7 @@ def test_what_is_left_out_says_why(written):
         assert f"{method:20} left out: {reason}" in table
 
 
-def test_a_report_holds_what_it_takes_to_compare_it(written):
+def test_a_report_holds_what_comparisons_need(written):
     report, _ = written
     assert report["gpu"] == "cpu"
     assert report["versions"]["torch"] == torch.__version__
@@ -120,7 +121,7 @@ def test_a_report_holds_what_it_takes_to_compare_it(written):
     assert report["sweep"][0]["us_per_audio_second"] > 0
 
 
-def test_ratios_are_to_ours_at_the_same_size(written):
+def test_ratios_are_relative_to_our_kernel_at_the_same_size(written):
     report, table = written
     ours = {row["clips"]: row["us"]["median"] for row in of(report, "distill")}
     for row in of(report, "cuFFT + pointwise"):
@@ -140,7 +141,7 @@ except SystemExit as left:
     assert "the kernel, random waveforms: disagrees" in in_a_process(code)
 
 
-def test_a_baseline_that_disagrees_or_fails_is_left_out_alone():
+def test_a_baseline_that_disagrees_or_fails_is_omitted_and_the_others_are_timed():
     code = """
 from gpu_baselines import Method
 from triton.runtime.errors import PTXASError
@@ -158,25 +159,26 @@ gpu.baselines = lambda *_: {
 print(json.dumps(gpu.run(setup)["results"]))
 """
     rows = json.loads(in_a_process(code))
-    told = {(row["method"], row["clips"]): row.get("left_out", "timed") for row in rows}
-    assert told["wrong", 1].startswith("disagrees with the float64 reference: channel_0")
-    assert told["failing", 1] == "OutOfMemoryError: tried to allocate more than there is"
-    assert told["not assembled", 1].startswith("PTXASError: ")
-    assert told["large", 1] == "does not fit the memory"
-    assert told["large", 2] == told["distill", 1] == told["distill", 2] == "timed"
+    outcome = {(row["method"], row["clips"]): row.get("left_out", "timed") for row in rows}
+    assert outcome["wrong", 1].startswith("disagrees with the float64 reference: channel_0")
+    assert outcome["failing", 1] == "OutOfMemoryError: tried to allocate more than there is"
+    assert outcome["not assembled", 1].startswith("PTXASError: ")
+    assert outcome["large", 1] == "does not fit the memory"
+    assert outcome["large", 2] == outcome["distill", 1] == outcome["distill", 2] == "timed"
 
 
 def test_the_pointwise_baseline_computes_other_bands_too():
     code = """
+from distill.features.mel import MelSpec
 from distill.features.reference import complex_mel
 from gpu_baselines import cufft_and_pointwise
 from gpu_check import errors_of
-torch.use_deterministic_algorithms(True)  # fills what is allocated with NaN
+torch.use_deterministic_algorithms(True)  # fills new memory with NaN
 assert torch.empty(1).isnan()
-numbers = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 160, "n_mels": 80}
+spec = MelSpec(16_000, 512, 160, 80)
 for signal in gpu.signals((3, 4_001), setup.device).values():
-    expected = complex_mel(signal.double(), **numbers)
-    features = cufft_and_pointwise(numbers, 1e-5, setup.device).call(signal)
+    expected = complex_mel(signal.double(), spec)
+    features = cufft_and_pointwise(spec, setup.device).call(signal)
     assert features.shape == expected.shape and expected[:, 1].std() > 0.1
     errors = errors_of(features, expected)
     print(json.dumps([errors, gpu.disagreement(errors)]))
@@ -192,7 +194,7 @@ def test_torchaudio_agrees_in_its_one_channel():
     import gpu_check
 
     device = torch.device("cpu")
-    method = gpu_baselines.baselines(gpu_check.NUMBERS, gpu_check.THRESHOLD, device)["torchaudio"]
+    method = gpu_baselines.baselines(gpu_check.SPEC, device)["torchaudio"]
     assert method.channels == 1
     errors = gpu_check.check(method, gpu_check.signals((2, 12_001), device))
     assert all(gpu_check.disagreement(error) is None for error in errors.values())
@@ -206,7 +208,7 @@ def test_the_pointwise_baseline_compiles():
     import gpu_baselines
     import gpu_check
 
-    tables = gpu_baselines.pointwise_tables(gpu_check.NUMBERS, torch.device("cpu"))
+    tables = gpu_baselines.pointwise_tables(gpu_check.SPEC, torch.device("cpu"))
     bands = {"N_BINS": 1024, "M": 128, "FRAMES": 4, "WIDTHS": tables.widths, "STARTS": tables.starts}
     pointers = dict.fromkeys(("spectrum_p", "out_p", "weight_p", "offset_p", "scale_p"), "*fp32") | {"first_p": "*i32"}
     scalars = {"n_frames": "i32", "T": "i32", "threshold": "fp32"}
@@ -221,7 +223,19 @@ def test_the_pointwise_baseline_compiles():
         assert compiled.asm["cubin"]
 
 
-def test_without_a_gpu_it_says_so():
+def test_triton_keeps_compiled_kernels_where_the_benchmark_looks():
+    """Attributes of Triton's that `gpu.compiled_kernels` reads and that are not documented."""
+    import triton
+    from triton.compiler import CompiledKernel
+
+    kernel = sys.modules["distill.kernels.complex_mel"].complex_mel_kernel
+    assert isinstance(kernel, triton.JITFunction)
+    assert isinstance(kernel.device_caches, dict)
+    source = inspect.getsource(CompiledKernel)
+    assert all(f"self.{name}" in source for name in ("n_regs", "n_spills", "metadata"))
+
+
+def test_without_a_gpu_it_exits_with_the_reason():
     command = [sys.executable, ROOT / "bench" / "gpu.py", "--quick"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
@@ -231,7 +245,7 @@ def test_without_a_gpu_it_says_so():
     assert not done.stdout
 
 
-def test_gpu_tests_are_counted_where_pytest_stands_alone():
+def test_gpu_tests_are_counted_without_plugins_and_extension():
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({sorted(set(MISSING) - {"pytest"})}))

@@ -1,4 +1,4 @@
-"""The figures of bench/gpu.py, by hand: times of a call, summaries, ratios, targets, the table."""
+"""The figures of bench/gpu.py against hand-computed ones: times of a call, summaries, ratios, targets, the table."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def test_a_second_of_audio_is_288_kilobytes():
 
 
 def rows_of(**times):
-    """Rows of methods, each with its µs at batch 1 and at 4096 clips of a second."""
+    """Return rows of methods from their times in µs, at batch 1 and at 4096 clips of a second."""
     names = {"ours": "distill", "cufft": "cuFFT + pointwise", "eager": "eager reference", "flashmel": "flashmel"}
     rows = [
         gpu_report.row(
@@ -51,7 +51,7 @@ def rows_of(**times):
         # µs/s: 0.9, then 0.25; batch 1; the best of torch; flashmel.
         ({"ours": (14, 0.9 * 4096), "cufft": (50, 3.0 * 4096)}, (True, False, True, True, None)),
         ({"ours": (16, 0.25 * 4096), "cufft": (99, 0.7 * 4096)}, (True, True, False, False, None)),
-        # The best at the largest size, not the last; and a size at which both ran.
+        # The best at the largest size, and not the last; and only sizes at which both ran.
         ({"ours": (16, 4096), "eager": (90, 9 * 4096), "cufft": (90, 2 * 4096)}, (True, False, False, False, None)),
         ({"ours": (16, 4096), "eager": (90, None)}, (True, False, False, True, None)),
         ({"ours": (1, 1.2 * 4096), "flashmel": (1, 0.65 * 4096)}, (False, False, True, None, True)),
@@ -65,7 +65,7 @@ def test_targets(times, met):
     assert all((target["measured"] is None) == (target["met"] is None) for target in targets)
 
 
-def test_a_table_tells_all_of_it():
+def test_a_table_shows_every_part_of_a_report():
     rows = rows_of(ours=(14, 0.9 * 4096), eager=(140, 45_000))
     rows.append(gpu_report.left_out("torchaudio", n_clips=4096, seconds=4096, reason="does not fit\nthe memory"))
     rows[0]["graph_us"] = gpu_report.summarise([4.25])
@@ -80,22 +80,22 @@ def test_a_table_tells_all_of_it():
         ],
     }  # fmt: skip
     table = gpu_report.table(report)
-    for said in (
+    for text in (
         *("Some Card", "0.096", "random: channel 0 1.0e-06", "128 registers, 0 spills", "4.25", "10.00"),
         *("torchaudio           left out: does not fit the memory", "batch 1, µs a call at most 15: met (14)"),
         *("in the end at most 0.3: NOT met (0.9)", "flashmel at most 2: not measured", "rows 4: 0.877"),
         "rows 16: left out: shared memory",
     ):
-        assert said in table
+        assert text in table
 
 
-def test_a_card_names_its_file():
+def test_a_report_is_named_after_the_card():
     assert gpu_report.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
     assert gpu_report.slug("NVIDIA GeForce RTX 4090") == "nvidia-geforce-rtx-4090"
 
 
 @pytest.mark.parametrize("call_us", [3.0, 700.0, 40_000.0])
-def test_a_time_is_that_of_one_call_each_on_the_next_buffer(monkeypatch, call_us):
+def test_a_time_is_that_of_one_call_and_calls_rotate_through_buffers(monkeypatch, call_us):
     now_us, seen = 0.0, []
 
     class Event:
@@ -126,7 +126,7 @@ def test_a_time_is_that_of_one_call_each_on_the_next_buffer(monkeypatch, call_us
     assert now_us < 2e6
 
 
-def test_buffers_do_not_fit_the_cache():
+def test_buffers_exceed_the_cache():
     buffers = rotating((2, 1_000), 100_000, torch.device("cpu"))
     assert sum(4 * buffer.numel() for buffer in buffers) >= 2 * 100_000
     assert not torch.equal(buffers[0], buffers[-1])
