@@ -1,7 +1,7 @@
 """Features back to sound: distances and speed relative to other methods, on one CPU thread.
 
-`pytest bench/bench_inverse.py --benchmark-only`. The sounds are a second of each of 32 files of sonic-pi-samples if they
-are installed, otherwise the demo's. Distances are means over clips, in the order of `distill.features.distance`:
+`pytest bench/bench_inverse.py --benchmark-only`. The sounds are a second of each of 32 files of sonic-pi-samples if
+they are installed, otherwise the demo's. Distances are means over clips, in the order of `distill.features.distance`:
 spectral convergence, log-spectral distance in dB, multi-resolution STFT distance. Times are ratios of interleaved
 calls.
 """

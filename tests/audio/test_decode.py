@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.signal
+import soundfile
 import soxr
 
 from distill.audio import decode, load_audio
@@ -142,6 +143,13 @@ def test_a_cut_wav_says_what_was_promised(tmp_path):
     path = write(tmp_path / "a.wav", noise(4, 10_000), subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:-5_000])
     assert reason(path) == "cut short: its header promises 20000 bytes of samples, the file holds 15000"
+
+
+def test_the_decoder_version_names_libsndfile_and_soxr():
+    """From attributes of the two packages that they may rename."""
+    library = soundfile.__libsndfile_version__
+    assert decode.DECODER_VERSION == f"libsndfile {library}, soxr {soxr.__version__}"
+    assert all(version.split(".")[0].isdecimal() for version in (library, soxr.__version__))
 
 
 def test_a_riff_size_that_is_a_few_bytes_off_is_no_cut(tmp_path):
