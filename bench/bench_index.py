@@ -55,7 +55,7 @@ def dataset(tmp_path_factory) -> Path:
         scan = Dataset(root, cache_dir=cache_dir).scan(writer.manifest)
         writer.manifest.apply(scan)
         for _, content_hash, _ in scan.todo:
-            row = rng.standard_normal((1, *writer.row_shape), np.float32)
+            row = rng.standard_normal((1, *writer.row_format.shape), np.float32)
             writer.add_rows(content_hash, row)
             writer.finish_content(content_hash, 0, [row[0, 0].size, 0.1 + row.sum(), (row**2).sum(), 0.5, 2.5])
         writer.finish()

@@ -37,7 +37,7 @@ def earlier(tmp_path) -> Path:
 def decoder_of_the_cache(earlier, monkeypatch):
     """Rows of another libsndfile or soxr would be computed again, and rightly."""
     version = load_cache_manifest(earlier / "cache")["decoder_version"]
-    monkeypatch.setattr("distill.preprocess.pipeline.DECODER_VERSION", version)
+    monkeypatch.setattr("distill.preprocess.plan.DECODER_VERSION", version)
 
 
 @pytest.mark.usefixtures("decoder_of_the_cache")

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from distill.cache.manifest import fingerprint
+from distill.cache.row_format import fingerprint
 from distill.config import (
     PRESETS,
     AugmentationConfig,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from distill.errors import ConfigError
 
@@ -120,6 +120,8 @@ def _half(n_fft: object) -> object:
 class SpectrogramConfig:
     """The one-channel log-mel spectrogram of the v1.0 path."""
 
+    channels: ClassVar[int] = 1
+
     sample_rate: int = 48_000
     """Rate of the waveform, Hz; files of other rates are resampled."""
     n_fft: int = 2048
@@ -136,10 +138,16 @@ class SpectrogramConfig:
     def __post_init__(self) -> None:
         _mel_faults(self)
 
+    def row_shape(self, chunk_samples: int) -> tuple[int, int, int]:
+        """Return the shape (channels, M, T) of the features of a chunk; T = chunk_samples // hop_length + 1."""
+        return (self.channels, self.n_mels, chunk_samples // self.hop_length + 1)
+
 
 @dataclass(frozen=True)
 class ComplexSpectrogramConfig(SpectrogramConfig):
     """The two-channel feature: log-mel magnitude and instantaneous frequency."""
+
+    channels: ClassVar[int] = 2
 
     enabled: bool = field(default=True, kw_only=True)
     """Train on the two-channel feature from the cache; off is the v1.0 path (magnitude, no cache)."""

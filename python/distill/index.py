@@ -1,13 +1,14 @@
-"""A dataset, and what changed in it since its features were cached.
+"""A dataset: a folder of audio, its options, and the scan that finds what changed since features were cached.
 
-The typed face of the extension. Importing it imports neither torch nor numpy.
+Also exports the index classes and hash functions of the Rust extension. Importing this module imports neither torch
+nor numpy.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from distill._native import (
     row_checksums,
 )
 from distill.errors import ConfigError, DatasetError
-from distill.text import reason_lines
+from distill.text import listed, reason_lines
 from distill.types import PathLike, ProgressCallback
 
 __all__ = [
@@ -57,59 +58,67 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
     "au",
     "snd",
 )
-"""Extensions of the files that a walk looks at, whatever their case."""
+"""File extensions that count as audio, in any case."""
 
 CACHE_NAME = ".cache"
-"""Folder of a dataset that holds its features, unless another is chosen."""
+"""Default name of the cache folder in a dataset."""
 
 Trust = Literal["stat", "content"]
 
-_ABOVE = os.path.join(os.pardir, "")
+_PARENT_PREFIX = os.path.join(os.pardir, "")
 _FOLDER_TIP = "give the folder that holds your recordings"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of audio: which of its files are used, when they count as unchanged, and where their features are kept.
+    """A folder of audio: which files are used, when a file counts as unchanged, and where features are cached.
 
     Parameters
     ----------
     folder : path
         The folder.
-    files : sequence of path, optional
-        Use these files only, absolute or relative to the folder. Default: every audio file in it.
+    files : iterable of path, optional
+        Use only these files; absolute, or relative to the folder. Kept as a tuple. Default: every audio file in the
+        folder and its subfolders.
     cache_dir : path, optional
-        Where features are kept. Default: FOLDER/.cache.
+        Where features are cached. Default: FOLDER/.cache.
     follow_links : bool
         Follow symbolic links that lead out of the folder, and links to folders. Default: False.
     trust : {"stat", "content"}
-        When a file counts as unchanged: by its stamps, or by its bytes, which are then all read. Default: "stat".
+        A file counts as unchanged if its stamps (size, times, inode) are unchanged, or if its bytes are; "content"
+        reads every file. Default: "stat".
     """
 
     folder: PathLike
+    _: KW_ONLY
     files: Sequence[PathLike] | None = None
     cache_dir: PathLike | None = None
     follow_links: bool = False
     trust: Trust = "stat"
 
+    def __post_init__(self) -> None:
+        if self.files is not None:
+            object.__setattr__(self, "files", tuple(self.files))
+
     @classmethod
     def of(cls, dataset: Dataset | PathLike) -> Dataset:
-        """`dataset` itself, or that of a folder with the defaults."""
+        """Return `dataset`, or for a path the dataset of that folder with default options."""
         return dataset if isinstance(dataset, Dataset) else cls(dataset)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Dataset:
-        """The dataset that `record` was made of.
+        """Return the dataset that `record()` was called on.
 
         Raises
         ------
         KeyError
             If a field is missing.
         """
-        return cls(record["dataset"], record["files"], record["cache_dir"], record["follow_links"])
+        options = {name: record[name] for name in ("files", "cache_dir", "follow_links")}
+        return cls(record["dataset"], **options)
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON values to find it again from any working directory."""
+        """Return plain JSON values that identify the dataset from any working directory. `trust` is left out."""
         return {
             "dataset": str(self.path.absolute()),
             "cache_dir": None if self.cache_dir is None else str(self.cache_path.absolute()),
@@ -119,12 +128,12 @@ class Dataset:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder, as a Path."""
         return Path(self.folder)
 
     @property
     def cache_path(self) -> Path:
-        """Where the features are kept."""
+        """The cache folder, as a Path."""
         return self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
 
     def check(self) -> None:
@@ -152,31 +161,31 @@ class Dataset:
         hash_added: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Scan:
-        """Compare the files with the manifest of a cache. Decodes nothing.
+        """Compare the files with a cache's manifest. No audio is decoded.
 
         Parameters
         ----------
         manifest : Manifest
-            Left as it is; see `Manifest.apply`.
+            Not modified; `Manifest.apply` records a scan in it.
         workers : int, optional
-            At most this many threads walk, and hash. Default: one a core.
+            Maximum number of threads that list folders and hash files. Default: one per core.
         hash_added : bool
-            Without, new files are listed but not opened; see `Manifest.scan`. Default: True.
+            If False, new files are listed but not opened; see `Manifest.scan`. Default: True.
         progress : callable, optional
             Called with stage ("scan" or "hash"), current and total, at most every 50 ms.
 
         Raises
         ------
         FileNotFoundError, NotADirectoryError, PermissionError
-            The folder itself cannot be read.
+            If the folder itself cannot be read.
         ValueError
-            One of ``files`` is not inside the folder.
+            If one of `files` is outside the folder.
         """
         return manifest.scan(
             self.folder,
             extensions=AUDIO_EXTENSIONS,
             exclude=(self.cache_path,),
-            files=None if self.files is None else _all_relative(self.files, self.folder),
+            files=self._relative_files(),
             follow_links=self.follow_links,
             trust=self.trust,
             workers=workers or default_workers(),
@@ -184,35 +193,43 @@ class Dataset:
             progress=progress,
         )
 
+    def _relative_files(self) -> list[bytes] | None:
+        """Return `files` relative to the folder, as bytes."""
+        if self.files is None:
+            return None
+        root = os.path.join(os.path.abspath(self.folder), "")
+        real_root = os.path.join(os.path.realpath(root), "")
+        return [os.fsencode(_relative(os.fspath(file), root, real_root)) for file in self.files]
+
     def require_audio(self, scan: Scan) -> None:
-        """Check that a scan found audio.
+        """Check that a scan of this dataset found files.
 
         Raises
         ------
         DatasetError
-            If no file has the name of an audio file, or none of those requested is there. It names what could not be
-            looked at: the audio may be there.
+            If there are no audio files, or none of the requested files exists. The message lists files and folders
+            that could not be read, because the audio may be there.
         """
         if scan.n_files:
             return
         unread = reason_lines(scan.faults)
         if self.files is not None:
-            requested = ", ".join(os.fspath(file) for file in self.files[:3]) or "an empty list"
+            requested = listed([os.fspath(file) for file in self.files], 3) or "an empty list"
             raise DatasetError(f"{self.path}: none of the files requested is in this folder: {requested}{unread}")
         kinds = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
         if scan.faults:
             message = f"{self.path}: no audio in what could be read of this folder{unread}"
-            raise DatasetError(message, f"make readable what is named above; {kinds}")
+            raise DatasetError(message, f"make the paths above readable; {kinds}")
         raise DatasetError(f"{self.path}: no audio in this folder", kinds)
 
 
 def check_workers(workers: int | None) -> int:
-    """`workers` if it is a number of threads, or the default for None.
+    """Return `workers`, or the default number of threads if it is None.
 
     Raises
     ------
     ConfigError
-        If it is less than 1.
+        If `workers` is less than 1.
     """
     if workers is not None and workers < 1:
         raise ConfigError([f"workers={workers} must be at least 1"])
@@ -220,28 +237,27 @@ def check_workers(workers: int | None) -> int:
 
 
 def default_workers() -> int:
-    """One thread a core that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _all_relative(files: Sequence[PathLike], dataset_dir: PathLike) -> list[bytes]:
-    """Paths of ``files`` in the dataset, as bytes."""
-    root = os.path.join(os.path.abspath(dataset_dir), "")
-    real_root = os.path.join(os.path.realpath(root), "")
-    return [os.fsencode(_relative(os.fspath(file), root, real_root)) for file in files]
-
-
 def _relative(file: str, root: str, real_root: str) -> str:
-    # normpath and not realpath: a file that is a link is to be kept as one.
+    """Return the path of `file` relative to `root`; both roots end in a separator.
+
+    Raises
+    ------
+    ValueError
+        If the file is outside `root`.
+    """
+    # normpath and not realpath: a file that is a link must stay a link.
     path = os.path.normpath(file)
-    # The usual case, told from the name alone: resolving costs twenty times as much.
-    if not path.startswith(os.sep) and path not in (os.curdir, os.pardir) and not path.startswith(_ABOVE):
+    # A relative path without ".." needs no look at the disk, which would take twenty times as long.
+    if not path.startswith(os.sep) and path not in (os.curdir, os.pardir) and not path.startswith(_PARENT_PREFIX):
         return path
     path = os.path.normpath(os.path.join(root, file))
     if path.startswith(root):
         return path[len(root) :]
-    # The dataset may have been reached through a link and the file not, or the
-    # other way round.
+    # One of the two may have been given through a symbolic link, and the other one not.
     folder, name = os.path.split(path)
     path = os.path.join(os.path.realpath(folder), name)
     if path.startswith(real_root):

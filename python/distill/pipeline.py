@@ -111,7 +111,7 @@ def train(
         raise RunError("no dataset was given", "give a folder, or resume a run")
     config = config or TrainingConfig()
     resolve_device(config.device)
-    dataset = Dataset(dataset_dir, files, cache_dir, follow_links, trust)
+    dataset = Dataset(dataset_dir, files=files, cache_dir=cache_dir, follow_links=follow_links, trust=trust)
     dataset.check()
     source = _Source(dataset, confirm_callback)
     if not resume:

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, opened only if regular, and the errors of writing them."""
+"""Atomic writes, checks of output folders, opening of regular files only, and the errors of writing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _OTHER_OUT_TIP = "choose another --out"
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file: a reader finds the old one or the new one, whole, whatever happens.
+    """Replace a file atomically: a reader finds the old content or the new content, never a part of it.
 
     Raises
     ------
     OSError
-        The old file is then still in place.
+        If it cannot be written. The old file is then still in place.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -34,65 +34,65 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that there was no room to write."""
+    """Whether an error says that there is no free space to write to."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def storage_error(
     path: Path, error: OSError, tip: str, *, tip_if_full: str | None = None, note_if_full: str = ""
 ) -> StorageError:
-    """The StorageError for an OSError from writing at `path`.
+    """Return the StorageError for an OSError from writing to `path`.
 
     Parameters
     ----------
     path : Path
-        What was written; where the error names a file itself, that one is named.
+        The file or folder that the message names.
     error : OSError
-        The error.
+        What was raised while writing.
     tip : str
-        What to do about it.
+        The remedy.
     tip_if_full : str, optional
-        What to do if the disk is full. Default: make room, or `tip`.
+        The remedy if the disk is full. Default: "make room, or" and `tip`.
     note_if_full : str
-        What happened to what was written before the disk was full. Default: nothing is said.
+        What happened to the data that was written before the disk was full. Default: no note.
     """
     if is_full(error):
         note = f"; {note_if_full}" if note_if_full else ""
         return StorageError(f"{path}: the disk is full{note}", tip_if_full or f"make room, or {tip}")
-    return StorageError(f"{error.filename or path}: cannot be written: {error.strerror or error}", tip)
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}", tip)
 
 
 def check_room(paths: Sequence[Path], *, force: bool) -> None:
-    """Check that files can be written, and write nothing; `make_folder` comes when there is something to write.
+    """Check that output files can be written. Creates nothing: `make_folder` is called when there is output.
 
     Parameters
     ----------
     paths : sequence of Path
-        The files.
+        The files that will be written.
     force : bool
-        They may be there already; they are left as they are until they are replaced.
+        Allow files that exist. They stay unchanged until they are replaced.
 
     Raises
     ------
     ConfigError
-        If one is there, and not `force`; each is named.
+        If files exist and `force` is False; the error names each of them.
     StorageError
         If a folder cannot be written, or is missing and cannot be made.
     """
-    there = [] if force else [f"{path}: is there already" for path in paths if os.path.lexists(path)]
-    if there:
-        raise ConfigError(there, "replace what is there with --force, or choose another --out")
+    existing = [] if force else [f"{path}: is there already" for path in paths if os.path.lexists(path)]
+    if existing:
+        raise ConfigError(existing, "replace what is there with --force, or choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        # What cannot be looked at counts as missing, and its folder as not writable.
-        standing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-        if not standing.is_dir():
-            raise StorageError(f"{standing}: cannot be written: not a folder", _OTHER_OUT_TIP)
-        if not os.access(standing, os.W_OK | os.X_OK):
-            raise StorageError(f"{standing}: cannot be written: not writable", _OTHER_OUT_TIP)
+        # A folder that we may not look into counts as missing; its parent is then the one that is not writable.
+        nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise StorageError(f"{nearest}: cannot be written: not a folder", _OTHER_OUT_TIP)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise StorageError(f"{nearest}: cannot be written: not writable", _OTHER_OUT_TIP)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for what is about to be written, and those that it lies in; it may be there already.
+    """Make a folder and its parents, unless they exist.
 
     Raises
     ------
@@ -102,11 +102,11 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be made: {error.strerror or error}", _OTHER_OUT_TIP) from error
+        raise storage_error(folder, error, _OTHER_OUT_TIP) from error
 
 
 def open_regular(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a regular file and nothing else: no link is followed, and nobody waits for the other end of a FIFO.
+    """Open a regular file. Symbolic links are not followed, and opening a FIFO does not block.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def open_regular(path: str | os.PathLike[str], flags: int) -> int:
     Raises
     ------
     OSError
-        If it cannot be opened, or something else stands there.
+        If it cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
@@ -131,12 +131,12 @@ def open_regular(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable.
+    """Flush a folder's entries to disk, so that files created in it survive a power cut.
 
     Raises
     ------
     OSError
-        If the system cannot.
+        If the system refuses.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Literal
 
 PathLike = str | os.PathLike[str]
-"""A path as callers give it."""
+"""A path argument."""
 ProgressCallback = Callable[[str, int, int], object]
-"""Called with the stage, how much of it is done, and how much there is (0: not known)."""
+"""Called with the name of a stage, the amount done and the total (0: unknown)."""
 ConfirmCallback = Callable[[str], bool]
-"""Called with a question; False cancels."""
+"""Called with a question; returning False cancels."""
 WavFormat = Literal["pcm16", "pcm24", "float"]
-"""Sample format of a WAV file that is written."""
+"""Sample format of a WAV file."""

@@ -228,7 +228,7 @@ def test_ending_early_with_a_lost_pack_says_why_it_ended(dataset, whole, monkeyp
     preprocess(dataset, training())
     (pack,) = (dataset / ".cache" / "packs").iterdir()
     pack.unlink()
-    monkeypatch.setattr("distill.preprocess.pipeline.CONFIRM_ABOVE_BYTES", 1)
+    monkeypatch.setattr("distill.preprocess.plan.CONFIRM_ABOVE_BYTES", 1)
     with pytest.raises(PreprocessingCancelled):
         preprocess(dataset, training(), confirm=lambda message: False)
     aside = dataset.with_name("aside")
@@ -264,19 +264,18 @@ def test_a_second_writer_waits_and_then_decodes_nothing(dataset, caplog):
     assert [result.decoded for result in results] == [5, 0]
 
 
-def test_a_lock_is_on_the_file_that_is_there_now(tmp_path):
+def test_a_lock_is_on_the_file_that_is_there_now(tmp_path, caplog):
     """The cache is removed and made again while somebody waits for its lock."""
     cache_dir, entered = tmp_path / "cache", threading.Event()
-    waits = []
 
     def enter():
-        with CacheLock(cache_dir, lambda: waits.append(1)):
+        with CacheLock(cache_dir):
             entered.set()
 
-    with CacheLock(cache_dir):
+    with caplog.at_level("INFO", "distill"), CacheLock(cache_dir):
         waiter = threading.Thread(target=enter)
         waiter.start()
-        while not waits:
+        while "waiting" not in caplog.text:
             waiter.join(0.01)
         shutil.rmtree(cache_dir)
         other = CacheLock(cache_dir)
@@ -287,5 +286,5 @@ def test_a_lock_is_on_the_file_that_is_there_now(tmp_path):
         other.__exit__(None, None, None)
     assert entered.wait(30)
     waiter.join()
-    assert waits == [1]
+    assert caplog.text.count("waiting") == 1
     assert [path.name for path in cache_dir.iterdir()] == ["lock"]

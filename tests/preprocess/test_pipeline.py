@@ -22,7 +22,7 @@ from distill.audio import (
 )
 from distill.errors import PreprocessingCancelled
 from distill.index import Dataset
-from distill.preprocess import pipeline
+from distill.preprocess import plan
 from distill.preprocess.pipeline import preprocess
 from sounds import (
     CHUNK,
@@ -217,7 +217,7 @@ def test_another_configuration_computes_anew_and_says_why(dataset, caplog, chang
 @pytest.mark.parametrize("name", ["DECODER_VERSION", "FEATURE_VERSION"])
 def test_other_code_computes_anew(dataset, monkeypatch, name):
     preprocess(dataset, training())
-    monkeypatch.setattr(pipeline, name, "another")
+    monkeypatch.setattr(plan, name, "another")
     assert preprocess(dataset, training()).decoded == 5
 
 
@@ -234,7 +234,7 @@ def test_expansion_left_open_is_chosen_and_then_kept(dataset, tmp_path, monkeypa
     preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=1))
     assert preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=None)).rows == 50
     # A dataset that grows beyond small keeps what was chosen for it.
-    monkeypatch.setattr(pipeline, "_SMALL_DATASET_FILES", 0)
+    monkeypatch.setattr(plan, "_SMALL_DATASET_FILES", 0)
     kept = preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training(augmentation_expansion=None))
     assert (kept.augmentation_expansion, kept.decoded) == (4, 0)
     assert preprocess(Dataset(dataset, cache_dir=tmp_path / "c"), training(augmentation_expansion=None)).rows == 10
@@ -270,7 +270,7 @@ def test_above_100_mb_it_asks_and_no_means_no(tmp_path):
 
 
 def test_yes_goes_on(dataset, monkeypatch):
-    monkeypatch.setattr(pipeline, "CONFIRM_ABOVE_BYTES", 1_000)
+    monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000)
     assert preprocess(dataset, training(), confirm=lambda message: True).decoded == 5
     preprocess(dataset, training(), confirm=lambda message: pytest.fail("nothing to write, nothing to ask"))
 

@@ -97,7 +97,7 @@ def test_damage_that_the_thread_meets_reaches_the_caller(tmp_path):
         content[1024 + row * 2 * 32 * 32 * 4] ^= 1
     path.write_bytes(content)
     loader, _ = create_complex_data_loaders(cache_dir, training(batch_size=2))
-    with pytest.raises(CacheError, match="does not have its checksum"):
+    with pytest.raises(CacheError, match="does not match its checksum"):
         list(loader)
 
 

@@ -1,4 +1,4 @@
-"""Sound in and out, and the public names of features and preprocessing."""
+"""Reading, cutting, augmenting and writing audio; also the public names of features and preprocessing."""
 
 from __future__ import annotations
 

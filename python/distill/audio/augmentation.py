@@ -1,4 +1,8 @@
-"""Seeded variants of a chunk: speed, pitch, time shift, gain, noise, in that order."""
+"""Augmentation: seeded variants of a chunk. Applies speed, pitch, time shift, gain and noise, in this order.
+
+A new augmentation goes into `variant`, and its range into `AugmentationConfig`. Its random draw comes after all others,
+so that the values drawn by the others do not change.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ _NOISE_SPREAD_DB = 20.0
 
 
 def check_available(config: AugmentationConfig) -> None:
-    """Raise ConfigError if `config` needs a library that is not installed."""
+    """Raise ConfigError if an augmentation needs a library that is not installed."""
     if config.pitch_semitones and importlib.util.find_spec("python_stretch") is None:
         raise ConfigError(
             [f"pitch_semitones={config.pitch_semitones} needs python-stretch, which is not installed"],
@@ -25,40 +29,41 @@ def check_available(config: AugmentationConfig) -> None:
 def variant(
     chunk: np.ndarray, config: AugmentationConfig, sample_rate: int, content_hash: bytes, chunk_index: int, number: int
 ) -> np.ndarray:
-    """One augmented variant of a chunk.
+    """Return an augmented variant of a chunk.
 
-    Every draw comes from the content hash, the chunk's index and the variant's number, so that a variant is the same
-    in any run, whatever the order of files or the number of threads.
+    The random generator is seeded with content hash, chunk index and variant number. A variant is therefore the same in
+    every run, and depends neither on the order of files nor on the number of threads.
 
     Parameters
     ----------
     chunk : ndarray of shape [S], float32
+        The chunk; not modified.
     config : AugmentationConfig
-        Ranges; each draw is even within its range.
+        Ranges of the parameters, each drawn uniformly from its range.
     sample_rate : int
         Hz.
     content_hash : bytes
         Hash of the source file's content.
     chunk_index : int
-        Which of the file's chunks this is.
+        Index of the chunk in its file.
     number : int
-        Which variant, from 1.
+        Number of the variant, from 1.
 
     Returns
     -------
     ndarray of shape [S], float32
     """
     random = np.random.default_rng([int.from_bytes(content_hash, "little"), chunk_index, number])
-    # All draws first: turning one augmentation off leaves the others as they were.
+    # All parameters are drawn, also of augmentations that are off, so that turning one off does not change the others.
     speed, pitch, shift, gain, noise = random.uniform(-1, 1, 5)
     result = chunk
     if config.speed:
         factor = 1 + config.speed * speed
-        # Fixed ratios keep the resampler's set-up short; 1/1000 is far below what one hears.
+        # A ratio of small integers keeps the set-up of the resampler short; steps of 1/1000 are inaudible.
         result = soxr.resample(result, round(1000 * factor), 1000, quality="HQ")
     if config.pitch_semitones:
         result = _pitched(result, config.pitch_semitones * pitch, sample_rate)
-    result = _placed(result, round(config.time_shift_s * sample_rate * shift), chunk.size)
+    result = _shifted(result, round(config.time_shift_s * sample_rate * shift), chunk.size)
     result *= np.float32(10 ** (config.gain_db * (gain - 1) / 40))
     if config.noise_db:
         below_db = config.noise_db + _NOISE_SPREAD_DB * (noise + 1) / 2
@@ -70,8 +75,8 @@ def variant(
     return result
 
 
-def _placed(samples: np.ndarray, shift: int, length: int) -> np.ndarray:
-    """`samples` moved by `shift` into `length` zeros; a shift that would lose everything is limited to half."""
+def _shifted(samples: np.ndarray, shift: int, length: int) -> np.ndarray:
+    """Return `length` samples: `samples` moved by `shift`, at most by half of `length`, and zeros elsewhere."""
     shift = int(np.clip(shift, -length // 2, length // 2))
     result = np.zeros(length, np.float32)
     source = samples[max(0, -shift) : max(0, length - shift)]
@@ -81,7 +86,7 @@ def _placed(samples: np.ndarray, shift: int, length: int) -> np.ndarray:
 
 
 def _pitched(samples: np.ndarray, semitones: float, sample_rate: int) -> np.ndarray:
-    import python_stretch  # noqa: PLC0415 - an extra, checked by check_available
+    import python_stretch  # noqa: PLC0415 - optional; `check_available` was called before
 
     stretch = python_stretch.Signalsmith.Stretch()
     stretch.preset(1, sample_rate)

@@ -1,4 +1,4 @@
-"""Waveform to fixed chunks: peak-normalised, the last one zero-padded, silent ones left out.
+"""Chunking: a file as consecutive chunks of one length, peak-normalised, the last one zero-padded, without silent ones.
 
 file     |-------------------------------------------|
 chunks   |-----------|-----------|-----------|-------000|
@@ -17,19 +17,20 @@ from distill.audio.decode import Block, decode_blocks, peak_of
 from distill.config import Normalize
 
 SILENCE_PEAK = 1e-3
-"""Peak, after normalisation, below which a chunk counts as silent: -60 dBFS."""
+"""A chunk whose peak, after normalisation, is below this is silent: -60 dBFS."""
 NO_SIGNAL_PEAK = 1e-6
-"""Peak below which there is nothing to normalise: -120 dBFS."""
+"""A file or chunk whose peak is below this is not normalised but counts as silent: -120 dBFS."""
 FAINT = "mixed to mono, nothing in it is above -60 dBFS"
-"""How it is said that a file does not reach `SILENCE_PEAK`."""
+"""Message for a file that does not reach `SILENCE_PEAK`."""
 SILENT = f"silent throughout: {FAINT}"
-"""Why a file without a chunk that is not silent cannot be used."""
+"""Reason for skipping a file all of whose chunks are silent."""
+# Files up to this length are kept in memory while their peak is found; longer ones are decoded twice.
 _HELD_S = 60.0
 
 
 @dataclass
 class Chunks:
-    """Iterate over the chunks of one file that are not silent, in order.
+    """The chunks of a file that are not silent, in order. Iterating decodes the file.
 
     Parameters
     ----------
@@ -38,26 +39,26 @@ class Chunks:
     sample_rate : int
         Hz.
     chunk_samples : int
-        Length of a chunk, samples.
+        Length S of a chunk, samples.
     normalize : {"file", "chunk", "none"}
-        What is scaled to a peak of 1.
+        Scale the file, each chunk, or nothing to a peak of 1. Default: "file".
     on_block : callable, optional
-        Called with each block that is decoded, a few seconds of sound, also where no chunk comes of it for long. What
-        it raises ends the iteration.
+        Called after each decoded block of a few seconds, whether or not it completes a chunk. An exception that it
+        raises ends the iteration.
 
     Attributes
     ----------
     silent : int
-        Chunks that were left out so far.
+        Number of chunks that were left out so far.
 
     Yields
     ------
-    ndarray of shape [chunk_samples], float32
+    ndarray of shape [S], float32
 
     Raises
     ------
     AudioFileError
-        From decoding.
+        If the file cannot be decoded.
     """
 
     path: str | os.PathLike[str]
@@ -79,9 +80,9 @@ class Chunks:
                 yield chunk
 
     def _blocks(self) -> tuple[Iterable[Block], float]:
+        """Return the decoded blocks, and the factor to scale them with."""
         if self.normalize != "file":
             return self._decoded(), 1.0
-        # The peak is known only at the end: short files are held, long ones decoded twice.
         held: list[Block] = []
         limit = _HELD_S * self.sample_rate
         samples, peak = 0, 0.0
@@ -105,6 +106,7 @@ def _to_full_scale(peak: float) -> float:
 
 
 def _cut(blocks: Iterable[Block], chunk_samples: int, factor: float) -> Iterator[np.ndarray]:
+    """Yield chunks of scaled samples; the last one is padded with zeros."""
     chunk, filled = np.empty(chunk_samples, np.float32), 0
     for samples, _ in blocks:
         start = 0

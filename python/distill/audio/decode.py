@@ -1,4 +1,4 @@
-"""File to mono float32 at the target rate, block by block, so that memory does not grow with a file's length."""
+"""Decoding of audio files to mono float32 at a given sample rate, in blocks, so that long files need no more memory."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
 DECODER_VERSION = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
-# libsndfile reads a cut file as if it were whole, and says so only in its log. Only the chunk that holds the samples
-# counts: many programs write a RIFF size that is a few bytes off.
+# libsndfile reads a truncated file without an error, and only its log mentions it. The sizes of the data chunk are
+# compared exactly, that of the container with a tolerance: many programs write a RIFF size that is a few bytes off.
 _CUT = re.compile(r"^\s*(data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CONTAINER_SLACK = 64
 _LENGTH_UNKNOWN = 1 << 62
-_SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF  # recorders that stream write a size near the limit: no promise
+# Programs that stream to a file write a size near the limit, because they do not know it yet.
+_SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF
 
 
 def open_audio(path: str | os.PathLike[str]) -> soundfile.SoundFile:
-    """Open an audio file after checking what its header promises.
+    """Open an audio file and check its header.
 
     Raises
     ------
     AudioFileError
-        If it cannot be opened, is cut short, or is outside the limits on channels, rate and length.
+        If it cannot be opened, is truncated, or exceeds the limits on channels, sample rate and length.
     """
     try:
-        # As bytes, because a name need not be valid UTF-8.
+        # As bytes, because a file name need not be valid UTF-8.
         sound = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
         raise AudioFileError(os.fspath(path), f"cannot be decoded: {_reason(error)}") from error
@@ -76,44 +77,46 @@ def _header_fault(sound: soundfile.SoundFile) -> str | None:
 
 
 class Block(NamedTuple):
-    """Some samples of a file, [n], float32, all finite, and the largest magnitude among them."""
+    """Consecutive samples of a file, all finite."""
 
     samples: np.ndarray
+    """[n], float32."""
     peak: float
+    """Their largest magnitude."""
 
 
 def peak_of(samples: np.ndarray) -> float:
-    """The largest magnitude in `samples`, not empty; NaN or infinite if one of them is."""
+    """Return the largest magnitude in `samples`, which is not empty; NaN or infinite if one of them is."""
     return float(max(samples.max(), -samples.min()))
 
 
 def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Block]:
     """Decode a file to mono at `sample_rate`, in blocks.
 
-    Channels are averaged. The result does not depend on anything but the file, so that features are repeatable.
+    Channels are averaged. The result depends only on the file, so that features are reproducible.
 
     Parameters
     ----------
     path : path
-        Any kind that libsndfile reads.
+        A file in any format that libsndfile reads.
     sample_rate : int
-        Rate of the result, Hz.
+        Sample rate of the result, Hz.
 
     Yields
     ------
     Block
-        Lengths vary; values are as decoded, so floats may lie beyond ±1.
+        Of varying length. Samples are not scaled or clipped, so those of float files may exceed ±1.
 
     Raises
     ------
     AudioFileError
-        If decoding fails, gives fewer frames than the header promises, or gives NaN or Inf.
+        If decoding fails, gives fewer frames than the header promises, or gives NaN or infinity.
     """
     with open_audio(path) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
-        produced, before = 0, np.empty(0, np.float32)
+        produced, previous = 0, np.empty(0, np.float32)
         for mono, last in _mono_blocks(sound, os.fspath(path)):
             block = mono if resampler is None else _resampled(resampler, mono, last=last)
             produced += block.size
@@ -121,15 +124,16 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Bl
                 block = mono[:1]  # shorter than one sample at the new rate
             if block.size:
                 peak = peak_of(block)
-                # Also of what goes into the resampler: what is not finite comes out so, now or with the next block.
+                # This also finds samples that were not finite before resampling: what comes out of the resampler is
+                # then not finite either, in this block or in the next one.
                 if not math.isfinite(peak):
-                    raise AudioFileError(os.fspath(path), _not_finite(before, mono))
+                    raise AudioFileError(os.fspath(path), _not_finite_reason(previous, mono))
                 yield Block(block, peak)
-            before = mono
+            previous = mono
 
 
 def _resampled(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:
-    # In pieces that stay in the processor's cache: the same bits in a tenth less time.
+    # In pieces that fit into the CPU's cache, which saves a tenth of the time. The result is the same to the bit.
     starts = range(0, mono.size, _RESAMPLED_FRAMES)
     pieces = [
         resampler.resample_chunk(mono[start : start + _RESAMPLED_FRAMES], last=last and start == starts[-1])
@@ -138,13 +142,14 @@ def _resampled(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) 
     return np.concatenate(pieces)
 
 
-def _not_finite(*decoded: np.ndarray) -> str:
+def _not_finite_reason(*decoded: np.ndarray) -> str:
     if all(np.isfinite(samples).all() for samples in decoded):
         return "has samples too large to be resampled"
     return "has samples that are NaN or infinite"
 
 
 def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield blocks of mono samples at the file's own rate, and whether each is the last one."""
     read = 0
     while read < sound.frames:
         try:
@@ -154,24 +159,24 @@ def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.nda
         if len(block) == 0:
             raise AudioFileError(path, f"cut short: its header promises {sound.frames} frames, decoding gives {read}")
         read += len(block)
-        with np.errstate(invalid="ignore"):  # of what is not finite, which is told of later
+        with np.errstate(invalid="ignore"):  # samples that are not finite are reported later
             mono = _mono(block)
         yield mono, read >= sound.frames
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
-    """Mean over the channels of [n, channels], float32; finite where all of them are, and only there."""
+    """Return the mean over the channels of [n, channels], float32; finite if and only if all channels are."""
     if block.shape[1] == 1:
         return block[:, 0]
     if block.shape[1] == 2:
-        # Halved first, which is exact, because floats near the limit add up to more than it.
+        # Halved before they are added, because the sum of two floats near the limit overflows. Halving is exact.
         block *= np.float32(0.5)
         return block[:, 0] + block[:, 1]
     return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def duration_s(path: str | os.PathLike[str]) -> float:
-    """Length in seconds that the header promises; 0 where it cannot be read."""
+    """Return the length that the header promises, seconds; 0 if the file cannot be opened."""
     try:
         with open_audio(path) as sound:
             return float(sound.frames / sound.samplerate)
@@ -185,19 +190,19 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int = 48_000) -> torch
     Parameters
     ----------
     path : path
-        Any kind that libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64, AU.
+        A file in any format that libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64, AU.
     sample_rate : int
-        Rate of the result, Hz. Default: 48000.
+        Sample rate of the result, Hz; files of other rates are resampled. Default: 48000.
 
     Returns
     -------
     Tensor of shape [1, S], float32
-        Not normalised.
+        The mean of the channels, not normalised.
 
     Raises
     ------
     AudioFileError
-        If the file cannot be used; the message says why.
+        If the file cannot be used; the message gives the reason.
     """
     blocks = [block.samples for block in decode_blocks(path, sample_rate)]
     return torch.from_numpy(np.concatenate(blocks))[None]

@@ -1,4 +1,4 @@
-"""Public import path; the code is in :mod:`distill.preprocess` and :mod:`distill.cache`."""
+"""Public import path of preprocessing; the code is in :mod:`distill.preprocess` and :mod:`distill.cache`."""
 
 from __future__ import annotations
 

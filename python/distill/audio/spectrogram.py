@@ -1,4 +1,4 @@
-"""Public import path; the code is in :mod:`distill.features`."""
+"""Public import path of the features; the code is in :mod:`distill.features`."""
 
 from __future__ import annotations
 

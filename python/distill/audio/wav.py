@@ -1,54 +1,58 @@
-"""Sound to a WAV file: a block at a time, never clipped, and there whole or not at all."""
+"""Writing of WAV files: block by block, without clipping, and atomically."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 import soundfile
 
-from distill.errors import StorageError
+from distill.storage import storage_error
 from distill.types import WavFormat
 
 _SUBTYPES: dict[WavFormat, tuple[str, int]] = {"pcm16": ("PCM_16", 2), "pcm24": ("PCM_24", 3), "float": ("FLOAT", 4)}
-# -1 dBFS: between samples, a sound rises above the loudest of them. Floats do not clip, but what plays them does.
+# -1 dBFS for integers, because a waveform rises above its samples in between. Float files can hold more than 1, but
+# players clip it.
 _CEILING = {"pcm16": 10 ** (-1 / 20), "pcm24": 10 ** (-1 / 20), "float": 1.0}
-# A size in a WAV file has 32 bits; RF64 is the same with 64.
+# Sizes in a WAV file have 32 bits; RF64 is the same format with 64 bits.
 _LARGEST_WAV = 0xFFFF_0000
 _BLOCK_BYTES = 1 << 20
 
 
+_TIP = "make room there, or choose another --out"
+
+
 class Written(NamedTuple):
-    """What a file was given."""
+    """What was written to a file."""
 
     samples: int
     peak: float
     """Largest magnitude in the file."""
     gain: float
-    """What the sound was multiplied by."""
+    """The factor that the samples were multiplied by; at most 1."""
 
 
 def write_wav(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_format: WavFormat) -> Written:
-    """Write a mono WAV file, replacing what is there.
+    """Write a mono WAV file, or replace it.
 
-    Nothing clips: a sound that would rise above -1 dBFS (0 dBFS in floats) is made quieter as a whole. The same samples
-    give the same bytes.
+    If the peak is above -1 dBFS (0 dBFS for "float"), the whole sound is scaled down to that, so that nothing clips.
+    Equal samples give equal bytes.
 
     Parameters
     ----------
     path : Path
         The file; its folder must exist.
     blocks : iterable of ndarray [n], float32
-        The samples, all finite. They are kept in a file without a name until the loudest is known, so that memory does
-        not grow with the sound.
+        The samples, all finite. They are kept in a temporary file until the peak is known, so that memory does not
+        grow with their number.
     sample_rate : int
         Hz.
     wav_format : {"pcm16", "pcm24", "float"}
-        How a sample is kept.
+        Sample format.
 
     Returns
     -------
@@ -57,33 +61,33 @@ def write_wav(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_fo
     Raises
     ------
     StorageError
-        If it cannot be written; an old file is then still in place. What `blocks` raises leaves no file either.
+        If it cannot be written. The old file is then still in place, as it is after an exception from `blocks`.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as samples:
-            count, loudest = _keep(samples, blocks)
+            count, peak = _store(samples, blocks)
             ceiling = _CEILING[wav_format]
-            gain = ceiling / max(loudest, ceiling)
+            gain = ceiling / max(peak, ceiling)
             _encode(partial, samples, count, np.float32(gain), sample_rate, wav_format)
         partial.replace(path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        tip = "make room there, or choose another --out"
-        raise StorageError(f"{path}: cannot be written: {reason or error}", tip) from error
+    except OSError as error:
+        raise storage_error(path, error, _TIP, tip_if_full=_TIP) from error
+    except soundfile.LibsndfileError as error:
+        raise storage_error(path, OSError(str(error)), _TIP) from error
     finally:
         partial.unlink(missing_ok=True)
-    return Written(count, gain * loudest, gain)
+    return Written(count, gain * peak, gain)
 
 
-def _keep(file: IO[bytes], blocks: Iterable[np.ndarray]) -> tuple[int, float]:
-    """Number of samples, and the largest magnitude."""
-    count, loudest = 0, 0.0
+def _store(file: IO[bytes], blocks: Iterable[np.ndarray]) -> tuple[int, float]:
+    """Write blocks to a file as raw float32; return the number of samples and their peak."""
+    count, peak = 0, 0.0
     for block in blocks:
         count += block.size
-        loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+        peak = max(peak, float(np.abs(block).max(initial=0.0)))
         file.write(np.ascontiguousarray(block, np.float32).data)
-    return count, loudest
+    return count, peak
 
 
 def _encode(
@@ -91,23 +95,18 @@ def _encode(
 ) -> None:
     subtype, width = _SUBTYPES[wav_format]
     kind = "WAV" if count * width < _LARGEST_WAV else "RF64"
-    # As bytes, because a name need not be valid UTF-8.
+    samples.seek(0)
+    # As bytes, because a file name need not be valid UTF-8.
     with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, subtype, format=kind) as sound:
-        for block in _blocks(samples):
-            sound.write(block * gain)
+        while block := samples.read(_BLOCK_BYTES):
+            sound.write(np.frombuffer(block, np.float32) * gain)
     with path.open("r+b") as file:
-        _forget_the_time(file)
+        _clear_timestamp(file)
         os.fsync(file.fileno())
 
 
-def _blocks(samples: IO[bytes]) -> Iterator[np.ndarray]:
-    samples.seek(0)
-    while block := samples.read(_BLOCK_BYTES):
-        yield np.frombuffer(block, np.float32)
-
-
-def _forget_the_time(file: IO[bytes]) -> None:
-    """Zero the time of writing, which libsndfile puts beside the peak of floats."""
+def _clear_timestamp(file: IO[bytes]) -> None:
+    """Set the time of writing to zero, which libsndfile stores in the PEAK chunk of float files."""
     start = file.read(256)
     place = start.find(b"PEAK", 12)
     if 0 <= place < start.find(b"data", 12):

@@ -1,4 +1,4 @@
-"""A file as overlapping windows of one length, for what works on windows and joins them again.
+"""A file as overlapping windows of one length, for resynthesis window by window.
 
 file     |------------------------------|
 window 0 |------------|
@@ -22,46 +22,47 @@ from distill.audio.decode import decode_blocks, peak_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
 
-_KINDS_TIP = "give a whole sound file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
+_FORMATS_TIP = "give a whole sound file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
 _SILENT_TIP = "give a sound that can be heard; channels of opposite phase cancel out, so that one alone is a remedy"
 
 
 class Windows(NamedTuple):
-    """Some windows of a file."""
+    """Consecutive windows of a file."""
 
     waveforms: np.ndarray
-    """[n, 1, S], float32, each scaled as a chunk of a dataset would be."""
+    """[n, 1, S], float32, normalised like the chunks of a dataset."""
     levels: np.ndarray
-    """What brings each back to its level in the file, whose peak counts as 1: [n], float32; 0 for a silent one."""
+    """Peak of each window before normalisation per chunk, relative to that of the file: [n], float32. 1 for other
+    normalisations, 0 for a silent window."""
 
 
 class WindowedFile:
-    """A file, looked through once for its length and peak, and then read window by window.
+    """A file that is read window by window, after it was decoded once to find its length and peak.
 
     Parameters
     ----------
     path : path
-        Any kind that libsndfile reads.
+        A file in any format that libsndfile reads.
     sample_rate : int
-        Rate of the windows, Hz.
+        Sample rate of the windows, Hz.
     window_samples : int
-        Length S of a window.
+        Length S of a window, samples.
     step_samples : int
-        From the start of a window to that of the next.
+        Step between the starts of windows, samples.
     normalize : {"file", "chunk", "none"}
-        What is scaled to a peak of 1.
+        Scale the file, each window, or nothing to a peak of 1.
 
     Attributes
     ----------
     samples : int
         Length of the file at `sample_rate`.
     peak : float
-        Largest magnitude in it.
+        Largest magnitude in the file.
 
     Raises
     ------
     AudioFileError
-        From decoding, or if there is no such file, or it is silent by the rule of `Chunks`; with a tip.
+        If the file is missing, cannot be decoded, or has no chunk that `Chunks` would yield; with a tip.
     """
 
     def __init__(
@@ -81,18 +82,18 @@ class WindowedFile:
                 self.samples += block.samples.size
                 self.peak = max(self.peak, block.peak)
         except AudioFileError as error:
-            error.tip = _KINDS_TIP
+            error.tip = _FORMATS_TIP
             raise
         if self.peak < (SILENCE_PEAK if normalize == "none" else NO_SIGNAL_PEAK):
             raise AudioFileError(os.fspath(path), SILENT, _SILENT_TIP)
 
     def batches(self, count: int, size: int) -> Iterator[Windows]:
-        """The first `count` windows, at most `size` at a time; beyond the end of the file there are zeros.
+        """Yield the first `count` windows, at most `size` at a time. Beyond the end of the file there are zeros.
 
         Raises
         ------
         AudioFileError
-            From decoding.
+            If decoding fails.
         """
         windows = self._windows()
         for start in range(0, count, size):
@@ -100,6 +101,7 @@ class WindowedFile:
             yield Windows(np.stack([window for window, _ in found])[:, None], np.array([level for _, level in found]))
 
     def _windows(self) -> Iterator[tuple[np.ndarray, np.float32]]:
+        """Yield windows with their levels, without end."""
         held = np.empty(0, np.float32)
         needed = max(self._size, self._step)
         for block in decode_blocks(self._path, self._rate):
@@ -112,6 +114,7 @@ class WindowedFile:
             held = held[self._step :]
 
     def _scaled(self, window: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        """Return a normalised window and its level."""
         peak = peak_of(window)
         if peak < SILENCE_PEAK * self.peak:
             return np.zeros_like(window), np.float32(0)
@@ -124,10 +127,10 @@ def _check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise AudioFileError(os.fspath(path), "no such file", "look for a slip in its name") from error
+        raise AudioFileError(os.fspath(path), "no such file", "check its name") from error
     except OSError as error:
         raise AudioFileError(os.fspath(path), f"cannot be read: {error.strerror}", "make it readable") from error
     if stat.S_ISDIR(mode):
         raise AudioFileError(os.fspath(path), "a folder", f"name the files in it, as in {path / '*.wav'}")
     if not stat.S_ISREG(mode):
-        raise AudioFileError(os.fspath(path), "not a file", _KINDS_TIP)
+        raise AudioFileError(os.fspath(path), "not a file", _FORMATS_TIP)

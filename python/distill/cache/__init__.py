@@ -1,4 +1,4 @@
-"""The cache: packs of features, the manifest that names them, and their statistics."""
+"""The cache: packs of feature rows, and the manifest that lists them with their source files."""
 
 from distill.cache.manifest import load_cache_manifest
 from distill.cache.pack import PackReader, PackWriter

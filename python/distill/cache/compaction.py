@@ -1,4 +1,4 @@
-"""Rows that no file has any more are given back: packs with many of them are written again without."""
+"""Compaction: dead rows, which belong to no file any more, are removed by writing their packs again without them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ import numpy as np
 
 from distill.cache.manifest import require_manifest
 from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, is_pack_name, rows_that_fit
-from distill.cache.writer import CacheWriter, storage_error
+from distill.cache.writer import CacheWriter, cache_write_error
 from distill.errors import DamagedPackError, StorageError
 
 logger = logging.getLogger(__name__)
 
 DEAD_SHARE = 0.3
-"""A larger share of dead rows is given back without being asked."""
+"""Preprocessing compacts automatically above this share of dead rows."""
 _SMALL_PACKS = 64
 _COPY_ROWS = 64
 
 
 class Cleaned(NamedTuple):
-    """What `clean` gave back."""
+    """Rows and bytes that `clean` removed."""
 
     rows: int
     bytes: int
 
 
 def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
-    """Give back every row that no file had when the dataset was last preprocessed, and every file that nothing names.
+    """Remove all dead rows from a cache, and all packs that the manifest does not name.
+
+    A row is dead if no file had its content when the dataset was last preprocessed.
 
     Parameters
     ----------
@@ -42,19 +44,18 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
     Returns
     -------
     Cleaned
-        Rows and bytes that were given back.
+        How many rows and bytes were removed.
 
     Raises
     ------
     CacheError
         If there is no valid cache.
     StorageError
-        If it cannot be written.
+        If the cache cannot be written.
     """
     cache_dir = Path(cache_dir)
     require_manifest(cache_dir)
-    on_wait = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
-    with CacheWriter(cache_dir, on_wait) as writer:
+    with CacheWriter(cache_dir) as writer:
         writer.resume()
         rows, size = writer.manifest.totals().dead_rows, _bytes_of_packs(writer)
         compact(writer, dead_share=0.0)
@@ -65,11 +66,11 @@ def _bytes_of_packs(writer: CacheWriter) -> int:
     try:
         return sum(path.lstat().st_size for path in writer.packs_dir.iterdir() if is_pack_name(path.name))
     except OSError as error:
-        raise storage_error(writer.packs_dir, error) from error
+        raise cache_write_error(writer.packs_dir, error) from error
 
 
 def compact_if_wasteful(writer: CacheWriter) -> None:
-    """Compact if over 30 % of the rows are dead or many packs are small; a disk too full for that is no error."""
+    """Compact if many rows are dead or many packs are small. If that fails, log a warning and leave the cache as is."""
     totals = writer.manifest.totals()
     is_wasteful = totals.dead_rows > DEAD_SHARE * (totals.rows + totals.dead_rows)
     if not is_wasteful and not _small_packs(writer):
@@ -81,17 +82,24 @@ def compact_if_wasteful(writer: CacheWriter) -> None:
 
 
 def compact(writer: CacheWriter, *, dead_share: float) -> None:
-    """Write packs with a larger share of dead rows again, without them, and merge small packs.
+    """Write packs again without their dead rows, and merge small packs.
 
-    Each step fills at most one new pack, commits, and removes the packs it came from: it needs little room, and
-    whoever reads a pack that is removed keeps it mapped.
+    Each step fills at most one new pack, commits, and removes the packs that it replaces, so it needs little free
+    space. A reader of a removed pack keeps it mapped.
+
+    Parameters
+    ----------
+    writer : CacheWriter
+        The cache, after `begin` or `resume`.
+    dead_share : float
+        Write a pack again if more than this share of its rows is dead.
 
     Raises
     ------
     StorageError
         If the new packs cannot be written.
     DamagedPackError
-        If a pack turns out to be damaged.
+        If a live row of a pack is damaged.
     """
     writer.manifest.drop_dead()
     writer.dirty = True
@@ -101,7 +109,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
             writer.commit()
             writer.remove_unnamed()
     except OSError as error:
-        raise storage_error(writer.cache_dir, error) from error
+        raise cache_write_error(writer.cache_dir, error) from error
     writer.finish()
 
 
@@ -112,11 +120,11 @@ def _segments(writer: CacheWriter) -> tuple[bytes, np.ndarray]:
 
 
 def _choose(writer: CacheWriter, dead_share: float) -> list[int]:
-    """Packs whose live rows go into the next new pack; all of one backend."""
+    """Return packs of one backend whose live rows fit into one new pack, by index; empty if nothing is left to do."""
     packs = writer.manifest.packs()
     _, table = _segments(writer)
     live = np.bincount(table[:, 1], weights=table[:, 3], minlength=len(packs)).astype(np.int64)
-    room = rows_that_fit(writer.row_shape, writer.dtype)
+    room = rows_that_fit(writer.row_format.shape, writer.row_format.dtype)
     chosen = [n for n, pack in enumerate(packs) if pack["rows"] - live[n] > dead_share * pack["rows"]]
     chosen = chosen or _small_packs(writer)
     group: list[int] = []
@@ -129,8 +137,8 @@ def _choose(writer: CacheWriter, dead_share: float) -> list[int]:
 
 
 def _small_packs(writer: CacheWriter) -> list[int]:
-    """Packs of one backend that are too many and too small: each call of preprocessing leaves one."""
-    room = rows_that_fit(writer.row_shape, writer.dtype)
+    """Return the small packs of one backend, by index, if there are too many: each preprocessing run leaves one."""
+    room = rows_that_fit(writer.row_format.shape, writer.row_format.dtype)
     packs = writer.manifest.packs()
     small = [n for n, pack in enumerate(packs) if pack["rows"] <= room // 4]
     backends = Counter(packs[n]["backend"] for n in small)
@@ -141,16 +149,18 @@ def _small_packs(writer: CacheWriter) -> list[int]:
 
 
 def _rewrite(writer: CacheWriter, group: list[int]) -> None:
-    """Put the live rows of some packs into a new one, and let the manifest in memory name that instead."""
+    """Copy the live rows of some packs into a new pack, and move their contents to it in the manifest in memory."""
     packs = writer.manifest.packs()
     hashes, table = _segments(writer)
+    row_shape, dtype = writer.row_format.shape, writer.row_format.dtype
+    # By (old pack, old first row), the new first row.
     moved: dict[tuple[int, int], int] = {}
     with ExitStack() as undo:
-        new = PackWriter(writer.packs_dir, writer.row_shape, writer.dtype)
+        new = PackWriter(writer.packs_dir, row_shape, dtype)
         undo.callback(new.abandon)
         for index in group:
             info = PackInfo.of(packs[index])
-            reader = PackReader(writer.packs_dir / info.name, info, writer.row_shape, writer.dtype)
+            reader = PackReader(writer.packs_dir / info.name, info, row_shape, dtype)
             for _, _, first, rows in table[table[:, 1] == index].tolist():
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):

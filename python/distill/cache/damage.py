@@ -1,4 +1,4 @@
-"""Which packs, and which of their rows, are not what the manifest says."""
+"""Find damaged packs and rows: those that are not what the manifest says."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from distill.types import ProgressCallback
 
 
 class Damage(NamedTuple):
-    """What is wrong with a pack: some of its rows, or, where `rows` is None, all of it."""
+    """Damage of a pack: the indices of its damaged rows, or None if the whole pack is lost, and the reason."""
 
     rows: np.ndarray | None
     reason: str
 
 
 def has_stamps(path: Path, info: PackInfo) -> bool:
-    """Whether a pack is there and nothing has touched it since it was last known to be whole."""
+    """Whether a pack exists with the size and times that it had when it was last known to be undamaged."""
     try:
         status = path.lstat()
     except OSError:
@@ -32,25 +32,32 @@ def has_stamps(path: Path, info: PackInfo) -> bool:
 def find_damage(
     packs_dir: Path, packs: Sequence[PackInfo], header: Mapping[str, Any], progress: ProgressCallback | None = None
 ) -> Iterator[tuple[PackInfo, Damage | None]]:
-    """Each of `packs`, with the stamps it has now, and what is wrong with it, every row checked; None: all is well.
+    """Check every row of some packs.
 
     Parameters
     ----------
     packs_dir : Path
-        Where they are.
+        The folder with the packs.
     packs : sequence of PackInfo
-        What the manifest says of them.
+        The manifest's entries for the packs to check.
     header : mapping
         The manifest's header.
     progress : callable, optional
         Called with ("check", bytes checked, bytes to check).
+
+    Yields
+    ------
+    PackInfo
+        The entry, with the pack's present times.
+    Damage or None
+        None if the pack is undamaged.
     """
     total, done = sum(info.bytes for info in packs), 0
     for info in packs:
         bad = []
         path = packs_dir / info.name
         try:
-            # Before its bytes are read: what is written meanwhile shows at the next look.
+            # Times first, then bytes: a write in between is then noticed by the next check.
             status = path.lstat()
             info = info._replace(mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
             reader = PackReader(path, info, tuple(header["row_shape"]), header["dtype"])

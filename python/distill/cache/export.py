@@ -1,4 +1,4 @@
-"""Rows of a cache, normalised, as files that other tools read."""
+"""Export of a cache's rows, normalised, to files that other tools read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.reader import CacheReader
 from distill.errors import StorageError
 from distill.features.normalization import normalization_arrays
-from distill.storage import is_full, write_atomically
+from distill.storage import storage_error, write_atomically
 
 Format = Literal["pt", "npy", "safetensors"]
 
 Pieces = Iterator[tuple[int, np.ndarray]]
+"""The index of the first row, and some normalised rows [k, 2, M, T]."""
 Files = Iterator[tuple[str, Iterable[bytes | memoryview]]]
-"""Names, and the bytes of each one in parts."""
+"""Names of files, and the bytes of each in parts."""
 
 _PIECE_ROWS = 64
 
@@ -36,29 +37,29 @@ def export(
     format: Format = "pt",
     progress: Callable[[str, int, int], object] | None = None,
 ) -> int:
-    """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that says what it is.
+    """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that describes them.
 
     Rows are in the order of ``CachedSpectrogramDataset(cache_dir)``. The manifest holds the list of files with their
-    mtimes, the configuration, ``normalization_stats``, and under ``rows`` where each row comes from. An export that
-    does not succeed leaves nothing behind.
+    modification times, the configuration, ``normalization_stats``, and under ``rows`` the source of each row. An export
+    that fails removes what it has written.
 
     Parameters
     ----------
     cache_dir : path
         The folder that preprocessing returned.
     output_dir : path
-        Where to: new, or empty.
+        The output folder: new, or empty.
     format : {"pt", "npy", "safetensors"}
-        "pt": a tensor [2, n_mels, T] a file, ``000000.pt`` and so on. "npy": one array ``features.npy``
-        [N, 2, n_mels, T]. "safetensors": ``features`` [n, 2, n_mels, T] in ``000000.safetensors`` and so on, each of
-        at most 128 MB. Default: "pt".
+        "pt": one tensor [2, M, T] per file, ``000000.pt`` and so on. "npy": one array ``features.npy``
+        [N, 2, M, T]. "safetensors": ``features`` [n, 2, M, T] in ``000000.safetensors`` and so on, each of at most
+        128 MB. Default: "pt".
     progress : callable, optional
-        Called with ("export", rows written, rows).
+        Called with ("export", rows written, rows in total).
 
     Returns
     -------
     int
-        Number of rows.
+        Number of rows written.
 
     Raises
     ------
@@ -88,43 +89,38 @@ def _make_folder(output: Path, undo: ExitStack) -> None:
         if any(output.iterdir()):
             raise StorageError(f"{output}: not empty", "choose a new folder")
     except OSError as error:
-        raise _storage_error(output, error) from error
+        raise _export_error(output, error) from error
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], undo: ExitStack) -> None:
-    # Never through a mapping: on a disk that is full, to touch a page of one kills the process.
+    # Written and not memory-mapped: on a full disk, touching a mapped page kills the process.
     try:
         with path.open("xb") as file:
             undo.callback(_remove, path.unlink)
             for part in parts:
                 file.write(part)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise _export_error(path, error) from error
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     try:
         write_atomically(path, json.dumps(manifest, indent=1).encode())
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise _export_error(path, error) from error
 
 
 def _remove(remove: Callable[[], None]) -> None:
-    # The error on its way out says more than one from this would.
+    # An error is already on its way out, and says more than one from here would.
     with suppress(OSError):
         remove()
 
 
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    if is_full(error):
-        return StorageError(
-            f"{path}: the disk is full; what was written is removed", "make room, or choose another folder"
-        )
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}", "choose another folder")
+def _export_error(path: Path, error: OSError) -> StorageError:
+    return storage_error(path, error, "choose another folder", note_if_full="what was written is removed")
 
 
 def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) -> Pieces:
-    """The first row's number, and normalised rows [k, 2, n_mels, T]."""
     mean, scale = normalization_arrays(reader.header["normalization_stats"])
     for first in range(0, len(reader), _PIECE_ROWS):
         rows = reader.read(np.arange(first, min(first + _PIECE_ROWS, len(reader))), mean, scale)
@@ -135,8 +131,8 @@ def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) ->
 def _pt_files(reader: CacheReader, pieces: Pieces) -> Files:
     for first, rows in pieces:
         for number, row in enumerate(rows, first):
-            # Into memory first, because torch has errors of its own for a disk that is full. And a copy, because a
-            # view would be saved with all that it is a view of.
+            # Into memory, because torch raises RuntimeError for a full disk. A copy, because saving a view saves all
+            # of its storage.
             buffer = io.BytesIO()
             torch.save(torch.from_numpy(row.copy()), buffer)
             yield f"{number:06d}.pt", [buffer.getbuffer()]
@@ -176,7 +172,7 @@ _FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
 
 
 def _manifest(reader: CacheReader, format: Format) -> dict[str, Any]:
-    # Of the cache that the rows come from: by now another process may have put another one in its place.
+    # The reader's manifest, not the one on disk, which another process may have replaced since.
     manifest = describe(reader.manifest)
     paths = {entry["content_hash"]: entry["path"] for entry in reversed(manifest["files"]) if entry["rows"]}
     sources = [paths.get(content.hex()) for content in reader.content_hashes]

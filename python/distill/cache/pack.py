@@ -1,10 +1,11 @@
 """Packs: immutable safetensors files of feature rows, written as a stream and read through mmap.
 
-    | 8 bytes: header length | header, padded with spaces | features [n, 2, n_mels, T] | checksums [n] |
+    | 8 bytes: header length | header, padded with spaces | features [n, 2, M, T] | checksums [n] |
 
-The header's size is fixed, so rows stream to disk before their number is known. It is made by one function of the
-row shape and count; a reader makes it again and compares, so nothing in a damaged or hostile header is ever followed.
-Each row has a checksum, and the manifest holds one over header and checksums: every byte is covered.
+The header has a fixed size, so rows are streamed to disk before their number is known. A header depends only on the
+row shape, dtype and count: a reader builds the expected header and compares, and never follows what a damaged or
+hostile header says. Each row has a checksum, and the manifest holds a checksum over header and row checksums, so every
+byte is covered.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _DTYPES = {"float32": "F32", "float16": "F16"}
 
 
 class PackInfo(NamedTuple):
-    """What the manifest keeps of a pack; the stamps are those it had when it was last known to be whole."""
+    """The manifest's entry for a pack. The times are those of when it was last known to be undamaged."""
 
     name: str
     rows: int
@@ -48,7 +49,7 @@ class PackInfo(NamedTuple):
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> PackInfo:
-        """From an entry of `Manifest.packs`."""
+        """Return the PackInfo for an entry of `Manifest.packs`."""
         return cls(*(entry[name] for name in cls._fields))
 
 
@@ -71,17 +72,17 @@ def _row_bytes(row_shape: tuple[int, ...], dtype: str) -> int:
 
 
 def rows_that_fit(row_shape: tuple[int, ...], dtype: str) -> int:
-    """How many rows a pack takes; one at least, however large."""
+    """Return how many rows fit into a pack; at least one, however large it is."""
     return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (_row_bytes(row_shape, dtype) + CHECKSUM_BYTES))
 
 
 def is_pack_name(name: str) -> bool:
-    """Whether a name is one that `PackWriter` gives: a file of another name is somebody else's."""
+    """Whether a file name is one that `PackWriter` makes. Other files in the folder are not ours."""
     return _NAME.fullmatch(name) is not None
 
 
 def add_pack(manifest: _native.Manifest, info: PackInfo, backend: str) -> int:
-    """List a pack in a manifest; gives its index there."""
+    """Add a pack to a manifest; return its index there."""
     return manifest.add_pack(info.name, info.rows, info.bytes, info.checksum, backend, info.mtime_ns, info.ctime_ns)
 
 
@@ -91,11 +92,11 @@ class PackWriter:
     Parameters
     ----------
     folder : Path
-        Where packs are kept.
+        The folder of packs.
     row_shape : tuple of int
-        (2, n_mels, T).
+        (2, M, T).
     dtype : {"float32", "float16"}
-        How rows are stored.
+        How values are stored. Default: "float32".
     """
 
     def __init__(self, folder: Path, row_shape: tuple[int, ...], dtype: str = "float32") -> None:
@@ -115,11 +116,11 @@ class PackWriter:
 
     @property
     def room(self) -> int:
-        """How many more rows fit."""
+        """Number of rows that still fit."""
         return rows_that_fit(self.row_shape, self.dtype) - self.rows
 
     def append(self, rows: np.ndarray) -> int:
-        """Write rows [k, 2, n_mels, T]; return the index of the first."""
+        """Write rows [k, 2, M, T]; return the index of the first."""
         stored = np.ascontiguousarray(rows, self.dtype)
         first = self.rows
         self._write(memoryview(stored).cast("B"))
@@ -129,8 +130,8 @@ class PackWriter:
         return first
 
     def close(self) -> PackInfo:
-        """Make the pack durable, its name too, and tell what the manifest needs to know."""
-        # A write that failed or was interrupted may have left part of a row.
+        """Write header and checksums, flush the pack and its folder to disk, and return the manifest's entry for it."""
+        # A failed or interrupted write may have left a part of a row.
         self._file.seek(HEADER_BYTES + self.rows * self._row_bytes)
         self._file.truncate()
         checksums = b"".join(self._checksums)[: self.rows * CHECKSUM_BYTES]
@@ -147,49 +148,49 @@ class PackWriter:
         return PackInfo(self.path.name, self.rows, size, checksum, stamps.st_mtime_ns, stamps.st_ctime_ns)
 
     def abandon(self) -> None:
-        """Close and remove a pack that nothing names; what cannot be removed now, a later writer removes."""
+        """Close and delete a pack that no manifest names. If that fails, a later writer deletes it."""
         self._file.close()
         with suppress(OSError):
             self.path.unlink()
 
     def _start_writeback(self) -> None:
-        """Have the disk begin with what was written, so that `close` does not wait for all of it at once.
+        """Let the disk start on what was written, so that `close` does not have to wait for all of it.
 
-        Linux writes a range back when it is told that nobody needs it, without waiting; what is being written stays in
-        memory for those who read the pack next.
+        On Linux, POSIX_FADV_DONTNEED starts writing a range to disk and does not wait. Pages that are being written
+        stay in memory, for readers of the pack.
         """
         end = HEADER_BYTES + self.rows * self._row_bytes
         if end - self._started < _PIECE_BYTES or not hasattr(os, "posix_fadvise"):
             return
-        with suppress(OSError):  # only advice
+        with suppress(OSError):  # only a hint to the system
             os.posix_fadvise(self._file.fileno(), self._started, end - self._started, os.POSIX_FADV_DONTNEED)
         self._started = end
 
     def _write(self, data: bytes | memoryview) -> None:
-        # An unbuffered write may be partial, on a disk that fills up above all.
+        # An unbuffered write may write only a part, for example on a disk that is nearly full.
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
 
 
 class PackReader:
-    """Read rows of a pack through mmap, each one checked against its checksum the first time.
+    """Read rows of a pack through mmap. Each row is checked against its checksum when it is first read.
 
     Parameters
     ----------
     path : Path
         The pack.
     info : PackInfo
-        What the manifest says of it.
+        The manifest's entry for it.
     row_shape : tuple of int
-        (2, n_mels, T).
+        (2, M, T).
     dtype : {"float32", "float16"}
-        How rows are stored.
+        How values are stored.
 
     Raises
     ------
     DamagedPackError
-        If the pack is missing, or is not the one that the manifest names.
+        If the pack is missing, or does not match `info`.
     """
 
     def __init__(self, path: Path, info: PackInfo, row_shape: tuple[int, ...], dtype: str) -> None:
@@ -200,14 +201,14 @@ class PackReader:
         try:
             with open(path, "rb", opener=open_regular) as file:
                 size = os.fstat(file.fileno()).st_size
-                # First, because it bounds what is read and mapped, whatever the manifest says.
+                # The size first: it bounds what is read and mapped, whatever the manifest claims.
                 if size != data_end + info.rows * CHECKSUM_BYTES:
                     raise self._damaged(f"it has {size} bytes")
                 found = file.read(HEADER_BYTES)
                 file.seek(data_end)
                 self._checksums = file.read(info.rows * CHECKSUM_BYTES)
-                # Of the file that is open: by now its name may be gone. As a plain array, because each index into a
-                # memmap costs a microsecond more.
+                # Mapped from the open file, because its name may be gone by now. A plain array, because indexing a
+                # np.memmap takes a microsecond longer.
                 self._data = np.asarray(np.memmap(file, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
@@ -217,32 +218,39 @@ class PackReader:
         self._checked = np.zeros(info.rows, bool)
 
     def checked(self, rows: np.ndarray) -> np.ndarray:
-        """All rows of the pack, mapped, after those asked for were checked.
+        """Return the mapped array of all rows, after checking some of them.
 
         Parameters
         ----------
         rows : ndarray of shape [k], int64
-            Indices of the rows to check, unless they were before.
+            Indices of the rows to check; rows that were checked before are not checked again.
 
         Returns
         -------
-        ndarray of shape [n, 2, n_mels, T]
+        ndarray of shape [n, 2, M, T]
 
         Raises
         ------
         DamagedPackError
-            If a row does not have its checksum.
+            If a row does not match its checksum.
         """
         for row in rows[~self._checked[rows]].tolist():
             if self._mismatches(self._data[row].reshape(-1).view(np.uint8), np.array([row])).size:
-                raise self._damaged(f"row {row} does not have its checksum")
+                raise self._damaged(f"row {row} does not match its checksum")
             self._checked[row] = True
         return self._data
 
     def damaged_rows(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Bytes checked so far, and indices of the rows without their checksum, piece by piece of about 4 MB.
+        """Check all rows, in pieces of about 4 MB.
 
-        Read and not mapped: a disk that cannot give a page back kills a process that has it mapped.
+        The file is read and not mapped: a read error in mapped memory kills the process.
+
+        Yields
+        ------
+        int
+            Bytes checked so far.
+        ndarray of int64
+            Indices of the piece's rows that do not match their checksum or cannot be read.
         """
         step = max(1, _PIECE_BYTES // self._row_bytes)
         with open(self.path, "rb", buffering=0, opener=open_regular) as file:

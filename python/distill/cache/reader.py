@@ -1,4 +1,4 @@
-"""Rows of a cache, by number; what a dataset reads from."""
+"""The reader of a cache: its rows, by index."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from distill.errors import DamagedPackError
 
 
 class CacheReader:
-    """Random access to the rows of a cache, in an order that depends on contents alone.
+    """Random access to the rows of a cache, in an order that depends only on the files' contents.
 
-    Rows are ordered by the hash of their source's content, then chunk, then variant (the original first). A reader
-    keeps the manifest that it opened with and every pack that it names, mapped: a writer that computes the cache anew
-    takes nothing from it.
+    Rows are ordered by the content hash of their source, then chunk, then variant (the original first). A reader keeps
+    the manifest that it opened and maps every pack that it names, so a writer that replaces them does not disturb it.
 
     Parameters
     ----------
@@ -31,17 +30,17 @@ class CacheReader:
     Attributes
     ----------
     manifest : _native.Manifest
-        The one that it opened with.
+        The manifest as it was when the reader was created.
     header : dict
         Configuration, statistics and totals.
     row_shape : tuple of int
         (2, n_mels, T).
     content_hashes : list of bytes
-        One a source content, ascending.
+        One per source content, ascending.
     source : ndarray of shape [N], int64
         Which content each row comes from.
     chunk, variant : ndarray of shape [N], int64
-        Which chunk of that content (of those that are not silent), and which variant of it (0: the original).
+        Index of the chunk among the chunks of its content that are not silent, and of its variant (0: the original).
 
     Raises
     ------
@@ -57,7 +56,7 @@ class CacheReader:
             try:
                 self._open(manifest)
             except DamagedPackError:
-                # A writer may have replaced the manifest, and removed a pack, since we read it.
+                # A writer may have replaced the manifest, and removed a pack, since we read the manifest.
                 if manifest.pack_names() == before:
                     raise
                 before = manifest.pack_names()
@@ -71,7 +70,8 @@ class CacheReader:
         hashes, segments, _ = manifest.live()
         self.content_hashes = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
         table = np.frombuffer(segments, "<i8").reshape(-1, 4)
-        # First, because a pack that is as large as the manifest says bounds what is allocated here.
+        # Before anything is allocated: opening a pack checks that it is as large as the manifest claims, which bounds
+        # the number of rows.
         packs = [PackInfo.of(entry) for entry in manifest.packs()]
         self._readers = {index: self._reader(packs[index]) for index in np.unique(table[:, 1]).tolist()}
         lengths = table[:, 3]
@@ -89,23 +89,23 @@ class CacheReader:
         return len(self._row)
 
     def read(self, rows: np.ndarray, mean: np.ndarray | None = None, scale: np.ndarray | None = None) -> np.ndarray:
-        """Rows by number, in the order asked for; read in the order in which they lie on the disk.
+        """Return rows by index, in the requested order. They are read in the order in which they are stored.
 
         Parameters
         ----------
         rows : ndarray of shape [k], int64
-            From 0 to N - 1.
+            Indices from 0 to N - 1.
         mean, scale : ndarray of shape [2, 1, 1], float32, optional
-            Taken from each row, and multiplied by, while it is in the processor's cache.
+            Return (row - mean) * scale. Computed row by row, while each is in the CPU's cache.
 
         Returns
         -------
-        ndarray of shape [k, 2, n_mels, T], float32
+        ndarray of shape [k, 2, M, T], float32
 
         Raises
         ------
         DamagedPackError
-            If a row does not have its checksum.
+            If a row does not match its checksum.
         """
         out = np.empty((len(rows), *self.row_shape), np.float32)
         order = np.lexsort((self._row[rows], self._pack[rows]))

@@ -1,4 +1,4 @@
-"""The one writer of a cache: holds its lock, rolls packs, commits manifests."""
+"""The writer of a cache: holds the lock, appends rows to packs, and commits manifests."""
 
 from __future__ import annotations
 
@@ -7,137 +7,133 @@ import logging
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distill import _native
 from distill.cache.damage import find_damage, has_stamps
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, fingerprint, open_manifest, row_shape
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
-from distill.config import ComplexSpectrogramConfig
+from distill.cache.row_format import RowFormat
 from distill.errors import CacheError, StorageError
-from distill.storage import is_full
+from distill.storage import is_full, storage_error
 from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-_READ_ONLY_TIP = "choose a place for the cache with --cache-dir DIR"
+_OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
-# What a commit that was killed leaves behind: .NAME.PID-N.tmp.
+# A commit that was killed leaves .NAME.PID-N.tmp.
 _PARTIAL = re.compile(rf"\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """`error` from writing at `path`, as one that says what to do."""
-    if is_full(error):
-        return StorageError(f"{path}: the disk is full; what was finished is kept", f"make room, or {_READ_ONLY_TIP}")
-    return StorageError(f"{error.filename or path}: cannot be written: {error.strerror or error}", _READ_ONLY_TIP)
+def cache_write_error(path: Path, error: OSError) -> StorageError:
+    """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
+    named = path if is_full(error) else Path(error.filename or path)
+    return storage_error(named, error, _OTHER_PLACE_TIP, note_if_full="what was finished is kept")
 
 
 def check_space(cache_dir: Path, needed_bytes: int) -> None:
-    """Raise StorageError if the disk that holds `cache_dir` has less than `needed_bytes` left."""
+    """Raise StorageError if the disk that holds `cache_dir` has less than `needed_bytes` of free space."""
     existing = next(folder for folder in (cache_dir, *cache_dir.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes + _FREE_MARGIN_BYTES:
         raise StorageError(
             f"{cache_dir}: the features need about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left",
-            f"make room, or {_READ_ONLY_TIP}",
+            f"make room, or {_OTHER_PLACE_TIP}",
         )
 
 
 class CacheWriter:
-    """Write access to a cache, for one process at a time.
+    """Write access to a cache, for one process at a time. Use as a context manager.
 
-    Use as a context manager: entering waits for the lock, leaving commits what is finished, also after an error or
-    Ctrl-C, and removes files that no manifest names.
+    Entering waits for the lock. Leaving after an error or Ctrl-C commits the contents that are finished.
 
     Parameters
     ----------
     cache_dir : Path
-        The cache; made if missing.
-    on_wait : callable, optional
-        Called once if another process holds the lock.
+        The cache. Made if missing.
 
     Attributes
     ----------
     manifest : _native.Manifest
-        As it was on disk, or empty.
-    row_shape, dtype
-        Of the rows; `begin` sets them.
+        The manifest as it was on disk, or an empty one; methods change it in memory, `commit` saves it.
+    row_format : RowFormat or None
+        What the rows are; None before `begin`.
     backend : str
-        What computes them, "reference" or "fused"; the manifest records it a pack.
+        What computes the rows, "reference", "rust" or "fused"; the manifest records it for each pack.
+    dirty : bool
+        Whether the manifest has changes that are not committed.
+    has_committed : bool
+        Whether this writer has committed.
 
     Raises
     ------
     StorageError
-        If the place cannot be written.
+        If the cache cannot be written.
     """
 
-    def __init__(self, cache_dir: Path, on_wait: Callable[[], None] | None = None) -> None:
+    def __init__(self, cache_dir: Path) -> None:
         self.cache_dir = cache_dir
         self.packs_dir = cache_dir / PACKS_NAME
         self.manifest = _native.Manifest()
-        self.row_shape: tuple[int, ...] = ()
-        self.dtype = "float32"
+        self.row_format: RowFormat | None = None
         self.backend = "reference"
         self.dirty = False
         self.has_committed = False
-        self._identity: Mapping[str, Any] = {}
-        self._config: Mapping[str, Any] = {}
-        self._expansion_is_chosen = False
-        self._lock = CacheLock(cache_dir, on_wait)
+        self._created = ""
+        self._lock = CacheLock(cache_dir)
         self._pack: PackWriter | None = None
         self._pack_index: dict[str, int] = {}
-        self._open: dict[bytes, list[_Segment]] = {}
-        self._finished: list[tuple[bytes, list[_Segment], int, Sequence[float]]] = []
+        self._unfinished: dict[bytes, list[_Segment]] = {}
+        self._finished: list[_Content] = []
 
     def __enter__(self) -> CacheWriter:
         with ExitStack() as undo:
             try:
                 undo.enter_context(self._lock)
-                self._make_packs_dir()
+                is_link = self.packs_dir.is_symlink()
+                if not is_link:
+                    self.packs_dir.mkdir(exist_ok=True)
             except OSError as error:
-                raise storage_error(self.cache_dir, error) from error
+                raise cache_write_error(self.cache_dir, error) from error
+            if is_link:
+                raise StorageError(
+                    f"{self.packs_dir}: a symbolic link: packs are not written to, nor removed from, another folder",
+                    f"remove the link, and {_OTHER_PLACE_TIP}",
+                )
             self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
             undo.pop_all()
         return self
 
-    def _make_packs_dir(self) -> None:
-        if self.packs_dir.is_symlink():
-            raise StorageError(
-                f"{self.packs_dir}: a symbolic link: packs are not written to, nor removed from, another folder",
-                f"remove the link, and {_READ_ONLY_TIP}",
-            )
-        self.packs_dir.mkdir(exist_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and self.row_format is not None:
+                self.finish()
+        except StorageError as another:
+            # Not raised: most often it has the same cause as the error on its way out, which says more.
+            logger.warning("what was finished since the last pack is lost: %s", another)
+        finally:
+            self._lock.__exit__(None, None, None)
 
-    def begin(self, identity: Mapping[str, Any], config: Mapping[str, Any], *, expansion_is_chosen: bool) -> None:
-        """Say what the rows are; from here on, leaving commits.
-
-        Parameters
-        ----------
-        identity : mapping
-            Everything that decides a row beside the content.
-        config : mapping
-            The feature's configuration.
-        expansion_is_chosen : bool
-            Whether the number of variants was chosen for the user, and not by him.
-        """
-        self._identity, self._config, self._expansion_is_chosen = identity, config, expansion_is_chosen
-        self.row_shape = row_shape(ComplexSpectrogramConfig(**config), identity["chunk_samples"])
-        self.dtype = identity["dtype"]
+    def begin(self, row_format: RowFormat) -> None:
+        """Set what the rows are. From here on, an error or Ctrl-C commits what is finished."""
+        self.row_format = row_format
         header = json.loads(self.manifest.header)
-        is_same = header and header["config_fingerprint"] == fingerprint(identity)
+        is_same = header and header["config_fingerprint"] == row_format.fingerprint
         self._created = header["created"] if is_same else datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def resume(self) -> None:
-        """Go on with the rows that the manifest has.
+        """Begin with the row format of the manifest.
 
         Raises
         ------
@@ -147,53 +143,15 @@ class CacheWriter:
         header = json.loads(self.manifest.header)
         if not header:
             raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
-        self.begin(
-            header["identity"],
-            header["complex_spectrogram_config"],
-            expansion_is_chosen=header["expansion_is_chosen"],
-        )
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            # Without an identity nothing was begun.
-            if error is not None and self._identity:
-                self._rescue()
-        finally:
-            self._lock.__exit__(None, None, None)
-
-    def _rescue(self) -> None:
-        """Keep what is finished, after an error or Ctrl-C."""
-        try:
-            self.finish()
-        except StorageError as error:
-            # The error on its way out says more than this one, which most often has the same cause.
-            logger.warning("what was finished since the last pack is lost: %s", error)
-
-    def finish(self) -> None:
-        """Make everything that is finished durable, commit it, and remove packs that nothing names.
-
-        Raises
-        ------
-        StorageError
-            If that cannot be written.
-        """
-        try:
-            self._close_pack()
-            if self.dirty:
-                self.commit()
-            self.remove_unnamed()
-        except OSError as error:
-            raise storage_error(self.cache_dir, error) from error
+        self.begin(RowFormat.of_header(header))
 
     def drop_damaged(self, *, every: bool = False, progress: ProgressCallback | None = None) -> None:
-        """Forget rows that are lost or damaged, so that they are computed again.
+        """Forget rows that are missing or damaged, so that they are computed again.
 
         Parameters
         ----------
         every : bool
-            Check every row. Default: only those in packs whose stamps are not those recorded.
+            Check every row. Default: only rows of packs whose size or times differ from those recorded.
         progress : callable, optional
             Called with ("check", bytes checked, bytes to check).
         """
@@ -214,39 +172,72 @@ class CacheWriter:
             self.manifest.set_pack_stamps(info.name, info.mtime_ns, info.ctime_ns)
 
     def add_rows(self, content_hash: bytes, rows: np.ndarray) -> None:
-        """Append rows [k, 2, n_mels, T] of a content that is not finished yet.
+        """Append rows [k, 2, M, T] of a content that is not finished yet. A full pack is closed and committed.
 
         Raises
         ------
         StorageError
             If they cannot be written.
         """
-        segments = self._open.setdefault(content_hash, [])
+        segments = self._unfinished.setdefault(content_hash, [])
         try:
             while len(rows):
-                pack = self._pack = self._pack or PackWriter(self.packs_dir, self.row_shape, self.dtype)
+                if self._pack is None:
+                    self._pack = PackWriter(self.packs_dir, self.row_format.shape, self.row_format.dtype)
+                pack = self._pack
                 taken, rows = rows[: pack.room], rows[pack.room :]
-                segments.append(_Segment(pack.path.name, pack.append(taken), len(taken)))
+                new = _Segment(pack.path.name, pack.append(taken), len(taken))
+                last = segments[-1] if segments else None
+                if last and last.pack == new.pack and last.first + last.rows == new.first:
+                    segments[-1] = last._replace(rows=last.rows + new.rows)
+                else:
+                    segments.append(new)
                 if pack.room == 0:
                     self._close_pack()
                     self.commit()
         except OSError as error:
-            raise storage_error(self.cache_dir, error) from error
+            raise cache_write_error(self.cache_dir, error) from error
 
     def finish_content(self, content_hash: bytes, silent: int, sums: Sequence[float]) -> None:
-        """Say that all rows of a content have been added; it counts once the packs that hold them are durable."""
-        self._finished.append((content_hash, self._open.pop(content_hash, []), silent, sums))
+        """Mark a content as complete. The manifest lists it once the packs with its rows are closed.
+
+        Parameters
+        ----------
+        content_hash : bytes
+            The content, all of whose rows were added.
+        silent : int
+            Number of its chunks that were left out as silent.
+        sums : sequence of float
+            [n, sum, sum of squares, sum, sum of squares] over its rows; see `normalization_stats`.
+        """
+        self._finished.append(_Content(content_hash, self._unfinished.pop(content_hash, []), silent, sums))
         self.dirty = True
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
-        """Say that these bytes give no rows, and never will."""
-        self._open.pop(content_hash, None)
+        """Record that a content never gives rows, and why."""
+        self._unfinished.pop(content_hash, None)
         self.manifest.set_content(content_hash, [], silent, [0.0] * 5, reason)
         self.dirty = True
 
     def drop_content(self, content_hash: bytes) -> None:
-        """Forget the rows of a content that turned out to be unusable for now."""
-        self._open.pop(content_hash, None)
+        """Forget the rows of a content whose file could not be read to the end this time."""
+        self._unfinished.pop(content_hash, None)
+
+    def finish(self) -> None:
+        """Make all finished contents durable, commit them, and remove packs that the manifest does not name.
+
+        Raises
+        ------
+        StorageError
+            If the cache cannot be written.
+        """
+        try:
+            self._close_pack()
+            if self.dirty:
+                self.commit()
+            self.remove_unnamed()
+        except OSError as error:
+            raise cache_write_error(self.cache_dir, error) from error
 
     def _close_pack(self) -> None:
         if self._pack is not None:
@@ -257,38 +248,32 @@ class CacheWriter:
                 self._finished.clear()
                 pack.abandon()
                 raise
-            # Ctrl-C until here leaves a pack that can be closed again.
+            # Ctrl-C before this line leaves a pack that can be closed again.
             self._pack_index[info.name] = add_pack(self.manifest, info, self.backend)
             self._pack = None
-        for content_hash, segments, silent, sums in self._finished:
-            placed = [(self._pack_index[name], first, rows) for name, first, rows in _merged(segments)]
-            self.manifest.set_content(content_hash, placed, silent, sums, None)
+        for content in self._finished:
+            placed = [(self._pack_index[name], first, rows) for name, first, rows in content.segments]
+            self.manifest.set_content(content.hash, placed, content.silent, content.sums, None)
         self._finished.clear()
 
     def commit(self) -> None:
-        """Replace the manifest on disk, durably and at once.
+        """Replace the manifest on disk, atomically and durably.
 
         Raises
         ------
         OSError
-            If that cannot be written; the old one is then still in place.
+            If it cannot be written. The old manifest is then still in place.
         """
-        header = build_header(
-            self._identity,
-            self._config,
-            self.manifest.totals(),
-            created=self._created,
-            expansion_is_chosen=self._expansion_is_chosen,
-        )
+        header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
         self.manifest.save(self.cache_dir / MANIFEST_NAME)
         self.dirty = False
         self.has_committed = True
 
     def remove_unnamed(self) -> None:
-        """Remove packs that the manifest on disk does not name, and what a writer that was killed left behind.
+        """Remove packs that the committed manifest does not name, and temporary files of a writer that was killed.
 
-        Nothing else that somebody keeps in the cache is touched.
+        Files whose names the cache does not use are left alone.
 
         Raises
         ------
@@ -299,24 +284,23 @@ class CacheWriter:
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
         partial = [path for path in self.cache_dir.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):
-            # A link is only a name; what it leads to stays.
+            # Unlinking a symbolic link leaves its target alone.
             if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFLNK):
                 path.unlink()
 
 
 class _Segment(NamedTuple):
+    """Consecutive rows of one content in one pack."""
+
     pack: str
     first: int
     rows: int
 
 
-def _merged(segments: list[_Segment]) -> list[_Segment]:
-    """Segments that follow each other in one pack, as one."""
-    merged: list[_Segment] = []
-    for segment in segments:
-        last = merged[-1] if merged else None
-        if last and last.pack == segment.pack and last.first + last.rows == segment.first:
-            merged[-1] = _Segment(last.pack, last.first, last.rows + segment.rows)
-        else:
-            merged.append(segment)
-    return merged
+class _Content(NamedTuple):
+    """A finished content that the manifest does not list yet."""
+
+    hash: bytes
+    segments: list[_Segment]
+    silent: int
+    sums: Sequence[float]

@@ -1,1 +1,1 @@
-"""A dataset to its cache: scan, decode, compute, write; and the checks of both."""
+"""Preprocessing: the features of a dataset are computed into its cache; and checks of dataset and cache."""

@@ -1,7 +1,7 @@
-"""Files to feature rows, in parallel threads, with memory that does not grow with a file or with their number.
+"""Extraction of feature rows from files in worker threads. Memory depends on neither the length nor number of files.
 
 threads   decode → chunk → augment → features ─┐
-          decode → chunk → augment → features ─┼→ bounded queue → the caller, who alone writes
+          decode → chunk → augment → features ─┼→ bounded queue → the caller, the only one that writes
 """
 
 from __future__ import annotations
@@ -25,53 +25,68 @@ from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
 
-# Rows computed together. A CPU goes clip by clip, and a short queue is memory saved.
+# Rows per batch. A CPU computes row by row, so a small batch only saves memory.
 _BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
 
 
 class Source(NamedTuple):
-    """One content to compute: a path that has it, and its hash."""
+    """A content to compute: the path of a file that has it, and its hash."""
 
     path: str
     content_hash: bytes
 
 
 class Rows(NamedTuple):
-    """Some rows [k, 2, n_mels, T] of a source, in order."""
+    """The next rows [k, 2, M, T] of a source."""
 
     source: Source
     rows: np.ndarray
 
 
 class Finished(NamedTuple):
-    """A source whose rows have all been given."""
+    """The end of a source whose rows have all been computed."""
 
     source: Source
     silent: int
+    """Number of its chunks that were left out as silent."""
     sums: list[float]
+    """[n, sum, sum of squares, sum, sum of squares] over its rows; n values per channel."""
 
 
 class Failed(NamedTuple):
-    """A source that cannot be used; `permanent` if its bytes are to blame."""
+    """The end of a source that cannot be used."""
 
     source: Source
     reason: str
     permanent: bool
+    """True if its bytes are unusable, False if it changed while it was read."""
 
 
 Event = Rows | Finished | Failed
 CheckStop = Callable[[], None]
-"""Called often; raises StoppedError if nobody wants the events any more."""
+"""Called often by worker threads; raises StoppedError once the caller has stopped reading events."""
 
 
 class StoppedError(Exception):
-    """Nobody wants the events any more."""
+    """Ends a worker thread once the caller has stopped reading events."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Everything that turns a file into rows."""
+    """Computes the rows of files; used by all worker threads.
+
+    Parameters
+    ----------
+    spectrogram : ComplexSpectrogram
+        The feature.
+    device : torch.device
+        Where it is computed.
+    config : TrainingConfig
+        Chunks, normalisation and augmentation.
+    expansion : int
+        Augmented variants of each chunk, besides the original.
+    """
 
     spectrogram: ComplexSpectrogram
     device: torch.device
@@ -79,36 +94,39 @@ class Extractor:
     expansion: int
 
     def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
-        """Rows of one source, and how it ended."""
-        sums = np.zeros(5)
-        stamps = _stamps(source.path)
+        """Yield the rows of a source, then Finished or Failed."""
         config = self.config
-        chunks = Chunks(source.path, self._sample_rate, config.chunk_samples, config.normalize, check_stop)
+        stamps = _stamps(source.path)
+        rate = config.complex_spectrogram.sample_rate
+        chunks = Chunks(source.path, rate, config.chunk_samples, config.normalize, on_block=check_stop)
+        sums, reason = np.zeros(5), None
         try:
             batches = self._batches(chunks, source.content_hash, check_stop)
             for rows in feature_rows(batches, self.spectrogram, self.device):
                 sums += _sums(rows)
-                _check_finite(sums, source)
+                if not np.isfinite(sums).all():
+                    reason = "has samples so large that its features are not finite"
+                    break
                 yield Rows(source, rows)
         except AudioFileError as error:
-            # A file that was replaced while it was decoded may fail for that reason alone.
-            unchanged = _still_holds(source, stamps, check_stop)
-            reason = error.reason if unchanged else "changed while it was read"
-            yield Failed(source, reason, permanent=unchanged)
-            return
-        if not _still_holds(source, stamps, check_stop):
+            reason = error.reason
+        # Also after a failure: a file that is replaced while it is decoded may fail only because of that.
+        if not _is_unchanged(source, stamps, check_stop):
             yield Failed(source, "changed while it was read", permanent=False)
+        elif reason is not None:
+            yield Failed(source, reason, permanent=True)
         else:
             yield Finished(source, chunks.silent, sums.tolist())
 
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
-        """Chunks, each followed by its variants, [k, S]; overwritten when the next are asked for."""
+        """Yield batches [B, S] of chunks, each chunk followed by its variants. The next batch overwrites the last."""
+        augmentation, rate = self.config.augmentation, self.config.complex_spectrogram.sample_rate
         size = _CUDA_BATCH_ROWS if self.device.type == "cuda" else _BATCH_ROWS
         batch, filled = np.empty((size, self.config.chunk_samples), np.float32), 0
         for index, chunk in enumerate(chunks):
             for number in range(1 + self.expansion):
                 check_stop()
-                batch[filled] = self._variant(chunk, content_hash, index, number)
+                batch[filled] = variant(chunk, augmentation, rate, content_hash, index, number) if number else chunk
                 filled += 1
                 if filled == size:
                     yield batch
@@ -116,33 +134,19 @@ class Extractor:
         if filled:
             yield batch[:filled]
 
-    def _variant(self, chunk: np.ndarray, content_hash: bytes, index: int, number: int) -> np.ndarray:
-        if number == 0:
-            return chunk
-        return variant(chunk, self.config.augmentation, self._sample_rate, content_hash, index, number)
-
-    @property
-    def _sample_rate(self) -> int:
-        return self.config.complex_spectrogram.sample_rate
-
 
 def _sums(rows: np.ndarray) -> np.ndarray:
-    """[n, sum, sum of squares, sum, sum of squares] over both channels, in float64."""
+    """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
     values = rows.reshape(len(rows), 2, -1).astype(np.float64)
-    # Not np.dot: BLAS has threads of its own, that spin while they wait.
+    # Not np.dot, because the threads of BLAS spin while they wait.
     squares = np.einsum("rcn,rcn->c", values, values)
     return np.array([rows[:, 0].size, *np.stack([values.sum(axis=(0, 2)), squares], axis=1).flat])
 
 
-def _check_finite(sums: np.ndarray, source: Source) -> None:
-    if not np.isfinite(sums).all():
-        raise AudioFileError(source.path, "has samples so large that its features are not finite")
-
-
 def _stamps(path: str) -> tuple[int, ...] | None:
-    """What moves when a file, or the link that leads to it, is written or replaced; None if it is not there."""
+    """Return what changes when a file, or a link that leads to it, is written or replaced; None if it is missing."""
     try:
-        looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - a Path each is a tenth of a short file
+        looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - making a Path costs a tenth of a short file's time
     except OSError:
         return None
     return tuple(
@@ -152,10 +156,10 @@ def _stamps(path: str) -> tuple[int, ...] | None:
     )
 
 
-def _still_holds(source: Source, before: tuple[int, ...] | None, check_stop: CheckStop) -> bool:
-    """Whether a file has the bytes it was hashed for, and had them since its stamps were taken.
+def _is_unchanged(source: Source, before: tuple[int, ...] | None, check_stop: CheckStop) -> bool:
+    """Whether a file has the bytes of its content hash, and had them since the stamps `before` were taken.
 
-    The hash alone would not tell of other bytes that stood there while it was decoded, and are gone again.
+    The hash alone would miss other bytes that were there only while the file was decoded.
     """
     if before is None or _stamps(source.path) != before:
         return False
@@ -166,16 +170,21 @@ def _still_holds(source: Source, before: tuple[int, ...] | None, check_stop: Che
 
 
 def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:
-    """Events of all sources, those of one source in order, sources interleaved.
+    """Run an extractor on all sources, in worker threads.
 
-    Closing the iterator stops the threads, within 200 ms. Each source's rows are the same whatever `workers` is.
+    Closing the iterator stops the threads within 200 ms. The rows of a source do not depend on `workers`.
+
+    Yields
+    ------
+    Event
+        The events of a source are in order; those of different sources are interleaved.
 
     Raises
     ------
     Exception
-        What a thread raised that is not the file's fault (out of memory, say).
+        An exception in a thread that is not about a file, such as MemoryError.
     """
-    outlet = _Outlet(2 * workers)
+    events = _EventQueue(2 * workers)
     remaining = iter(sources)
     lock = threading.Lock()
 
@@ -188,52 +197,52 @@ def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> It
                         source = next(remaining, None)
                     if source is None:
                         break
-                    for event in extractor.events(source, outlet.check_stop):
-                        outlet.put(event)
+                    for event in extractor.events(source, events.check_stop):
+                        events.put(event)
             except StoppedError:
                 raise
-            except Exception as error:  # noqa: BLE001 - carried to the caller, who raises it
-                outlet.put(error)
-            outlet.put(None)
+            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+                events.put(error)
+            events.put(None)
 
     threads_before = torch.get_num_threads()
     threads = [threading.Thread(target=work, name=f"distill-{n}", daemon=True) for n in range(workers)]
     for thread in threads:
         thread.start()
     try:
-        yield from outlet.until_all_end(len(threads))
+        yield from events.until_all_end(len(threads))
     finally:
-        outlet.close()
+        events.close()
         for thread in threads:
             thread.join()
         torch.set_num_threads(threads_before)
 
 
-class _Outlet:
-    """Where threads put their events, each one None at its end, until nobody takes them any more."""
+class _EventQueue:
+    """A bounded queue of events that can be closed. Each thread puts None when it ends."""
 
     def __init__(self, size: int) -> None:
         self._events: queue.Queue[Event | Exception | None] = queue.Queue(size)
         self._closed = threading.Event()
 
     def check_stop(self) -> None:
-        """Raise StoppedError if it is closed."""
+        """Raise StoppedError if the queue is closed."""
         if self._closed.is_set():
             raise StoppedError
 
     def put(self, event: Event | Exception | None) -> None:
-        """Add an event, or raise StoppedError."""
+        """Wait until there is space, and add an event; raise StoppedError if the queue is closed."""
         while True:
             self.check_stop()
             with suppress(queue.Full):
                 return self._events.put(event, timeout=0.1)
 
     def close(self) -> None:
-        """Say that nobody takes events any more."""
+        """Let all further calls from threads raise StoppedError."""
         self._closed.set()
 
     def until_all_end(self, threads: int) -> Iterator[Event]:
-        """Events until each of the threads has ended; raises what one of them raised."""
+        """Yield events until all threads have ended; raise an exception that one of them put."""
         while threads:
             event = self._events.get()
             if isinstance(event, Exception):

@@ -1,4 +1,4 @@
-"""What preprocessing did, and how it is told."""
+"""The result of preprocessing, and its log lines."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """What preprocessing did.
+    """What a preprocessing run did.
 
     Attributes
     ----------
     cache_dir : Path
+        The cache folder.
     normalization_stats : dict
         mag_mean, mag_std, if_mean, if_std.
     rows : int
         Rows in the cache that the dataset uses.
     decoded : int
-        Files decoded by this call.
+        Number of files decoded by this run.
     skipped : list of (path, reason)
-        Files, and folders that could not be looked at: paths relative to the dataset, undecodable bytes as surrogate
-        escapes.
+        Files that were left out, and folders that could not be read. Paths are relative to the dataset, with
+        undecodable bytes as surrogate escapes.
     counts : dict
-        Files by unchanged, added, changed, renamed, removed, skipped.
+        Numbers of files: unchanged, added, changed, renamed, removed, skipped.
     augmentation_expansion : int
-        The variants a chunk that were asked for, or chosen.
+        Augmented variants of each chunk, requested or chosen.
     changed_fields : list of str
-        Why a cache that was there could not be used; empty if it could.
+        Why the rows that were in the cache could not be used; empty if they could, or there were none.
     seconds : float
+        Duration of the run.
     """
 
     cache_dir: Path
@@ -50,15 +52,16 @@ class PreprocessResult:
     seconds: float = 0.0
 
     def log(self) -> None:
-        """Say what was done, and which files were left out and why."""
-        is_cached = "nothing decoded: all of it was in the cache"
-        work = f"{counted(self.decoded, 'file')} decoded" if self.decoded else is_cached
+        """Log what was done, and which files were left out and why."""
+        work = "nothing decoded: all of it was in the cache"
+        if self.decoded:
+            work = f"{counted(self.decoded, 'file')} decoded"
         logger.info("%s of features, %s", counted(self.rows, "row"), work)
         log_skipped(self.skipped)
 
 
 def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
-    """Say what a scan found, before the work starts; `is_walk`: it looked for every file and not at a list."""
+    """Log what a scan found. `is_walk`: it looked at the whole folder and not at a list of files."""
     counts = scan.counts
     changes = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
     logger.info("%s: %s (%s)", dataset_dir, counted(scan.n_files, "audio file"), changes)
@@ -66,14 +69,14 @@ def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
         logger.warning("%s: %s", printable(path), reason)
     if is_walk and counts["removed"] and not counts["unchanged"] + counts["changed"] + counts["renamed"]:
         logger.warning(
-            "none of the %d files this cache knew is in %s: is it another dataset's cache? Their rows are given up",
+            "none of the %d files this cache knew is in %s: is it another dataset's cache? Their rows will be removed",
             counts["removed"],
             dataset_dir,
         )
 
 
 def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Say what was left out and why."""
+    """Log which files were left out and why."""
     if skipped:
         logger.warning("%s skipped:", counted(len(skipped), "file"))
     for path, reason in skipped:
@@ -81,5 +84,5 @@ def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 
 
 def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:
-    """The error for a dataset in which no file gives a single chunk."""
+    """Return the error for a dataset in which no file gives a single chunk."""
     return NothingUsableError(f"{dataset_dir}: no file could be used{reason_lines(skipped)}")

@@ -1,4 +1,4 @@
-"""What a dataset's cache holds and what has changed since, from the index alone."""
+"""The status of a dataset: what its cache holds, and which files have changed since. Decodes no audio."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from distill.types import PathLike, ProgressCallback
 
 
 def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
-    """Compare a dataset with its cache, decoding nothing and changing nothing.
+    """Compare a dataset with its cache, without decoding or writing anything.
 
     Parameters
     ----------
     dataset : Dataset or path
-        The folder of audio, and where its features are kept.
+        The dataset.
     progress : callable, optional
         Called with (stage, current, total); stages are "scan" and "hash".
 
     Returns
     -------
     dict
-        files; of those unchanged, added, changed, renamed; removed; rows and bytes in the cache, and dead_rows, which
-        no file has any more; skipped_files, a list of {path, reason} with the folders that could not be looked at;
-        skipped, its length; cache_dir; damage, None or what is wrong with the manifest, for which all features will be
-        computed anew.
+        ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
+        ``rows`` and ``bytes`` in the cache; ``dead_rows``, rows in the cache that belong to no file any more;
+        ``skipped_files``, a list of {path, reason} of files that cannot be used and folders that cannot be read;
+        ``skipped``, its length; ``cache_dir``; ``damage``, None or what is wrong with the manifest, in which case all
+        features will be computed again.
 
     Raises
     ------
     DatasetError
-        If the dataset is no folder, or holds no audio.
+        If the dataset is not a folder, or holds no audio.
     CacheError
         If the manifest cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Is every row in a cache, and every file, what the manifest says? And if not: compute again what is not."""
+"""Verify that every row and every file is what the manifest says; repair what is not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How the index begins the reasons that say nothing of a file's bytes.
+# Reasons from the index that say nothing about a file's bytes: how they begin, and one that is whole.
 _UNREAD = ("unreadable: ", "unstable: ")
 _LEADS_OUT = "a link that leads out of the dataset"
 
@@ -40,10 +40,10 @@ class Verification:
     Attributes
     ----------
     rows, packs, files : int
-        How many were checked.
+        Numbers of rows, packs and files that were checked.
     damaged : list of (path, reason)
-        Packs as PACKS/NAME, and files of the dataset relative to it, undecodable bytes as surrogate escapes; also
-        files that are there and could not be checked.
+        Packs as packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes; also files
+        that exist and could not be checked.
     """
 
     rows: int
@@ -55,16 +55,16 @@ class Verification:
 def verify(
     dataset: Dataset | PathLike, *, workers: int | None = None, progress: ProgressCallback | None = None
 ) -> Verification:
-    """Check every row against its checksum, and every file that the manifest knows against its hash.
+    """Check every row against its checksum, and every file in the manifest against its content hash.
 
-    Nothing is written. New files, and files that are gone or were moved, are no damage. Preprocessing waits meanwhile.
+    Writes nothing. New, removed and moved files do not count as damage. Preprocessing of the dataset waits meanwhile.
 
     Parameters
     ----------
     dataset : Dataset or path
-        The folder of audio, with `follow_links` as it was preprocessed; its `files` and `trust` do not matter.
+        The dataset, with `follow_links` as it was preprocessed; its `files` and `trust` are ignored.
     workers : int, optional
-        Threads. Default: one a core.
+        Number of threads. Default: one per core.
     progress : callable, optional
         Called with (stage, current, total); stages are "check", "scan" and "hash".
 
@@ -77,9 +77,9 @@ def verify(
     ConfigError
         If `workers` is less than 1.
     DatasetError
-        If the dataset is no folder.
+        If the dataset is not a folder.
     CacheError
-        If there is no valid manifest, or the lock cannot be read.
+        If there is no valid manifest, or the lock cannot be opened.
     """
     workers = check_workers(workers)
     dataset = Dataset.of(dataset)
@@ -96,13 +96,11 @@ def verify(
 
 @contextmanager
 def _writers_kept_out(cache: Path) -> Iterator[None]:
-    waiting = lambda: logger.info("another process is writing this cache: waiting for it")  # noqa: E731
-    lock = CacheLock(cache, waiting, shared=True)
     with ExitStack() as held:
         try:
-            held.enter_context(lock)
+            held.enter_context(CacheLock(cache, shared=True))
         except (FileNotFoundError, NotADirectoryError):
-            pass  # no writer without a lock
+            pass  # A cache without a lock file has no writer.
         except OSError as error:
             raise CacheError(
                 f"{error.filename or cache}: the lock cannot be opened: {error.strerror or error}",
@@ -120,7 +118,7 @@ def _damaged_packs(
     for index, (info, damage) in enumerate(checked):
         here = table[table[:, 1] == index]
         if damage is not None and damage.rows is not None:
-            # What belongs to no file any more is never read.
+            # Damage to dead rows does not count: they are never read.
             bad = np.searchsorted(damage.rows, here[:, 2]) < np.searchsorted(damage.rows, here[:, 2] + here[:, 3])
             here = here[bad]
         if damage is None or not len(here):
@@ -130,13 +128,13 @@ def _damaged_packs(
         yield f"{PACKS_NAME}/{info.name}", f"{damage.reason}: it holds features of {listed(paths, 3)}"
 
 
-def _known_files(manifest: _native.Manifest) -> list[str]:
-    """What to look at instead of walking: the dataset may be a list of files, and new ones are no concern here."""
-    return [entry["path"] for entry in manifest.files()]
+def _with_known_files(dataset: Dataset, manifest: _native.Manifest) -> Dataset:
+    """Return the dataset limited to the files in the manifest: new files do not matter here."""
+    return replace(dataset, files=[entry["path"] for entry in manifest.files()])
 
 
 def _is_gone(path: Path) -> bool:
-    """Whether nothing is at `path`, which is more than that we cannot see it."""
+    """Whether `path` certainly does not exist; False if we are not allowed to look."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -149,7 +147,7 @@ def _is_gone(path: Path) -> bool:
 def _damaged_files(
     manifest: _native.Manifest, dataset: Dataset, workers: int, progress: ProgressCallback | None
 ) -> list[tuple[str, str]]:
-    known = replace(dataset, files=_known_files(manifest))
+    known = _with_known_files(dataset, manifest)
     by_stamps = replace(known, trust="stat").scan(manifest, workers=workers)
     scan = replace(known, trust="content").scan(manifest, workers=workers, progress=progress)
     touched = set(by_stamps.changed)
@@ -161,7 +159,7 @@ def _damaged_files(
         silently = "" if path in touched else ", though its stamps did not"
         reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
         if reason == _LEADS_OUT:
-            reason = f"could not be checked: {reason}; to repair without --follow-links gives up its features"
+            reason = f"could not be checked: {reason}; a repair without --follow-links removes its features"
         elif reason.startswith(_UNREAD):
             reason = f"could not be checked: {reason}"
         found.append((path, reason))
@@ -171,17 +169,31 @@ def _damaged_files(
 def repair(
     dataset: Dataset | PathLike, *, workers: int | None = None, progress: ProgressCallback | None = None
 ) -> PreprocessResult:
-    """Compute again what is damaged in a dataset's cache, or was computed from other bytes than its files have now.
+    """Compute rows again that are damaged, or whose files have other bytes now.
 
-    Every row and every file is checked; what the rows are is taken from the cache itself. Parameters and errors are
-    those of `preprocess_complex_spectrograms`.
+    Every row and every file is checked. The configuration is taken from the cache.
+
+    Parameters
+    ----------
+    dataset : Dataset or path
+        The dataset, with `follow_links` as it was preprocessed; its `files` and `trust` are ignored.
+    workers : int, optional
+        Number of threads. Default: one per core.
+    progress : callable, optional
+        Called with (stage, current, total); stages are those of `preprocess_complex_spectrograms`.
+
+    Returns
+    -------
+    PreprocessResult
 
     Raises
     ------
     CacheError
-        If not even the manifest can be read: only preprocessing with the options that were used helps then.
+        If the manifest is missing or damaged. The dataset then has to be preprocessed again, with the same options.
+    DistillError
+        As `preprocess`.
     """
-    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - torch takes seconds; to verify needs none
+    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - imports torch, which `verify` does not need
 
     dataset = Dataset.of(dataset)
     dataset.check()
@@ -194,5 +206,5 @@ def repair(
         **{name: header[name] for name in ("chunk_samples", "normalize")},
         cache_dtype=header["dtype"],
     )
-    known = replace(dataset, files=_known_files(manifest), trust="content")
+    known = replace(_with_known_files(dataset, manifest), trust="content")
     return preprocess(known, config, workers=workers, check_packs=True, progress=progress)
