@@ -1,4 +1,4 @@
-"""Variants: repeatable draws, each within its range, one augmentation at a time."""
+"""Augmentation: reproducible draws, each within its range; each augmentation tested separately."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def make(chunk, ranges: AugmentationConfig, number=1, chunk_index=0, content=HAS
 
 
 def frequency(samples) -> float:
-    """Of the strongest sine, Hz, interpolated between bins."""
+    """Return the frequency of the strongest sine, Hz, interpolated between bins."""
     spectrum = np.log(np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) + 1e-12)
     peak = int(spectrum.argmax())
     left, middle, right = spectrum[peak - 1 : peak + 2]
     return (peak + (left - right) / (2 * (left - 2 * middle + right))) * RATE / len(samples)
 
 
-def test_the_same_draw_gives_the_same_bits_and_leaves_the_chunk_alone():
+def test_equal_seeds_give_equal_bits_and_the_chunk_is_not_modified():
     chunk = noise(1, RATE).astype(np.float32)
     before = chunk.copy()
     ranges = AugmentationConfig(pitch_semitones=2.0)
@@ -45,7 +45,7 @@ def test_the_same_draw_gives_the_same_bits_and_leaves_the_chunk_alone():
 
 
 @pytest.mark.parametrize("other", [{"number": 2}, {"chunk_index": 1}, {"content": HASH[::-1]}])
-def test_another_number_chunk_or_content_draws_anew(other):
+def test_another_variant_chunk_or_content_gives_another_result(other):
     chunk = noise(1, RATE)
     for ranges in (
         AugmentationConfig(),
@@ -57,7 +57,7 @@ def test_another_number_chunk_or_content_draws_anew(other):
         assert np.abs(make(chunk, ranges) - make(chunk, ranges, **other)).max() > 1e-4
 
 
-def test_everything_off_is_the_chunk():
+def test_with_everything_off_the_variant_is_the_chunk():
     chunk = noise(1, RATE).astype(np.float32)
     np.testing.assert_array_equal(make(chunk, config()), chunk)
 
@@ -71,11 +71,11 @@ def test_gain_lies_between_its_limit_and_0_db():
         gains.append(20 * np.log10(ratio.mean()))
     assert -12.001 <= min(gains) < -11
     assert -1 < max(gains) <= 0.001
-    # Evenly drawn: the mean of 200 draws is within 4 standard errors.
+    # Uniformly drawn: the mean of 200 draws is within 4 standard errors.
     assert np.mean(gains) == pytest.approx(-6, abs=4 * 12 / np.sqrt(12 * 200))
 
 
-def test_noise_lies_so_far_below_the_chunk():
+def test_noise_is_30_to_50_db_below_the_chunk():
     chunk = sine(440, 1.0)
     ratios = []
     for number in range(1, 101):
@@ -89,7 +89,7 @@ def test_noise_lies_so_far_below_the_chunk():
     assert low == pytest.approx(high, rel=0.2)
 
 
-def test_speed_moves_pitch_and_duration_together():
+def test_speed_changes_pitch_and_duration_by_the_same_factor():
     chunk = sine(1_000, 1.0)
     factors = []
     for number in range(1, 61):
@@ -102,7 +102,7 @@ def test_speed_moves_pitch_and_duration_together():
     assert 1.08 < max(factors) < 1.101
 
 
-def test_pitch_moves_without_tempo():
+def test_pitch_shift_does_not_change_the_tempo():
     envelope = np.zeros(RATE)
     envelope[6_000:10_000] = np.hanning(4_000)
     made_at, semitones = [], []
@@ -117,7 +117,7 @@ def test_pitch_moves_without_tempo():
     np.testing.assert_allclose(made_at, 8_000, atol=160)
 
 
-def test_a_shift_moves_the_sound_and_silence_moves_in():
+def test_a_time_shift_moves_the_samples_and_fills_with_zeros():
     chunk = noise(1, RATE).astype(np.float32)
     shifts = []
     for number in range(1, 101):
@@ -132,13 +132,13 @@ def test_a_shift_moves_the_sound_and_silence_moves_in():
     assert 0.09 < max(shifts) <= 0.1
 
 
-def test_a_shift_beyond_the_chunk_keeps_half_of_it():
+def test_a_time_shift_longer_than_the_chunk_keeps_half_of_it():
     chunk = noise(1, 1_000) + 1
     for number in range(1, 21):
         assert np.count_nonzero(make(chunk, config(time_shift_s=60.0), number)) >= 500
 
 
-def test_turning_one_off_leaves_the_draws_of_the_others():
+def test_turning_one_augmentation_off_does_not_change_the_others():
     chunk = noise(1, RATE).astype(np.float32)
     gain = (make(chunk, config(gain_db=6.0)) / chunk).mean()
     shifted = make(chunk, config(time_shift_s=0.1))
@@ -149,14 +149,14 @@ def test_turning_one_off_leaves_the_draws_of_the_others():
     np.testing.assert_allclose(noisy_and_soft, noisy * gain, atol=1e-6)
 
 
-def test_what_is_baked_in_never_clips():
+def test_variants_never_clip():
     chunk = (noise(1, RATE, 1.0)).astype(np.float32)
     for number in range(1, 21):
         made = make(chunk, config(gain_db=6.0, time_shift_s=0.1), number)
         assert 0.4 < np.abs(made).max() <= 1
 
 
-def test_pitch_without_its_library_says_what_to_install(monkeypatch):
+def test_pitch_shift_without_python_stretch_says_what_to_install(monkeypatch):
     check_available(config(pitch_semitones=2.0))
     monkeypatch.setitem(sys.modules, "python_stretch", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

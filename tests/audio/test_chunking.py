@@ -1,4 +1,4 @@
-"""Chunks against slices made by hand from what soundfile reads."""
+"""Chunks, compared with slices of the samples that soundfile reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE, CHUNK = 16_000, 4_000
 
 
 def expected(path, normalize, chunk_samples=CHUNK, rate=RATE):
-    """All chunks of a file at `rate`, silent ones too, cut and scaled by hand."""
+    """Return all chunks of a file at `rate`, including silent ones, cut and scaled with numpy."""
     samples, found = soundfile.read(path, dtype="float32", always_2d=True)
     assert found == rate
     mono = samples.mean(axis=1)
@@ -26,14 +26,14 @@ def expected(path, normalize, chunk_samples=CHUNK, rate=RATE):
 
 
 def scaled_noise(*peaks):
-    """One chunk of noise a peak, and half a chunk at the end."""
+    """Return one chunk of noise for each peak, and half a chunk at the end."""
     parts = [noise(seed, CHUNK, peak) for seed, peak in enumerate(peaks)]
     return np.concatenate([*parts, noise(99, CHUNK // 2, peaks[0])])
 
 
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_chunks_are_slices_scaled_to_full(tmp_path, normalize, channels):
+def test_chunks_are_slices_scaled_to_full_scale(tmp_path, normalize, channels):
     samples = np.stack([scaled_noise(0.1, 0.5, 0.02)] * channels, axis=1)
     samples[:, -1] *= 0.7
     path = write(tmp_path / "a.wav", samples)
@@ -60,7 +60,7 @@ def test_a_negative_peak_counts(tmp_path):
     assert chunk.max() < 0.2
 
 
-def test_floats_beyond_full_scale_come_down_to_it(tmp_path):
+def test_floats_beyond_full_scale_are_scaled_down_to_it(tmp_path):
     path = write(tmp_path / "a.wav", noise(1, CHUNK, 12.0))
     assert np.abs(next(iter(Chunks(path, RATE, CHUNK)))).max() == pytest.approx(1)
 
@@ -82,18 +82,18 @@ def test_number_of_chunks(tmp_path, length):
 @pytest.mark.parametrize(("peak", "kept"), [(1.01e-3, True), (0.99e-3, False)])
 @pytest.mark.parametrize("normalize", ["file", "none"])
 def test_silence_is_below_minus_60_dbfs(tmp_path, peak, kept, normalize):
-    """On both sides of the limit, after normalisation: with "file" the loudest chunk sets what 0 dB is."""
+    """On both sides of the limit, after normalisation: with "file" the peak of the loudest chunk is 0 dBFS."""
     loudest = 0.25 if normalize == "file" else 1.0
     parts = [noise(1, CHUNK, loudest), noise(2, CHUNK, peak * loudest), noise(3, CHUNK, loudest / 2)]
     chunks = Chunks(write(tmp_path / "a.wav", np.concatenate(parts)), RATE, CHUNK, normalize)
     found = list(chunks)
     assert len(found) == 2 + kept
     assert chunks.silent == 1 - kept
-    # The order stays, and nothing but the silent chunk is missing.
+    # The order is kept, and only the silent chunk is missing.
     assert [np.abs(chunk).max() for chunk in (found[0], found[-1])] == pytest.approx([1, 0.5], rel=1e-5)
 
 
-def test_a_chunk_normalised_by_itself_is_silent_only_without_signal(tmp_path):
+def test_with_normalisation_per_chunk_only_a_chunk_without_signal_is_silent(tmp_path):
     parts = [noise(1, CHUNK, 2e-6), np.zeros(CHUNK), noise(2, CHUNK, 0.5e-6)]
     chunks = Chunks(write(tmp_path / "a.wav", np.concatenate(parts)), RATE, CHUNK, "chunk")
     (found,) = chunks
@@ -102,14 +102,14 @@ def test_a_chunk_normalised_by_itself_is_silent_only_without_signal(tmp_path):
 
 
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
-def test_a_file_all_silent_gives_nothing_and_counts_it(tmp_path, normalize):
+def test_a_silent_file_gives_no_chunks_and_counts_them_as_silent(tmp_path, normalize):
     samples = np.zeros(2 * CHUNK + 5)
     chunks = Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK, normalize)
     assert list(chunks) == []
     assert chunks.silent == 3
 
 
-def test_iterating_again_counts_anew(tmp_path):
+def test_iterating_again_starts_counting_from_zero(tmp_path):
     chunks = Chunks(write(tmp_path / "a.wav", np.concatenate([noise(1, CHUNK), np.zeros(CHUNK)])), RATE, CHUNK)
     first, second = list(chunks), list(chunks)
     np.testing.assert_array_equal(first, second)
@@ -117,13 +117,13 @@ def test_iterating_again_counts_anew(tmp_path):
 
 
 @pytest.mark.parametrize("source_rate", [16_000, 44_100])
-def test_a_long_file_gives_the_chunks_of_a_short_one_bit_for_bit(tmp_path, monkeypatch, source_rate):
+def test_a_file_that_is_decoded_twice_gives_the_same_bits_as_one_held_in_memory(tmp_path, monkeypatch, source_rate):
     path = write(tmp_path / "a.flac", noise(1, 90_000), source_rate, "PCM_24")
     monkeypatch.setattr(decode, "BLOCK_FRAMES", 10_000)
     held = list(Chunks(path, RATE, CHUNK))
     decodes = []
-    once = chunking.decode_blocks
-    monkeypatch.setattr(chunking, "decode_blocks", lambda *given: decodes.append(given) or once(*given))
+    decode_blocks = chunking.decode_blocks
+    monkeypatch.setattr(chunking, "decode_blocks", lambda *given: decodes.append(given) or decode_blocks(*given))
     monkeypatch.setattr(chunking, "_HELD_S", 1.0)
     streamed = list(Chunks(path, RATE, CHUNK))
     assert len(decodes) == 2

@@ -1,4 +1,4 @@
-"""Decoding against soundfile, numpy and scipy; and every way in which a file can be unusable."""
+"""Decoding, compared with soundfile, numpy and scipy; and the reasons why a file cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distill.audio.decode import decode_blocks
 from distill.errors import AudioFileError
 from sounds import noise, sine, write
 
-# (name, subtype, atol): rounding to so many bits, and what lossy codecs do to a sine.
+# (name, subtype, atol): the tolerance is that of rounding, or for lossy codecs what they do to a sine.
 KINDS = [
     ("a.wav", "PCM_16", 2**-15),
     ("a.wav", "PCM_24", 2**-23),
@@ -36,7 +36,7 @@ KINDS = [
 
 
 def reason(path, rate=48_000) -> str:
-    """Why a file is refused; the message names it."""
+    """Return why a file is refused, after checking that the message names the file."""
     with pytest.raises(AudioFileError) as caught:
         load_audio(path, rate)
     assert os.fspath(path) in str(caught.value)
@@ -45,7 +45,7 @@ def reason(path, rate=48_000) -> str:
 
 
 @pytest.mark.parametrize(("name", "subtype", "atol"), KINDS)
-def test_kinds_give_the_samples_that_were_written(tmp_path, name, subtype, atol):
+def test_all_formats_give_the_samples_that_were_written(tmp_path, name, subtype, atol):
     samples = sine(440, rate=44_100) * np.hanning(44_100)
     path = write(tmp_path / name, samples, 44_100, subtype)
     decoded = load_audio(path, 44_100)
@@ -62,7 +62,7 @@ def test_channels_are_averaged(tmp_path, channels):
     np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), expected, atol=1e-7)
 
 
-def test_floats_beyond_full_scale_stay_as_they_are(tmp_path):
+def test_floats_beyond_full_scale_are_not_changed(tmp_path):
     samples = sine(440, level=7.5)
     assert np.abs(samples).max() > 7
     path = write(tmp_path / "a.wav", samples)
@@ -74,12 +74,12 @@ def test_a_resampled_sine_is_the_sine_at_the_new_rate(tmp_path, source_rate):
     path = write(tmp_path / "a.wav", sine(1_000, 1.0, source_rate), source_rate)
     decoded = load_audio(path, 48_000)[0].numpy()
     assert abs(len(decoded) - 48_000) <= 1
-    # Away from the ends, where any resampler rings: the same phase, level and frequency, to -80 dB.
+    # Away from the ends, where every resampler rings: the same phase, level and frequency, to -80 dB.
     middle = slice(4_800, 43_200)
     np.testing.assert_allclose(decoded[middle], sine(1_000, 1.0, 48_000)[middle], atol=5e-5)
 
 
-def test_what_lies_above_the_new_nyquist_is_gone(tmp_path):
+def test_frequencies_above_the_new_nyquist_frequency_are_removed(tmp_path):
     path = write(tmp_path / "a.wav", sine(1_000, 1.0, 48_000) + sine(11_000, 1.0, 48_000, 0.4), 48_000)
     decoded = load_audio(path, 16_000)[0].numpy()[2_000:14_000]
     frequencies, power = scipy.signal.periodogram(decoded, 16_000, "blackmanharris")
@@ -88,7 +88,7 @@ def test_what_lies_above_the_new_nyquist_is_gone(tmp_path):
 
 
 @pytest.mark.parametrize("source_rate", [44_100, 48_000])
-def test_blocks_equal_one_shot(tmp_path, source_rate):
+def test_blocks_equal_the_file_resampled_at_once(tmp_path, source_rate):
     samples = noise(1, 3 * decode.BLOCK_FRAMES + 777).astype(np.float32)
     path = write(tmp_path / "a.wav", samples, source_rate)
     blocks = list(decode_blocks(path, 48_000))
@@ -98,11 +98,11 @@ def test_blocks_equal_one_shot(tmp_path, source_rate):
     joined = np.concatenate([block.samples for block in blocks])
     assert joined.dtype == np.float32
     assert joined.shape == whole.shape
-    # The resampler is fed piece by piece: it must not matter.
+    # Resampling in pieces must give the same bits.
     np.testing.assert_array_equal(joined, whole)
 
 
-def test_blocks_of_another_size_give_the_same_sound(tmp_path, monkeypatch):
+def test_the_block_size_does_not_change_the_samples(tmp_path, monkeypatch):
     path = write(tmp_path / "a.flac", noise(2, 50_000), 44_100, "PCM_16")
     whole = load_audio(path).numpy()
     monkeypatch.setattr(decode, "BLOCK_FRAMES", 4_096)
@@ -110,7 +110,7 @@ def test_blocks_of_another_size_give_the_same_sound(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("rate", [8_000, 48_000, 192_000])
-def test_one_sample(tmp_path, rate):
+def test_a_file_of_one_sample_can_be_decoded(tmp_path, rate):
     path = write(tmp_path / "a.wav", np.array([0.25]), rate)
     decoded = load_audio(path, 16_000)[0].numpy()
     assert 1 <= len(decoded) <= 6
@@ -121,7 +121,7 @@ def test_one_sample(tmp_path, rate):
 @pytest.mark.parametrize(
     "name", [b"two words.wav", b"new\nline.wav", b"\xff\xfe latin \xe9.wav", "ünïcode-音.wav".encode()]
 )
-def test_any_name_that_a_file_can_have(tmp_path, name):
+def test_any_file_name_can_be_decoded(tmp_path, name):
     samples = noise(3)
     path = write(os.path.join(os.fsencode(tmp_path), name), samples)
     np.testing.assert_allclose(load_audio(path, 16_000)[0].numpy(), samples, atol=1e-7)
@@ -130,16 +130,16 @@ def test_any_name_that_a_file_can_have(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.w64", "a.caf", "a.flac", "a.mp3"])
 @pytest.mark.parametrize("share", [0.3, 0.95])
-def test_a_file_cut_short_is_refused(tmp_path, name, share):
+def test_a_truncated_file_is_refused(tmp_path, name, share):
     path = write(tmp_path / name, noise(4, 100_000), 44_100, None)
     assert load_audio(path).shape[-1] > 100_000
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    told = reason(path)
-    assert any(word in told for word in ("cut short", "decoding fails", "cannot be decoded")), told
+    found = reason(path)
+    assert any(word in found for word in ("cut short", "decoding fails", "cannot be decoded")), found
 
 
-def test_a_cut_wav_says_what_was_promised(tmp_path):
+def test_the_reason_for_a_truncated_wav_gives_both_sizes(tmp_path):
     path = write(tmp_path / "a.wav", noise(4, 10_000), subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:-5_000])
     assert reason(path) == "cut short: its header promises 20000 bytes of samples, the file holds 15000"
@@ -148,11 +148,11 @@ def test_a_cut_wav_says_what_was_promised(tmp_path):
 def test_the_decoder_version_names_libsndfile_and_soxr():
     """From attributes of the two packages that they may rename."""
     library = soundfile.__libsndfile_version__
-    assert decode.DECODER_VERSION == f"libsndfile {library}, soxr {soxr.__version__}"
+    assert f"libsndfile {library}, soxr {soxr.__version__}" == decode.DECODER_VERSION
     assert all(version.split(".")[0].isdecimal() for version in (library, soxr.__version__))
 
 
-def test_a_riff_size_that_is_a_few_bytes_off_is_no_cut(tmp_path):
+def test_a_riff_size_that_is_a_few_bytes_off_is_accepted(tmp_path):
     samples = noise(5)
     path = write(tmp_path / "a.wav", samples)
     content = bytearray(path.read_bytes())
@@ -163,14 +163,14 @@ def test_a_riff_size_that_is_a_few_bytes_off_is_no_cut(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_samples_that_are_no_numbers_are_refused(tmp_path, value, channels):
+def test_nan_and_infinite_samples_are_refused(tmp_path, value, channels):
     samples = np.stack([noise(6)] * channels, axis=1)
     samples[5_000, 0] = value
     samples[5_000, -1] = -value if channels > 1 else value
     assert "NaN or infinite" in reason(write(tmp_path / "a.wav", samples))
 
 
-def test_floats_near_the_limit_average_or_are_refused_but_never_turn_infinite(tmp_path):
+def test_floats_near_the_limit_are_averaged_or_refused_but_never_become_infinite(tmp_path):
     largest = np.float32(3.4e38)
     path = write(tmp_path / "a.wav", np.full((100, 2), largest))
     assert np.all(load_audio(path, 16_000).numpy() == largest)
@@ -178,7 +178,7 @@ def test_floats_near_the_limit_average_or_are_refused_but_never_turn_infinite(tm
     assert "too large" in reason(path)
 
 
-def test_what_is_no_audio_is_refused(tmp_path):
+def test_files_without_audio_are_refused(tmp_path):
     for name, content in (("text.wav", b"not a sound at all\n" * 50), ("empty.wav", b""), ("magic.flac", b"fLaC" * 9)):
         (tmp_path / name).write_bytes(content)
         assert "cannot be decoded" in reason(tmp_path / name)

@@ -1,4 +1,4 @@
-"""WAV files, read back with soundfile: level, kind, the same bytes for the same samples, whole or not there."""
+"""WAV files, read back with soundfile: level, format, reproducible bytes, and atomic writing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_file_holds_the_samples_of_its_blocks(tmp_path, kind, subtype, step):
 
 @pytest.mark.parametrize(("kind", "ceiling"), [("pcm16", 10 ** (-1 / 20)), ("pcm24", 10 ** (-1 / 20)), ("float", 1.0)])
 @pytest.mark.parametrize("peak", [3.0, 0.95, 0.3, 1e-3])
-def test_nothing_clips_and_the_shape_stays(tmp_path, kind, ceiling, peak):
+def test_loud_samples_are_scaled_down_and_nothing_clips(tmp_path, kind, ceiling, peak):
     samples = noise(1, level=peak).astype(np.float32)
     written = write_wav(tmp_path / "a.wav", [samples], RATE, kind)
     wanted = min(ceiling, peak)
@@ -41,14 +41,14 @@ def test_nothing_clips_and_the_shape_stays(tmp_path, kind, ceiling, peak):
     np.testing.assert_allclose(found, samples / np.abs(samples).max() * wanted, atol=1e-4)
 
 
-def test_floats_do_not_hold_the_time_of_writing(tmp_path):
+def test_float_files_do_not_contain_the_time_of_writing(tmp_path):
     write_wav(tmp_path / "a.wav", [noise(1).astype(np.float32)], RATE, "float")
     content = (tmp_path / "a.wav").read_bytes()
     place = content.index(b"PEAK")
     assert content[place + 12 : place + 16] == bytes(4)
 
 
-def test_what_is_too_large_for_a_wav_file_becomes_rf64(tmp_path, monkeypatch):
+def test_a_file_too_large_for_wav_becomes_rf64(tmp_path, monkeypatch):
     monkeypatch.setattr(wav, "_LARGEST_WAV", 1000)
     samples = noise(1).astype(np.float32)
     write_wav(tmp_path / "a.wav", [samples], RATE, "pcm24")
@@ -56,7 +56,7 @@ def test_what_is_too_large_for_a_wav_file_becomes_rf64(tmp_path, monkeypatch):
     np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], samples, atol=1e-6)
 
 
-def test_blocks_that_fail_leave_the_old_file_and_nothing_else(tmp_path):
+def test_an_exception_from_the_blocks_leaves_only_the_old_file(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"old")
 
     def blocks():
@@ -69,14 +69,14 @@ def test_blocks_that_fail_leave_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "a.wav").read_bytes() == b"old"
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_missing_folder_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"none/a\.wav: cannot be written: No such file") as error:
         write_wav(tmp_path / "none" / "a.wav", [noise(1).astype(np.float32)], RATE, "pcm16")
     assert "--out" in error.value.tip
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
-    """In a process of its own, whose files may not grow beyond 50 kB."""
+def test_a_full_disk_leaves_only_the_old_file(tmp_path):
+    """In a separate process, whose files may not grow beyond 50 kB."""
     (tmp_path / "a.wav").write_bytes(b"old")
     code = (
         "import resource, signal, sys, numpy as np\n"
@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
         "except StorageError as error:\n"
         "    print(error)\n"
     )
-    # Samples that do not fit themselves, and samples that fit but for the header before them.
+    # Once the samples do not fit; once they fit, but not together with the header.
     for samples, kind, reason in ((100_000, "pcm16", "the disk is full"), (12_490, "float", "cannot be written: ")):
         command = [sys.executable, "-c", code, tmp_path / "a.wav", str(samples), kind]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Overlapping windows of a file, beside slices of its samples."""
+"""Overlapping windows of a file, compared with slices of its samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(file: WindowedFile, count: int, size: int = 3) -> tuple[np.ndarray, np.
 
 @pytest.fixture
 def samples() -> np.ndarray:
-    """Longer than a block of the decoder, each stretch at a level of its own."""
+    """Noise that gets louder, longer than a block of the decoder."""
     return (noise(3, 150_000, 0.5) * np.linspace(0.1, 1, 150_000)).astype(np.float32)
 
 
@@ -37,11 +37,11 @@ def test_windows_are_slices_scaled_by_the_files_peak(tmp_path, samples, step):
     padded = np.pad(samples / file.peak, (0, 5 * SIZE))
     for number in range(count):
         np.testing.assert_allclose(windows[number], padded[number * step :][:SIZE], atol=1e-6)
-    # Behind the end there is silence.
+    # Windows beyond the end are silent.
     assert levels.tolist() == [float(number * step < 150_000) for number in range(count)]
 
 
-def test_windows_of_their_own_peak_say_how_to_go_back(tmp_path, samples):
+def test_levels_undo_the_normalisation_per_window(tmp_path, samples):
     file = WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, STEP, "chunk")
     windows, levels = read(file, 50)
     np.testing.assert_allclose(np.abs(windows).max(axis=1), 1, rtol=1e-6)
@@ -50,14 +50,14 @@ def test_windows_of_their_own_peak_say_how_to_go_back(tmp_path, samples):
         np.testing.assert_allclose(back, samples[number * STEP :][:SIZE], atol=1e-6)
 
 
-def test_windows_as_they_are(tmp_path, samples):
+def test_windows_without_normalisation_are_the_samples(tmp_path, samples):
     file = WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, STEP, "none")
     windows, levels = read(file, 2)
     np.testing.assert_array_equal(windows[1], samples[STEP:][:SIZE])
     assert levels.tolist() == [1, 1]
 
 
-def test_a_quiet_stretch_is_silence(tmp_path):
+def test_windows_60_db_below_the_peak_count_as_silent(tmp_path):
     samples = np.concatenate([sine(200, 0.1), 1e-4 * sine(200, 0.2)])
     _, levels = read(WindowedFile(write(tmp_path / "a.wav", samples), RATE, SIZE, SIZE, "chunk"), 4)
     assert (levels > 0).tolist() == [True, True, False, False]
@@ -69,7 +69,7 @@ def test_a_short_file_is_one_padded_window(tmp_path):
     assert not windows[0, 2:].any()
 
 
-def test_files_that_cannot_be_used(tmp_path):
+def test_files_that_cannot_be_used_give_a_reason_and_a_tip(tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     opposite = write(tmp_path / "b.wav", np.stack([noise(1), -noise(1)], axis=1), subtype="PCM_24")
     for path, reason, tip in (
@@ -86,7 +86,7 @@ def test_files_that_cannot_be_used(tmp_path):
 
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
 @pytest.mark.parametrize("level", [5e-7, 2e-6, 9e-4, 2e-3])
-def test_a_file_is_silent_where_none_of_its_chunks_is_used(tmp_path, normalize, level):
+def test_a_file_counts_as_silent_exactly_if_it_has_no_chunks(tmp_path, normalize, level):
     path = write(tmp_path / "a.wav", sine(200, 1.0, level=level))
     if list(Chunks(path, RATE, SIZE, normalize)):
         assert WindowedFile(path, RATE, SIZE, STEP, normalize).peak == pytest.approx(level, rel=0.01)

@@ -1,4 +1,4 @@
-"""The store at rest: packs against the safetensors library, damage found and never served."""
+"""Packs, compared with the safetensors library; the reader; damage, which is found and never returned as rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def some_rows(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A dataset with its cache; tests copy it."""
+    """A dataset with a cache; tests copy it."""
     root = tmp_path_factory.mktemp("made") / "dataset"
     write_dataset(root)
     preprocess(root, training())
@@ -74,7 +74,7 @@ def test_a_pack_is_a_safetensors_file(tmp_path, dtype):
     np.testing.assert_array_equal(out, rows[[6, 0, 3]].astype(dtype))
 
 
-def test_a_write_that_failed_leaves_whole_rows_only(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_whole_rows(tmp_path, monkeypatch):
     rows = some_rows(5)
     writer = PackWriter(tmp_path, ROW)
     writer.append(rows[:2])
@@ -103,7 +103,7 @@ def test_packs_of_a_cache_are_readable_without_distill(dataset):
     np.testing.assert_array_equal(np.unique(stored.reshape(10, -1), axis=0), np.unique(rows.reshape(10, -1), axis=0))
 
 
-def test_contents_that_span_packs_read_right(made, tmp_path, request):
+def test_contents_that_span_several_packs_are_read_correctly(made, tmp_path, request):
     config = training(augmentation_expansion=1)
     whole = rows_by_content(preprocess(Dataset(made, cache_dir=tmp_path / "whole"), config, workers=1).cache_dir)
     assert len(packs_of(tmp_path / "whole")) == 1
@@ -118,7 +118,7 @@ def test_contents_that_span_packs_read_right(made, tmp_path, request):
         np.testing.assert_array_equal(small[content], rows)
 
 
-def test_rows_come_in_the_order_asked_for(made, tmp_path, small_packs):
+def test_rows_are_returned_in_the_requested_order(made, tmp_path, small_packs):
     preprocess(Dataset(made, cache_dir=tmp_path), training(augmentation_expansion=1))
     reader = CacheReader(tmp_path)
     everything = reader.read(np.arange(len(reader)))
@@ -131,7 +131,7 @@ def test_rows_come_in_the_order_asked_for(made, tmp_path, small_packs):
     assert reader.content_hashes == sorted(reader.content_hashes)
 
 
-def test_a_reader_keeps_what_it_opened_with(dataset):
+def test_a_reader_keeps_its_rows_when_the_cache_grows(dataset):
     reader = CacheReader(dataset / ".cache")
     before = reader.read(np.arange(len(reader)))
     write(dataset / "new.wav", noise(9, 3 * CHUNK))
@@ -141,7 +141,7 @@ def test_a_reader_keeps_what_it_opened_with(dataset):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])
-def test_a_flipped_bit_in_the_manifest_means_computing_anew(dataset, share):
+def test_after_a_flipped_bit_in_the_manifest_everything_is_computed_again(dataset, share):
     before = rows_by_content(dataset / ".cache")
     path = dataset / ".cache" / "manifest.json"
     flip(path, int(share * path.stat().st_size))
@@ -154,7 +154,7 @@ def test_a_flipped_bit_in_the_manifest_means_computing_anew(dataset, share):
     assert len(packs_of(dataset / ".cache")) == 1
 
 
-def test_a_manifest_that_is_cut_empty_foreign_or_of_another_version_is_none(dataset):
+def test_a_truncated_empty_foreign_or_newer_manifest_counts_as_missing(dataset):
     path = dataset / ".cache" / "manifest.json"
     content = path.read_bytes()
     assert json.loads(content)
@@ -170,7 +170,7 @@ def test_a_manifest_that_is_cut_empty_foreign_or_of_another_version_is_none(data
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut", "grown"])
-def test_a_pack_that_is_missing_or_of_another_size_is_computed_anew(dataset, damage):
+def test_a_pack_that_is_missing_or_of_another_size_is_computed_again(dataset, damage):
     before = rows_by_content(dataset / ".cache")
     (path,) = packs_of(dataset / ".cache")
     content = path.read_bytes()
@@ -184,7 +184,7 @@ def test_a_pack_that_is_missing_or_of_another_size_is_computed_anew(dataset, dam
     assert path not in packs_of(dataset / ".cache")
 
 
-def test_only_the_rows_of_the_lost_pack_are_computed_anew(dataset):
+def test_only_the_rows_of_a_lost_pack_are_computed_again(dataset):
     write(dataset / "new.wav", noise(9, 3 * CHUNK))
     (first,) = packs_of(dataset / ".cache")
     preprocess(dataset, training())
@@ -196,18 +196,18 @@ def test_only_the_rows_of_the_lost_pack_are_computed_anew(dataset):
 
 
 @pytest.mark.parametrize("where", ["header", "row", "checksum"])
-def test_a_flipped_bit_in_a_pack_is_an_error_that_names_it(dataset, where):
+def test_a_flipped_bit_in_a_pack_is_an_error_that_names_the_pack(dataset, where):
     (path,) = packs_of(dataset / ".cache")
     flip(path, {"header": 30, "row": 1024 + 3 * 2 * 32 * 32 * 4 + 1_000, "checksum": -1}[where])
-    with pytest.raises(CacheError, match=path.name) as caught:  # noqa: PT012 - whichever comes upon it first
+    with pytest.raises(CacheError, match=path.name) as caught:  # noqa: PT012 - either line may raise
         reader = CacheReader(dataset / ".cache")
         reader.read(np.arange(len(reader)))
     assert "verify DATASET --repair" in caught.value.tip
     if where == "row":
         assert "row 3" in str(caught.value)
-        sound = [row for row in range(10) if reader._row[row] != 3]
-        assert np.isfinite(reader.read(np.array(sound))).all()
-    # The tip is true.
+        undamaged = [row for row in range(10) if reader._row[row] != 3]
+        assert np.isfinite(reader.read(np.array(undamaged))).all()
+    # What the tip says works.
     assert repair(dataset).decoded == (1 if where == "row" else 5)
     assert len(rows_by_content(dataset / ".cache")) == 5
 
@@ -247,7 +247,7 @@ def test_a_planted_pickle_is_never_loaded(dataset):
     assert len(packs_of(cache_dir)) == 1
 
 
-def test_a_reader_goes_on_when_the_cache_is_computed_anew(tmp_path):
+def test_a_reader_keeps_its_rows_when_the_cache_is_computed_again(tmp_path):
     write_dataset(tmp_path / "dataset")
     cache_dir = preprocess(tmp_path / "dataset", training()).cache_dir
     reader = CacheReader(cache_dir)
@@ -259,7 +259,7 @@ def test_a_reader_goes_on_when_the_cache_is_computed_anew(tmp_path):
     assert CacheReader(cache_dir).row_shape != reader.row_shape
 
 
-def test_only_what_the_cache_made_is_removed(dataset, caplog):
+def test_only_files_that_the_cache_made_are_removed(dataset, caplog):
     cache_dir = dataset / ".cache"
     packs, theirs = cache_dir / "packs", dataset.parent / "theirs"
     theirs.write_text("precious")
@@ -290,7 +290,7 @@ def test_only_what_the_cache_made_is_removed(dataset, caplog):
 
 
 @pytest.mark.parametrize("where", ["own", ".cache"])
-def test_packs_that_lead_elsewhere_are_not_followed(dataset, tmp_path, where):
+def test_a_packs_folder_that_is_a_link_is_refused(dataset, tmp_path, where):
     victim = tmp_path / "victim"
     victim.mkdir()
     for name in ("model.safetensors", f"{6:016x}.safetensors"):
@@ -311,7 +311,7 @@ def test_packs_that_lead_elsewhere_are_not_followed(dataset, tmp_path, where):
 
 
 def in_place_of(path, kind: str, target) -> None:
-    """Put something that is no file where a file is expected."""
+    """Replace a file by something that is not a regular file."""
     path.unlink()
     if kind == "fifo":
         os.mkfifo(path)
@@ -323,7 +323,7 @@ def in_place_of(path, kind: str, target) -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
-def test_something_else_in_place_of_a_pack_is_damage(dataset, tmp_path, kind):
+def test_a_pack_that_is_not_a_regular_file_is_damage(dataset, tmp_path, kind):
     before = rows_by_content(dataset / ".cache")
     (path,) = packs_of(dataset / ".cache")
     shutil.copy2(path, tmp_path / "moved")
@@ -341,7 +341,7 @@ def test_something_else_in_place_of_a_pack_is_damage(dataset, tmp_path, kind):
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
-def test_something_else_in_place_of_the_lock_is_an_error(dataset, tmp_path, kind):
+def test_a_lock_that_is_not_a_regular_file_is_an_error(dataset, tmp_path, kind):
     in_place_of(dataset / ".cache" / "lock", kind, tmp_path / "made")
     write(dataset / "new.wav", noise(9))
     with pytest.raises(CacheError, match="lock: the lock cannot be opened"):
@@ -351,7 +351,7 @@ def test_something_else_in_place_of_the_lock_is_an_error(dataset, tmp_path, kind
     assert not (tmp_path / "made").exists()
 
 
-def test_a_lock_that_may_not_be_read_is_an_error(unprivileged):
+def test_a_lock_without_read_permission_is_an_error(unprivileged):
     write_dataset(unprivileged, 2)
     preprocess(unprivileged, training())
     (unprivileged / ".cache" / "lock").chmod(0)

@@ -1,4 +1,4 @@
-"""Space is given back, rows stay what they are, and whoever reads meanwhile notices nothing."""
+"""Compaction frees space, changes no rows, and does not disturb readers."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ def assert_same(cache_dir, before) -> None:
     assert all(np.array_equal(before[content], rows) for content, rows in after.items())
 
 
-def test_dead_rows_wait_until_they_are_over_30_percent(dataset, small_packs):
+def test_dead_rows_are_removed_once_they_are_over_30_percent(dataset, small_packs):
     cache_dir = preprocess(dataset, training()).cache_dir
     before = rows_by_content(cache_dir)
     remove(dataset, 0, 3, 6)
     assert preprocess(dataset, training()).rows == 14
-    # 6 of 20: a file that comes back is not decoded.
+    # 6 of 20 rows are dead, and kept: a file that comes back is not decoded.
     assert rows_on_disk(cache_dir) == 20
     assert load_cache_manifest(cache_dir)["dead_rows"] == 6
     remove(dataset, 7)
     result = preprocess(dataset, training())
     assert (result.rows, result.decoded) == (12, 0)
-    # A pack with fewer dead rows than that stays as it is.
+    # Packs with a smaller share of dead rows are not written again.
     assert 12 <= rows_on_disk(cache_dir) <= 12 / 0.7
     assert_same(cache_dir, before)
     assert len(rows_by_content(cache_dir)) == 6
     assert preprocess(dataset, training()).decoded == 0
 
 
-def test_clean_gives_back_every_dead_row_and_every_file_that_nothing_names(dataset, small_packs):
+def test_clean_removes_all_dead_rows_and_all_unnamed_packs(dataset, small_packs):
     cache_dir = preprocess(dataset, training()).cache_dir
     before = rows_by_content(cache_dir)
     remove(dataset, 4)
@@ -86,7 +86,7 @@ def test_clean_gives_back_every_dead_row_and_every_file_that_nothing_names(datas
     assert preprocess(dataset, training()).decoded == 0
 
 
-def test_clean_makes_no_cache_and_leaves_one_it_cannot_read(dataset, tmp_path):
+def test_clean_without_a_valid_manifest_is_an_error_and_changes_nothing(dataset, tmp_path):
     with pytest.raises(CacheError, match="no valid cache"):
         clean(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
@@ -98,18 +98,18 @@ def test_clean_makes_no_cache_and_leaves_one_it_cannot_read(dataset, tmp_path):
     assert sorted((cache_dir / "packs").iterdir()) == packs
 
 
-def test_statistics_and_order_stay_those_of_the_files(dataset, tmp_path, small_packs):
+def test_after_compaction_statistics_and_order_equal_those_of_a_new_cache(dataset, tmp_path, small_packs):
     cache_dir = preprocess(dataset, training()).cache_dir
     remove(dataset, 1, 2, 5, 8)
     stats = preprocess(dataset, training()).normalization_stats
-    assert preprocess(Dataset(dataset, cache_dir=tmp_path / "anew"), training()).normalization_stats == stats
-    one, other = CacheReader(cache_dir), CacheReader(tmp_path / "anew")
+    assert preprocess(Dataset(dataset, cache_dir=tmp_path / "new"), training()).normalization_stats == stats
+    one, other = CacheReader(cache_dir), CacheReader(tmp_path / "new")
     everything = np.arange(12)
     np.testing.assert_array_equal(one.read(everything), other.read(everything))
     assert one.header["created"] <= other.header["created"]
 
 
-def test_a_reader_keeps_its_rows_while_packs_are_written_again(dataset, small_packs):
+def test_a_reader_keeps_its_rows_during_compaction(dataset, small_packs):
     cache_dir = preprocess(dataset, training()).cache_dir
     before = CacheReader(cache_dir)
     rows = CacheReader(cache_dir).read(np.arange(20))
@@ -120,7 +120,7 @@ def test_a_reader_keeps_its_rows_while_packs_are_written_again(dataset, small_pa
     np.testing.assert_array_equal(before.read(np.arange(20)), rows)
 
 
-def test_many_small_packs_become_one(tmp_path, monkeypatch):
+def test_many_small_packs_are_merged(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "_SMALL_PACKS", 4)
     for number in range(7):
         write(tmp_path / f"{number}.wav", noise(number), subtype="PCM_16")
@@ -129,12 +129,12 @@ def test_many_small_packs_become_one(tmp_path, monkeypatch):
     packs = load_cache_manifest(result.cache_dir)["packs"]
     assert [entry["rows"] for entry in packs] == [5, 1, 1]
     rows = rows_by_content(result.cache_dir)
-    preprocess(Dataset(tmp_path, cache_dir=tmp_path / "anew"), training())
-    anew = rows_by_content(tmp_path / "anew")
-    assert all(np.array_equal(anew[content], found) for content, found in rows.items())
+    preprocess(Dataset(tmp_path, cache_dir=tmp_path / "new"), training())
+    computed = rows_by_content(tmp_path / "new")
+    assert all(np.array_equal(computed[content], found) for content, found in rows.items())
 
 
-def test_a_disk_too_full_for_compaction_is_a_warning(dataset, small_packs, monkeypatch, caplog):
+def test_a_disk_too_full_for_compaction_gives_only_a_warning(dataset, small_packs, monkeypatch, caplog):
     cache_dir = preprocess(dataset, training()).cache_dir
     before = rows_by_content(cache_dir)
     remove(dataset, 0, 1, 3, 5, 7, 8)
@@ -152,8 +152,8 @@ def test_a_disk_too_full_for_compaction_is_a_warning(dataset, small_packs, monke
     assert rows_on_disk(cache_dir) == 8
 
 
-def test_a_damaged_row_does_not_pass_through_compaction(dataset, caplog):
-    """It is not copied with a new checksum: it stays damaged, and repair computes it again."""
+def test_compaction_does_not_copy_a_damaged_row(dataset, caplog):
+    """A copy would get a new checksum. The row stays damaged, and a repair computes it again."""
     cache_dir = preprocess(dataset, training()).cache_dir
     before = rows_by_content(cache_dir)
     remove(dataset, 0, 1, 3, 5)
@@ -164,7 +164,7 @@ def test_a_damaged_row_does_not_pass_through_compaction(dataset, caplog):
     for row in range(20):
         content[1024 + row * ROW_BYTES + 9] ^= 1
     path.write_bytes(content)
-    # As if the disk itself had lost it: the manifest is made to have the stamps that the pack has now.
+    # As if the disk had corrupted it: the manifest gets the times that the pack has now.
     writer = compaction.CacheWriter(cache_dir)
     with writer:
         writer.resume()
@@ -182,7 +182,7 @@ def test_a_damaged_row_does_not_pass_through_compaction(dataset, caplog):
     assert_same(cache_dir, before)
 
 
-def test_a_longer_file_spans_packs_before_and_after(dataset, small_packs):
+def test_a_file_can_span_packs_before_and_after_compaction(dataset, small_packs):
     write(dataset / "long.wav", noise(77, 13 * CHUNK))
     cache_dir = preprocess(dataset, training()).cache_dir
     before = rows_by_content(cache_dir)

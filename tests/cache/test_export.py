@@ -1,4 +1,4 @@
-"""What other tools get: every row, normalised, in the dataset's order, readable without distill."""
+"""Exports: every row, normalised, in the dataset's order, readable without distill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory):
     return root, preprocess(root, training(augmentation_expansion=1)).cache_dir, paths
 
 
-def test_pt_is_one_normalised_tensor_a_file(made, tmp_path):
+def test_pt_is_one_normalised_tensor_per_file(made, tmp_path):
     _, cache_dir, _ = made
     assert export(cache_dir, tmp_path / "out") == 20
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -40,23 +40,23 @@ def test_pt_is_one_normalised_tensor_a_file(made, tmp_path):
     np.testing.assert_allclose(rows.std((0, 2, 3)), 1, atol=1e-2)
 
 
-def test_the_manifest_says_what_the_rows_are(made, tmp_path):
+def test_the_manifest_describes_the_rows(made, tmp_path):
     root, cache_dir, paths = made
     export(cache_dir, tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    exported = json.loads((tmp_path / "out" / "manifest.json").read_text())
     cached = load_cache_manifest(cache_dir)
     for key in ("normalization_stats", "complex_spectrogram_config", "augmentation_config", "chunk_samples"):
-        assert told[key] == cached[key]
-    assert {entry["path"]: entry["mtime_ns"] for entry in told["files"]} == {
+        assert exported[key] == cached[key]
+    assert {entry["path"]: entry["mtime_ns"] for entry in exported["files"]} == {
         str(path.relative_to(root)): path.stat().st_mtime_ns for path in paths
     }
-    assert len(told["rows"]) == 20
-    assert {row["path"] for row in told["rows"]} == {entry["path"] for entry in told["files"]}
-    assert [row["variant"] for row in told["rows"]] == [0, 1] * 10
-    assert told["format"] == "pt"
+    assert len(exported["rows"]) == 20
+    assert {row["path"] for row in exported["rows"]} == {entry["path"] for entry in exported["files"]}
+    assert [row["variant"] for row in exported["rows"]] == [0, 1] * 10
+    assert exported["format"] == "pt"
 
 
-def test_the_other_formats_hold_the_same(made, tmp_path, monkeypatch):
+def test_all_formats_hold_the_same_rows(made, tmp_path, monkeypatch):
     _, cache_dir, _ = made
     expected = CachedSpectrogramDataset(cache_dir).rows(range(20)).numpy()
     export(cache_dir, tmp_path / "npy", "npy")
@@ -70,7 +70,7 @@ def test_the_other_formats_hold_the_same(made, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-6)
 
 
-def test_nothing_is_overwritten_and_nothing_is_made_up(made, tmp_path):
+def test_files_are_not_overwritten_and_a_missing_cache_is_an_error(made, tmp_path):
     _, cache_dir, _ = made
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "000000.pt").write_text("mine")
@@ -97,10 +97,10 @@ sys.exit(main(["export", *sys.argv[2:]]))
     ("kind", "limit", "name"),
     [("pt", 5_000, "000000.pt"), ("npy", 99_999, "features.npy"), ("safetensors", 99_999, "000000.safetensors")],
 )
-def test_a_full_disk_is_an_error_that_leaves_nothing(made, tmp_path, kind, limit, name):
+def test_a_full_disk_is_an_error_and_leaves_no_files(made, tmp_path, kind, limit, name):
     root, cache_dir, _ = made
     out = tmp_path / "new" / "out"
-    # Beyond the limit a write fails, partly done, as on a full disk; and to touch a page of a mapping kills.
+    # Beyond the limit a write fails half-way, as on a full disk, and touching a mapped page kills the process.
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(limit), root, out, "--format", kind, "--cache-dir", cache_dir],
         capture_output=True,
@@ -115,7 +115,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(made, tmp_path, kind, limit
 
 
 @pytest.mark.parametrize("kind", ["pt", "npy", "safetensors"])
-def test_what_ends_early_leaves_what_was_there(made, tmp_path, kind):
+def test_an_interrupted_export_leaves_no_files(made, tmp_path, kind):
     _, cache_dir, _ = made
 
     def interrupt(stage, current, total):
@@ -127,7 +127,7 @@ def test_what_ends_early_leaves_what_was_there(made, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_manifest_is_that_of_the_rows_though_another_one_is_written_meanwhile(tmp_path):
+def test_the_manifest_describes_the_rows_even_if_the_cache_is_updated_during_the_export(tmp_path):
     root = tmp_path / "dataset"
     write_dataset(root)
     cache_dir = preprocess(root, training()).cache_dir
@@ -138,8 +138,8 @@ def test_the_manifest_is_that_of_the_rows_though_another_one_is_written_meanwhil
         assert preprocess(root, training()).decoded == 1
 
     assert export(cache_dir, tmp_path / "out", "npy", preprocess_meanwhile) == 10
-    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    exported = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert load_cache_manifest(cache_dir)["normalization_stats"] != before["normalization_stats"]
     for key in ("normalization_stats", "total_spectrograms", "files"):
-        assert told[key] == before[key]
-    assert len(told["rows"]) == 10
+        assert exported[key] == before[key]
+    assert len(exported["rows"]) == 10

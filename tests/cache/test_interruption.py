@@ -1,4 +1,4 @@
-"""What a cache holds after an error, Ctrl-C, a full disk, SIGKILL, and beside another writer."""
+"""What a cache holds after an error, Ctrl-C or a full disk, on a read-only disk, and with a second writer."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def dataset(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Rows of an uninterrupted run, by content."""
+    """The rows of an uninterrupted run, by content hash."""
     root = tmp_path_factory.mktemp("whole")
     write_dataset(root)
     return rows_by_content(preprocess(root, training()).cache_dir)
 
 
 def assert_whole(cache_dir, whole):
-    """A cache that holds what an uninterrupted run gives, and nothing else on the disk."""
+    """The cache holds the rows of an uninterrupted run, and no other files."""
     found = rows_by_content(cache_dir)
     assert found.keys() == whole.keys()
     assert all(np.array_equal(found[content], rows) for content, rows in whole.items())
@@ -55,7 +55,7 @@ def stop_after(files: int, error: type[BaseException] = KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_interruption_keeps_what_was_finished(dataset, whole, error):
+def test_an_interruption_keeps_finished_files(dataset, whole, error):
     with pytest.raises(error):
         preprocess(dataset, training(), workers=1, progress=stop_after(3, error))
     kept = rows_by_content(dataset / ".cache")
@@ -66,7 +66,7 @@ def test_an_interruption_keeps_what_was_finished(dataset, whole, error):
     assert_whole(dataset / ".cache", whole)
 
 
-def test_ctrl_c_while_a_pack_is_made_durable_keeps_it(dataset, whole, monkeypatch):
+def test_ctrl_c_while_a_pack_is_flushed_keeps_the_pack(dataset, whole, monkeypatch):
     fsync, calls = os.fsync, []
 
     def interrupted(descriptor):
@@ -90,9 +90,9 @@ def test_no_thread_outlives_an_interruption(dataset):
 
 
 @pytest.mark.parametrize("rows_that_fit", [2.01, 4.5, 7.3])
-def test_a_full_disk_keeps_what_was_finished(dataset, whole, rows_that_fit):
+def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Beyond this size a write fails, partly done, as on a full disk.
+    # Beyond this size a write fails half-way, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024 + int(rows_that_fit * ROW_BYTES), limit[1]))
     try:
         with pytest.raises(StorageError, match="disk is full") as caught:
@@ -108,7 +108,7 @@ def test_a_full_disk_keeps_what_was_finished(dataset, whole, rows_that_fit):
     assert_whole(dataset / ".cache", whole)
 
 
-def test_too_little_disk_is_said_before_work_starts(dataset, monkeypatch):
+def test_too_little_free_space_is_reported_before_work_starts(dataset, monkeypatch):
     monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail("work was started"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
     with pytest.raises(StorageError, match=r"need about 0 MB, the disk has 1 MB left") as caught:
@@ -116,7 +116,7 @@ def test_too_little_disk_is_said_before_work_starts(dataset, monkeypatch):
     assert "--cache-dir" in caught.value.tip
 
 
-def test_a_place_that_cannot_be_written(dataset, whole, tmp_path):
+def test_a_cache_dir_that_cannot_be_made_is_a_storage_error(dataset, whole, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageError, match="cannot be written") as caught:
         preprocess(Dataset(dataset, cache_dir=tmp_path / "file" / "cache"), training())
@@ -126,7 +126,7 @@ def test_a_place_that_cannot_be_written(dataset, whole, tmp_path):
     assert not (dataset / ".cache").exists()
 
 
-def test_a_read_only_cache_serves_while_nothing_changes(dataset, monkeypatch):
+def test_a_read_only_cache_can_be_used_while_nothing_changes(dataset, monkeypatch):
     made = preprocess(dataset, training())
     open_file = os.open
 
@@ -176,7 +176,7 @@ def of_two_copies_one_removed(root):
 
 @pytest.fixture
 def read_only(unprivileged):
-    """A dataset whose cache may be read and no more."""
+    """A dataset whose cache is read-only."""
     write_dataset(unprivileged)
     shutil.copy(unprivileged / "sound-1.wav", unprivileged / "deep" / "double.wav")
     cache_dir = preprocess(unprivileged, training()).cache_dir
@@ -186,7 +186,7 @@ def read_only(unprivileged):
 
 
 @pytest.mark.parametrize("change", [copied_over, removed, emptied])
-def test_a_read_only_cache_does_not_serve_rows_of_what_is_gone(read_only, change):
+def test_a_read_only_cache_with_rows_of_removed_files_is_an_error(read_only, change):
     change(read_only)
     with pytest.raises(StorageError, match="Permission denied") as caught:
         preprocess(read_only, training())
@@ -194,7 +194,7 @@ def test_a_read_only_cache_does_not_serve_rows_of_what_is_gone(read_only, change
 
 
 @pytest.mark.parametrize("is_cut", [False, True], ids=["gone", "cut"])
-def test_a_read_only_cache_without_a_pack_is_not_said_to_be_whole(read_only, is_cut, caplog):
+def test_a_read_only_cache_with_a_missing_pack_is_an_error(read_only, is_cut, caplog):
     packs = read_only / ".cache" / "packs"
     (pack,) = packs.iterdir()
     packs.chmod(0o700)
@@ -210,7 +210,7 @@ def test_a_read_only_cache_without_a_pack_is_not_said_to_be_whole(read_only, is_
 
 
 @pytest.mark.parametrize("change", [renamed, touched, copied, of_two_copies_one_removed])
-def test_a_read_only_cache_serves_what_has_the_same_rows(read_only, change, caplog):
+def test_a_read_only_cache_can_be_used_if_a_change_leaves_the_rows_the_same(read_only, change, caplog):
     change(read_only)
     with caplog.at_level("INFO", "distill"):
         result = preprocess(read_only, training())
@@ -219,12 +219,12 @@ def test_a_read_only_cache_serves_what_has_the_same_rows(read_only, change, capl
     assert sum(map(len, rows_by_content(read_only / ".cache").values())) == 10
 
 
-def test_a_read_only_cache_is_not_said_to_be_repaired(read_only):
+def test_repairing_a_read_only_cache_is_an_error(read_only):
     with pytest.raises(StorageError, match="Permission denied"):
         repair(read_only)
 
 
-def test_ending_early_with_a_lost_pack_says_why_it_ended(dataset, whole, monkeypatch):
+def test_with_a_lost_pack_the_reported_error_is_that_of_the_run(dataset, whole, monkeypatch):
     preprocess(dataset, training())
     (pack,) = (dataset / ".cache" / "packs").iterdir()
     pack.unlink()
@@ -264,8 +264,8 @@ def test_a_second_writer_waits_and_then_decodes_nothing(dataset, caplog):
     assert [result.decoded for result in results] == [5, 0]
 
 
-def test_a_lock_is_on_the_file_that_is_there_now(tmp_path, caplog):
-    """The cache is removed and made again while somebody waits for its lock."""
+def test_a_lock_is_taken_on_the_file_that_is_in_place(tmp_path, caplog):
+    """The cache is removed and made again while another process waits for its lock."""
     cache_dir, entered = tmp_path / "cache", threading.Event()
 
     def enter():

@@ -1,4 +1,4 @@
-"""A manifest that is there and cannot be read: an error, and no reason to compute anything anew."""
+"""A manifest that exists and cannot be read is an error. Its features are not computed again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from distill.preprocess.verify import repair, verify
 from sounds import training, write_dataset
 
 
-def test_a_manifest_that_cannot_be_read_is_not_taken_for_missing(unprivileged):
-    """What it names may have taken days: it is not computed anew because of a permission, or of too many open files."""
+def test_a_manifest_without_read_permission_is_an_error(unprivileged):
+    """Its features may have taken days, so they are not computed again because of a permission."""
     root = unprivileged / "dataset"
     write_dataset(root)
     cache_dir = preprocess(root, training()).cache_dir
@@ -45,7 +45,7 @@ def test_a_manifest_that_cannot_be_read_is_not_taken_for_missing(unprivileged):
 
 
 @pytest.mark.parametrize("fault", ["too many open files", "a loop of links"])
-def test_nor_is_one_that_the_system_does_not_give(tmp_path, fault):
+def test_a_manifest_that_the_system_cannot_open_is_an_error(tmp_path, fault):
     dataset = tmp_path / "dataset"
     write_dataset(dataset)
     preprocess(dataset, training())

@@ -1,4 +1,4 @@
-"""Datasets with files that cannot be used, and calls that cannot be answered."""
+"""Datasets with files that cannot be used, and calls with wrong arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dataset(tmp_path):
     return tmp_path / "dataset"
 
 
-def test_unusable_files_are_named_and_the_rest_goes_on(dataset, monkeypatch):
+def test_unusable_files_are_reported_and_the_others_are_processed(dataset, monkeypatch):
     whole = write(dataset / "whole.wav", noise(70, 50_000)).read_bytes()
     bad = {
         "text.wav": b"no sound at all " * 9,
@@ -64,7 +64,7 @@ def test_unusable_files_are_named_and_the_rest_goes_on(dataset, monkeypatch):
         assert {path for path, _ in found} - {"link.wav"} == reasons.keys() - {"link.wav"}
         assert all(reasons[path] in reason for path, reason in found)
     assert "link.wav" in dict(result.skipped)
-    # What its bytes condemn is not tried again.
+    # A file whose bytes are unusable is not decoded again.
     monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail(f"{path} is decoded again"))
     assert preprocess(dataset, training()).rows == 17
 
@@ -77,7 +77,7 @@ def test_samples_too_large_for_features_do_not_end_the_run(dataset):
     assert all(np.isfinite(list(result.normalization_stats.values())))
 
 
-def test_names_that_are_not_unicode(tmp_path):
+def test_file_names_need_not_be_unicode(tmp_path):
     root = tmp_path / "dataset"
     names = [b"\xff\xfe.wav", b"new\nline.wav", b"two words.wav", b'quo"te.wav']
     for number, name in enumerate(names):
@@ -88,7 +88,7 @@ def test_names_that_are_not_unicode(tmp_path):
     assert preprocess(root, training()).counts["unchanged"] == 4
 
 
-def test_nothing_usable_and_no_audio(tmp_path):
+def test_a_dataset_without_audio_or_without_usable_audio_is_an_error(tmp_path):
     root = tmp_path / "dataset"
     root.mkdir()
     (root / "notes.txt").write_text("none of it is audio")
@@ -102,7 +102,7 @@ def test_nothing_usable_and_no_audio(tmp_path):
             preprocess(root, training())
 
 
-def test_faults_of_the_call(dataset):
+def test_wrong_arguments_are_errors(dataset):
     with pytest.raises(ConfigError, match="sample_rate=8000"):
         preprocess_complex_spectrograms(None, dataset, ComplexSpectrogramConfig(**FEATURE), sample_rate=8_000)
     with pytest.raises(ConfigError) as caught:
@@ -119,7 +119,7 @@ def test_faults_of_the_call(dataset):
     assert not (dataset / ".cache").exists()
 
 
-def test_a_file_replaced_while_it_is_decoded_is_not_kept_under_its_old_hash(dataset, monkeypatch):
+def test_a_file_replaced_while_it_is_decoded_is_computed_by_the_next_run(dataset, monkeypatch):
     decode_blocks = chunking.decode_blocks
 
     def replaced(path, rate):
@@ -139,7 +139,7 @@ def test_a_file_replaced_while_it_is_decoded_is_not_kept_under_its_old_hash(data
     np.testing.assert_allclose(rows_by_path(result.cache_dir)["sound-1.wav"], expected, atol=1e-6)
 
 
-def test_a_file_outside_is_refused(dataset, tmp_path):
+def test_a_file_outside_the_dataset_is_refused(dataset, tmp_path):
     write(tmp_path / "outside.wav", noise(1))
     with pytest.raises(ValueError, match="must lie inside"):
         preprocess(Dataset(dataset, files=[tmp_path / "outside.wav"]), training())

@@ -1,4 +1,4 @@
-"""Batches of chunks to rows: the right ones, in order, one batch behind. Needs nothing but torch, numpy and pytest."""
+"""Features of batches of chunks: correct, in order, one batch late. Needs only torch, numpy and pytest."""
 
 import numpy as np
 import pytest
@@ -17,15 +17,15 @@ def chunks(count, samples=4_000):
 
 
 def assert_rows(device, sizes):
-    """Batches of these sizes, all in one place, come back as the features of their chunks."""
+    """Check the features of batches of these sizes that share their memory."""
     batches = np.split(chunks(sum(sizes)), np.cumsum(sizes)[:-1]) if sizes else []
-    place = np.empty((max(sizes, default=0), 4_000), np.float32)
+    memory = np.empty((max(sizes, default=0), 4_000), np.float32)
 
     def overwritten():
         for batch in batches:
-            place[: len(batch)] = batch
-            yield place[: len(batch)]
-            place[:] = np.nan
+            memory[: len(batch)] = batch
+            yield memory[: len(batch)]
+            memory[:] = np.nan
 
     rows = list(feature_rows(overwritten(), ComplexSpectrogram(CONFIG), torch.device(device)))
     assert [len(found) for found in rows] == sizes
@@ -34,11 +34,11 @@ def assert_rows(device, sizes):
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [3, 2], [2, 1, 4]], ids=str)
-def test_rows_are_those_of_the_chunks_in_order(sizes):
+def test_rows_are_the_features_of_the_chunks_in_order(sizes):
     assert_rows("cpu", sizes)
 
 
-def test_the_next_batch_is_decoded_before_the_rows_of_one_are_waited_for():
+def test_the_next_batch_is_decoded_before_the_rows_of_the_last_are_returned():
     events = []
 
     def batches():
@@ -51,7 +51,7 @@ def test_the_next_batch_is_decoded_before_the_rows_of_one_are_waited_for():
     assert events == ["decoded 0", "decoded 1", "rows 0", "decoded 2", "rows 1", "rows 2"]
 
 
-def test_what_decoding_raises_comes_through():
+def test_an_exception_from_decoding_is_raised():
     def batches():
         yield chunks(1)
         raise ValueError("broken file")
@@ -61,8 +61,8 @@ def test_what_decoding_raises_comes_through():
 
 
 @pytest.mark.gpu
-def test_rows_that_a_gpu_computes_are_those_of_the_chunks():
-    # Many batches: pinned memory is given out again while others are on their way.
+def test_rows_computed_on_a_gpu_are_the_features_of_the_chunks():
+    # Many batches, so that pinned memory is reused while copies are running.
     assert_rows("cuda", [32] * 20 + [5])
 
 

@@ -1,4 +1,4 @@
-"""Files that change while they are decoded, and threads that are told to stop: what comes of it, and how soon."""
+"""Files that change while they are decoded, and how soon worker threads stop after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dataset(tmp_path):
 
 
 def overwrite(path, other):
-    """Put other bytes into a file, and give what puts the first ones back."""
+    """Overwrite a file with the bytes of another; return a function that restores it."""
     first, stamps = path.read_bytes(), path.stat()
     path.write_bytes(other.read_bytes())
 
@@ -43,8 +43,8 @@ def rename_over(path, other):
     return lambda: aside.rename(path)
 
 
-def lead_elsewhere(path, other):
-    """For a link within the dataset."""
+def retarget_link(path, other):
+    """Change the target of a link within the dataset; return a function that restores it."""
     target = path.readlink()
     path.unlink()
     path.symlink_to(os.path.relpath(other, path.parent))
@@ -56,18 +56,18 @@ def lead_elsewhere(path, other):
     return restore
 
 
-@pytest.mark.parametrize("swap", [overwrite, rename_over, lead_elsewhere])
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_other_bytes_that_are_gone_again_are_not_taken_for_the_file(dataset, monkeypatch, swap, spoilt):
-    """The hash before and after is that of the file, what was decoded in between is not."""
+@pytest.mark.parametrize("swap", [overwrite, rename_over, retarget_link])
+@pytest.mark.parametrize("is_truncated", [False, True])
+def test_a_file_that_had_other_bytes_only_while_it_was_decoded_is_not_used(dataset, monkeypatch, swap, is_truncated):
+    """Its hash is the same before and after decoding, but other bytes were decoded."""
     expected = rows_by_path(preprocess(Dataset(dataset, cache_dir=dataset.with_name("whole")), training()).cache_dir)
     path = dataset / "sound-1.wav"
     other = write(dataset.with_name("other.wav"), noise(80, 2 * CHUNK), subtype="PCM_16")
-    if spoilt:
+    if is_truncated:
         other.write_bytes(other.read_bytes()[:-5_000])
-    if swap is lead_elsewhere:
-        path.rename(dataset / "a hidden one")
-        path.symlink_to("a hidden one")
+    if swap is retarget_link:
+        path.rename(dataset / "hidden")
+        path.symlink_to("hidden")
     decode_blocks, swapped = chunking.decode_blocks, []
 
     def replaced(name, rate):
@@ -98,7 +98,7 @@ DAY_S = 24 * 3600
 
 
 def write_silence(path, samples: int) -> None:
-    """A WAV whose samples are a hole in the file."""
+    """Write a WAV file whose samples are a hole in a sparse file."""
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
     with path.open("wb") as file:
         file.write(struct.pack("<4sI4s", b"RIFF", 36 + 2 * samples, b"WAVE") + form)
@@ -107,8 +107,8 @@ def write_silence(path, samples: int) -> None:
 
 
 @pytest.mark.parametrize("phase", ["peak", "silence", "hash"])
-def test_ctrl_c_is_answered_at_once_where_nothing_is_said_for_long(dataset, monkeypatch, phase):
-    """In the search for a peak in a day of sound, in a day of silence, and in the second hash of an endless file."""
+def test_ctrl_c_stops_a_long_phase_without_progress_reports_at_once(dataset, monkeypatch, phase):
+    """While finding the peak of a day of audio, in a day of silence, and while hashing an endless file again."""
     config = training(normalize="file" if phase == "peak" else "none")
     preprocess(dataset, config)
     write_silence(dataset / "long.wav", RATE if phase == "hash" else DAY_S * RATE)
@@ -133,12 +133,12 @@ def test_ctrl_c_is_answered_at_once_where_nothing_is_said_for_long(dataset, monk
         monkeypatch.setattr(_native, "hash_file", hash_again)
     else:
         monkeypatch.setattr(chunking, "decode_blocks", first_block)
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - nor must it come when there is nothing to interrupt
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - an interrupt that comes too late must not count
         preprocess(dataset, config)
         ended.append(phase)
         time.sleep(1)
     waited = time.monotonic() - pressed[0]
     assert (len(pressed), ended) == (1, [])
-    # 0.2 is promised; the rest is for a machine that is busy. Left alone, each phase takes seconds.
+    # 0.2 s is promised; the rest is for a busy machine. Without Ctrl-C each phase takes seconds.
     assert waited < 0.6, waited
     assert len(load_cache_manifest(dataset / ".cache")["files"]) == 5

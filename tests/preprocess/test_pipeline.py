@@ -1,4 +1,4 @@
-"""A dataset to its cache: rows against features computed by hand, and what each change of the dataset costs."""
+"""Preprocessing: rows compared with features of chunks cut by hand, and what is decoded after each kind of change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """Paths that were decoded, as they are."""
+    """Names of the files that were decoded, in order."""
     paths = []
     decode_blocks = chunking.decode_blocks
 
@@ -94,7 +94,7 @@ def test_statistics_are_those_of_all_rows(dataset):
     assert set(stats) == {"mag_mean", "mag_std", "if_mean", "if_std"}
 
 
-def test_the_manifest_says_what_is_there(dataset):
+def test_the_manifest_describes_files_and_packs(dataset):
     write(dataset / "odd.wav", np.zeros(0))
     result = preprocess(dataset, training(augmentation_expansion=2))
     manifest = load_cache_manifest(result.cache_dir)
@@ -121,7 +121,7 @@ def test_content_hashes_are_blake3(dataset):
     assert found == "98a92d122c40a88aaffe7026b0d207598352b812542ea1496c4d10fb79f929bb"
 
 
-def test_what_each_change_costs(dataset, decodes):
+def test_only_new_contents_are_decoded(dataset, decodes):
     config = training()
 
     def cost(decoded) -> set[str]:
@@ -155,7 +155,7 @@ def test_what_each_change_costs(dataset, decodes):
     assert cost(0) == {"returned.wav"}
 
 
-def test_adding_a_file_moves_the_statistics_and_rewrites_no_pack(dataset):
+def test_adding_a_file_updates_the_statistics_and_rewrites_no_pack(dataset):
     packs = dataset / ".cache" / "packs"
     before = preprocess(dataset, training())
     stamps = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in packs.iterdir()}
@@ -179,7 +179,7 @@ def test_rows_do_not_depend_on_threads_order_or_names(dataset, tmp_path):
     for content, rows in one.items():
         assert len(rows) == 8
         np.testing.assert_array_equal(rows, three[content])
-        # An original, and three variants that differ from it and from each other.
+        # The original and three variants all differ.
         assert len(np.unique(rows[:4].reshape(4, -1), axis=0)) == 4
 
 
@@ -201,7 +201,7 @@ def test_originals_are_the_rows_without_augmentation(dataset, tmp_path):
         ({"chunk_samples": 4_000}, "chunk_samples was 8000, is 4000"),
     ],
 )
-def test_another_configuration_computes_anew_and_says_why(dataset, caplog, changes, field):
+def test_another_configuration_computes_everything_again_and_logs_why(dataset, caplog, changes, field):
     preprocess(dataset, training())
     with caplog.at_level(logging.INFO, "distill"):
         result = preprocess(dataset, training(**changes))
@@ -215,41 +215,41 @@ def test_another_configuration_computes_anew_and_says_why(dataset, caplog, chang
 
 
 @pytest.mark.parametrize("name", ["DECODER_VERSION", "FEATURE_VERSION"])
-def test_other_code_computes_anew(dataset, monkeypatch, name):
+def test_another_decoder_or_feature_version_computes_everything_again(dataset, monkeypatch, name):
     preprocess(dataset, training())
     monkeypatch.setattr(plan, name, "another")
     assert preprocess(dataset, training()).decoded == 5
 
 
-def test_what_does_not_touch_the_features_computes_nothing(dataset):
+def test_options_that_do_not_affect_features_compute_nothing(dataset):
     preprocess(dataset, training())
     other = training(augmentation=AugmentationConfig(gain_db=1.0), seed=9, epochs=2, latent_dim=4)
     assert preprocess(dataset, other).decoded == 0
 
 
-def test_expansion_left_open_is_chosen_and_then_kept(dataset, tmp_path, monkeypatch):
+def test_an_automatic_expansion_is_kept_when_the_dataset_grows(dataset, tmp_path, monkeypatch):
     chosen = preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training(augmentation_expansion=None))
     assert (chosen.augmentation_expansion, chosen.rows) == (4, 50)
-    # What was asked for once is no choice: the next run without a wish is as if it were the first.
+    # A requested number is not kept: the next automatic choice depends only on the dataset.
     preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=1))
     assert preprocess(Dataset(dataset, cache_dir=tmp_path / "b"), training(augmentation_expansion=None)).rows == 50
-    # A dataset that grows beyond small keeps what was chosen for it.
+    # A dataset that is no longer small keeps the number that was chosen for it.
     monkeypatch.setattr(plan, "_SMALL_DATASET_FILES", 0)
     kept = preprocess(Dataset(dataset, cache_dir=tmp_path / "a"), training(augmentation_expansion=None))
     assert (kept.augmentation_expansion, kept.decoded) == (4, 0)
     assert preprocess(Dataset(dataset, cache_dir=tmp_path / "c"), training(augmentation_expansion=None)).rows == 10
 
 
-def test_above_100_mb_it_asks_and_no_means_no(tmp_path):
+def test_above_100_mb_it_asks_and_stops_if_refused(tmp_path):
     fine = training(complex_spectrogram=ComplexSpectrogramConfig(**(FEATURE | {"hop_length": 1})))
     row_bytes = 2 * 32 * (CHUNK + 1) * 4
     few, many = 100_000_000 // row_bytes, 100_000_000 // row_bytes + 1
-    asked = []
+    questions = []
     write(tmp_path / "dataset" / "a.wav", noise(1, many * CHUNK))
     with pytest.raises(PreprocessingCancelled):
-        preprocess(tmp_path / "dataset", fine, confirm=asked.append)
-    assert len(asked) == 1
-    assert f"{many} rows" in asked[0]
+        preprocess(tmp_path / "dataset", fine, confirm=questions.append)
+    assert len(questions) == 1
+    assert f"{many} rows" in questions[0]
     assert load_cache_manifest(tmp_path / "dataset" / ".cache") is None
     assert [
         path for path in (tmp_path / "dataset" / ".cache").rglob("*") if path.is_file() and path.stat().st_size
@@ -265,17 +265,17 @@ def test_above_100_mb_it_asks_and_no_means_no(tmp_path):
             raise StopError
 
     with pytest.raises(StopError):
-        preprocess(tmp_path / "dataset", fine, confirm=asked.append, progress=stop)
-    assert len(asked) == 1
+        preprocess(tmp_path / "dataset", fine, confirm=questions.append, progress=stop)
+    assert len(questions) == 1
 
 
-def test_yes_goes_on(dataset, monkeypatch):
+def test_it_continues_if_confirmed(dataset, monkeypatch):
     monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000)
     assert preprocess(dataset, training(), confirm=lambda message: True).decoded == 5
-    preprocess(dataset, training(), confirm=lambda message: pytest.fail("nothing to write, nothing to ask"))
+    preprocess(dataset, training(), confirm=lambda message: pytest.fail("asked although nothing has to be written"))
 
 
-def test_progress(dataset):
+def test_progress_counts_up_to_the_total(dataset):
     calls = []
     preprocess(dataset, training(), progress=lambda *call: calls.append(call))
     assert {stage for stage, *_ in calls} == {"scan", "hash", "features"}
@@ -288,7 +288,7 @@ def test_progress(dataset):
     assert hashed[-1] == sum(path.stat().st_size for path in dataset.rglob("*.wav"))
 
 
-def test_only_the_files_asked_for(dataset, decodes):
+def test_only_requested_files_are_used(dataset, decodes):
     files = ["sound-1.wav", dataset / "sound-3.wav", str(dataset / "deep" / "er" / "sound-0.wav")]
     result = preprocess(Dataset(dataset, files=files), training())
     assert sorted(decodes) == ["sound-0.wav", "sound-1.wav", "sound-3.wav"]

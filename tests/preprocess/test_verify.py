@@ -1,4 +1,4 @@
-"""Verify finds every damage, names it, and repair computes that again and nothing else."""
+"""Verify finds and names all damage; repair computes only what is damaged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def only_pack(dataset: Path) -> Path:
     return path
 
 
-def rot(path: Path, offset: int) -> None:
+def flip_bit(path: Path, offset: int) -> None:
     """Flip a bit."""
     with path.open("r+b") as file:
         file.seek(offset, os.SEEK_SET if offset >= 0 else os.SEEK_END)
@@ -59,16 +59,16 @@ def assert_repaired(dataset: Path, rows: dict[str, np.ndarray], decoded: int) ->
     assert all(np.array_equal(found[content], expected) for content, expected in rows.items())
 
 
-def test_a_whole_cache_is_whole(dataset):
+def test_an_undamaged_cache_has_no_damage(dataset):
     assert (verify(dataset).rows, verify(dataset).packs, verify(dataset).files) == (10, 1, 5)
     assert verify(dataset).damaged == []
     assert repair(dataset).decoded == 0
 
 
 @pytest.mark.parametrize("row", range(10))
-def test_a_damaged_row_is_named_and_alone_computed_again(made, dataset, row):
+def test_a_damaged_row_is_named_and_only_its_file_is_computed_again(made, dataset, row):
     path = only_pack(dataset)
-    rot(path, 1024 + row * ROW_BYTES + 4_000)
+    flip_bit(path, 1024 + row * ROW_BYTES + 4_000)
     ((where, reason),) = verify(dataset).damaged
     assert where == f"packs/{path.name}"
     hit = [source for source in range(5) if row in CacheReader(dataset / ".cache")._row[2 * source : 2 * source + 2]]
@@ -79,15 +79,15 @@ def test_a_damaged_row_is_named_and_alone_computed_again(made, dataset, row):
 
 
 @pytest.mark.parametrize("offset", [0, 9, 300, -1, -80])
-def test_damage_to_header_or_checksums_costs_the_pack(made, dataset, offset):
-    rot(only_pack(dataset), offset)
+def test_damage_to_header_or_checksums_invalidates_the_pack(made, dataset, offset):
+    flip_bit(only_pack(dataset), offset)
     ((_, reason),) = verify(dataset).damaged
     assert "header or checksums" in reason
     assert "sound-" in reason
     assert_repaired(dataset, made[1], decoded=5)
 
 
-def test_a_missing_pack(made, dataset):
+def test_a_missing_pack_is_damage(made, dataset):
     only_pack(dataset).unlink()
     ((_, reason),) = verify(dataset).damaged
     assert "No such file" in reason
@@ -95,8 +95,8 @@ def test_a_missing_pack(made, dataset):
 
 
 @pytest.mark.parametrize("row", [0, 9])
-def test_preprocessing_itself_repairs_a_pack_that_something_touched(made, dataset, row):
-    rot(only_pack(dataset), 1024 + row * ROW_BYTES)
+def test_preprocessing_repairs_a_modified_pack(made, dataset, row):
+    flip_bit(only_pack(dataset), 1024 + row * ROW_BYTES)
     result = preprocess(dataset, training())
     assert (result.decoded, result.rows) == (1, 10)
     assert verify(dataset).damaged == []
@@ -104,20 +104,20 @@ def test_preprocessing_itself_repairs_a_pack_that_something_touched(made, datase
     assert all(np.array_equal(found[content], expected) for content, expected in made[1].items())
 
 
-def test_a_touched_pack_is_checked_once(dataset, monkeypatch):
+def test_a_pack_with_a_new_mtime_is_checked_once(dataset, monkeypatch):
     os.utime(only_pack(dataset))
     checked = []
-    look = lambda stage, current, total: checked.append(current) if stage == "check" else None  # noqa: E731
-    assert preprocess(dataset, training(), progress=look).decoded == 0
+    record = lambda stage, current, total: checked.append(current) if stage == "check" else None  # noqa: E731
+    assert preprocess(dataset, training(), progress=record).decoded == 0
     assert checked[-1] == 10 * ROW_BYTES
     checked.clear()
-    preprocess(dataset, training(), progress=look)
+    preprocess(dataset, training(), progress=record)
     assert checked == []
 
 
-def test_a_source_whose_bytes_rotted_is_named(dataset):
+def test_a_source_file_with_a_flipped_bit_is_named(dataset):
     path = next(dataset.glob("sound-1.wav"))
-    rot(path, 5_000)
+    flip_bit(path, 5_000)
     ((where, reason),) = verify(dataset).damaged
     assert where == "sound-1.wav"
     assert "its bytes changed since" in reason
@@ -125,14 +125,14 @@ def test_a_source_whose_bytes_rotted_is_named(dataset):
     assert verify(dataset).damaged == []
 
 
-def test_what_was_added_moved_or_removed_is_no_damage(dataset):
+def test_added_moved_and_removed_files_are_not_damage(dataset):
     write(dataset / "new.wav", noise(9))
     (dataset / "sound-1.wav").rename(dataset / "moved.wav")
     (dataset / "sound-3.wav").unlink()
     assert verify(dataset).damaged == []
 
 
-def test_what_cannot_be_read_is_not_called_whole(unprivileged):
+def test_files_that_cannot_be_read_are_reported(unprivileged):
     write_dataset(unprivileged)
     preprocess(unprivileged, training())
     assert verify(unprivileged).damaged == []
@@ -144,9 +144,9 @@ def test_what_cannot_be_read_is_not_called_whole(unprivileged):
     assert dict(verify(unprivileged).damaged) == dict.fromkeys(hidden, reason)
 
 
-def test_repair_computes_nothing_but_the_damage(dataset):
+def test_repair_computes_only_the_damage(dataset):
     write(dataset / "new.wav", noise(9))
-    rot(only_pack(dataset), 1024)
+    flip_bit(only_pack(dataset), 1024)
     assert repair(dataset).decoded == 1
     assert preprocess(dataset, training()).decoded == 1
 
@@ -156,18 +156,17 @@ def test_repair_keeps_the_configuration(tmp_path):
     config = training(augmentation_expansion=2, normalize="chunk", chunk_samples=6_000, cache_dtype="float16")
     preprocess(tmp_path / "dataset", config)
     before = rows_by_content(tmp_path / "dataset" / ".cache")
-    rot(only_pack(tmp_path / "dataset"), 2_000)
+    flip_bit(only_pack(tmp_path / "dataset"), 2_000)
     assert_repaired(tmp_path / "dataset", before, decoded=1)
     assert preprocess(tmp_path / "dataset", config).decoded == 0
 
 
-def test_rows_of_no_file_are_not_missed(dataset):
-    """Damage to them harms nobody."""
+def test_damage_to_dead_rows_is_ignored(dataset):
     (dataset / "sound-1.wav").unlink()
     preprocess(dataset, training())
     reader = CacheReader(dataset / ".cache")
     (dead, *_) = sorted(set(range(10)) - set(reader._row.tolist()))
-    rot(only_pack(dataset), 1024 + dead * ROW_BYTES)
+    flip_bit(only_pack(dataset), 1024 + dead * ROW_BYTES)
     assert verify(dataset).damaged == []
 
 
@@ -180,7 +179,7 @@ def test_a_cache_without_a_readable_manifest_is_an_error(dataset, tmp_path):
     assert len(list((dataset / ".cache" / "packs").iterdir())) == 1
 
 
-def test_a_half_of_the_space_with_float16(tmp_path):
+def test_float16_halves_the_size(tmp_path):
     write_dataset(tmp_path / "dataset")
     single = preprocess(Dataset(tmp_path / "dataset", cache_dir=tmp_path / "single"), training())
     half = preprocess(Dataset(tmp_path / "dataset", cache_dir=tmp_path / "half"), training(cache_dtype="float16"))

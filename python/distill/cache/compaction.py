@@ -114,7 +114,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
 
 
 def _segments(writer: CacheWriter) -> tuple[bytes, np.ndarray]:
-    """Hashes of the live contents, and (content, pack, first row, rows) of each of their segments."""
+    """Return the hashes of the live contents, and (content, pack, first row, rows) of each of their segments."""
     hashes, segments, _ = writer.manifest.live()
     return hashes, np.frombuffer(segments, "<i8").reshape(-1, 4)
 
@@ -164,14 +164,14 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
             for _, _, first, rows in table[table[:, 1] == index].tolist():
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
-                    some = np.arange(start, min(start + _COPY_ROWS, first + rows))
-                    new.append(reader.checked(some)[some])
-        info = new.close()
+                    copied = np.arange(start, min(start + _COPY_ROWS, first + rows))
+                    new.append(reader.checked(copied)[copied])
+        new_info = new.close()
         undo.pop_all()
-    place = add_pack(writer.manifest, info, packs[group[0]]["backend"])
+    new_index = add_pack(writer.manifest, new_info, packs[group[0]]["backend"])
     for content in np.unique(table[np.isin(table[:, 1], group), 0]).tolist():
         placed = [
-            (place, moved[pack, first], rows) if (pack, first) in moved else (pack, first, rows)
+            (new_index, moved[pack, first], rows) if (pack, first) in moved else (pack, first, rows)
             for _, pack, first, rows in table[slice(*np.searchsorted(table[:, 0], [content, content + 1]))].tolist()
         ]
         writer.manifest.move_content(hashes[32 * content : 32 * content + 32], placed)

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,39 +75,31 @@ def export(
         _make_folder(output, undo)
         for name, parts in _FILES[format](reader, pieces):
             _write(output / name, parts, undo)
-        _write_manifest(output / "manifest.json", _manifest(reader, format))
+        path = output / "manifest.json"
+        with _errors_of_writing(path):
+            write_atomically(path, json.dumps(_manifest(reader, format), indent=1).encode())
         undo.pop_all()
     return len(reader)
 
 
 def _make_folder(output: Path, undo: ExitStack) -> None:
-    try:
+    """Make the output folder and its parents, and check that it is empty; `undo` removes those that were made."""
+    with _errors_of_writing(output):
         for folder in reversed([output, *output.parents]):
             if not folder.exists():
                 folder.mkdir()
                 undo.callback(_remove, folder.rmdir)
         if any(output.iterdir()):
             raise StorageError(f"{output}: not empty", "choose a new folder")
-    except OSError as error:
-        raise _export_error(output, error) from error
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], undo: ExitStack) -> None:
-    # Written and not memory-mapped: on a full disk, touching a mapped page kills the process.
-    try:
-        with path.open("xb") as file:
-            undo.callback(_remove, path.unlink)
-            for part in parts:
-                file.write(part)
-    except OSError as error:
-        raise _export_error(path, error) from error
-
-
-def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    try:
-        write_atomically(path, json.dumps(manifest, indent=1).encode())
-    except OSError as error:
-        raise _export_error(path, error) from error
+    """Write a new file; `undo` removes it."""
+    # Not memory-mapped: on a full disk, touching a mapped page kills the process.
+    with _errors_of_writing(path), path.open("xb") as file:
+        undo.callback(_remove, path.unlink)
+        for part in parts:
+            file.write(part)
 
 
 def _remove(remove: Callable[[], None]) -> None:
@@ -116,8 +108,13 @@ def _remove(remove: Callable[[], None]) -> None:
         remove()
 
 
-def _export_error(path: Path, error: OSError) -> StorageError:
-    return storage_error(path, error, "choose another folder", note_if_full="what was written is removed")
+@contextmanager
+def _errors_of_writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        tip, note = "choose another folder", "what was written is removed"
+        raise storage_error(path, error, tip, note_if_full=note) from error
 
 
 def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) -> Pieces:
