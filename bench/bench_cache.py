@@ -1,4 +1,4 @@
-"""Reading batches from the cache beside one torch.load a row, and the memory that preprocessing takes.
+"""Reading batches from the cache, compared with one torch.load per row; and the peak memory of preprocessing.
 
 `pytest bench/bench_cache.py --benchmark-only`.
 """
@@ -26,7 +26,7 @@ BATCH, ROUNDS = 32, 100
 
 
 def write_noise(root: Path, seconds: list[float]) -> Path:
-    """A file of quiet stereo noise for each length."""
+    """Write a file of quiet stereo noise for each length."""
     root.mkdir()
     rng = np.random.default_rng(0)
     for number, length in enumerate(seconds):
@@ -37,7 +37,7 @@ def write_noise(root: Path, seconds: list[float]) -> Path:
 
 
 @pytest.mark.benchmark(group="random batches of 32 rows, page cache warm")
-def test_batches_beside_a_file_a_row(benchmark, tmp_path):
+def test_batches_compared_with_a_file_per_row(benchmark, tmp_path):
     dataset = write_noise(tmp_path / "audio", [50.0] * 20)
     cache_dir, _ = preprocess_complex_spectrograms(None, dataset, CONFIG)
     export(cache_dir, tmp_path / "files")
@@ -75,7 +75,7 @@ from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrogr
 def kilobytes(name):
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if name in line)
 
-Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = kilobytes("VmRSS")
 _, stats = preprocess_complex_spectrograms(None, sys.argv[1], ComplexSpectrogramConfig())
 print(json.dumps({"above_import_mb": (kilobytes("VmHWM") - before) / 1e3, "mag_mean": stats["mag_mean"]}))
@@ -84,9 +84,9 @@ print(json.dumps({"above_import_mb": (kilobytes("VmHWM") - before) / 1e3, "mag_m
 
 def peak_of(dataset: Path) -> float:
     done = subprocess.run([sys.executable, "-c", MEASURE, dataset], check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout)
-    assert 0 < told["mag_mean"] < 20
-    return told["above_import_mb"]
+    result = json.loads(done.stdout)
+    assert 0 < result["mag_mean"] < 20
+    return result["above_import_mb"]
 
 
 @pytest.mark.benchmark(group="peak memory of preprocessing, above the process after import")

@@ -1,7 +1,7 @@
-"""A dataset of 100 000 files in which nothing changed, beside git, the way of the predecessor, and bare writes.
+"""Scanning 100 000 unchanged files, compared with git and a pathlib scan; commits and hashing, with bare ones.
 
-`pytest bench/bench_index.py --benchmark-only`. The floor, getdents and fstatat, is in the Rust bench:
-`cargo bench -p distill-index`. Both sides of a ratio are taken in turn, in one run. 20 s go into making the files.
+`pytest bench/bench_index.py --benchmark-only`. The lower bound, getdents and fstatat, is in the Rust
+bench: `cargo bench -p distill-index`. Both sides of a ratio are measured in alternation. Making the files takes 20 s.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def preprocess(root: Path) -> tuple[Path, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    """Files whose rows are all in the cache, by the cache's own writer; only decoding is left out."""
+    """A dataset whose rows are all in the cache. They are random rows written with CacheWriter, to save decoding."""
     import soundfile
 
     root = tmp_path_factory.mktemp("audio")
@@ -46,7 +46,7 @@ def dataset(tmp_path_factory) -> Path:
     for folder in range(N_FOLDERS):
         (root / f"recordings-{folder:04}").mkdir()
         for number in range(folder, N_FILES - 1, N_FOLDERS):
-            # As the first bytes of an Ogg file, for the index to take it.
+            # The first bytes of an Ogg file, so that the index accepts it.
             (root / f"recordings-{folder:04}" / f"take-{number:06}.wav").write_bytes(b"OggS%d" % number)
     time.sleep(2.1)  # until the stamps are old enough to be trusted
     rng = np.random.default_rng(0)
@@ -82,11 +82,11 @@ def rescan(root: Path):
 
 
 @pytest.mark.benchmark(group="100 000 files, nothing changed")
-def test_rescan_beside_git_status(benchmark, dataset, tmp_path):
+def test_rescan_compared_with_git_status(benchmark, dataset, tmp_path):
     scan = rescan(dataset)
     assert (scan.counts["unchanged"], scan.refreshed, len(scan.todo)) == (N_FILES, 0, 0)
     git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@example.org"]
-    # Or it would go on to tidy up in the background, on our cores.
+    # Otherwise git runs maintenance in the background, on the same cores.
     git += ["-c", "maintenance.auto=false", "-c", "gc.auto=0"]
     git += ["--git-dir", str(tmp_path / "git"), "--work-tree", str(dataset)]
     (dataset / ".gitignore").write_text(".cache\n")
@@ -100,8 +100,8 @@ def test_rescan_beside_git_status(benchmark, dataset, tmp_path):
     benchmark(rescan, dataset)
 
 
-def predecessors_way(root: Path, known: Path) -> bool:
-    """What went before: every path resolved, a list of paths and times, compared with the one in a JSON file."""
+def scan_with_pathlib(root: Path, known: Path) -> bool:
+    """The method of version 1: resolve every path, and compare paths and times with a JSON file."""
     found = sorted(
         path.resolve()
         for extension in AUDIO_EXTENSIONS
@@ -115,13 +115,13 @@ def predecessors_way(root: Path, known: Path) -> bool:
 
 
 @pytest.mark.benchmark(group="100 000 files, nothing changed")
-def test_whole_call_beside_the_predecessors_way(benchmark, dataset, tmp_path):
+def test_preprocessing_compared_with_a_pathlib_scan(benchmark, dataset, tmp_path):
     cache_dir, stats = preprocess(dataset)
     manifest = load_cache_manifest(cache_dir)
     assert manifest["total_spectrograms"] == N_FILES
     assert stats == manifest["normalization_stats"]
-    assert predecessors_way(dataset, tmp_path / "known.json")
-    ours, baseline = in_turn(lambda: preprocess(dataset), lambda: predecessors_way(dataset, tmp_path / "known.json"))
+    assert scan_with_pathlib(dataset, tmp_path / "known.json")
+    ours, baseline = in_turn(lambda: preprocess(dataset), lambda: scan_with_pathlib(dataset, tmp_path / "known.json"))
     report(benchmark, ours, baseline, "rglob, resolve, getmtime, JSON")
     benchmark(preprocess, dataset)
 
@@ -138,7 +138,7 @@ Dataset({str(dataset)!r}).scan(Manifest.load({str(dataset / ".cache" / MANIFEST_
     calls = "openat,open,stat,lstat,newfstatat,statx"
     command = ["strace", "-f", "-qq", "-e", f"trace={calls}", "-o", trace, sys.executable, "-c", code]
     subprocess.run(command, check=True)
-    # A stat of a file names it alone, relative to its folder.
+    # The index stats files by their name, relative to their folder.
     lines = [line.split(" ", 1)[1].lstrip() for line in trace.read_text().splitlines() if '"take-' in line]
     opened = sum(line.startswith("open") for line in lines)
     stats = len(lines) - opened
@@ -158,7 +158,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 @pytest.mark.benchmark(group="manifest of 100 000 files")
-def test_commit_beside_a_bare_write(benchmark, dataset, tmp_path):
+def test_commit_compared_with_a_bare_write(benchmark, dataset, tmp_path):
     saved = dataset / ".cache" / MANIFEST_NAME
     content = saved.read_bytes()
     manifest = Manifest.load(saved)
@@ -172,7 +172,7 @@ def test_commit_beside_a_bare_write(benchmark, dataset, tmp_path):
 
 
 @pytest.mark.benchmark(group="hashing 1 GB")
-def test_hashing_beside_b3sum(benchmark, tmp_path):
+def test_hashing_compared_with_b3sum(benchmark, tmp_path):
     if not shutil.which("b3sum"):
         pytest.fail("b3sum is not installed: make bench installs it")
     block = np.random.default_rng(0).bytes(1 << 20)

@@ -1,8 +1,8 @@
-"""Preprocessing of a folder, beside the least that could be done, and beside the plain way to do it.
+"""Preprocessing of a folder, compared with a lower bound and with a straightforward implementation.
 
-`pytest bench/bench_preprocessing.py --benchmark-only`. The least: decode, resample and a bare STFT of each file, on one
-thread as ours, in turn. The plain way: the same steps as ours from a file to its rows, one after another in one thread,
-as systems without a kernel or a cache do it; ours takes two.
+`pytest bench/bench_preprocessing.py --benchmark-only`. The lower bound: decode, resample and a bare STFT of each file;
+both run on one thread, in alternation. The straightforward implementation: the same steps as ours from a file to its
+rows, without a kernel or a cache, on one thread; ours uses two.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory) -> Path:
 
 
 def decode_and_transform(dataset: Path) -> None:
-    """The baseline: no chunks, no mel, nothing kept."""
+    """The lower bound: no chunks, no mel bands, nothing stored."""
     window = torch.hann_window(CONFIG.n_fft)
     for path in dataset.rglob("*.*"):
         sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -58,13 +58,13 @@ def seconds(function) -> float:
 
 
 def settled_seconds(function) -> float:
-    """On a disk that has nothing left to write: ours waits for its own rows, and not for others' files."""
+    """Measure after a sync, so that ours does not wait for files that were written before."""
     os.sync()
     return seconds(function)
 
 
 def check(dataset: Path, cache_dir: Path) -> None:
-    """The rows of one file are those of its samples."""
+    """Check that the rows of one file are the features of its samples."""
     path = dataset / "metal/bell00.wav"
     if not path.exists():
         path = next((dataset / "metal").glob("bell0*.wav"))
@@ -102,8 +102,8 @@ def test_second_run(benchmark, dataset, tmp_path):
     benchmark(preprocess, dataset, tmp_path / "cache")
 
 
-class PlainWay:
-    """A file at a time: decode, resample, cut, two STFTs with the angle between them, a dense mel product, `.pt`."""
+class Straightforward:
+    """File by file: decode, resample, cut, two STFTs, the angle between them, a dense mel product, a `.pt` per row."""
 
     def __init__(self, out: Path, expansion: int) -> None:
         functional = pytest.importorskip("torchaudio.functional")
@@ -152,13 +152,13 @@ class PlainWay:
 
 @pytest.fixture(scope="module")
 def sounds(dataset) -> Path:
-    """Real sounds where they are installed, else those of the demo."""
+    """The samples of Sonic Pi if they are installed, else the sounds of the demo."""
     return SONIC_PI if SONIC_PI.exists() else dataset
 
 
-@pytest.mark.benchmark(group="a folder of sounds, two threads, beside the plain way on one")
+@pytest.mark.benchmark(group="a folder of sounds, two threads, compared with a straightforward one on one thread")
 @pytest.mark.parametrize("expansion", [0, 5], ids=["no variants", "5 variants"])
-def test_plain_way(benchmark, sounds, tmp_path, expansion):
+def test_straightforward(benchmark, sounds, tmp_path, expansion):
     def ours(name: str) -> Path:
         return preprocess_complex_spectrograms(
             None, sounds, CONFIG, AUGMENTATION, expansion, cache_dir=tmp_path / name, device="cpu", workers=2
@@ -166,26 +166,26 @@ def test_plain_way(benchmark, sounds, tmp_path, expansion):
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    plain = PlainWay(tmp_path / "plain checked", expansion)
-    rows = plain.run(sounds)
+    baseline = Straightforward(tmp_path / "baseline checked", expansion)
+    rows = baseline.run(sounds)
     reader = CacheReader(ours("checked"))
-    # Only chunks that are silent are left out; loudness by the mean over bands and frames, which both have.
+    # Ours leaves out silent chunks. Compared by the mean over bands and frames, because the features differ in detail.
     assert 0.9 * rows <= len(reader) <= rows
     if expansion == 0:
-        theirs = torch.stack([torch.load(plain.out / f"{row}.pt") for row in range(rows)])[:, 0].mean((1, 2))
+        theirs = torch.stack([torch.load(baseline.out / f"{row}.pt") for row in range(rows)])[:, 0].mean((1, 2))
         found = torch.tensor(reader.read(np.arange(len(reader)))[:, 0].mean((1, 2)))
         nearest = (found[:, None] - theirs[None]).abs().min(dim=1).values
         assert nearest.median() < 1e-2 * theirs.std()
     pairs = [
         (
             settled_seconds(lambda n=n: ours(f"ours {n}")),
-            settled_seconds(lambda n=n: PlainWay(tmp_path / f"plain {n}", expansion).run(sounds)),
+            settled_seconds(lambda n=n: Straightforward(tmp_path / f"baseline {n}", expansion).run(sounds)),
         )
         for n in range(ROUNDS)
     ]
     torch.set_num_threads(threads)
     benchmark.extra_info["dataset"] = "sonic-pi-samples" if sounds == SONIC_PI else "60 sounds of the demo"
-    benchmark.extra_info["times_faster"] = round(statistics.median(plain / ours for ours, plain in pairs), 1)
+    benchmark.extra_info["times_faster"] = round(statistics.median(baseline / ours for ours, baseline in pairs), 1)
     benchmark.pedantic(ours, setup=lambda: ((f"b{time.monotonic_ns()}",), {}), rounds=3)
 
 
@@ -193,7 +193,7 @@ MEMORY = """
 import sys
 import distill.preprocess.pipeline
 from distill.audio import AugmentationConfig, ComplexSpectrogramConfig, preprocess_complex_spectrograms
-def peak():  # not that of getrusage, which begins with the parent's
+def peak():  # not getrusage, whose peak starts at that of the parent
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = peak()
 preprocess_complex_spectrograms(
@@ -204,7 +204,7 @@ print((peak() - before) / 1024)
 """
 
 
-@pytest.mark.benchmark(group="a folder of sounds, two threads, beside the plain way on one")
+@pytest.mark.benchmark(group="a folder of sounds, two threads, compared with a straightforward one on one thread")
 @pytest.mark.parametrize("expansion", [0, 5], ids=["no variants", "5 variants"])
 def test_peak_memory(benchmark, sounds, tmp_path, expansion):
     def grown() -> float:

@@ -1,4 +1,4 @@
-"""Ends a run of benchmarks with what they are for: ratios, and not times."""
+"""Prints the ratios to each baseline at the end of a benchmark run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 _VERSIONS = ("torch", "torchaudio", "librosa", "numpy", "soundfile", "soxr")
 
-_told: list[tuple[str, dict[str, object]]] = []
+_figures: list[tuple[str, dict[str, object]]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,14 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     benchmark = getattr(item, "funcargs", {}).get("benchmark")
     if benchmark is not None and benchmark.extra_info:
-        _told.append((item.name, benchmark.extra_info))
+        _figures.append((item.name, benchmark.extra_info))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _told:
+    if not _figures:
         return
     terminalreporter.section("ratios, each to its baseline in this run")
-    for name, figures in _told:
+    for name, figures in _figures:
         terminalreporter.write_line(name)
         for figure, value in figures.items():
             terminalreporter.write_line(f"  {figure.replace('_', ' '):52} {value}")
@@ -48,7 +48,7 @@ def _table() -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS)
     rows = [
         f"| {name} | {figure.replace('_', ' ')} | {value} |"
-        for name, figures in _told
+        for name, figures in _figures
         for figure, value in figures.items()
     ]
     head = [

@@ -1,4 +1,4 @@
-"""What all tests share: CUDA tests are counted and named where there is no GPU; a small dataset and its cache."""
+"""Fixtures for all tests. Tests that need CUDA are deselected and listed where there is none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _not_run: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    parser.addoption("--soak", action="store_true", help="prove with large numbers: minutes instead of seconds")
-    # Beside a GPU there may be pytest and no plugin: what pyproject.toml says to them is then understood, and ignored.
+    parser.addoption("--soak", action="store_true", help="run tests/proof with large numbers, for minutes")
+    # On a GPU machine there may be no plugins. Their options in pyproject.toml are then accepted and ignored.
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")
         parser.addoption("--benchmark-group-by", help="of pytest-benchmark, which is not installed")
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def small_config():
-    """A feature and a model that take milliseconds."""
+    """A configuration whose features and model take milliseconds."""
     from distill.config import AugmentationConfig, ComplexSpectrogramConfig, SpectrogramConfig, TrainingConfig
 
     numbers = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 256, "n_mels": 32}
@@ -86,10 +86,10 @@ def cache(sounds: Path, small_config, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder of one's own, for a test that must not be root: root reads and writes everything."""
+    """A temporary folder, for a test about permissions: the test does not run as root, who may read everything."""
     is_root = os.geteuid() == 0
     if is_root:
-        # Python itself may lie where only root reads: what commands import on demand is imported before.
+        # Python may be installed where only root can read, so lazily imported modules are imported now.
         for name in ("cli.main", "cli.progress", "cli.options", "pipeline"):
             importlib.import_module(f"distill.{name}")
         os.seteuid(65_534)
@@ -106,7 +106,7 @@ def unprivileged() -> Iterator[Path]:
 
 @pytest.fixture
 def run(capsys):
-    """Exit status, standard output and standard error of a command."""
+    """Run a command; return its exit status, standard output and standard error."""
 
     def call(*argv, command=None):
         from distill.cli.main import main
@@ -125,7 +125,7 @@ def run(capsys):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Torch takes one thread: small operations only get slower when shared out, and far slower on a busy machine."""
+    """Limit torch to one thread: small operations are slower with several, and much slower on a busy machine."""
     import torch
 
     threads = torch.get_num_threads()
@@ -136,7 +136,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def interpreted():
-    """A function that computes features with the interpreted kernel; parameters as `interpreted.compute`."""
+    """A function that computes features with the interpreted Triton kernel; parameters as `interpreted.compute`."""
     from interpreted import interpreter
 
     with interpreter() as compute:

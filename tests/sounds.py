@@ -1,4 +1,4 @@
-"""Sounds for tests: written with soundfile, seeded, none of them silent or constant; and small configurations."""
+"""Seeded sounds for tests, none of them silent or constant; small configurations; helpers to read a cache."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SMALL = [
 
 
 def sine(frequency: float, seconds: float = 1.0, rate: int = RATE, level: float = 0.5) -> np.ndarray:
-    """A sine [S], float64."""
+    """Return a sine [S], float64."""
     return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
 
 
 def noise(seed: int, samples: int = CHUNK, level: float = 0.2) -> np.ndarray:
-    """White noise [samples], float64, its peak at `level`."""
+    """Return white noise [samples], float64, with a peak of `level`."""
     values = np.random.default_rng(seed).standard_normal(samples)
     return level * values / np.abs(values).max()
 
@@ -42,7 +42,7 @@ def noise(seed: int, samples: int = CHUNK, level: float = 0.2) -> np.ndarray:
 def write(
     path: Path | str | bytes, samples: np.ndarray, rate: int = RATE, subtype: str | None = "FLOAT", **kind
 ) -> Path:
-    """Write `samples`, [S] or [S, channels]; the kind comes from the name unless `format` is given."""
+    """Write `samples`, [S] or [S, channels]. The format follows from the name, unless `format` is given."""
     path = Path(os.fsdecode(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(os.fsencode(path), samples, rate, subtype=subtype, **kind)
@@ -50,9 +50,9 @@ def write(
 
 
 def write_dataset(root: Path, n_files: int = 5, chunks: int = 2) -> list[Path]:
-    """`n_files` of noise and a tone, each of `chunks` chunks less a few samples, in nested folders.
+    """Write files of noise and a tone in nested folders, each `chunks` chunks long minus a few samples.
 
-    The same bytes each time: WAV of floats would hold the time of writing.
+    The bytes are the same each time; float WAV files would contain the time of writing.
     """
     paths = []
     for number in range(n_files):
@@ -64,34 +64,34 @@ def write_dataset(root: Path, n_files: int = 5, chunks: int = 2) -> list[Path]:
 
 
 def training(**changes) -> TrainingConfig:
-    """A configuration whose rows [2, 32, 32] take a millisecond."""
+    """Return a configuration whose rows [2, 32, 32] take a millisecond."""
     values = {"complex_spectrogram": ComplexSpectrogramConfig(**FEATURE), "augmentation": AugmentationConfig()}
     values |= {"augmentation_expansion": 0, "chunk_samples": CHUNK, "device": "cpu"}
     return TrainingConfig(**(values | changes))
 
 
 def age(root: Path) -> None:
-    """Wait until no stamp under `root` is too young for the index to trust."""
+    """Wait until all stamps under `root` are old enough for the index to trust them."""
     stamps = [max(s.st_mtime, s.st_ctime) for s in (path.lstat() for path in root.rglob("*"))]
     time.sleep(max(0.0, max(stamps) + 2.05 - time.time()))
 
 
 def chunks_by_hand(path: Path) -> np.ndarray:
-    """Chunks [n, CHUNK], float32, of a mono file at RATE, normalised per file."""
+    """Return the chunks [n, CHUNK], float32, of a mono file at RATE, normalised per file."""
     samples, _ = soundfile.read(path, dtype="float32")
     samples = samples * np.float32(1 / np.abs(samples).max())
     return np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
 
 
 def rows_by_content(cache_dir: Path) -> dict[str, np.ndarray]:
-    """Rows [k, 2, n_mels, T] of each content hash."""
+    """Return the rows [k, 2, M, T] of each content hash."""
     reader = CacheReader(cache_dir)
     rows = reader.read(np.arange(len(reader)))
     return {content.hex(): rows[reader.source == index] for index, content in enumerate(reader.content_hashes)}
 
 
 def rows_by_path(cache_dir: Path) -> dict[str, np.ndarray]:
-    """Rows [k, 2, n_mels, T] of each file that has some."""
+    """Return the rows [k, 2, M, T] of each file that has rows."""
     rows = rows_by_content(cache_dir)
     return {
         file["path"]: rows[file["content_hash"]] for file in load_cache_manifest(cache_dir)["files"] if file["rows"]
@@ -99,14 +99,14 @@ def rows_by_path(cache_dir: Path) -> dict[str, np.ndarray]:
 
 
 def one_object(code, out, err) -> dict:
-    """The only thing on standard output is one JSON object."""
+    """Return the JSON object that is the only line on standard output."""
     assert code == 0, err
     assert out.count("\n") == 1
     return json.loads(out)
 
 
 def reseal(manifest: Path, edit: Callable[[str], str]) -> None:
-    """Change a manifest's lines as somebody would who knows how its checksum is made."""
+    """Edit the lines of a manifest and give it a valid checksum, as an attacker could."""
     lines = [edit(line) for line in manifest.read_text().split("\n")[:-2]]
     body = "\n".join([*lines, ""]).encode()
     manifest.write_bytes(body + b'"checksum":"%s"}\n' % blake3(body).hexdigest().encode())

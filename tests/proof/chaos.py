@@ -1,7 +1,7 @@
-"""Writers that are killed at random moments, two at a time, while a reader reads without a pause.
+"""Kills writers at random moments while a reader reads all the time.
 
-Each round some files come, go or change, a writer (preprocessing, or giving space back) starts, often a second one
-beside it, and some of them are killed. The contents come from a stock whose rows are known.
+In each round, some files are added, removed or changed, one or two writers (preprocessing or `clean`) start, and some
+of them are killed. The files are copies from a fixed set whose rows are known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from shimmed import arguments, check_rows, check_tidy, fork, tell, wait
+from shimmed import arguments, check_rows, check_tidy, fork, report, wait
 
 from distill import _native
 from distill.cache import CacheReader, pack
@@ -31,14 +31,14 @@ pack.MAX_PACK_BYTES = 1024 + 5 * (2 * 32 * 32 * 4 + 8)
 STOCK = 30
 
 
-def read_without_pause(cache_dir: Path, expected: dict[bytes, np.ndarray], told: Path, stop: Path) -> None:
-    """Every row that is read is right; a cache that is replaced meanwhile is no reason to fail."""
+def read_until(stop: Path, cache_dir: Path, expected: dict[bytes, np.ndarray], result: Path) -> None:
+    """Read and check all rows again and again; write counts to `result`."""
     counts: Counter[str] = Counter()
     while not stop.exists():
         try:
             reader = CacheReader(cache_dir)
         except CacheError as error:
-            # Only before the first commit is there none.
+            # There is no cache only before the first commit.
             if "no valid cache" in str(error) and not counts["opened"]:
                 continue
             raise
@@ -47,8 +47,8 @@ def read_without_pause(cache_dir: Path, expected: dict[bytes, np.ndarray], told:
             rows = reader.read(np.arange(len(reader)))
             for index, content in enumerate(reader.content_hashes):
                 np.testing.assert_array_equal(rows[reader.source == index], expected[content])
-            counts["rows read beside writers"] += len(rows)
-    told.write_text(json.dumps(counts))
+            counts["rows read during writes"] += len(rows)
+    result.write_text(json.dumps(counts))
 
 
 def change(root: Path, stock: list[Path], chance: random.Random) -> None:
@@ -61,8 +61,8 @@ def change(root: Path, stock: list[Path], chance: random.Random) -> None:
 
 
 def main() -> None:
-    asked = arguments()
-    work, chance, tried = Path(asked["work"]), random.Random(asked["seed"]), Counter()
+    options = arguments()
+    work, chance, tried = Path(options["work"]), random.Random(options["seed"]), Counter()
     stock = [write(work / "stock" / f"{n}.wav", noise(n, 8_000 * (1 + n % 4)), subtype="PCM_16") for n in range(STOCK)]
     reader = CacheReader(preprocess(work / "stock", training()).cache_dir)
     rows = reader.read(np.arange(len(reader)))
@@ -71,9 +71,9 @@ def main() -> None:
     root = work / "dataset"
     root.mkdir()
     change(root, stock[:1], random.Random(0))
-    cache_dir, told, stop = root / ".cache", work / "told", work / "stop"
-    beside = fork(lambda: read_without_pause(cache_dir, expected, told, stop))
-    for _ in range(asked["rounds"]):
+    cache_dir, result, stop = root / ".cache", work / "result", work / "stop"
+    reading = fork(lambda: read_until(stop, cache_dir, expected, result))
+    for _ in range(options["rounds"]):
         change(root, stock, chance)
         write(root / "always.wav", noise(0, 8_000), subtype="PCM_16")
         runs = [lambda: preprocess(root, training(), workers=2) and None] * chance.choice((1, 1, 2))
@@ -95,11 +95,11 @@ def main() -> None:
             assert check_rows(cache_dir, expected) == present
             check_tidy(cache_dir)
     stop.touch()
-    assert wait(beside) == 0
-    seen = json.loads(told.read_text())
-    tried["rows read beside writers"] = seen["rows read beside writers"]
-    assert seen["opened"] > asked["rounds"] // 10
-    tell(tried=tried)
+    assert wait(reading) == 0
+    seen = json.loads(result.read_text())
+    tried["rows read during writes"] = seen["rows read during writes"]
+    assert seen["opened"] > options["rounds"] // 10
+    report(tried)
 
 
 if __name__ == "__main__":

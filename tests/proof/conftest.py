@@ -1,4 +1,4 @@
-"""The proof of the promises: small numbers in the suite, large ones with `--soak` (`make soak`), counted at the end."""
+"""Fixtures for the proof of the cache's promises: small numbers by default, large ones with `--soak` (`make soak`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that counts, kills, tears and fails; a C compiler is there wherever Rust links."""
+    """The compiled shim. A C compiler is present wherever Rust links."""
     library = tmp_path_factory.mktemp("shim") / "faults.so"
     done = subprocess.run(
         [os.environ.get("CC", "cc"), "-O1", "-shared", "-fPIC", "-o", library, HERE / "faults.c", "-ldl"],
@@ -44,23 +44,23 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether to take minutes."""
+    """Whether to run with large numbers, for minutes."""
     return request.config.getoption("--soak")
 
 
 @pytest.fixture
 def tried() -> Counter[str]:
-    """Counts that the summary tells."""
+    """Counts of what was tried, for the summary at the end."""
     return _tried
 
 
 @pytest.fixture
 def prove(shim: Path, tmp_path: Path):
-    """Run a script of this folder under the shim, and count what it says it tried."""
+    """Run a script of this folder under the shim. Return its counts, and add them to the summary."""
 
-    def run(script: str, **arguments: Any) -> dict[str, Any]:
+    def run(script: str, **arguments: Any) -> dict[str, int]:
         paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        # Forks of a process with threads of its own would hang.
+        # One thread, because a fork of a process with threads can hang.
         environment = os.environ | {"LD_PRELOAD": str(shim), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-W", "error", HERE / script, json.dumps(arguments | {"work": str(tmp_path)})],
@@ -69,8 +69,8 @@ def prove(shim: Path, tmp_path: Path):
             text=True,
         )
         assert done.returncode == 0, done.stderr[-8_000:] + done.stdout[-2_000:]
-        told = json.loads(done.stdout.splitlines()[-1])
-        _tried.update(told["tried"])
-        return told
+        counts = json.loads(done.stdout.splitlines()[-1])
+        _tried.update(counts)
+        return counts
 
     return run

@@ -1,5 +1,5 @@
-/* Loaded before the C library: counts the calls that change a folder, and at one of them kills the process, tears a
- * write and then kills, or lets it and all later ones fail. Also moves the clock that files are compared with. */
+/* A shim, loaded with LD_PRELOAD. Counts the calls that change a folder. At a chosen call it kills the process, kills it
+ * after half of a write, or lets this call and all later ones fail. It also shifts the process's clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,7 +39,7 @@ static int inside(const char *path) {
     return length && !strncmp(path, folder, length) && (!path[length] || path[length] == '/');
 }
 
-/* The path of a descriptor, or of a name relative to one; whether it lies in the folder. */
+/* Get the path of a descriptor, or of a name relative to one; return whether it is in the folder. */
 static int path_of(int fd, const char *name, char *path) {
     char link[64], base[PATH_MAX] = "";
     if (name && name[0] == '/') {
@@ -52,7 +52,7 @@ static int path_of(int fd, const char *name, char *path) {
     return inside(path);
 }
 
-/* 0: go on. -1: errno is set. 1: do half, then die. */
+/* Count a call. 0: continue. -1: fail, errno is set. 1: write half, then die. */
 static int point(const char *call, int fd, const char *name) {
     char path[PATH_MAX];
     int before = errno;

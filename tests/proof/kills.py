@@ -1,7 +1,7 @@
-"""Kills a writer at every call that changes the cache, or lets that call and all later ones fail, and looks after it.
+"""Kills a writer at every call that changes the cache, or lets that call and all later ones fail.
 
-One process imports torch, and forks a child for each point: a fresh copy of a dataset, a run, a fate. The parent then
-reads what is left, completes it, and compares every row with that of a run that nobody disturbed.
+One process imports torch, and forks a child for each call: the child runs on a copy of a dataset until that call. The
+parent then reads the cache, completes it, and compares every row with those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from shimmed import (
     check_rows,
     check_tidy,
     fork,
+    report,
     shim,
-    tell,
     wait,
 )
 
@@ -49,12 +49,12 @@ pack.MAX_PACK_BYTES = 1024 + 3 * (ROW_BYTES + 8)
 
 
 class Scenario(NamedTuple):
-    """A dataset with some cache, and what is then done."""
+    """A dataset, perhaps with a cache, and what is run on it."""
 
     template: Path
     run: Callable[[Path], object]
     before: set[bytes]
-    """What of the contents that stay is in the cache already."""
+    """Contents of the dataset that are in the cache already."""
 
 
 def contents(root: Path) -> set[bytes]:
@@ -102,14 +102,14 @@ def try_points(name: str, fate: str, work: Path, stride: int) -> Counter[str]:
 
         status = wait(fork(child))
         ended = status == 0
-        # Compaction that fails is a warning.
-        right = {0, CAUGHT, THROUGH} if FATES[fate][0] == FAIL else {0, -signal.SIGKILL}
-        assert status in right, f"{name} {fate} {points}: {status}"
-        look_after(copy, expected, before)
+        # With failing calls, the run may also end without an error: a failed compaction is only a warning.
+        allowed = {0, CAUGHT, THROUGH} if FATES[fate][0] == FAIL else {0, -signal.SIGKILL}
+        assert status in allowed, f"{name} {fate} {points}: {status}"
+        check_recovery(copy, expected, before)
         shutil.rmtree(copy)
         tried["points killed" if FATES[fate][0] != FAIL else "points failed"] += not ended
         points += stride
-        assert points < 2_000, "a run that nothing stops"
+        assert points < 2_000, "the run does not end"
     return tried
 
 
@@ -120,8 +120,8 @@ def undisturbed(template: Path, whole: Path) -> dict[bytes, np.ndarray]:
     return {content: rows[reader.source == index] for index, content in enumerate(reader.content_hashes)}
 
 
-def look_after(root: Path, expected: dict[bytes, np.ndarray], before: set[bytes]) -> None:
-    """The old manifest or a newer one, whole; and the next run decodes what is missing, and no more."""
+def check_recovery(root: Path, expected: dict[bytes, np.ndarray], before: set[bytes]) -> None:
+    """Check that the cache is valid, has lost no content of `before`, and that the next run decodes only the rest."""
     cache_dir = root / ".cache"
     found = set()
     if (cache_dir / "manifest.json").exists():
@@ -129,20 +129,20 @@ def look_after(root: Path, expected: dict[bytes, np.ndarray], before: set[bytes]
         assert reader.header["total_spectrograms"] == len(reader)
         rows = reader.read(np.arange(len(reader)))
         for index, content in enumerate(reader.content_hashes):
-            # A manifest from before a removal has contents that are gone by now.
+            # The old manifest may list contents of files that have been removed.
             if content in expected:
                 np.testing.assert_array_equal(rows[reader.source == index], expected[content])
                 found.add(content)
-    assert before <= found, "something that was there is lost"
+    assert before <= found, "contents that were in the cache are lost"
     assert preprocess(root, training()).decoded == len(expected) - len(found)
     assert check_rows(cache_dir, expected) == expected.keys()
     check_tidy(cache_dir)
 
 
 def order_of_calls(work: Path) -> int:
-    """Before a manifest takes its place, each pack that it names, and the names of the packs, are on the disk.
+    """Check that packs and their folder are flushed before the manifest that names them is renamed into place.
 
-    What was not made durable before the rename, a power cut may take after it.
+    Otherwise a power cut after the rename could lose them. Return the number of commits.
     """
     template, run, _ = scenario("first", work / "order")
     log = work / "calls"
@@ -166,27 +166,27 @@ def order_of_calls(work: Path) -> int:
         elif call == "fsync":
             dirty.discard(path)
         elif call == "rename":
-            # The folder of the manifest itself is the one whose names may still change.
-            waiting = {path for path in dirty if "/packs" in path or path.endswith(".tmp")}
-            unfinished = {path for path in waiting if path.endswith(".safetensors")}
-            # A pack that is still being written is named by no manifest.
+            # The folder of the manifest itself is flushed after the rename.
+            unflushed = {path for path in dirty if "/packs" in path or path.endswith(".tmp")}
+            unfinished = {path for path in unflushed if path.endswith(".safetensors")}
+            # No manifest names the pack that is still being written.
             assert len(unfinished) <= 1, unfinished
-            assert waiting <= unfinished | ({str(template / ".cache/packs")} if unfinished else set()), waiting
+            assert unflushed <= unfinished | ({str(template / ".cache/packs")} if unfinished else set()), unflushed
             commits += 1
             dirty.add(cache_dir)
-    assert cache_dir not in dirty, "the last rename was not made durable"
+    assert cache_dir not in dirty, "the last rename was not flushed"
     assert commits > 2
     return commits
 
 
 def main() -> None:
-    asked = arguments()
-    work, tried = Path(asked["work"]), Counter()
-    for name in asked["scenarios"]:
-        for fate in asked["fates"]:
-            tried += try_points(name, fate, work / fate, asked["stride"])
+    options = arguments()
+    work, tried = Path(options["work"]), Counter()
+    for name in options["scenarios"]:
+        for fate in options["fates"]:
+            tried += try_points(name, fate, work / fate, options["stride"])
     tried["commits in the right order"] = order_of_calls(work)
-    tell(tried=tried)
+    report(tried)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What scripts that run under the shim have in common."""
+"""Functions shared by the scripts that run under the shim."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,17 @@ shim = ctypes.CDLL(None)
 
 
 def arm(folder: Path, at: int, action: int, error: int = 0) -> None:
-    """From now on, let the call number `at` that changes `folder` have a fate."""
+    """Count calls that change `folder` from now on; apply `action` to call number `at`."""
     shim.faults_arm(os.fsencode(folder), ctypes.c_long(at), action, error)
 
 
 def set_clock(seconds: int) -> None:
-    """Move the clock of this process."""
+    """Shift the clock of this process."""
     shim.faults_clock(ctypes.c_longlong(seconds))
 
 
 def fork(run: Callable[[], int | None]) -> int:
-    """Run something in a child, which ends with what it returns."""
+    """Run a function in a child process, whose exit status is what it returns. Return the process id."""
     child = os.fork()
     if not child:
         code = WRONG
@@ -48,12 +48,12 @@ def fork(run: Callable[[], int | None]) -> int:
 
 
 def wait(child: int) -> int:
-    """Exit status of a child; negative if a signal ended it."""
+    """Wait for a child and return its exit status; negative if a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def check_rows(cache_dir: Path, expected: dict[bytes, np.ndarray]) -> set[bytes]:
-    """The contents that a cache has; every row of them is right, and it holds as many as it says."""
+    """Check every row of a cache and the number of rows. Return its content hashes."""
     reader = CacheReader(cache_dir)
     assert reader.header["total_spectrograms"] == len(reader)
     rows = reader.read(np.arange(len(reader)))
@@ -63,17 +63,17 @@ def check_rows(cache_dir: Path, expected: dict[bytes, np.ndarray]) -> set[bytes]
 
 
 def check_tidy(cache_dir: Path) -> None:
-    """Nothing is on the disk but what the manifest names."""
+    """Check that the cache folder holds only files that the manifest names."""
     named = {f"packs/{pack['name']}" for pack in load_cache_manifest(cache_dir)["packs"]}
     left = {str(path.relative_to(cache_dir)) for path in cache_dir.rglob("*") if path.is_file()}
     assert left == {"manifest.json", "lock"} | named, left
 
 
 def arguments() -> dict[str, Any]:
-    """What the test asked for."""
+    """Return the arguments that the test passed."""
     return json.loads(sys.argv[1])
 
 
-def tell(**told: Any) -> None:
-    """What the test is told."""
-    sys.stdout.write(json.dumps(told))
+def report(counts: Mapping[str, int]) -> None:
+    """Return counts to the test."""
+    sys.stdout.write(json.dumps(counts))

@@ -1,8 +1,8 @@
-"""Random changes to a folder, and after each few of them a scan beside an oracle that hashes everything.
+"""Makes random changes to a folder, and after every few changes compares a scan with the hashes of all files.
 
-The clock of this process runs ten seconds ahead, so that stamps count as old at once and files are trusted by them; a
-pause longer than a tick of the file system's clock stands for the two seconds that a scan asks for otherwise. In the
-other half of the rounds the clock is right, everything is young, and everything is hashed.
+In most rounds the clock of this process is ten seconds ahead, so that all stamps count as old and are trusted; a pause
+longer than a tick of the file system's clock replaces the two seconds after which a scan trusts a stamp. In the other
+rounds the clock is right, all stamps are young, and all files are hashed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
-from shimmed import arguments, set_clock, tell
+from shimmed import arguments, report, set_clock
 
 from distill.index import Dataset, Manifest, Scan
 
@@ -29,7 +29,7 @@ NAMES = [
 
 
 class Folder:
-    """A dataset that a seeded random user works on."""
+    """A dataset, and the random operations that change it."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.random, self.writes = root, random.Random(seed), 0
@@ -53,12 +53,12 @@ class Folder:
 
     def content(self, size: int | None = None) -> bytes:
         self.writes += 1
-        # Few sizes, so that size alone seldom tells; some contents come back.
+        # Few sizes, so that a change seldom shows in the size; and some contents occur again.
         number = self.random.randrange(40) if self.random.random() < 0.3 else self.writes
         return (b"OggS%012d" % number).ljust(size or self.random.choice((32, 64)), b".")
 
     def some(self) -> Path:
-        """A file that is there, or a name for one."""
+        """Return an existing file, or sometimes a new name."""
         files = [path for path in self.root.rglob("*.wav") if path.is_file()]
         return self.random.choice(files) if files and self.random.random() < 0.95 else self.name()
 
@@ -121,7 +121,7 @@ class Folder:
         shutil.copy2(self.some(), self.name())
 
     def replace(self) -> None:
-        """By way of another name, as editors do."""
+        """Through a temporary name, as editors do."""
         aside = self.root / ".aside"
         aside.write_bytes(self.content())
         aside.replace(self.some())
@@ -130,7 +130,7 @@ class Folder:
         self.some().unlink()
 
     def recreate(self) -> None:
-        """Deleted and made anew, maybe with the same inode, with the size and time that it had."""
+        """Delete a file and make a new one with the same size and time, perhaps with the same inode."""
         path = self.some()
         status = path.stat()
         path.unlink()
@@ -151,16 +151,16 @@ class Folder:
         self.some().write_bytes(b"")
 
     def not_audio(self) -> None:
-        self.some().write_bytes(b"MZ no sound, but a program".ljust(32))
+        self.some().write_bytes(b"MZ a program, not audio".ljust(32))
 
     def work(self, count: int) -> None:
         for _ in range(count):
-            # What is not there cannot be changed.
+            # An operation on a missing file does nothing.
             with suppress(OSError):
                 self.random.choice(self.operations)()
 
     def truth(self) -> dict[str, str | None]:
-        """Each file that stands there: the hash of its bytes, or None if it cannot be used."""
+        """Return the hash of each file, or None if it cannot be used."""
         found: dict[str, str | None] = {}
         for folder, _, names in os.walk(self.root):
             for name in names:
@@ -175,7 +175,7 @@ class Folder:
 
 
 def scan_and_apply(manifest: Manifest, root: Path, tried: Counter[str]) -> tuple[Manifest, Scan]:
-    """As preprocessing does: what is new is recorded, and the manifest goes through its file."""
+    """Scan, record new contents as preprocessing does, and save and load the manifest."""
     hashed = []
     scan = Dataset(root).scan(
         manifest, progress=lambda stage, current, total: hashed.append(total) if stage == "hash" else None
@@ -213,8 +213,8 @@ def rounds(folder: Folder, operations: int, tried: Counter[str]) -> None:
         tried["scans"] += 1
 
 
-def meanwhile(folder: Folder, scans: int, tried: Counter[str]) -> None:
-    """Scans while somebody works; each is then put right by one in peace, and none of them trusts what was young."""
+def concurrent_rounds(folder: Folder, scans: int, tried: Counter[str]) -> None:
+    """Scan while files are changing, then again without changes: the second scan must find everything."""
     manifest = Manifest()
     set_clock(0)
     for _ in range(scans):
@@ -229,12 +229,13 @@ def meanwhile(folder: Folder, scans: int, tried: Counter[str]) -> None:
 
 
 def main() -> None:
-    asked = arguments()
+    options = arguments()
     tried: Counter[str] = Counter()
-    for seed in range(asked["seeds"]):
-        rounds(Folder(Path(asked["work"]) / f"{seed}", seed), asked["operations"], tried)
-        meanwhile(Folder(Path(asked["work"]) / f"meanwhile-{seed}", 1_000 + seed), asked["operations"] // 100, tried)
-    tell(tried=tried)
+    for seed in range(options["seeds"]):
+        rounds(Folder(Path(options["work"]) / f"{seed}", seed), options["operations"], tried)
+        folder = Folder(Path(options["work"]) / f"concurrent-{seed}", 1_000 + seed)
+        concurrent_rounds(folder, options["operations"] // 100, tried)
+    report(tried)
 
 
 if __name__ == "__main__":

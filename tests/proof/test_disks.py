@@ -1,6 +1,6 @@
-"""Real filesystems, mounted for the test: a disk that fills up, and one in the dataset that keeps no stamps of worth.
+"""Mounted file systems: a disk that fills up, and a file system in the dataset whose stamps cannot be trusted.
 
-Where nobody may mount, a limit on the size of files stands in for the full disk, and /proc for the other filesystem.
+Without permission to mount, a limit on file sizes replaces the full disk, and /proc the other file system.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REMOUNT = 32
 
 
 def mount(kind: str, at: Path, options: str = "", flags: int = 0) -> int:
-    """0, or the number of the error."""
+    """Mount a file system; return 0 or the error number."""
     ctypes.set_errno(0)
     libc.mount(b"distill-test", os.fsencode(at), kind.encode(), ctypes.c_ulong(flags), options.encode())
     return ctypes.get_errno()
@@ -53,7 +53,7 @@ def mounted(kind: str, at: Path, options: str = "") -> Iterator[Path]:
 
 
 def may_mount() -> bool:
-    """Whether this user may; that it does not work for another reason is no excuse."""
+    """Whether this user may mount; any error that is not about permission fails."""
     with tempfile.TemporaryDirectory() as folder:
         error = mount("tmpfs", Path(folder))
         if error == 0:
@@ -82,7 +82,7 @@ class Tmpfs:
 
 
 class Limited:
-    """A limit on the size of a file: beyond it a write fails, partly done."""
+    """A limit on the size of a file, beyond which a write fails half-way."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -107,8 +107,8 @@ def disk(request, tmp_path) -> Iterator[Tmpfs | Limited]:
         yield Tmpfs(folder)
 
 
-def test_a_disk_that_fills_up_costs_what_is_not_finished_and_no_more(tmp_path, disk, monkeypatch, tried: Counter[str]):
-    """Packs of two files each. The disk has room for two and a half of them, the limit for half of one."""
+def test_a_disk_that_fills_up_loses_only_unfinished_files(tmp_path, disk, monkeypatch, tried: Counter[str]):
+    """Packs of two files each. The disk has space for two and a half packs, the limit for half of one."""
     monkeypatch.setattr(pack, "MAX_PACK_BYTES", 1024 + 8 * (ROW_BYTES + 8))
     root, cache_dir = tmp_path / "dataset", disk.folder / "cache"
     write_dataset(root, 10, 4)
@@ -145,7 +145,7 @@ def test_a_disk_that_fills_up_costs_what_is_not_finished_and_no_more(tmp_path, d
 
 
 @pytest.mark.parametrize("kind", ["pt", "npy", "safetensors"])
-def test_an_export_to_a_disk_that_is_full_leaves_it_as_it_was(tmp_path, disk, kind, tried: Counter[str]):
+def test_an_export_to_a_full_disk_removes_what_it_wrote(tmp_path, disk, kind, tried: Counter[str]):
     root = tmp_path / "dataset"
     write_dataset(root)
     cache_dir = preprocess(root, training()).cache_dir
@@ -179,13 +179,13 @@ def assert_exact(entry: dict, path: Path) -> None:
     )
 
 
-def test_a_listed_file_is_trusted_as_far_as_its_own_filesystem(tmp_path):
-    """/proc is there without mounting anything; its stamps are made up."""
+def test_stamps_of_a_listed_file_are_trusted_depending_on_its_file_system(tmp_path):
+    """/proc needs no mount, and its stamps mean nothing."""
     (near,) = write_dataset(tmp_path, 1)
     manifest = Manifest()
     manifest.apply(Dataset("/", files=[near, "/proc/version"]).scan(manifest))
     for content_hash in {bytes.fromhex(file["content_hash"]) for file in manifest.files() if file["content_hash"]}:
-        manifest.set_content(content_hash, [], 0, [0.0] * 5, "not decoded here")
+        manifest.set_content(content_hash, [], 0, [0.0] * 5, "not decoded in this test")
     manifest.save(tmp_path / "manifest.json")
     found = entries(tmp_path / "manifest.json")
     assert_exact(found[str(near.relative_to("/"))], near)
@@ -193,8 +193,8 @@ def test_a_listed_file_is_trusted_as_far_as_its_own_filesystem(tmp_path):
 
 
 @pytest.mark.parametrize("follow_links", [False, True])
-def test_a_walk_trusts_each_file_as_far_as_its_own_filesystem(tmp_path, follow_links, tried: Counter[str]):
-    """A ramfs in the dataset, and one that a link leads to: neither is among the filesystems that are known."""
+def test_stamps_of_a_walked_file_are_trusted_depending_on_its_file_system(tmp_path, follow_links, tried: Counter[str]):
+    """A ramfs in the dataset, and one that a link leads to. ramfs is not among the file systems that are trusted."""
     root, far = tmp_path / "dataset", tmp_path / "far"
     write_dataset(root)
     with ExitStack() as mounts:
@@ -207,7 +207,7 @@ def test_a_walk_trusts_each_file_as_far_as_its_own_filesystem(tmp_path, follow_l
             age(far)
         age(root)
         for _ in range(2):
-            # Once to note the stamps, once more when they are old enough for any filesystem.
+            # Once to record the stamps, and again when they are old enough on any file system.
             cache_dir = preprocess(Dataset(root, follow_links=follow_links), training()).cache_dir
             time.sleep(2)
         found = entries(cache_dir / "manifest.json")

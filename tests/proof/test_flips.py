@@ -1,4 +1,4 @@
-"""Every byte of a small cache, changed: never a crash, never a wrong row, always computed again."""
+"""A small cache with any byte changed: no crash, no wrong row, and the damage is computed again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dataset(tmp_path):
 
 
 def damaged(content: bytes, stride: int):
-    """The content with each byte flipped in one of its bits, and cut at each length."""
+    """Yield the content with a bit flipped in each byte, and truncated to each length."""
     for at in range(0, len(content), stride):
         flipped = bytearray(content)
         flipped[at] ^= 1 << at % 8
@@ -44,7 +44,7 @@ def assert_recovers(dataset, before) -> None:
     assert all(np.array_equal(after[content], rows) for content, rows in before.items())
 
 
-def test_every_byte_of_the_manifest(dataset, tried: Counter[str], soak):
+def test_damage_at_every_byte_of_the_manifest_is_found(dataset, tried: Counter[str], soak):
     before = rows_by_content(dataset / ".cache")
     path = dataset / ".cache" / "manifest.json"
     content = path.read_bytes()
@@ -61,7 +61,7 @@ def test_every_byte_of_the_manifest(dataset, tried: Counter[str], soak):
     tried["lengths cut to"] += len(content)
 
 
-def test_every_byte_of_a_pack(dataset, tmp_path, tried: Counter[str], soak):
+def test_damage_at_every_byte_of_a_pack_is_found(dataset, tmp_path, tried: Counter[str], soak):
     before = rows_by_content(dataset / ".cache")
     (pack,) = (dataset / ".cache" / "packs").iterdir()
     content = pack.read_bytes()
@@ -70,21 +70,21 @@ def test_every_byte_of_a_pack(dataset, tmp_path, tried: Counter[str], soak):
     for number, bad in enumerate(damaged(content, 1)):
         pack.write_bytes(bad)
         reader = None
-        with pytest.raises(CacheError, match=pack.name):  # noqa: PT012 - whichever comes upon it first
+        with pytest.raises(CacheError, match=pack.name):  # noqa: PT012 - either line may raise
             reader = CacheReader(dataset / ".cache")
             reader.read(np.arange(len(reader)))
         if reader is not None:
-            # One row is damaged, and the others are what they were.
-            right = 0
+            # One row is damaged, the others are unchanged.
+            correct = 0
             for row in range(len(reader)):
                 try:
-                    got = reader.read(np.array([row]))
+                    found = reader.read(np.array([row]))
                 except CacheError:
                     continue
                 source = reader.content_hashes[reader.source[row]].hex()
-                np.testing.assert_array_equal(got[0], before[source][reader.chunk[row]])
-                right += 1
-            assert right == len(reader) - 1
+                np.testing.assert_array_equal(found[0], before[source][reader.chunk[row]])
+                correct += 1
+            assert correct == len(reader) - 1
         if number % (7 if soak else 151) == 0:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(dataset, copy)

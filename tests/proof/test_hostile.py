@@ -1,4 +1,4 @@
-"""A folder, or a cache, in which somebody means us harm; or only records while we read."""
+"""Datasets and caches made to do harm, and a file that is written while it is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distill.preprocess.pipeline import preprocess
 from sounds import SMALL, chunks_by_hand, noise, one_object, reseal, rows_by_path, training, write, write_dataset
 
 
-def test_a_hostile_tree_costs_nothing_but_its_own_files(tmp_path):
+def test_hostile_files_are_skipped_and_the_others_are_processed(tmp_path):
     root = tmp_path / "dataset"
     good = write(root / "good.wav", noise(1), subtype="PCM_16")
     os.link(good, root / "linked.wav")
@@ -40,7 +40,7 @@ def test_a_hostile_tree_costs_nothing_but_its_own_files(tmp_path):
     with (root / "sparse.wav").open("wb") as file:
         file.truncate(1 << 40)
     result = preprocess(root, training())
-    # Three names of one content, and those with names of their own.
+    # One content has three names; the others have one each.
     assert result.decoded == 1 + len(names)
     assert result.rows == 1 + len(names)
     reasons = {path: reason.split(":")[0] for path, reason in result.skipped}
@@ -59,14 +59,13 @@ def test_a_hostile_tree_costs_nothing_but_its_own_files(tmp_path):
     assert reasons == {}
     again = preprocess(root, training())
     assert (again.decoded, again.rows, again.skipped) == (0, result.rows, result.skipped)
-    # With links followed, what they lead to is looked at with the same eyes.
+    # With links followed, the same rules apply to their targets.
     followed = dict(preprocess(Dataset(root, follow_links=True), training()).skipped)
     assert followed["device.wav"] == "not a regular file"
     assert followed["out.wav"].startswith("not an audio file")
 
 
-def test_a_file_that_is_written_meanwhile_is_not_taken_for_what_it_was(tmp_path):
-    """Whatever was read of it, when the recording has ended its rows are those of what it holds."""
+def test_a_file_written_during_preprocessing_gets_the_rows_of_its_final_content(tmp_path):
     root = tmp_path / "dataset"
     write_dataset(root)
     whole = write(tmp_path / "whole.wav", noise(5, 40_000), subtype="PCM_16").read_bytes()
@@ -90,8 +89,8 @@ def test_a_file_that_is_written_meanwhile_is_not_taken_for_what_it_was(tmp_path)
     result = preprocess(root, training())
     assert result.rows == 15
     rows = rows_by_path(result.cache_dir)["growing.wav"]
-    preprocess(Dataset(root, cache_dir=tmp_path / "anew"), training())
-    np.testing.assert_array_equal(rows, rows_by_path(tmp_path / "anew")["growing.wav"])
+    preprocess(Dataset(root, cache_dir=tmp_path / "new"), training())
+    np.testing.assert_array_equal(rows, rows_by_path(tmp_path / "new")["growing.wav"])
     assert len(chunks_by_hand(growing)) == len(rows) == 5
 
 
@@ -116,7 +115,7 @@ class Planted:
     ],
     ids=["..", "absolute", "overflow", "no such pack", "NaN", "file above", "twice", "version", "sums", "rows"],
 )
-def test_a_forged_manifest_is_refused_and_made_anew(tmp_path, edit):
+def test_a_forged_manifest_is_refused_and_replaced(tmp_path, edit):
     root = tmp_path / "dataset"
     write_dataset(root)
     manifest = preprocess(root, training()).cache_dir / "manifest.json"
@@ -130,7 +129,7 @@ def test_a_forged_manifest_is_refused_and_made_anew(tmp_path, edit):
 
 
 def having(*keys: str, value: Any = None):
-    """An edit of the header that sets the entry at `keys`, or without a value removes it."""
+    """Return an edit of the header that sets the entry at `keys`, or removes it if there is no value."""
 
     def edit(header: str) -> str:
         values = inner = json.loads(header)
@@ -147,7 +146,7 @@ def having(*keys: str, value: Any = None):
 
 
 def with_more(text: str):
-    """An edit of the header that leaves all that is in it, and adds text."""
+    """Return an edit of the header that adds text at its end."""
     return lambda header: header[:-1] + text + "}"
 
 
@@ -201,7 +200,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_forged_header_is_refused_by_every_command_and_made_anew(tmp_path, run, name):
+def test_a_forged_header_is_refused_by_every_command_and_replaced(tmp_path, run, name):
     root = tmp_path / "dataset"
     write_dataset(root)
     one_object(*run("preprocess", root, *SMALL, "--json"))
@@ -232,7 +231,7 @@ def test_a_forged_header_is_refused_by_every_command_and_made_anew(tmp_path, run
     assert f"damaged: manifest.json: {status['damage']}; its features are computed anew" in out
     code, out, _ = run("preprocess", root, *SMALL)
     assert code == 0
-    assert out.count(f"warning: {manifest}: {status['damage']}; its features are computed anew") == 1
+    assert out.count(f"warning: {manifest}: {status['damage']}; its features are computed again") == 1
     assert "\x1b" not in out
     assert one_object(*run("status", root, "--json"))["damage"] is None
     assert run("verify", root)[0] == 0
@@ -241,8 +240,8 @@ def test_a_forged_header_is_refused_by_every_command_and_made_anew(tmp_path, run
     assert all(np.array_equal(after[path], rows) for path, rows in before.items())
 
 
-def test_a_pack_that_is_not_as_large_as_the_manifest_says_costs_nothing(tmp_path, run):
-    """Forged so that all of the manifest fits together: rows that no memory holds are not asked for."""
+def test_a_manifest_with_a_huge_pack_allocates_no_memory(tmp_path, run):
+    """The forged manifest is consistent, but the pack on disk is smaller than it says."""
     root = tmp_path / "dataset"
     write_dataset(root)
     one_object(*run("preprocess", root, *SMALL, "--json"))
