@@ -251,7 +251,7 @@ def _relative(file: str, root: str, real_root: str) -> str:
     """
     # normpath and not realpath: a file that is a link must stay a link.
     path = os.path.normpath(file)
-    # A relative path without ".." needs no look at the disk, which would take twenty times as long.
+    # A relative path without ".." needs no look at the disk, which is slow.
     if not path.startswith(os.sep) and path not in (os.curdir, os.pardir) and not path.startswith(_PARENT_PREFIX):
         return path
     path = os.path.normpath(os.path.join(root, file))

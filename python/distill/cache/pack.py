@@ -208,7 +208,7 @@ class PackReader:
                 file.seek(data_end)
                 self._checksums = file.read(info.rows * CHECKSUM_BYTES)
                 # Mapped from the open file, because its name may be gone by now. A plain array, because indexing a
-                # np.memmap takes a microsecond longer.
+                # np.memmap is slower.
                 self._data = np.asarray(np.memmap(file, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error

@@ -146,7 +146,7 @@ def _sums(rows: np.ndarray) -> np.ndarray:
 def _stamps(path: str) -> tuple[int, ...] | None:
     """Return what changes when a file, or a link that leads to it, is written or replaced; None if it is missing."""
     try:
-        looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - making a Path costs a tenth of a short file's time
+        looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - making a Path is slow
     except OSError:
         return None
     return tuple(
