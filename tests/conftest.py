@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -90,8 +89,11 @@ def unprivileged() -> Iterator[Path]:
     is_root = os.geteuid() == 0
     if is_root:
         # Python may be installed where only root can read, so lazily imported modules are imported now.
-        for name in ("cli.main", "cli.progress", "cli.options", "pipeline"):
-            importlib.import_module(f"distill.{name}")
+        from distill.cli.main import COMMANDS, load
+
+        load("distill.cli.parsing:parse")
+        for command in COMMANDS.values():
+            load(command.runner)
         os.seteuid(65_534)
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ RUST = Path(__file__).parent.parent / "rust"
 # From the top down. Names on one line do not import each other; the modules of a package may.
 LAYERS = [
     "train demo",
-    "cli",
+    "cli demo_sounds",
     "pipeline",
     "training latent generate",
     "preprocess runs",
@@ -27,7 +27,7 @@ LAYERS = [
     "audio features models index plots",
     "kernels",
     "config device",
-    "storage text",
+    "storage text faults",
     "errors types _lazy _native",
 ]
 # Names that users import from one module and that another module defines. They are looked up when they are used, so

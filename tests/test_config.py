@@ -14,12 +14,12 @@ from distill.config import (
     ComplexSpectrogramConfig,
     SpectrogramConfig,
     TrainingConfig,
-    collecting_faults,
     config_from_dict,
     config_to_toml,
     feature_identity,
 )
 from distill.errors import ConfigError
+from distill.faults import collecting_faults
 
 try:
     import tomllib

@@ -26,6 +26,6 @@ def test_the_python_example_runs(sounds, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", re.findall(r"`distill (\w+) ", README))
 def test_commands_that_are_named_exist(command):
-    from distill.cli.main import _COMMANDS
+    from distill.cli.main import COMMANDS
 
-    assert command in _COMMANDS
+    assert command in COMMANDS

@@ -30,7 +30,7 @@ def flip_a_row(dataset) -> None:
 def test_verify_exits_with_what_it_found(run, dataset):
     code, out, _ = run("verify", dataset)
     assert code == 0
-    assert "checked 10 rows in 1 pack and 5 files: all whole" in out
+    assert "checked 10 rows in 1 pack and 5 files: no damage\n" in out
     flip_a_row(dataset)
     code, out, _ = run("verify", dataset)
     assert code == 1
@@ -39,7 +39,7 @@ def test_verify_exits_with_what_it_found(run, dataset):
     assert "--repair" in out
     code, out, _ = run("verify", dataset, "--repair")
     assert code == 0
-    assert "all whole, 1 of them repaired" in out
+    assert "no damage left, 1 repaired" in out
     assert run("verify", dataset)[0] == 0
 
 
@@ -75,7 +75,7 @@ def test_verify_names_files_that_are_not_what_they_were(run, dataset):
 def test_verify_of_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, path):
     (tmp_path / "beside").mkdir()
     monkeypatch.chdir(tmp_path / folder)
-    assert "5 files: all whole" in run("verify", path)[1]
+    assert "5 files: no damage\n" in run("verify", path)[1]
     write(dataset / "sound-1.wav", noise(50), subtype="PCM_16")
     write(dataset / "deep" / "er" / "sound-2.wav", noise(51), subtype="PCM_16")
     code, out, _ = run("verify", path)
@@ -84,8 +84,8 @@ def test_verify_of_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, 
     assert "damaged: deep/er/sound-2.wav: its bytes changed" in out
     code, out, _ = run("verify", path, "--repair")
     assert code == 0
-    assert "all whole, 2 of them repaired" in out
-    assert "checked 8 rows in 2 packs and 5 files: all whole" in run("verify", path)[1]
+    assert "no damage left, 2 repaired" in out
+    assert "checked 8 rows in 2 packs and 5 files: no damage\n" in run("verify", path)[1]
     assert one_object(*run("preprocess", path, *SMALL, "--json"))["decoded"] == 0
 
 
@@ -97,7 +97,7 @@ def test_verify_fails_over_what_it_may_not_read(run, unprivileged):
         code, out, _ = run("verify", unprivileged, *options)
         assert code == 1
         assert "damaged: deep/er/sound-0.wav: could not be checked: unreadable: permission denied" in out
-        assert "all whole" not in out
+        assert "no damage" not in out
     assert "3 still damaged, 0 repaired" in out
 
 
@@ -117,9 +117,9 @@ def test_clean(run, dataset):
     (dataset / "sound-1.wav").unlink()
     one_object(*run("preprocess", dataset, *SMALL, "--json"))
     assert one_object(*run("status", dataset, "--json"))["dead_rows"] == 2
-    assert "8 rows and 2 that no file has any more" in run("status", dataset)[1]
+    assert "8 rows and 2 unused rows, " in run("status", dataset)[1]
     code, out, _ = run("clean", dataset)
-    assert (code, out.split(" and ")[0]) == (0, "2 rows")
+    assert (code, out.split(", ")[0]) == (0, "removed 2 unused rows")
     assert one_object(*run("status", dataset, "--json"))["dead_rows"] == 0
     assert one_object(*run("preprocess", dataset, *SMALL, "--json"))["decoded"] == 0
 

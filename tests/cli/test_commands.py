@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from distill import train
 from distill.audio import load_cache_manifest
-from distill.cli import train
 from distill.cli.main import main
 from sounds import CHUNK, SMALL, noise, one_object, write, write_dataset
 
@@ -324,7 +324,7 @@ def test_a_real_process_exits_so_too(tmp_path):
 
 
 def test_the_v1_path_is_a_flag_away(dataset, tmp_path):
-    from distill.cli import train
+    from distill import train
 
     flags = ["--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4", "--device", "cpu"]
     assert train.main([str(dataset), "--out", str(tmp_path / "run"), *flags]) == 0

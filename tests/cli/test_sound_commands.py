@@ -63,7 +63,7 @@ def test_reconstruct_in_words(run, tone_run, tone, tmp_path):
     assert (code, err) == (0, "")
     assert str(tmp_path / "out" / "tone.wav") in out
     assert "1 sound in" in out
-    assert "quieter" not in out
+    assert "clipping" not in out
 
 
 def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
@@ -104,7 +104,10 @@ def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, t
     assert abs(pitch_of(soundfile.read(told["files"][1])[0]) - PITCHES[0]) < 5
     _, out, _ = run("reconstruct", tone_run, tone, *paths, "--out", tmp_path / "other", *CPU)
     folder = tmp_path / "other"
-    assert f"  {folder}/tone.wav\n  {folder}/Tone-2.wav, of {paths[0]}\n  {folder}/tone-2-2.wav, of {paths[1]}\n" in out
+    assert (
+        f"  {folder}/tone.wav\n  {folder}/Tone-2.wav, from {paths[0]}\n  {folder}/tone-2-2.wav, from {paths[1]}\n"
+        in out
+    )
 
 
 @pytest.mark.parametrize("level", [0.1, 0.8])
@@ -210,7 +213,7 @@ def test_a_sound_that_would_clip_is_said_to_be_quieter(run, tone_run, tmp_path):
         assert gain < 0.9
         # A sound whose only fault was to be too loud now just reaches full scale.
         assert np.abs(soundfile.read(told["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
-        assert f"sample-00{number}.wav, {-20 * np.log10(gain):.1f} dB quieter, so as not to clip" in out
+        assert f"sample-00{number}.wav, lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping\n" in out
 
 
 def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):

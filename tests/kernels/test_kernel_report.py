@@ -13,8 +13,8 @@ import kernel_report
 import sass
 from kernel_cost import CARDS, DEFAULTS, TARGETS, Card, Compiled, Program, bound, gather_wavefronts, occupancy, programs
 
-# In the format of nvdisasm. The path inside a clip has fewer instructions than the one at its edge. What follows EXIT is
-# padding.
+# In the format of nvdisasm. The path inside a clip has fewer instructions than the one at its edge. What follows EXIT
+# is padding.
 LISTING = """\
         .global         complex_mel_kernel
 complex_mel_kernel:

@@ -228,7 +228,7 @@ def test_a_forged_header_is_refused_by_every_command_and_replaced(tmp_path, run,
     assert status["damage"]
     code, out, _ = run("status", root)
     assert code == 0
-    assert f"damaged: manifest.json: {status['damage']}; its features are computed anew" in out
+    assert f"damaged: manifest.json: {status['damage']}; all features will be computed again" in out
     code, out, _ = run("preprocess", root, *SMALL)
     assert code == 0
     assert out.count(f"warning: {manifest}: {status['damage']}; its features are computed again") == 1

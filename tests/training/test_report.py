@@ -243,7 +243,7 @@ def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
 
 @pytest.mark.parametrize("when", ["epoch", "analyze"])
 def test_ctrl_c_after_training_leaves_the_analysis_out_and_says_what_does_it(tones, tmp_path, run, monkeypatch, when):
-    from distill.cli import train as command
+    from distill import train as command
     from distill.cli.progress import ProgressView
     from distill.config import config_to_toml
 
@@ -293,7 +293,7 @@ def test_a_resume_with_another_dataset_is_what_is_analysed(tones, tmp_path):
 
 
 def test_the_command_says_where_to_look_and_what_to_do_next(tones, tmp_path, run, monkeypatch):
-    from distill.cli import train as command
+    from distill import train as command
     from distill.config import config_to_toml
 
     monkeypatch.chdir(tmp_path)

@@ -1,1 +1,1 @@
-"""Commands: what they take, what they show, how they begin and end."""
+"""The commands: a table of them, their options, and what they print."""

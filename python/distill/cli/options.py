@@ -1,297 +1,239 @@
-"""What the commands take: flags over a file over a preset."""
+"""The options of each command, as dataclasses; their docstrings are the help texts."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 
-from distill.config import PRESETS, TrainingConfig, collecting_faults, config_from_dict
-from distill.errors import ConfigError
+from distill.config import TrainingConfig
+from distill.errors import DatasetError
 from distill.generate.recipe import Recipe
+from distill.index import Dataset, Trust
 from distill.types import WavFormat
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ConfiguredArguments:
-    """What train and preprocess have in common."""
+class Arguments:
+    """Options of a command."""
+
+    def check(self) -> None:
+        """Raise an error if the options do not fit together. Called after parsing, before torch is imported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheArguments(Arguments):
+    """Options that say where features are."""
+
+    cache_dir: Path | None = None
+    """Cache folder for features. Default: DATASET/.cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanArguments(CacheArguments):
+    """Options that say how the files of a dataset are found and compared with the cache."""
+
+    trust: Trust = "stat"
+    """How to tell that a file has not changed: stat compares size and time stamps, content reads every file."""
+    follow_links: bool = False
+    """Follow symbolic links to folders, and links to files outside the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetArguments(CacheArguments):
+    """Options of the commands that work on one dataset and its cache."""
+
+    dataset: tyro.conf.Positional[Path]
+    """Folder of audio files."""
+
+    def to_dataset(self) -> Dataset:
+        """Return the dataset with those of its options that this command has."""
+        names = {item.name for item in fields(Dataset)}
+        options = {name: value for name, value in vars(self).items() if name in names}
+        return Dataset(self.dataset, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigArguments(ScanArguments):
+    """Options that make a training configuration."""
 
     config: Path | None = None
-    """A TOML file of the fields below; flags win over it."""
+    """TOML file with training options; flags override it."""
     preset: Literal["default", "quick", "large"] = "default"
-    """A named set of values to start from; --config and flags win over it."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-    trust: Literal["stat", "content"] = "stat"
-    """When a file counts as unchanged: by its stamps, or by its bytes, which are then all read."""
-    follow_links: bool = False
-    """Follow symbolic links that lead out of the dataset, and links to folders."""
+    """Named set of training options; --config and flags override it."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The training configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments(_ConfiguredArguments):
+class TrainArguments(ConfigArguments):
     """Train a model on a folder of audio.
 
-    Features are computed for what is new in the folder and kept in DATASET/.cache; then a VAE is trained on them.
-    Ctrl-C stops after the step in hand, with everything saved.
+    Computes features of new and changed files, keeps them in DATASET/.cache, and trains a VAE on them. Ctrl-C stops
+    after the current step and saves everything.
     """
 
     dataset: tyro.conf.Positional[Path | None] = None
-    """The folder of audio; left out with --resume."""
+    """Folder of audio files; not needed with --resume."""
     out: Path | None = None
-    """The run folder. Default: runs/DATASET-TIME."""
+    """Run folder to create. Default: runs/DATASET-TIME."""
     resume: Path | None = None
-    """Go on with the run in this folder; nothing else need be given."""
+    """Continue the run in this folder, with its dataset and options."""
     tensorboard: bool = False
-    """Show metrics and previews in RUN/tensorboard, too; needs pip install tensorboard."""
+    """Also write metrics and previews to RUN/tensorboard; needs pip install tensorboard."""
     analyze: bool = True
-    """At the end, analyse the latent space as distill analyze does."""
+    """Analyse the latent space after training, like distill analyze."""
+
+    def check(self) -> None:
+        """Raise DatasetError if there is neither a dataset nor a run to resume."""
+        if self.resume is None and self.dataset is None:
+            raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return self.resume or self.out or default_run_dir(self.dataset)
+
+
+def default_run_dir(dataset: Path) -> Path:
+    """Return runs/DATASET-TIME."""
+    name = re.sub(r"[^\w.-]+", "-", dataset.absolute().name.encode("utf-8", "replace").decode()) or "dataset"
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's local time
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessArguments(_ConfiguredArguments):
-    """Compute the features that training with the same options would use, and keep them."""
+class PreprocessArguments(ConfigArguments, DatasetArguments):
+    """Compute the features that training with the same options uses, and keep them in the cache."""
 
-    dataset: tyro.conf.Positional[Path]
-    """The folder of audio."""
     json: bool = False
     """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
     workers: int | None = None
-    """Threads. Default: one a core."""
+    """Number of threads. Default: one per core."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CacheArguments:
-    """What the commands on a dataset's cache have in common."""
-
-    dataset: tyro.conf.Positional[Path]
-    """The folder of audio."""
-    cache_dir: Path | None = None
-    """Where features are kept. Default: DATASET/.cache."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatusArguments(_CacheArguments):
-    """Say what is in a dataset's cache and what has changed since, without decoding anything."""
+class StatusArguments(ScanArguments, DatasetArguments):
+    """Show what the cache of a dataset holds and which files have changed, without decoding any."""
 
     json: bool = False
     """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes, dead_rows,
-    skipped_files (path and reason of each, also of folders that cannot be read), cache_dir, damage (what is wrong with
-    the manifest, or null)."""
-    trust: Literal["stat", "content"] = "stat"
-    """When a file counts as unchanged: by its stamps, or by its bytes, which are then all read."""
-    follow_links: bool = False
-    """Follow symbolic links that lead out of the dataset, and links to folders."""
+    skipped_files (path and reason of each, also of unreadable folders), cache_dir, damage (what is wrong with the
+    manifest, or null)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArguments(_CacheArguments):
-    """Check every row in a dataset's cache against its checksum, and every file against the hash it had.
+class VerifyArguments(DatasetArguments):
+    """Check all cached features against their checksums, and all audio files against their content hashes.
 
-    Exit status: 0 if all is whole, or was repaired; 1 if something is damaged.
+    Exit status: 0 if there is no damage or all of it was repaired, else 1.
     """
 
     repair: bool = False
-    """Compute again what is damaged, or was computed from other bytes than a file has now, and nothing else."""
+    """Compute features again if they are damaged, or if their audio file has changed; leave all others."""
     json: bool = False
     """Print one JSON object: rows, packs, files, damaged (path and reason of each), repaired."""
     follow_links: bool = False
-    """As it was when the dataset was preprocessed."""
+    """Follow symbolic links; use the same setting as for preprocess or train."""
     workers: int | None = None
-    """Threads. Default: one a core."""
+    """Number of threads. Default: one per core."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CleanArguments(_CacheArguments):
-    """Give back the rows that no file had when the dataset was last preprocessed, and packs that nothing names."""
+class CleanArguments(DatasetArguments):
+    """Free the space of features that no file used when the dataset was last preprocessed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(_CacheArguments):
-    """Write the features in a dataset's cache, normalised, for other tools, with a manifest.json beside them."""
+class ExportArguments(DatasetArguments):
+    """Write the normalised features of a dataset as files for other tools, with a manifest.json."""
 
     output: tyro.conf.Positional[Path]
-    """The folder to write to: new, or empty."""
+    """Folder to write to; must be new or empty."""
     format: Literal["pt", "npy", "safetensors"] = "pt"
-    """pt: a tensor [2, n_mels, T] a file, 000000.pt and so on. npy: one array features.npy [N, 2, n_mels, T].
-    safetensors: tensors `features` [n, 2, n_mels, T] in files of at most 128 MB."""
+    """pt: one tensor [2, n_mels, T] per file, 000000.pt and so on. npy: one array features.npy [N, 2, n_mels, T].
+    safetensors: tensors `features` [n, 2, n_mels, T] in files of up to 128 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyzeArguments:
-    """Analyse the latent space of a run by the sounds of a dataset, and write the result to RUN/latent.
+class AnalyzeArguments(Arguments):
+    """Analyse the latent space of a run with the sounds of a dataset, and write the result to RUN/latent.
 
-    analysis.json says what the axes are, what they go with and which sounds lie close; analysis.safetensors holds the
-    latents; scree.png, map.png and sweep.png show them.
+    analysis.json holds the axes, their correlations with sound features, and the nearest neighbours of each sound;
+    analysis.safetensors holds the latent vectors; scree.png, map.png and sweep.png show them.
     """
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """Run folder."""
     dataset: tyro.conf.Positional[Path | None] = None
-    """The folder of audio. Default: the one that the run was trained on."""
+    """Folder of audio files. Default: the one that the run was trained on."""
     cache_dir: Path | None = None
-    """Where its features are kept. Default: that of the run, or DATASET/.cache."""
+    """Cache folder for features. Default: that of the run, or DATASET/.cache."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     seed: int = 0
-    """Of the choice of sounds on the map, where there are too many for it."""
+    """Seed of the choice of sounds on the map, if there are too many to show all."""
     json: bool = False
-    """Print one JSON object: what analysis.json holds."""
+    """Print one JSON object: the content of analysis.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SoundArguments:
-    """What the commands that make sound have in common."""
+class SoundArguments(Arguments):
+    """Options of the commands that write sounds."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """Run folder."""
     out: Path
-    """The folder to write to; made if missing."""
+    """Folder to write to; created if missing."""
     format: WavFormat = "pcm24"
-    """How a sample is kept; nothing clips, and what would is made quieter as a whole."""
+    """Sample format of the WAV files; a sound that would clip is lowered in level as a whole."""
     force: bool = False
-    """Replace files that are there already."""
+    """Replace existing files."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateArguments(_SoundArguments, Recipe):
-    """Make new sounds with a trained run: samples near those it knows, ways from one to another, variations of one.
+class GenerateArguments(SoundArguments, Recipe):
+    """Make new sounds with a trained model: samples, interpolations between two sounds, or variations of one.
 
-    Writes OUT/sample-001.wav and so on, interpolation-001.wav or variation-001.wav, at the model's rate.
+    Writes OUT/sample-001.wav and so on, or interpolation-001.wav, or variation-001.wav, at the sample rate of the
+    model.
     """
 
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A sound to begin with."""
+    """Sound to interpolate from."""
     end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
-    """The sound to end at."""
+    """Sound to interpolate to."""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NUMBER=VALUE or NAME=VALUE, once for each axis: move along an axis that distill analyze found, by so many
-    standard deviations."""
+    """NUMBER=VALUE or NAME=VALUE: move by VALUE standard deviations along an axis that distill analyze found. Repeat
+    it for more axes."""
     seed: int | None = None
-    """The same seed gives the same sounds; a way is the same with all. Default: chosen at random, and told."""
+    """The same seed gives the same sounds; interpolations do not depend on it. Default: random, and printed."""
     json: bool = False
-    """Print one JSON object: files, gains (less than 1 for a sound that would have clipped), seed, sample_rate,
-    duration_s, seconds, settings."""
+    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), seed, sample_rate, duration_s,
+    seconds, settings."""
+
+    def check(self) -> None:
+        """Raise ConfigError with all faults of the recipe."""
+        Recipe.check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructArguments(_SoundArguments):
-    """Take sounds through a trained run: OUT/NAME.wav, as long and as loud as NAME, and OUT/NAME.png, in and out.
+class ReconstructArguments(SoundArguments):
+    """Encode and decode sounds with a trained model.
 
-    A file that cannot be used is named, and the rest goes on.
+    Writes OUT/NAME.wav, as long and as loud as the input, and OUT/NAME.png, a picture of both. Files that cannot be
+    used are reported and skipped.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """The sounds."""
+    """Audio files."""
     seed: int = 0
-    """Taken as by other commands on a run; nothing is drawn at random here, so all give the same."""
+    """No effect, since nothing here is random; accepted for consistency with generate."""
     json: bool = False
-    """Print one JSON object: files, gains (less than 1 for a sound that would have clipped), pictures, sources, skipped
+    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), pictures, sources, skipped
     (path and reason of each), seed, sample_rate, seconds, settings."""
-
-
-def base_config(argv: Sequence[str]) -> TrainingConfig:
-    """What flags are laid over: the defaults or the run to resume, then the preset, then the file that `argv` names.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be used.
-    RunError
-        If the run to resume is none.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset", default="default")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--resume", type=Path)
-    try:
-        named, _ = parser.parse_known_args(argv)
-    except argparse.ArgumentError:
-        return TrainingConfig()  # tyro says what is wrong
-    config = TrainingConfig()
-    if named.resume is not None:
-        from distill.runs.folder import RunFolder  # noqa: PLC0415 - imports torch
-
-        run = RunFolder(named.resume)
-        run.dataset()
-        config = run.config()
-    config = config_from_dict(PRESETS.get(named.preset, {}), config)
-    if named.config is None:
-        return config
-    try:
-        return config_from_dict(_read_toml(named.config), config)
-    except ConfigError as error:
-        raise ConfigError([f"{named.config}: {fault}" for fault in error.faults], error.tip) from error
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError([f"cannot be read: {reason}"], "see config.toml in any run folder") from error
-
-
-def parse(default: T, argv: Sequence[str], program: str) -> T:
-    """Parse `argv` over `default`, with every fault of the configuration reported at once."""
-    with collecting_faults():
-        # As most programs have it, --no-table.field; tyro has --table.no-field.
-        plain = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
-        return tyro.cli(type(default), args=plain, prog=program, default=default)
-
-
-def preprocess_arguments(argv: Sequence[str]) -> PreprocessArguments:
-    """Arguments of ``distill preprocess``."""
-    return parse(PreprocessArguments(dataset=tyro.MISSING, training=base_config(argv)), argv, "distill preprocess")
-
-
-def status_arguments(argv: Sequence[str]) -> StatusArguments:
-    """Arguments of ``distill status``."""
-    return parse(StatusArguments(dataset=tyro.MISSING), argv, "distill status")
-
-
-def verify_arguments(argv: Sequence[str]) -> VerifyArguments:
-    """Arguments of ``distill verify``."""
-    return parse(VerifyArguments(dataset=tyro.MISSING), argv, "distill verify")
-
-
-def clean_arguments(argv: Sequence[str]) -> CleanArguments:
-    """Arguments of ``distill clean``."""
-    return parse(CleanArguments(dataset=tyro.MISSING), argv, "distill clean")
-
-
-def export_arguments(argv: Sequence[str]) -> ExportArguments:
-    """Arguments of ``distill export``."""
-    return parse(ExportArguments(dataset=tyro.MISSING, output=tyro.MISSING), argv, "distill export")
-
-
-def analyze_arguments(argv: Sequence[str]) -> AnalyzeArguments:
-    """Arguments of ``distill analyze``."""
-    return parse(AnalyzeArguments(run=tyro.MISSING), argv, "distill analyze")
-
-
-def generate_arguments(argv: Sequence[str]) -> GenerateArguments:
-    """Arguments of ``distill generate``."""
-    return parse(GenerateArguments(run=tyro.MISSING, out=tyro.MISSING), argv, "distill generate")
-
-
-def reconstruct_arguments(argv: Sequence[str]) -> ReconstructArguments:
-    """Arguments of ``distill reconstruct``."""
-    default = ReconstructArguments(run=tyro.MISSING, files=tyro.MISSING, out=tyro.MISSING)
-    return parse(default, argv, "distill reconstruct")

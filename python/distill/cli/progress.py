@@ -1,4 +1,4 @@
-"""What a command shows of a run as it goes: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Progress and log lines of a command: a bar with the remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from distill.training.trainer import TrainEvent
 
 _PLAIN_EVERY_S = 5.0
-# What a stage counts; the first word of its name says which it is.
-_COUNTED = {
+# What each stage counts, by the first word of its name.
+_UNITS = {
     **dict.fromkeys(("scan", "features", "decode"), "files"),
     **dict.fromkeys(("hash", "check"), "MB"),
     **dict.fromkeys(("encode", "neighbours", "export"), "rows"),
@@ -27,7 +27,9 @@ _COUNTED = {
 }
 
 
-class _Lines(logging.Handler):
+class _LogLines(logging.Handler):
+    """Shows log records as lines of a view."""
+
     def __init__(self, view: ProgressView) -> None:
         super().__init__(logging.INFO)
         self.view = view
@@ -38,18 +40,18 @@ class _Lines(logging.Handler):
 
 
 class ProgressView:
-    """Shows log lines, progress of preprocessing and progress of training.
+    """Shows log lines of distill, and the progress of its work and of training.
 
-    Use as a context manager: it carries the log of the library while it is open.
+    A context manager: it shows log records and the bar only while it is open.
 
     Parameters
     ----------
-    stream : TextIO, optional
-        Where to. Default: standard output.
+    json : bool
+        Write to standard error, because standard output is for a JSON result. Default: False, to standard output.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stdout
+    def __init__(self, *, json: bool = False) -> None:
+        self.stream = sys.stderr if json else sys.stdout
         self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
@@ -60,8 +62,8 @@ class ProgressView:
         self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
         self._task: Any = None
         self._stage = ""
-        self._last = self._started = time.monotonic()
-        self._handler = _Lines(self)
+        self._last_line = self._stage_started = time.monotonic()
+        self._handler = _LogLines(self)
 
     def __enter__(self) -> ProgressView:
         self._logger = logging.getLogger("distill")
@@ -81,28 +83,28 @@ class ProgressView:
         self._logger.setLevel(self._level)
 
     def line(self, text: str) -> None:
-        """Show a line for good."""
-        self._last = time.monotonic()
+        """Show a line that stays."""
+        self._last_line = time.monotonic()
         if self._bar:
             self._console.print(text.encode("utf-8", "backslashreplace").decode())
         else:
             say(text, self.stream)
 
     def progress(self, stage: str, current: int, total: int) -> None:
-        """Progress callback of whatever a command does; without a terminal, a line where there was none for 5 s."""
+        """Progress callback; without a terminal, it prints a line if none was printed for 5 s."""
         if self._bar:
             self._show(stage, current, total, f"{current}/{total}" if total else f"{current}")
             return
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._started = stage, now
-        if (current < total or not total) and now - self._last > _PLAIN_EVERY_S:
-            left = (now - self._started) / current * (total - current) if current else 0.0
-            ahead = f", about {_duration(left)} left" if left > 0 else ""
-            self.line(f"{stage}: {_counted(stage, current, total)}{ahead}")
+            self._stage, self._stage_started = stage, now
+        if (current < total or not total) and now - self._last_line > _PLAIN_EVERY_S:
+            left = (now - self._stage_started) / current * (total - current) if current else 0.0
+            remaining = f", about {_duration(left)} left" if left > 0 else ""
+            self.line(f"{stage}: {_amount(stage, current, total)}{remaining}")
 
     def event(self, event: TrainEvent) -> None:
-        """`on_event` of training."""
+        """Event callback of training."""
         values = event.values
         if event.kind in ("preprocess", "analyze"):
             self.progress(**values)
@@ -125,8 +127,8 @@ class ProgressView:
         )
         losses = f"train {values['train_loss']:.4f}  val {values['val_loss']:.4f}"
         pace = f"{values['examples_per_s']:.0f} rows/s  at most {_duration(left)} left"
-        mark = "  best" if values["is_best"] else ""
-        self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{mark}")
+        best = "  best" if values["is_best"] else ""
+        self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{best}")
 
     def _show(self, description: str, current: int, total: int, what: str) -> None:
         if self._task is None or description != self._stage:
@@ -137,10 +139,10 @@ class ProgressView:
         self._bar.update(self._task, completed=current, total=total or None, what=what)
 
 
-def _counted(stage: str, current: int, total: int) -> str:
-    noun = _COUNTED.get(stage.partition(" ")[0], "steps")
-    unit = 1_000_000 if noun == "MB" else 1
-    return f"{current // unit} of {total // unit} {noun}" if total else f"{current // unit} {noun}"
+def _amount(stage: str, current: int, total: int) -> str:
+    unit = _UNITS.get(stage.partition(" ")[0], "steps")
+    size = 1_000_000 if unit == "MB" else 1
+    return f"{current // size} of {total // size} {unit}" if total else f"{current // size} {unit}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,52 +1,31 @@
-"""``python -m distill.train DATASET``: from a folder of audio to a trained model."""
+"""``distill train``: from a folder of audio to a trained model."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from distill.cli.process import INTERRUPTED, run_command, say
-from distill.errors import DatasetError
+from distill.cli.options import TrainArguments
+from distill.cli.process import INTERRUPTED, say
+from distill.cli.progress import ProgressView
+from distill.pipeline import train as train_model
 from distill.text import counted
+from distill.training.trainer import TrainResult
 
-if TYPE_CHECKING:
-    from distill.training.trainer import TrainResult
-
-
-def main(argv: Sequence[str] | None = None, program: str = "python -m distill.train") -> int:
-    """Run the command.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 it could not be done, 2 it was asked for wrongly, 130 interrupted.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: _train(argv, program))
+_REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
 
-def _train(argv: Sequence[str], program: str) -> int:
-    from distill.cli.options import TrainArguments, base_config, parse  # noqa: PLC0415
-    from distill.cli.progress import ProgressView  # noqa: PLC0415 - Ctrl-C is answered while these are imported
-
-    arguments = parse(TrainArguments(training=base_config(argv)), argv, program)
-    if arguments.resume is None and arguments.dataset is None:
-        raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
-    from distill.pipeline import train  # noqa: PLC0415 - torch takes seconds; --help and faults need none
-
-    run_dir = arguments.resume or arguments.out or default_run_dir(arguments.dataset)
+def train(arguments: TrainArguments) -> int:
+    """Run ``distill train``."""
+    run_dir = arguments.run_dir
     cancel = threading.Event()
     with ProgressView() as view, cancelled_by_ctrl_c(cancel):
-        result = train(
+        result = train_model(
             arguments.dataset,
             run_dir,
             arguments.training,
@@ -61,21 +40,21 @@ def _train(argv: Sequence[str], program: str) -> int:
         )
     run = shlex.quote(str(run_dir))
     if result.status == "interrupted":
-        # What is not part of the run's configuration would be forgotten.
+        # These two are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
-        say(f"interrupted and saved; go on with:\n  python -m distill.train --resume {run}{flags}")
+        say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}")
         return INTERRUPTED
     _say_result(result)
-    _say_what_is_there(result, with_board=arguments.tensorboard)
+    _say_what_is_there(run_dir, result.latent_dir, with_tensorboard=arguments.tensorboard)
     if arguments.analyze and result.latent_dir is None and cancel.is_set():
-        say(f"stopped before its latent space was analysed; to do that:\n  distill analyze {run}")
+        say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}")
         return INTERRUPTED
     return 0
 
 
 @contextmanager
 def cancelled_by_ctrl_c(cancel: threading.Event) -> Iterator[None]:
-    """Set `cancel` on the first Ctrl-C; the second one interrupts at once."""
+    """Set `cancel` at the first Ctrl-C; raise KeyboardInterrupt at the second."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if cancel.is_set():
@@ -91,29 +70,22 @@ def cancelled_by_ctrl_c(cancel: threading.Event) -> Iterator[None]:
 
 def _say_result(result: TrainResult) -> None:
     best = result.best
-    reason = {"finished": "all epochs done", "stopped early": "validation no longer improves"}[result.status]
-    say(f"finished and saved ({reason}): {counted(result.epochs, 'epoch')}, the best was epoch {best.get('epoch')}")
+    epochs = counted(result.epochs, "epoch")
+    say(f"finished and saved ({_REASONS[result.status]}): {epochs}, the best was epoch {best.get('epoch')}")
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     say(f"validation R²: {shown}")
 
 
-def _say_what_is_there(result: TrainResult, *, with_board: bool) -> None:
-    run = result.run_dir
+def _say_what_is_there(run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:
     pictures = ["loss.png", "reconstruction.png", "quality.png"]
-    if result.latent_dir:
-        pictures.append(f"{result.latent_dir.name}/map.png")
+    if latent_dir:
+        pictures.append(f"{latent_dir.name}/map.png")
     say(f"run: {run}\n  look at {', '.join(pictures)}")
     if previews := sorted((run / "previews").glob("epoch-*"), key=lambda folder: (len(folder.name), folder.name)):
         say(f"  listen to previews/{previews[-1].name}")
-    if with_board:
+    if with_tensorboard:
         say(f"  tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))}")
     name = shlex.quote(str(run))
-    say(f"new sounds:            distill generate {name} --out DIR")
-    say(f"a sound by way of it:  distill reconstruct {name} FILE --out DIR")
-
-
-def default_run_dir(dataset: Path) -> Path:
-    """runs/DATASET-TIME."""
-    name = re.sub(r"[^\w.-]+", "-", dataset.absolute().name.encode("utf-8", "replace").decode()) or "dataset"
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's own clock
+    say(f"make new sounds:    distill generate {name} --out DIR")
+    say(f"reconstruct sounds: distill reconstruct {name} FILE --out DIR")

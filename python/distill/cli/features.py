@@ -1,0 +1,34 @@
+"""``distill preprocess`` and ``distill export``: the commands that compute features and write them out."""
+
+from __future__ import annotations
+
+from distill.cache.export import export as export_features
+from distill.cli.options import ExportArguments, PreprocessArguments
+from distill.cli.process import say
+from distill.cli.progress import ProgressView
+from distill.cli.result import reason_entries, say_json
+from distill.preprocess.pipeline import preprocess as preprocess_dataset
+from distill.text import counted
+
+
+def preprocess(arguments: PreprocessArguments) -> int:
+    """Run ``distill preprocess``."""
+    with ProgressView(json=arguments.json) as view:
+        result = preprocess_dataset(
+            arguments.to_dataset(), arguments.training, workers=arguments.workers, progress=view.progress
+        )
+        result.log()
+    if arguments.json:
+        figures = {name: getattr(result, name) for name in ("decoded", "rows", "normalization_stats", "seconds")}
+        say_json({"cache_dir": result.cache_dir, "skipped": reason_entries(result.skipped), **figures})
+    return 0
+
+
+def export(arguments: ExportArguments) -> int:
+    """Run ``distill export``."""
+    dataset = arguments.to_dataset()
+    dataset.check()
+    with ProgressView() as view:
+        rows = export_features(dataset.cache_path, arguments.output, arguments.format, view.progress)
+    say(f"{counted(rows, 'row')} in {arguments.output}")
+    return 0
