@@ -1,4 +1,4 @@
-"""Configurations: their faults, all at once; TOML there and back; presets; and what the fingerprint covers."""
+"""Configurations: all faults at once, TOML and back, presets, and what the fingerprint covers."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "values", "told"), FAULTS)
-def test_a_value_out_of_range_is_named_with_its_rule(kind, values, told):
+@pytest.mark.parametrize(("kind", "values", "message"), FAULTS)
+def test_an_invalid_value_is_reported_with_its_rule(kind, values, message):
     with pytest.raises(ConfigError) as caught:
         kind(**values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert len(caught.value.faults) == 1
     assert isinstance(caught.value, ValueError)
 
@@ -78,17 +78,25 @@ def test_a_value_out_of_range_is_named_with_its_rule(kind, values, told):
         {"if_masking_threshold": 0},
     ],
 )
-def test_values_at_the_edge_are_taken(values):
+def test_values_at_the_limits_are_valid(values):
     assert dataclasses.asdict(ComplexSpectrogramConfig(**values)).items() >= values.items()
 
 
-def test_all_faults_at_once():
+def test_all_faults_are_reported_at_once():
     with pytest.raises(ConfigError) as caught:
-        ComplexSpectrogramConfig(n_fft=1000, hop_length=0, f_min=-5.0)
-    assert [fault.split("=")[0] for fault in caught.value.faults] == ["n_fft", "hop_length", "f_min"]
+        ComplexSpectrogramConfig(n_fft=1000, hop_length=0, f_min=-5.0, if_masking_threshold=-1.0)
+    names = [fault.split("=")[0] for fault in caught.value.faults]
+    assert names == ["n_fft", "hop_length", "f_min", "if_masking_threshold"]
 
 
-def test_faults_of_many_configurations_come_together():
+@pytest.mark.parametrize("values", [{"n_fft": "2048"}, {"sample_rate": "48000"}, {"f_min": None}])
+def test_a_value_of_the_wrong_type_is_no_fault_of_other_fields(values):
+    with pytest.raises(ConfigError) as caught:
+        SpectrogramConfig(**values, f_max=24_000.0, n_mels=0)
+    assert [fault.split("=")[0] for fault in caught.value.faults] == [*values, "n_mels"]
+
+
+def test_faults_of_several_configurations_are_raised_as_one_error():
     def make():
         with collecting_faults():
             TrainingConfig(complex_spectrogram=ComplexSpectrogramConfig(n_mels=0), epochs=0)
@@ -97,12 +105,12 @@ def test_faults_of_many_configurations_come_together():
     with pytest.raises(ConfigError) as caught:
         make()
     assert [fault.split("=")[0] for fault in caught.value.faults] == ["n_mels", "epochs", "speed"]
-    # And no fault is left for the next one.
+    # The next one starts without faults.
     with collecting_faults():
         TrainingConfig()
 
 
-def test_toml_there_and_back():
+def test_toml_gives_the_same_configuration_back():
     config = TrainingConfig(
         complex_spectrogram=ComplexSpectrogramConfig(f_max=12_000.5, n_mels=64, if_masking_threshold=3e-7),
         augmentation=AugmentationConfig(pitch_semitones=1.5),
@@ -117,14 +125,14 @@ def test_toml_there_and_back():
     assert config_from_dict(tomllib.loads(config_to_toml(TrainingConfig()))) == TrainingConfig()
 
 
-def test_what_toml_leaves_out_comes_from_the_base():
+def test_fields_that_toml_leaves_out_come_from_the_base():
     base = TrainingConfig(epochs=7, complex_spectrogram=ComplexSpectrogramConfig(n_mels=64))
     config = config_from_dict({"latent_dim": 9, "complex_spectrogram": {"hop_length": 256}}, base)
     assert (config.epochs, config.latent_dim) == (7, 9)
     assert (config.complex_spectrogram.n_mels, config.complex_spectrogram.hop_length) == (64, 256)
 
 
-def test_faults_of_a_file_all_at_once_with_the_nearest_key():
+def test_all_faults_of_a_file_are_reported_with_the_nearest_key():
     values = {
         "latent_dimm": 3,
         "xyzzy": 1,
@@ -136,7 +144,7 @@ def test_faults_of_a_file_all_at_once_with_the_nearest_key():
         config_from_dict(values)
     faults = caught.value.faults
     assert len(faults) == 6
-    told = "\n".join(faults)
+    message = "\n".join(faults)
     for part in (
         "unknown key 'latent_dimm'; did you mean 'latent_dim'?",
         "unknown key 'xyzzy'\n",
@@ -145,11 +153,11 @@ def test_faults_of_a_file_all_at_once_with_the_nearest_key():
         "unknown key 'complex_spectrogram.n_ftt'; did you mean 'complex_spectrogram.n_fft'?",
         "hop_length=0",
     ):
-        assert part in told + "\n"
+        assert part in message + "\n"
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_valid_and_each_its_own(name):
+def test_presets_are_valid_and_change_exactly_their_fields(name):
     config = config_from_dict(PRESETS[name])
     names = [item.name for item in dataclasses.fields(config)]
     changed = {name for name in names if getattr(config, name) != getattr(TrainingConfig(), name)}
@@ -168,7 +176,7 @@ def identity(feature=None, augmentation=None, **changes) -> str:
     ("kind", "field"),
     [(kind, item.name) for kind in (ComplexSpectrogramConfig, AugmentationConfig) for item in dataclasses.fields(kind)],
 )
-def test_every_field_decides_the_fingerprint_but_enabled(kind, field):
+def test_every_field_except_enabled_changes_the_fingerprint(kind, field):
     value = getattr(kind(), field)
     changed = kind(**{field: not value if isinstance(value, bool) else 2 * value if value else 20.0})
     assert getattr(changed, field) != value
@@ -183,11 +191,11 @@ def test_every_field_decides_the_fingerprint_but_enabled(kind, field):
         {"cache_dtype": "float16"},
     ],
 )
-def test_everything_else_that_decides_a_row_is_in_the_fingerprint(changes):
+def test_every_other_setting_of_a_row_changes_the_fingerprint(changes):
     assert identity(**changes) != identity()
 
 
-def test_augmentation_that_is_not_used_is_not_in_the_fingerprint():
+def test_augmentation_without_variants_does_not_change_the_fingerprint():
     other = AugmentationConfig(gain_db=1.0)
     assert identity(augmentation=other, augmentation_expansion=0) == identity(augmentation_expansion=0)
     assert identity(augmentation=other) != identity()

@@ -1,4 +1,4 @@
-"""The embedded dataset: what the demo promises of it."""
+"""The demo: its dataset, and the sounds that it ends with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill.demo import FAMILIES, main, play, write_dataset
 
 
 def spectrum(path: Path) -> np.ndarray:
-    """Log of the mean power in 64 bands of 375 Hz, of sound at 48 kHz, [64]."""
+    """Return the log of the mean power in 64 bands of 375 Hz, at 48 kHz, [64]."""
     samples, rate = soundfile.read(path, always_2d=True)
     samples = resample_poly(samples.mean(axis=1), 48_000, rate)
     frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::512] * np.hanning(1024)
@@ -23,11 +23,11 @@ def spectrum(path: Path) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_it_ends_with_sounds_and_pictures_and_makes_them_again_in_its_folder(run, tmp_path):
+def test_the_demo_writes_sounds_and_pictures_and_replaces_those_of_an_earlier_demo(run, tmp_path):
     code, out, err = run(tmp_path, "--epochs", 1, command=main)
     assert code == 0, err
-    assert f"  {tmp_path / 'generated'}: new sounds" in out
-    assert f"  {tmp_path / 'reconstructed'}: what the model makes" in out
+    assert f"  {tmp_path / 'generated'}: new sounds, " in out
+    assert f"  {tmp_path / 'reconstructed'}: six sounds that were not in the dataset, reconstructed" in out
     wavs = sorted([*(tmp_path / "generated").glob("*.wav"), *(tmp_path / "reconstructed").glob("*.wav")])
     assert len(wavs) == 4 + 5 + 1 + 6
     for path in wavs:
@@ -49,13 +49,13 @@ def test_it_ends_with_sounds_and_pictures_and_makes_them_again_in_its_folder(run
         assert found.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
         info = soundfile.info(source)
         assert soundfile.info(found).duration == pytest.approx(info.duration, abs=1e-4)
-    # A constant sound would be as far from its own source as from the other five.
+    # A constant sound would be as far from its source as from the other five.
     found = [spectra[tmp_path / "reconstructed" / f"{source.stem}.wav"] for source in unheard]
     apart = np.abs(np.stack(found)[:, None] - np.stack([spectrum(source) for source in unheard])).mean(axis=2)
     assert np.diag(apart).mean() < 0.5 * apart.mean()
 
 
-def test_the_same_seed_gives_the_same_samples_and_another_does_not(sounds, tmp_path):
+def test_the_dataset_depends_only_on_the_seed(sounds, tmp_path):
     again, other = tmp_path / "again", tmp_path / "other"
     write_dataset(again)
     write_dataset(other, seed=8)
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_samples_and_another_does_not(sounds, tmp_p
         assert not np.array_equal(soundfile.read(other / name)[0], samples), name
 
 
-def test_it_has_the_kinds_rates_and_channels_that_users_have(sounds):
+def test_the_dataset_has_several_formats_sample_rates_and_channel_counts(sounds):
     found = [soundfile.info(path) for path in sounds.rglob("*.*")]
     assert len(found) == 60
     assert {info.samplerate for info in found} == {22_050, 44_100, 48_000}

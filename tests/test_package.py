@@ -1,4 +1,4 @@
-"""What is installed is what was written: a wheel is built from the source tree and looked into."""
+"""The wheel and the source distribution hold everything that the source tree has, and work when installed."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
-def test_one_wheel_serves_every_python_from_3_10(wheel):
+def test_the_wheel_is_for_all_pythons_from_3_10(wheel):
     assert wheel.name.startswith("distill-0.1.0-cp310-abi3-")
 
 
-def test_the_wheel_holds_every_module_the_extension_and_its_types(wheel):
+def test_the_wheel_has_every_module_the_extension_and_its_types(wheel):
     found = set(zipfile.ZipFile(wheel).namelist())
     source = ROOT / "python"
     assert {path.relative_to(source).as_posix() for path in source.rglob("*.py")} <= found
     assert {"distill/_native.pyi", "distill/py.typed", "distill/_native.abi3.so"} <= found
-    # A link in the source tree: not among those above, and dropped by the builder where it is not told of it.
+    # A link in the source tree: rglob above does not follow it, and the builder drops it unless it is listed.
     assert {f"distill/kernels/{path.name}" for path in KERNELS.glob("*.py")} <= found
-    # Under that name alone: another project may have a package of the name.
+    # Not at the top level too, where another project may have a package of this name.
     assert not [name for name in found if name.startswith("kernels/")]
 
 
-def test_the_source_distribution_holds_the_kernel_and_no_link(tmp_path):
+def test_the_source_distribution_has_the_kernel_as_files_and_not_as_a_link(tmp_path):
     command = [Path(sys.executable).parent / "uv", "build", "--sdist", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True)
     (path,) = tmp_path.glob("*.tar.gz")
@@ -50,8 +50,8 @@ def test_the_source_distribution_holds_the_kernel_and_no_link(tmp_path):
         assert files[f"python/distill/kernels/{path.name}"] == path.read_bytes()
 
 
-def test_the_wheel_works_where_nothing_else_of_the_source_tree_is(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path)  # noqa: S202 - what was built above
+def test_the_wheel_works_without_the_source_tree(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)  # noqa: S202 - built above
     code = """
 import sys
 import distill
@@ -62,7 +62,7 @@ print(distill.__file__, hash_bytes(b"").hex())
     command = [sys.executable, "-S", "-c", code]
     result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    # The BLAKE3 of nothing.
+    # BLAKE3 of the empty string.
     assert result.stdout.split() == [
         str(tmp_path / "distill" / "__init__.py"),
         "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
@@ -71,12 +71,13 @@ print(distill.__file__, hash_bytes(b"").hex())
 
 @pytest.fixture
 def fresh(wheel, tmp_path) -> Path:
-    """The Python of an environment with the wheel, and with this one's packages but for distill."""
+    """The Python of a new environment with the wheel, and with the packages of this one except distill."""
     venv.create(tmp_path / "fresh")
     python = tmp_path / "fresh" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(python), "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
-    # What lies in a folder that a .pth names is found, but for the .pth in it: not the editable distill.
+    # Packages in a folder that a .pth file names are found, but .pth files in it are ignored, so that the editable
+    # distill is not found.
     purelib = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "fresh")})
     (Path(purelib) / "packages.pth").write_text(sysconfig.get_path("purelib"))
     return python
@@ -94,7 +95,7 @@ print(distill.kernels.__file__, expected.max().item() > 1, (features - expected)
 """
 
 
-def test_the_kernel_of_an_installed_wheel_computes(fresh, tmp_path):
+def test_the_kernel_of_an_installed_wheel_works(fresh, tmp_path):
     env = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path / "triton")}
     result = subprocess.run([fresh, "-c", COMPUTE], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

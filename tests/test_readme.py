@@ -1,3 +1,5 @@
+"""The README: its Python example runs, and its commands exist."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +18,7 @@ def test_the_python_example_runs(sounds, tmp_path, monkeypatch):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(example, names)  # noqa: S102 - it is our own
+    exec(example, names)  # noqa: S102 - from this repository
     assert names["features"].shape[:3] == (1, 2, 128)
     assert names["again"].shape == (1, 2, 128, 94)
     magnitude = names["rows"][0][0]
@@ -25,7 +27,7 @@ def test_the_python_example_runs(sounds, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", re.findall(r"`distill (\w+) ", README))
-def test_commands_that_are_named_exist(command):
+def test_every_command_in_the_readme_exists(command):
     from distill.cli.main import COMMANDS
 
     assert command in COMMANDS

@@ -1,4 +1,4 @@
-"""distill turns a folder of someone's own audio into a trained generative model.
+"""distill turns a folder of audio into a trained generative model.
 
 Examples
 --------
@@ -12,7 +12,7 @@ from distill._lazy import lazy_names
 
 __version__ = "0.1.0"
 
-# Not `train`: distill.train is the module behind `python -m distill.train`.
+# Without `train`: distill.train is the module of `python -m distill.train`; the function is distill.training.train.
 _PUBLIC = {
     "ComplexSpectrogram": "distill.audio",
     "ComplexSpectrogramConfig": "distill.config",
@@ -28,7 +28,6 @@ _PUBLIC = {
 
 __all__ = ["__version__"]
 __all__ += list(_PUBLIC)
-
 
 __getattr__ = lazy_names(__name__, _PUBLIC)
 

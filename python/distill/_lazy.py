@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package that are imported on first use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 
 
 def lazy_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that finds `names` (each with the module it is in) on demand.
+    """Return a ``__getattr__`` for a package that imports `names` on first use.
 
-    Importing distill must not cost torch, and the features must import where the extension is not built.
+    So importing distill does not import torch, and features can be computed where the Rust extension is not built.
+
+    Parameters
+    ----------
+    package : str
+        Name of the package, for the error message.
+    names : mapping
+        Public names, each with the module that defines it.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Errors that distill raises, each one naming the value, the reason and, where there is one, a remedy."""
+"""The errors of distill. Each names the value, the reason and, if there is one, a remedy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Sequence
 
 
 class DistillError(Exception):
-    """Base of all errors of distill that are not also a built-in kind.
+    """Base class of all errors of distill.
 
     Parameters
     ----------
     message : str
-        What is wrong, naming the path or value.
+        What is wrong, with the path or value.
     tip : str, optional
-        What to do about it; commands print it on a line of its own.
+        What to do about it; commands print it on a separate line.
+
+    Attributes
+    ----------
+    exit_code : int
+        Exit status of a command that ends with this error.
     """
 
     exit_code = 1
@@ -25,12 +30,14 @@ class DistillError(Exception):
 
 
 class ConfigError(DistillError, ValueError):
-    """A configuration that cannot be used; holds every fault that was found, not only the first.
+    """Invalid options or configuration; holds all faults that were found, not only the first.
 
     Parameters
     ----------
     faults : sequence of str
-        One sentence a fault.
+        One sentence for each fault.
+    tip : str, optional
+        See `DistillError`.
     """
 
     exit_code = 2
@@ -41,26 +48,26 @@ class ConfigError(DistillError, ValueError):
 
 
 class DatasetError(DistillError):
-    """A dataset folder that is missing, is not a folder, or holds no audio."""
+    """A dataset folder that does not exist, is not a folder, or holds no audio."""
 
     exit_code = 2
 
 
 class NothingUsableError(DistillError):
-    """A dataset in which no file yields a single chunk."""
+    """A dataset in which no file gives a single chunk."""
 
 
 class AudioFileError(DistillError):
-    """A file that cannot be used; the rest of the dataset goes on.
+    """An audio file that cannot be used; the rest of the dataset can.
 
     Parameters
     ----------
     path : str
         The file.
     reason : str
-        Why it is skipped, as it appears in reports and in the manifest.
+        Why it is skipped, as shown in reports and kept in the manifest.
     tip : str, optional
-        What to do about it, where it is all that there is.
+        What to do about it, if this file is all there is.
     """
 
     def __init__(self, path: str, reason: str, tip: str | None = None) -> None:
@@ -70,15 +77,15 @@ class AudioFileError(DistillError):
 
 
 class StorageError(DistillError):
-    """A place that cannot be written: read-only, or too little space."""
+    """A folder that cannot be written to, or a disk with too little free space."""
 
 
 class CacheError(DistillError):
-    """A cache that is damaged, or that does not fit what is asked of it."""
+    """A cache that is damaged, or that holds other features than those requested."""
 
 
 class DamagedPackError(CacheError):
-    """A pack that is missing or is not what the manifest says.
+    """A pack that is missing, or differs from what the manifest says.
 
     Parameters
     ----------
@@ -94,12 +101,12 @@ class DamagedPackError(CacheError):
         self.reason = reason
 
 
-class PreprocessingCancelled(DistillError):  # noqa: N818 - the public name, fixed by the interface
-    """`confirm_callback` answered no."""
+class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name
+    """Preprocessing was cancelled, as by a `confirm_callback` that returned False."""
 
 
 class RunError(DistillError):
-    """A run folder that cannot be resumed or loaded."""
+    """A run folder that cannot be created, resumed or loaded."""
 
     exit_code = 2
 
@@ -111,7 +118,7 @@ class DeviceError(DistillError):
 
 
 class BackendError(DistillError, RuntimeError):
-    """A way to compute features that was asked for and cannot compute these."""
+    """A requested backend that is not available or cannot compute these features."""
 
     exit_code = 2
 

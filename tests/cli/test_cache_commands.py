@@ -1,4 +1,4 @@
-"""The commands that look after a cache: what they print and exit with."""
+"""``distill verify``, ``clean`` and ``export``, and options on caches: output and exit status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flip_a_row(dataset) -> None:
     path.write_bytes(content)
 
 
-def test_verify_exits_with_what_it_found(run, dataset):
+def test_the_exit_status_of_verify_says_whether_there_is_damage(run, dataset):
     code, out, _ = run("verify", dataset)
     assert code == 0
     assert "checked 10 rows in 1 pack and 5 files: no damage\n" in out
@@ -56,12 +56,12 @@ def test_verify_json(run, dataset):
     (damage,) = json.loads(out)["damaged"]
     assert code == 1
     assert damage.keys() == {"path", "reason"}
-    told = one_object(*run("verify", dataset, "--json", "--repair"))
-    assert (len(told["damaged"]), told["repaired"]) == (1, 1)
+    result = one_object(*run("verify", dataset, "--json", "--repair"))
+    assert (len(result["damaged"]), result["repaired"]) == (1, 1)
     assert "damaged" in err
 
 
-def test_verify_names_files_that_are_not_what_they_were(run, dataset):
+def test_verify_reports_changed_and_emptied_files(run, dataset):
     write(dataset / "sound-1.wav", noise(50), subtype="PCM_16")
     (dataset / "sound-3.wav").write_bytes(b"")
     code, out, _ = run("verify", dataset)
@@ -72,7 +72,7 @@ def test_verify_names_files_that_are_not_what_they_were(run, dataset):
 
 
 @pytest.mark.parametrize(("folder", "path"), [(".", "dataset"), ("beside", "../dataset"), ("dataset/deep", "..")])
-def test_verify_of_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, path):
+def test_verify_with_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, path):
     (tmp_path / "beside").mkdir()
     monkeypatch.chdir(tmp_path / folder)
     assert "5 files: no damage\n" in run("verify", path)[1]
@@ -89,7 +89,7 @@ def test_verify_of_a_relative_path(run, dataset, tmp_path, monkeypatch, folder, 
     assert one_object(*run("preprocess", path, *SMALL, "--json"))["decoded"] == 0
 
 
-def test_verify_fails_over_what_it_may_not_read(run, unprivileged):
+def test_verify_fails_if_files_cannot_be_read(run, unprivileged):
     write_dataset(unprivileged)
     run("preprocess", unprivileged, *SMALL)
     (unprivileged / "deep").chmod(0)
@@ -101,7 +101,7 @@ def test_verify_fails_over_what_it_may_not_read(run, unprivileged):
     assert "3 still damaged, 0 repaired" in out
 
 
-def test_what_cannot_be_verified_is_an_error_with_a_remedy(run, dataset, tmp_path):
+def test_a_cache_without_a_valid_manifest_is_an_error_with_a_remedy(run, dataset, tmp_path):
     (dataset / ".cache" / "manifest.json").write_text("{}")
     for options in ([], ["--repair"]):
         code, _, err = run("verify", dataset, *options)
@@ -113,7 +113,7 @@ def test_what_cannot_be_verified_is_an_error_with_a_remedy(run, dataset, tmp_pat
     assert run("verify", tmp_path / "nowhere")[0] == 2
 
 
-def test_clean(run, dataset):
+def test_clean_removes_unused_rows(run, dataset):
     (dataset / "sound-1.wav").unlink()
     one_object(*run("preprocess", dataset, *SMALL, "--json"))
     assert one_object(*run("status", dataset, "--json"))["dead_rows"] == 2
@@ -125,7 +125,7 @@ def test_clean(run, dataset):
 
 
 @pytest.mark.parametrize(("kind", "files"), [("pt", 11), ("npy", 2), ("safetensors", 2)])
-def test_export(run, dataset, tmp_path, kind, files):
+def test_export_in_each_format(run, dataset, tmp_path, kind, files):
     code, out, _ = run("export", dataset, tmp_path / "out", "--format", kind)
     assert code == 0
     assert f"10 rows in {tmp_path / 'out'}" in out
@@ -137,8 +137,8 @@ def test_export(run, dataset, tmp_path, kind, files):
     assert "not empty" in err
 
 
-def test_trust_content_sees_what_stamps_do_not_show(run, dataset):
-    """No program can set ctime, so a disk that lost a bit is played by a manifest with the stamps of now."""
+def test_trust_content_finds_changes_that_time_stamps_hide(run, dataset):
+    """Bit rot changes no time stamp. No program can set ctime, so the manifest gets the new one instead."""
     age(dataset)
     one_object(*run("preprocess", dataset, *SMALL, "--json"))
     path = dataset / "sound-1.wav"
@@ -160,7 +160,7 @@ def test_trust_content_sees_what_stamps_do_not_show(run, dataset):
 
 
 def forge_stamps(dataset, path) -> None:
-    """Write into the manifest that `path` always had the stamps it has now."""
+    """Write the present ctime of `path` into the manifest."""
 
     def edit(line: str) -> str:
         if f'"path":"{path.name}"' not in line:
@@ -171,31 +171,31 @@ def forge_stamps(dataset, path) -> None:
     assert load_cache_manifest(dataset / ".cache") is not None
 
 
-def test_a_cache_of_another_version_is_not_only_called_damaged(run, dataset):
+def test_a_cache_of_a_newer_version_is_reported_as_such(run, dataset):
     def edit(line: str, version: str) -> str:
         line = re.sub(r'("distill_version": ?)"[^"]+"', rf'\1"{version}"', line)
-        # A field more than we have.
+        # A field that this version does not have.
         return re.sub(r'("complex_spectrogram_config": ?{)', r'\1"later":1,', line)
 
     reseal(dataset / ".cache" / "manifest.json", lambda line: edit(line, "99.0"))
-    told = one_object(*run("status", dataset, "--json"))
-    assert "or distill 99.0 wrote what" in told["damage"]
-    assert (told["added"], told["unchanged"]) == (told["files"], 0)
+    result = one_object(*run("status", dataset, "--json"))
+    assert "or distill 99.0 wrote what" in result["damage"]
+    assert (result["added"], result["unchanged"]) == (result["files"], 0)
     code, out, err = run("preprocess", dataset, *SMALL)
     assert code == 0
     assert "distill 99.0 wrote" in out + err
     assert one_object(*run("status", dataset, "--json"))["damage"] is None
 
 
-def test_links_out_of_the_dataset_are_followed_on_request_alone(run, dataset, tmp_path):
+def test_links_out_of_the_dataset_are_followed_only_on_request(run, dataset, tmp_path):
     write(tmp_path / "other" / "far.wav", noise(60))
     (dataset / "far").symlink_to(tmp_path / "other")
     (dataset / "near.wav").symlink_to(tmp_path / "other" / "far.wav")
-    told = one_object(*run("preprocess", dataset, *SMALL, "--json"))
-    assert (told["decoded"], told["rows"]) == (0, 10)
-    assert [entry["path"] for entry in told["skipped"]] == ["near.wav"]
-    told = one_object(*run("preprocess", dataset, *SMALL, "--json", "--follow-links"))
-    assert (told["decoded"], told["rows"], told["skipped"]) == (1, 11, [])
+    result = one_object(*run("preprocess", dataset, *SMALL, "--json"))
+    assert (result["decoded"], result["rows"]) == (0, 10)
+    assert [entry["path"] for entry in result["skipped"]] == ["near.wav"]
+    result = one_object(*run("preprocess", dataset, *SMALL, "--json", "--follow-links"))
+    assert (result["decoded"], result["rows"], result["skipped"]) == (1, 11, [])
     assert one_object(*run("status", dataset, "--json", "--follow-links"))["unchanged"] == 7
     assert one_object(*run("verify", dataset, "--json", "--follow-links"))["files"] == 7
     code, out, _ = run("verify", dataset, "--json")
@@ -205,7 +205,7 @@ def test_links_out_of_the_dataset_are_followed_on_request_alone(run, dataset, tm
     assert all("could not be checked" in e["reason"] and "--follow-links" in e["reason"] for e in damaged)
 
 
-def test_float16_rows(run, dataset):
+def test_float16_halves_the_cache(run, dataset):
     whole = one_object(*run("status", dataset, "--json"))["bytes"]
     code, out, _ = run("preprocess", dataset, *SMALL, "--cache-dtype", "float16")
     assert code == 0

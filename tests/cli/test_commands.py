@@ -1,4 +1,7 @@
-"""The commands: what they print and exit with, mostly in this process; a real one where only that proves it."""
+"""``distill preprocess``, ``status`` and ``train``: output, exit status, errors and options.
+
+Commands run in this process, except where only a new one proves the point.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ def dataset(tmp_path):
 def test_preprocess_json(run, dataset):
     write(dataset / "zero.wav", np.zeros(0))
     code, out, err = run("preprocess", dataset, *SMALL, "--json")
-    told = one_object(code, out, err)
-    assert sorted(told) == PREPROCESS_KEYS
-    manifest = load_cache_manifest(told["cache_dir"])
-    assert (told["decoded"], told["rows"]) == (5, manifest["total_spectrograms"]) == (5, 10)
-    assert told["normalization_stats"] == manifest["normalization_stats"]
-    assert told["skipped"] == [{"path": "zero.wav", "reason": "holds no samples"}]
-    assert 0 < told["seconds"] < 60
+    result = one_object(code, out, err)
+    assert sorted(result) == PREPROCESS_KEYS
+    manifest = load_cache_manifest(result["cache_dir"])
+    assert (result["decoded"], result["rows"]) == (5, manifest["total_spectrograms"]) == (5, 10)
+    assert result["normalization_stats"] == manifest["normalization_stats"]
+    assert result["skipped"] == [{"path": "zero.wav", "reason": "holds no samples"}]
+    assert 0 < result["seconds"] < 60
     assert "zero.wav: holds no samples" in err
     again = one_object(*run("preprocess", dataset, *SMALL, "--json"))
     assert (again["decoded"], again["rows"]) == (0, 10)
@@ -59,9 +62,9 @@ def test_preprocess_in_words(run, dataset):
 
 def test_status_json(run, dataset, monkeypatch):
     monkeypatch.setattr("distill.audio.chunking.decode_blocks", lambda *given: pytest.fail("decoded"))
-    told = one_object(*run("status", dataset, "--json"))
-    assert sorted(told) == STATUS_KEYS
-    assert (told["files"], told["added"], told["rows"], told["bytes"]) == (5, 5, 0, 0)
+    result = one_object(*run("status", dataset, "--json"))
+    assert sorted(result) == STATUS_KEYS
+    assert (result["files"], result["added"], result["rows"], result["bytes"]) == (5, 5, 0, 0)
     monkeypatch.undo()
     assert not (dataset / ".cache").exists()
     run("preprocess", dataset, *SMALL)
@@ -72,13 +75,13 @@ def test_status_json(run, dataset, monkeypatch):
     (dataset / "sound-3.wav").rename(dataset / "moved.wav")
     (dataset / "deep" / "er" / "sound-0.wav").unlink()
     (dataset / "text.wav").write_text("no sound")
-    told = one_object(*run("status", dataset, "--json"))
+    result = one_object(*run("status", dataset, "--json"))
     counts = {"files": 6, "added": 1, "changed": 1, "renamed": 1, "removed": 1, "unchanged": 2, "skipped": 1}
-    assert {name: told[name] for name in counts} == counts
-    assert told["rows"] == 10
-    ((path, reason),) = (entry.values() for entry in told["skipped_files"])
+    assert {name: result[name] for name in counts} == counts
+    assert result["rows"] == 10
+    ((path, reason),) = (entry.values() for entry in result["skipped_files"])
     assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
-    assert told["bytes"] == sum(path.stat().st_size for path in (dataset / ".cache" / "packs").iterdir())
+    assert result["bytes"] == sum(path.stat().st_size for path in (dataset / ".cache" / "packs").iterdir())
     assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
     code, out, _ = run("status", dataset)
     assert code == 0
@@ -87,15 +90,15 @@ def test_status_json(run, dataset, monkeypatch):
 
 
 def test_cache_dir(run, dataset, tmp_path):
-    told = one_object(*run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "elsewhere"))
-    assert told["cache_dir"] == str(tmp_path / "elsewhere")
+    result = one_object(*run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "elsewhere"))
+    assert result["cache_dir"] == str(tmp_path / "elsewhere")
     assert not (dataset / ".cache").exists()
     assert one_object(*run("status", dataset, "--json"))["rows"] == 0
     assert one_object(*run("status", dataset, "--json", "--cache-dir", tmp_path / "elsewhere"))["unchanged"] == 5
 
 
-def test_names_that_are_not_unicode_in_a_real_process(tmp_path):
-    """An ASCII terminal, and bytes that no terminal shows."""
+def test_names_that_are_not_unicode_in_a_new_process(tmp_path):
+    """On an ASCII terminal, and with bytes that no terminal can show."""
     root = tmp_path / "dataset"
     write(os.fsencode(root) + b"/\xff\xe9 name.wav", np.zeros(CHUNK))
     write(os.fsencode(root) + "/ünï\n.wav".encode(), np.zeros(0))
@@ -107,15 +110,15 @@ def test_names_that_are_not_unicode_in_a_real_process(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert done.stdout.count(b"\n") == 1
-    told = json.loads(done.stdout)
-    skipped = {os.fsencode(entry["path"]) for entry in told["skipped"]}
+    result = json.loads(done.stdout)
+    skipped = {os.fsencode(entry["path"]) for entry in result["skipped"]}
     assert skipped == {b"\xff\xe9 name.wav", "ünï\n.wav".encode()}
     assert b"Traceback" not in done.stderr
     assert rb"\udcff\udce9 name.wav: silent" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["preprocess", "status"])
-def test_no_dataset(run, tmp_path, command):
+def test_a_folder_without_audio_is_an_error_with_a_remedy(run, tmp_path, command):
     (tmp_path / "file.wav").write_text("a file")
     (tmp_path / "empty").mkdir()
     cases = {"none": "no such folder", "file.wav": "not a folder", "empty": "no audio"}
@@ -130,7 +133,7 @@ def test_no_dataset(run, tmp_path, command):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_audio_that_may_not_be_read_is_not_called_none(run, unprivileged):
+def test_unreadable_folders_are_named_if_no_audio_is_found(run, unprivileged):
     write_dataset(unprivileged / "dataset" / "deep", 2)
     (unprivileged / "dataset" / "deep").chmod(0)
     waveforms = [unprivileged / "dataset", "--no-complex-spectrogram.enabled", "--device", "cpu"]
@@ -145,19 +148,19 @@ def test_audio_that_may_not_be_read_is_not_called_none(run, unprivileged):
     assert not (unprivileged / "dataset" / ".cache").exists()
 
 
-def test_a_folder_that_could_not_be_looked_at_is_listed_and_counted(run, unprivileged):
+def test_an_unreadable_folder_is_listed_and_counted_as_skipped(run, unprivileged):
     write_dataset(unprivileged)
     (unprivileged / "deep").chmod(0)
     entry = {"path": "deep", "reason": "unreadable: permission denied"}
-    told = one_object(*run("status", unprivileged, "--json"))
-    assert (told["files"], told["skipped"], told["skipped_files"]) == (2, 1, [entry])
-    told = one_object(*run("preprocess", unprivileged, *SMALL, "--json"))
-    assert (told["decoded"], told["rows"], told["skipped"]) == (2, 4, [entry])
+    result = one_object(*run("status", unprivileged, "--json"))
+    assert (result["files"], result["skipped"], result["skipped_files"]) == (2, 1, [entry])
+    result = one_object(*run("preprocess", unprivileged, *SMALL, "--json"))
+    assert (result["decoded"], result["rows"], result["skipped"]) == (2, 4, [entry])
     assert "deep: unreadable" in run("preprocess", unprivileged, *SMALL)[1]
     assert "skipped: deep: unreadable" in run("status", unprivileged)[1]
 
 
-def test_status_shows_what_it_does(run, dataset, monkeypatch):
+def test_status_shows_progress(run, dataset, monkeypatch):
     shown = []
     monkeypatch.setattr("distill.cli.progress.ProgressView.progress", lambda view, *call: shown.append(call))
     assert run("status", dataset)[0] == 0
@@ -165,7 +168,7 @@ def test_status_shows_what_it_does(run, dataset, monkeypatch):
     assert ("hash", total, total) in shown
 
 
-def test_a_cache_that_is_used_for_another_dataset_is_said_to_be(run, dataset, tmp_path):
+def test_a_cache_of_another_dataset_gives_a_warning(run, dataset, tmp_path):
     cache = ["--cache-dir", tmp_path / "cache"]
     other = tmp_path / "other"
     write(other / "else.wav", noise(70))
@@ -178,7 +181,7 @@ def test_a_cache_that_is_used_for_another_dataset_is_said_to_be(run, dataset, tm
     assert f"none of the 4 files this cache knew is in {other}: is it another dataset's cache?" in out
 
 
-def test_a_folder_that_may_not_be_read(run, dataset, monkeypatch):
+def test_an_unreadable_dataset_is_an_error(run, dataset, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -188,7 +191,7 @@ def test_a_folder_that_may_not_be_read(run, dataset, monkeypatch):
     assert f"error: {dataset}: cannot be read: Permission denied" in err
 
 
-def test_storage_that_cannot_be_used(run, dataset, tmp_path):
+def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(run, dataset, tmp_path):
     (tmp_path / "file").write_text("no folder")
     code, out, err = run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "file" / "cache")
     assert (code, out) == (1, "")
@@ -196,7 +199,7 @@ def test_storage_that_cannot_be_used(run, dataset, tmp_path):
     assert "--cache-dir" in err.split("tip: ")[1]
 
 
-def test_nothing_usable(run, tmp_path):
+def test_a_dataset_without_usable_files_is_an_error(run, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     code, out, err = run("preprocess", tmp_path, *SMALL, "--json")
     assert (code, out) == (1, "")
@@ -215,7 +218,7 @@ def test_flags_out_of_range_are_reported_all_at_once(run, dataset):
     assert not (dataset / ".cache").exists()
 
 
-def test_a_file_of_options(run, dataset, tmp_path):
+def test_faults_of_a_config_file_are_reported_at_once(run, dataset, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text("latent_dimm = 3\nepochs = 0\n[complex_spectrogram]\nn_mel = 3\nhop_length = 0\n")
     code, out, err = run("preprocess", dataset, "--config", config)
@@ -232,7 +235,7 @@ def test_a_file_of_options(run, dataset, tmp_path):
     assert "No such file" in err
 
 
-def test_a_file_of_options_is_used_and_flags_win_over_it(run, dataset, tmp_path):
+def test_flags_override_a_config_file(run, dataset, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text(
         "chunk_samples = 4000\naugmentation_expansion = 0\ndevice = 'cpu'\n"
@@ -258,7 +261,7 @@ def test_a_file_of_options_is_used_and_flags_win_over_it(run, dataset, tmp_path)
         [],
     ],
 )
-def test_calls_that_make_no_sense_exit_with_2(run, argv, tmp_path, monkeypatch):
+def test_wrong_usage_exits_with_2(run, argv, tmp_path, monkeypatch):
     write(tmp_path / "a.wav", noise(1))
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*argv)
@@ -267,7 +270,7 @@ def test_calls_that_make_no_sense_exit_with_2(run, argv, tmp_path, monkeypatch):
     assert not (tmp_path / ".cache").exists()
 
 
-def test_an_unknown_command_is_named(run):
+def test_an_unknown_command_is_named_with_the_usage(run):
     code, out, err = run("polish", ".")
     assert (code, out) == (2, "")
     assert "'polish'" in err
@@ -275,7 +278,7 @@ def test_an_unknown_command_is_named(run):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "texts"),
     [
         (["--help"], ["train DATASET", "preprocess DATASET", "status DATASET"]),
         (["preprocess", "--help"], ["--cache-dir", "--complex-spectrogram.n-mels", "--json", "--workers"]),
@@ -284,14 +287,14 @@ def test_an_unknown_command_is_named(run):
         (["--version"], ["distill 0."]),
     ],
 )
-def test_help(run, argv, told):
+def test_help(run, argv, texts):
     code, out, err = run(*argv)
     assert (code, err) == (0, "")
-    assert all(text in out for text in told)
+    assert all(text in out for text in texts)
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["none"], "none: no such folder"),
         (["--device", "cuda:99", "dataset"], "cuda"),
@@ -299,18 +302,18 @@ def test_help(run, argv, told):
         ([], "no dataset was given"),
     ],
 )
-def test_training_that_cannot_start_exits_with_2(run, dataset, tmp_path, monkeypatch, flags, told):
+def test_training_that_cannot_start_exits_with_2(run, dataset, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(*flags, command=train.main)
     assert code == 2
     assert "error: " in err
-    assert told in err
+    assert message in err
     assert not (tmp_path / "runs").exists()
     assert not (dataset / ".cache").exists()
 
 
-def test_a_real_process_exits_so_too(tmp_path):
-    """`python -m distill.train`: without a traceback, and in the time that an import of torch does not take."""
+def test_faults_of_training_options_in_a_new_process(tmp_path):
+    """`python -m distill.train` reports all of them, without a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "distill.train", tmp_path / "none", "--epochs", "0", "--device", "x"],
         capture_output=True,
@@ -323,19 +326,15 @@ def test_a_real_process_exits_so_too(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_v1_path_is_a_flag_away(dataset, tmp_path):
-    from distill import train
-
+def test_training_on_magnitude_only(dataset, tmp_path):
     flags = ["--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4", "--device", "cpu"]
     assert train.main([str(dataset), "--out", str(tmp_path / "run"), *flags]) == 0
     assert "enabled = false" in (tmp_path / "run" / "config.toml").read_text()
 
 
-def test_a_name_cannot_steer_the_terminal(dataset, capsys):
-    from distill.cli import main as commands
-
+def test_control_characters_in_a_name_are_escaped(run, dataset):
     (dataset / "a\x1b]0;title\x07b.wav").write_text("no sound")
-    assert commands.main(["status", str(dataset)]) == 0
-    shown = capsys.readouterr().out
-    assert "\x1b" not in shown
-    assert r"a\x1b]0;title\x07b.wav" in shown
+    code, out, _ = run("status", dataset)
+    assert code == 0
+    assert "\x1b" not in out
+    assert r"a\x1b]0;title\x07b.wav" in out

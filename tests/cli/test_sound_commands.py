@@ -1,4 +1,4 @@
-"""``distill reconstruct`` and ``distill generate``: what they write, print and exit with."""
+"""``distill reconstruct`` and ``distill generate``: files, output and exit status."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_reconstruct_json(run, tone_run, tone, tmp_path):
     other = write(tmp_path / "in" / "other.flac", 0.8 * sine(PITCHES[5], 0.5, 22_050), 22_050, "PCM_24")
-    told = one_object(*run("reconstruct", tone_run, tone, other, "--out", tmp_path / "out", "--json", *CPU))
-    assert sorted(told) == RECONSTRUCT_KEYS
-    assert told["files"] == [str(tmp_path / "out" / name) for name in ("tone.wav", "other.wav")]
-    assert told["sources"] == [str(tone), str(other)]
-    assert told["gains"] == [1, 1]
-    assert (told["sample_rate"], told["skipped"]) == (RATE, [])
-    assert told["settings"]["format"] == "pcm24"
-    for picture in told["pictures"]:
+    result = one_object(*run("reconstruct", tone_run, tone, other, "--out", tmp_path / "out", "--json", *CPU))
+    assert sorted(result) == RECONSTRUCT_KEYS
+    assert result["files"] == [str(tmp_path / "out" / name) for name in ("tone.wav", "other.wav")]
+    assert result["sources"] == [str(tone), str(other)]
+    assert result["gains"] == [1, 1]
+    assert (result["sample_rate"], result["skipped"]) == (RATE, [])
+    assert result["settings"]["format"] == "pcm24"
+    for picture in result["pictures"]:
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
-    for file, pitch, seconds, peak in zip(told["files"], PITCHES[3:6:2], (1.3, 0.5), (0.3, 0.4), strict=True):
+    for file, pitch, seconds, peak in zip(result["files"], PITCHES[3:6:2], (1.3, 0.5), (0.3, 0.4), strict=True):
         samples, rate = soundfile.read(file)
         assert (rate, len(samples)) == (RATE, round(seconds * RATE))
         assert soundfile.info(file).subtype == "PCM_24"
@@ -66,15 +66,15 @@ def test_reconstruct_in_words(run, tone_run, tone, tmp_path):
     assert "clipping" not in out
 
 
-def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
+def test_reconstruct_skips_files_that_cannot_be_used(run, tone_run, tone, tmp_path):
     text, zeros = tmp_path / "text.wav", write(tmp_path / "zeros.wav", np.zeros(CHUNK))
     text.write_text("no sound")
     argv = ("reconstruct", tone_run, text, zeros, tmp_path / "none.wav", tone, "--out", tmp_path / "out", *CPU)
     code, out, err = run(*argv, "--json")
-    told = one_object(code, out, err)
-    assert [Path(path).name for path in told["files"]] == ["tone.wav"]
-    assert [entry["path"] for entry in told["skipped"]] == [str(text), str(zeros), str(tmp_path / "none.wav")]
-    assert [entry["reason"] for entry in told["skipped"]][1:] == [
+    result = one_object(code, out, err)
+    assert [Path(path).name for path in result["files"]] == ["tone.wav"]
+    assert [entry["path"] for entry in result["skipped"]] == [str(text), str(zeros), str(tmp_path / "none.wav")]
+    assert [entry["reason"] for entry in result["skipped"]][1:] == [
         "silent throughout: mixed to mono, nothing in it is above -60 dBFS",
         "no such file",
     ]
@@ -82,26 +82,26 @@ def test_reconstruct_goes_on_after_a_bad_file(run, tone_run, tone, tmp_path):
     code, out, err = run("reconstruct", tone_run, text, zeros, "--out", tmp_path / "other", *CPU)
     assert code == 1
     assert "no sound can be reconstructed" in err
-    # Once each, with what to do about both.
+    # Each is named once, and the tip is for both.
     assert [(out + err).count(f"{path}: ") for path in (text, zeros)] == [1, 1]
     assert re.search(r"^tip: .*WAV, FLAC.*; .*can be heard", err, re.MULTILINE)
 
 
-def test_reconstruct_says_that_a_sound_is_faint(run, tone_run, tmp_path):
+def test_reconstruct_warns_of_a_faint_sound(run, tone_run, tmp_path):
     source = write(tmp_path / "faint.wav", sine(PITCHES[3], 1.0, level=5e-4), subtype="PCM_24")
     code, out, _ = run("reconstruct", tone_run, source, "--out", tmp_path / "out", *CPU)
     assert code == 0
     assert f"warning: {source}: mixed to mono, nothing in it is above -60 dBFS" in out
 
 
-def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, tone, tmp_path):
+def test_reconstruct_numbers_files_of_the_same_name(run, tone_run, tone, tmp_path):
     paths = [
         write(tmp_path / name, sine(pitch, 0.5))
         for name, pitch in zip(("a/Tone.wav", "tone-2.wav"), PITCHES, strict=False)
     ]
-    told = one_object(*run("reconstruct", tone_run, tone, *paths, tone, "--out", tmp_path / "out", "--json", *CPU))
-    assert [Path(path).name for path in told["files"]] == ["tone.wav", "Tone-2.wav", "tone-2-2.wav", "tone-3.wav"]
-    assert abs(pitch_of(soundfile.read(told["files"][1])[0]) - PITCHES[0]) < 5
+    result = one_object(*run("reconstruct", tone_run, tone, *paths, tone, "--out", tmp_path / "out", "--json", *CPU))
+    assert [Path(path).name for path in result["files"]] == ["tone.wav", "Tone-2.wav", "tone-2-2.wav", "tone-3.wav"]
+    assert abs(pitch_of(soundfile.read(result["files"][1])[0]) - PITCHES[0]) < 5
     _, out, _ = run("reconstruct", tone_run, tone, *paths, "--out", tmp_path / "other", *CPU)
     folder = tmp_path / "other"
     assert (
@@ -111,12 +111,12 @@ def test_reconstruct_gives_files_of_one_name_names_of_their_own(run, tone_run, t
 
 
 @pytest.mark.parametrize("level", [0.1, 0.8])
-def test_reconstruct_is_as_loud_as_the_sound_and_not_as_its_peak(run, tone_run, tmp_path, level):
+def test_reconstruct_keeps_the_level_of_a_sound_with_a_higher_peak(run, tone_run, tmp_path, level):
     sound = sine(PITCHES[3], 1.3, level=0.25 * level)
     sound[10_000] = level
     source = write(tmp_path / "click.wav", sound)
-    told = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
-    samples, _ = soundfile.read(told["files"][0])
+    result = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, _ = soundfile.read(result["files"][0])
     assert abs(pitch_of(samples[:8_000]) - PITCHES[3]) < 5
     assert samples[:8_000].std() == pytest.approx(sound[:8_000].std(), rel=0.05)
 
@@ -129,8 +129,8 @@ def test_reconstruct_keeps_the_levels_within_a_sound(run, tone, tmp_path, normal
     sound = sine(PITCHES[2], 3.0, level=0.8)
     sound[: RATE + RATE // 2] *= 0.125
     source = write(tmp_path / "steps.wav", sound)
-    told = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
-    samples, _ = soundfile.read(told["files"][0])
+    result = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, _ = soundfile.read(result["files"][0])
     quiet, loud = samples[RATE // 4 : RATE].std(), samples[2 * RATE : 5 * RATE // 2].std()
     assert 0.06 < quiet / loud < 0.25
 
@@ -144,7 +144,7 @@ def test_reconstruct_never_replaces_its_sources(run, tone_run, tone):
     assert contents(tone.parent) == before
 
 
-def test_files_that_are_there_are_not_replaced_unless_forced(run, tone_run, tone, tmp_path, monkeypatch):
+def test_existing_files_are_replaced_only_with_force(run, tone_run, tone, tmp_path, monkeypatch):
     out = tmp_path / "out"
     for argv in (
         ("generate", tone_run, "--out", out, "--count", 2, "--seed", 1, *CPU),
@@ -170,18 +170,18 @@ def test_files_that_are_there_are_not_replaced_unless_forced(run, tone_run, tone
 
 def test_generate_json(run, tone_run, tmp_path):
     argv = ("generate", tone_run, "--count", 3, "--duration", 0.7, "--json", *CPU)
-    told = one_object(*run(*argv, "--out", tmp_path / "a", "--temperature", 0.5))
-    assert sorted(told) == GENERATE_KEYS
-    assert told["files"] == [str(tmp_path / "a" / f"sample-00{number}.wav") for number in (1, 2, 3)]
-    assert (told["sample_rate"], told["duration_s"]) == (RATE, 0.7)
+    result = one_object(*run(*argv, "--out", tmp_path / "a", "--temperature", 0.5))
+    assert sorted(result) == GENERATE_KEYS
+    assert result["files"] == [str(tmp_path / "a" / f"sample-00{number}.wav") for number in (1, 2, 3)]
+    assert (result["sample_rate"], result["duration_s"]) == (RATE, 0.7)
     settings = {"temperature": 0.5, "count": 3, "from": None, "axis": [], "steps": None, "radius": None}
-    assert settings.items() <= told["settings"].items()
-    for file in told["files"]:
+    assert settings.items() <= result["settings"].items()
+    for file in result["files"]:
         samples, rate = soundfile.read(file)
         assert (rate, samples.shape) == (RATE, (round(0.7 * RATE),))
         assert 1e-3 < np.abs(samples).max() < 0.9
-    # The seed that was told makes the same sounds; another one makes others.
-    seeds = (told["seed"], told["seed"] + 1)
+    # The reported seed gives the same sounds again; another seed gives others.
+    seeds = (result["seed"], result["seed"] + 1)
     again, other = (
         one_object(*run(*argv, "--out", tmp_path / name, "--temperature", 0.5, "--seed", seed))
         for name, seed in zip("bc", seeds, strict=True)
@@ -189,7 +189,7 @@ def test_generate_json(run, tone_run, tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert not set(contents(tmp_path / "a").values()) & set(contents(tmp_path / "c").values())
     assert (again["seed"], other["seed"]) == seeds
-    assert one_object(*run(*argv, "--out", tmp_path / "d"))["seed"] != told["seed"]
+    assert one_object(*run(*argv, "--out", tmp_path / "d"))["seed"] != result["seed"]
 
 
 def test_generate_in_words(run, tone_run, tone, tmp_path):
@@ -199,24 +199,24 @@ def test_generate_in_words(run, tone_run, tone, tmp_path):
     assert str(tmp_path / "out" / "variation-001.wav") in out
     assert "1.30 s each, at 16000 Hz" in out
     assert "1 sound, 1.30 s" in out
-    assert "--seed 7" in out
-    way = ("generate", tone_run, "--out", tmp_path / "way", "--from", tone, "--to", tone, *CPU)
-    assert "--seed" not in run(*way, "--seed", 7)[1]
+    assert "repeat with --seed 7\n" in out
+    interpolation = ("generate", tone_run, "--out", tmp_path / "other", "--from", tone, "--to", tone, *CPU)
+    assert "--seed" not in run(*interpolation, "--seed", 7)[1]
     assert soundfile.info(tmp_path / "out" / "variation-001.wav").subtype == "PCM_16"
 
 
-def test_a_sound_that_would_clip_is_said_to_be_quieter(run, tone_run, tmp_path):
+def test_a_sound_that_would_clip_is_lowered_and_reported(run, tone_run, tmp_path):
     argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--format", "float", *CPU)
-    told = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
+    result = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
     _, out, _ = run(*argv, "--out", tmp_path / "b")
-    for number, gain in enumerate(told["gains"], 1):
+    for number, gain in enumerate(result["gains"], 1):
         assert gain < 0.9
-        # A sound whose only fault was to be too loud now just reaches full scale.
-        assert np.abs(soundfile.read(told["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
+        # It is lowered no more than needed: its peak is at full scale.
+        assert np.abs(soundfile.read(result["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
         assert f"sample-00{number}.wav, lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping\n" in out
 
 
-def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):
+def test_all_faults_are_reported_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):
     wrong = ("--count", 0, "--duration", -1, "--temperature", "nan", "--steps", 1, "--radius", -0.5, "--axis", "1")
     code, _, err = run("generate", tone_run, "--out", tmp_path / "out", *wrong, "--from", tone, "--around", tone)
     assert code == 2
@@ -234,20 +234,20 @@ def test_faults_are_told_at_once_and_nothing_is_written(run, tone_run, tone, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_numbers_by_themselves_are_told_and_those_that_change_nothing_refused(run, tone_run, tone, tmp_path):
-    way, around = ("--from", tone, "--to", tone), ("--around", tone)
-    own = {(): {"count": 4, "temperature": 1.0}, way: {"steps": 5}, around: {"count": 4, "radius": 0.5}}
+def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run, tone_run, tone, tmp_path):
+    between, around = ("--from", tone, "--to", tone), ("--around", tone)
+    defaults = {(): {"count": 4, "temperature": 1.0}, between: {"steps": 5}, around: {"count": 4, "radius": 0.5}}
     remedies = {
         "count": "with --from and --to: give --steps instead",
         "temperature": "with --from and --to or --around: leave it out",
         "steps": "without --from and --to: give them, or leave it out",
         "radius": "without --around: give a sound to vary, or leave it out",
     }
-    for argv, taken in own.items():
+    for argv, taken in defaults.items():
         given = ("generate", tone_run, *argv, "--duration", 0.1, "--json", *CPU)
-        told = one_object(*run(*given, "--out", tmp_path / "plain" / str(len(argv))))
-        assert {name: told["settings"][name] for name in remedies} == dict.fromkeys(remedies) | taken
-        assert len(told["files"]) == taken.get("count", taken.get("steps"))
+        result = one_object(*run(*given, "--out", tmp_path / "plain" / str(len(argv))))
+        assert {name: result["settings"][name] for name in remedies} == dict.fromkeys(remedies) | taken
+        assert len(result["files"]) == taken.get("count", taken.get("steps"))
         numbers = [word for name in remedies for word in (f"--{name}", 3)]
         code, _, err = run(*given, *numbers, "--out", tmp_path / "refused")
         assert code == 2
@@ -258,7 +258,7 @@ def test_numbers_by_themselves_are_told_and_those_that_change_nothing_refused(ru
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "told"),
+    ("argv", "code", "message"),
     [
         (("--to", "x.wav"), 2, "--to x.wav needs --from"),
         (("--axis", "1=30"), 2, "at most 20 standard deviations"),
@@ -269,14 +269,14 @@ def test_numbers_by_themselves_are_told_and_those_that_change_nothing_refused(ru
         (("--format", "mp3"), 2, "pcm24"),
     ],
 )
-def test_what_cannot_be_done_is_named(run, tone_run, tmp_path, argv, code, told):
+def test_invalid_options_are_named(run, tone_run, tmp_path, argv, code, message):
     found, _, err = run("generate", tone_run, "--out", tmp_path / "out", *CPU, *argv)
     assert found == code
-    assert told in err
+    assert message in err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_sound_that_cannot_be_used_is_refused_with_a_remedy_and_no_folder(run, tone_run, tmp_path):
+def test_an_unusable_sound_is_an_error_with_a_remedy_and_creates_no_folder(run, tone_run, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     write(tmp_path / "zeros.wav", np.zeros(CHUNK))
     for name, remedy in (
@@ -293,7 +293,7 @@ def test_a_sound_that_cannot_be_used_is_refused_with_a_remedy_and_no_folder(run,
 
 
 @pytest.mark.parametrize("command", ["generate", "reconstruct"])
-def test_what_is_no_run_and_what_is_no_folder(run, tone_run, tone, tmp_path, command):
+def test_a_missing_run_and_an_output_that_is_no_folder_are_errors(run, tone_run, tone, tmp_path, command):
     files = [tone] if command == "reconstruct" else []
     code, _, err = run(command, tmp_path / "none", *files, "--out", tmp_path / "out")
     assert code == 2
@@ -304,21 +304,21 @@ def test_what_is_no_run_and_what_is_no_folder(run, tone_run, tone, tmp_path, com
     assert "--out" in err
 
 
-def test_reconstruct_needs_a_sound(run, tone_run, tmp_path):
+def test_reconstruct_without_a_sound_is_an_error(run, tone_run, tmp_path):
     code, _, err = run("reconstruct", tone_run, "--out", tmp_path / "out")
     assert code == 2
     assert "no sound was given" in err
 
 
 @pytest.mark.parametrize("is_complex", [True, False], ids=["two channels", "one channel"])
-def test_a_trained_run_sounds(run, sounds, cache, small_config, tmp_path, is_complex):
+def test_a_trained_run_reconstructs_and_generates(run, sounds, cache, small_config, tmp_path, is_complex):
     feature = dataclasses.replace(small_config.complex_spectrogram, enabled=is_complex)
     config = dataclasses.replace(small_config, complex_spectrogram=feature, epochs=1)
     made = train(sounds, tmp_path / "run", config, cache_dir=cache if is_complex else None).run_dir
     assert load_model(made).config["in_channels"] == 1 + is_complex
     source = min(path for path in sounds.rglob("pad0*") if path.is_file())
-    told = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
-    samples, rate = soundfile.read(told["files"][0])
+    result = one_object(*run("reconstruct", made, source, "--out", tmp_path / "out", "--json", *CPU))
+    samples, rate = soundfile.read(result["files"][0])
     info = soundfile.info(source)
     assert len(samples) == pytest.approx(info.frames / info.samplerate * rate, abs=1)
     again = one_object(*run("generate", made, "--out", tmp_path / "out", "--duration", 1.2, "--json", *CPU))
@@ -328,30 +328,30 @@ def test_a_trained_run_sounds(run, sounds, cache, small_config, tmp_path, is_com
         assert 1e-3 < np.sqrt(np.square(samples).mean()) < 0.5
 
 
-def test_a_name_that_is_not_unicode(run, tone_run, tmp_path):
+def test_reconstruct_keeps_a_name_that_is_not_unicode(run, tone_run, tmp_path):
     source = write(os.fsencode(tmp_path) + b"/\xff $x_{ name.wav", noise(1, RATE))
-    told = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
+    result = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
     names = sorted(os.fsencode(name) for name in contents(tmp_path / "out"))
     assert names == [b"\xff $x_{ name.png", b"\xff $x_{ name.wav"]
-    assert len(told["files"]) == 1
+    assert len(result["files"]) == 1
 
 
 def test_progress_of_a_long_sound(tone_run, tmp_path):
     source = write(tmp_path / "long.wav", sine(440, 30.0))
-    told = []
-    reconstruct(tone_run, [source], tmp_path / "out", device="cpu", progress=lambda *figures: told.append(figures))
-    assert told == [(stage := "reconstruct long.wav", 0, 78), (stage, 32, 78), (stage, 64, 78)]
+    calls = []
+    reconstruct(tone_run, [source], tmp_path / "out", device="cpu", progress=lambda *figures: calls.append(figures))
+    assert calls == [(stage := "reconstruct long.wav", 0, 78), (stage, 32, 78), (stage, 64, 78)]
     recipe = Recipe(around=source, count=2)
-    generate(tone_run, tmp_path / "out", recipe, progress=lambda *figures: told.append(figures))
-    assert told[3:6] == [("encode", 0, 78), ("encode", 32, 78), ("encode", 64, 78)]
-    stages, done, totals = zip(*told[6:], strict=True)
+    generate(tone_run, tmp_path / "out", recipe, progress=lambda *figures: calls.append(figures))
+    assert calls[3:6] == [("encode", 0, 78), ("encode", 32, 78), ("encode", 64, 78)]
+    stages, done, totals = zip(*calls[6:], strict=True)
     assert {*stages, *totals} == {"generate", 156}
     assert done == (0, 78, 78, 156)
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "generate"])
 @pytest.mark.parametrize("json", [(), ("--json",)], ids=["words", "json"])
-def test_a_long_sound_gives_a_sign_of_life_without_a_terminal(run, tone_run, tmp_path, monkeypatch, command, json):
+def test_progress_of_a_long_sound_without_a_terminal(run, tone_run, tmp_path, monkeypatch, command, json):
     source = write(tmp_path / "long.wav", sine(440, 30.0))
     now = iter(range(0, 60_000, 3))
     monkeypatch.setattr("distill.cli.progress.time.monotonic", lambda: next(now))
