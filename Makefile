@@ -1,4 +1,4 @@
-# Everything that a developer or CI runs. `make help` lists it.
+# The commands for development. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -20,59 +20,59 @@ $(INSTALLED): $(SOURCES) | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-install: $(INSTALLED) ## Make .venv with the package (editable) and all that tests need
+install: $(INSTALLED) ## Make .venv with the package (editable) and everything for development
 
-demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones from them
+demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones: a few minutes
 	$(BIN)/python -m distill.demo demo
 
 test: $(INSTALLED) ## Run the Rust and Python tests
 	cargo test --workspace --exclude distill-python --quiet
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED) ## Check style and lints of both languages
+lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
-format: $(INSTALLED) ## Format both languages
+format: $(INSTALLED) ## Format both languages, and fix lints of Python
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 
-# The b3sum that hashing is measured against; only cargo has it everywhere.
+# The baseline of the hashing benchmark, installed with cargo because not every system has a package.
 target/tools/bin/b3sum:
 	cargo install --quiet --locked --root target/tools b3sum
 
-bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each beside its baseline
+bench: $(INSTALLED) target/tools/bin/b3sum ## Run the benchmarks, each with its baseline
 	cargo bench --quiet -p distill-index --bench rescan
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(BIN)/python -m pytest --benchmark-only $(if $(RESULTS),--results=$(RESULTS))
 
-kernel-report: $(INSTALLED) ## Compile the kernel for all cards, and say what bounds it
+kernel-report: $(INSTALLED) ## Compile the kernel for all GPUs, and report what limits its speed
 	$(BIN)/python bench/kernel_report.py
 	$(BIN)/python -m pytest tests/kernels/test_compiled.py --soak
 
-soak: $(INSTALLED) ## Prove the cache's promises with large numbers: 15 minutes
+soak: $(INSTALLED) ## Run the crash tests of the cache with large numbers: 15 minutes
 	$(BIN)/python -m pytest tests/proof --soak --timeout 3600
 
-# Coverage for libFuzzer from a stable compiler; for the target alone, or build scripts would ask for it too.
+# Coverage for libFuzzer with a stable compiler. --target keeps the flags away from build scripts.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
 FUZZ_SECONDS ?= 60
 
-fuzz: ## Fuzz every parser of bytes from disk, FUZZ_SECONDS each
+fuzz: ## Fuzz every parser of files, for FUZZ_SECONDS each
 	host=$$(rustc -vV | sed -n 's/host: //p') && \
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --manifest-path rust/fuzz/Cargo.toml \
 		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest sniff; do \
 		$$host/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; done
 
-# A stable compiler has the sanitizer too, behind a switch.
+# RUSTC_BOOTSTRAP=1 enables the sanitizer in a stable compiler.
 sanitize: ## Run the tests of the CPU kernel under AddressSanitizer
 	host=$$(rustc -vV | sed -n 's/host: //p') && \
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet -p distill-features \
 		--target $$host --target-dir target/sanitize
 
-clean: ## Remove what was built; the demo and runs stay
+clean: ## Remove everything built; keeps the demo and runs
 	rm -rf $(VENV) target build dist .pytest_cache .ruff_cache .hypothesis
