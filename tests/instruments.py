@@ -13,7 +13,7 @@ from distill.config import ComplexSpectrogramConfig, SpectrogramConfig, Training
 from distill.features.normalization import normalize
 from distill.index import Dataset
 from distill.models import ConvVAE, fit_pca, save_model
-from distill.runs.axes import metadata
+from distill.runs.axes import axes_metadata
 from distill.runs.folder import RunFolder
 from sounds import CHUNK, RATE, sine, training
 
@@ -65,7 +65,7 @@ def write_axis(run: Path, direction: np.ndarray, name: str) -> None:
     tensors = {"mean": np.zeros_like(direction), "components": direction[None] / length, "scale": np.array([length])}
     (run / "latent").mkdir(exist_ok=True)
     path = run / "latent" / "analysis.safetensors"
-    save_file({key: torch.tensor(value).float() for key, value in tensors.items()}, path, metadata([name], run))
+    save_file({key: torch.tensor(value).float() for key, value in tensors.items()}, path, axes_metadata([name], run))
 
 
 def pitch_of(samples: np.ndarray, rate: int = RATE) -> float:

@@ -357,15 +357,23 @@ def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "append_metrics", full)
-    with pytest.raises(StorageError, match="No space left") as caught:
+    with pytest.raises(StorageError, match="run: the disk is full") as caught:
         train(sounds, tmp_path / "run", config, cache_dir=cache)
     assert f"--resume {tmp_path / 'run'}" in caught.value.tip
     monkeypatch.undo()
     assert train(None, tmp_path / "run", resume=True).status == "finished"
 
 
-@pytest.mark.parametrize(("number", "first"), [(errno.ENOSPC, "make room"), (errno.EACCES, "put that right")])
-def test_a_checkpoint_that_cannot_be_written_is_said_with_what_to_do(tmp_path, monkeypatch, config, number, first):
+@pytest.mark.parametrize(
+    ("number", "reason", "first"),
+    [
+        (errno.ENOSPC, "the disk is full", "make room"),
+        (errno.EACCES, f"cannot be written: {os.strerror(errno.EACCES)}", "fix this"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_an_error_with_a_remedy(
+    tmp_path, monkeypatch, config, number, reason, first
+):
     run = RunFolder(tmp_path / "my run")
     run.create(config, Dataset(tmp_path))
     run.save_state({"step": 1}, keep=2, is_best=True)
@@ -377,7 +385,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_with_what_to_do(tmp_path, m
     with pytest.raises(StorageError) as caught:
         run.save_state({"step": 2}, keep=2, is_best=False)
     path = run.path / "checkpoints" / "step-000000002.pt"
-    assert str(caught.value) == f"{path}: cannot be written: {os.strerror(number)}"
+    assert str(caught.value) == f"{path}: {reason}"
     assert caught.value.tip == f"{first}, then --resume '{run.path}'"
     assert sorted(file.name for file in path.parent.iterdir()) == ["best.pt", "step-000000001.pt"]
     assert run.load_state()["step"] == 1

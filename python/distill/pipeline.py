@@ -8,7 +8,6 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -19,10 +18,12 @@ from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset, Manifest, Trust
-from distill.latent import analysis
+from distill.latent.analysis import analyze_rows
+from distill.latent.rows import open_rows
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.result import log_skipped, nothing_usable
 from distill.runs.folder import RunFolder
+from distill.runs.trained import TrainedRun
 from distill.text import counted, differences
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.defaults import resolve_training
@@ -132,43 +133,31 @@ def train(
         raise
     except OSError as error:
         raise run.storage_error(error) from error
-    return _analyzed(session, result) if analyze and not session.cancel.is_set() else result
+    return _analyzed(session, result, dataset) if analyze and not session.cancel.is_set() else result
 
 
-def _analyzed(session: Session, result: TrainResult) -> TrainResult:
-    """The result with the analysis of its latent space, unless something keeps it from that."""
+def _analyzed(session: Session, result: TrainResult, dataset: Dataset) -> TrainResult:
+    """Return the result with the analysis of the latent space, or without one if that fails or is cancelled.
 
-    def tell(stage: str, current: int, total: int) -> None:
+    The rows are those that were trained on: nothing is preprocessed, and files that were skipped are not logged again.
+    """
+
+    def report(stage: str, current: int, total: int) -> None:
         if session.cancel.is_set():
             raise PreprocessingCancelled("stopped")
         session.tell("analyze", stage=stage, current=current, total=total)
 
     logger.info("analysing the latent space")
     try:
-        with _without_outcome():
-            found = analysis.analyze(result.run_dir, device=session.config.device, progress=tell)
+        run = TrainedRun.load(result.run_dir, session.config.device)
+        analysis = analyze_rows(run, open_rows(run, dataset), progress=report)
     except DistillError as error:
         if not session.cancel.is_set():
             command = f"distill analyze {shlex.quote(str(result.run_dir))}"
-            remedy = f"{error.tip}, then {command}" if error.tip else f"{command} does it"
+            remedy = f"{error.tip}, then {command}" if error.tip else f"run: {command}"
             logger.warning("the latent space was not analysed: %s (%s)", error, remedy)
         return result
-    return replace(result, latent_dir=found.folder)
-
-
-@contextmanager
-def _without_outcome() -> Iterator[None]:
-    """Do not log what is in the cache and what was skipped: that was told before training."""
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    outcome = logging.getLogger(log_skipped.__module__)
-    outcome.addFilter(nothing)
-    try:
-        yield
-    finally:
-        outcome.removeFilter(nothing)
+    return replace(result, latent_dir=analysis.folder)
 
 
 _FREE_ON_RESUME = {

@@ -156,7 +156,7 @@ def test_existing_files_are_replaced_only_with_force(run, tone_run, tone, tmp_pa
             (out / name).write_bytes(b"old")
         (out / max(names)).unlink()
         with monkeypatch.context() as patch:
-            patch.setattr("distill.runs.instrument.Synthesizer.load", lambda *given: pytest.fail("computed"))
+            patch.setattr("distill.runs.instrument.Instrument.load", lambda *given: pytest.fail("computed"))
             code, _, err = run(*argv)
         assert code == 2
         assert f"{out / min(names)}: is there already" in err

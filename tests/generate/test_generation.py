@@ -11,9 +11,10 @@ import soundfile
 import torch
 
 from distill.errors import ConfigError, RunError
-from distill.generate.generation import between, generate
+from distill.generate.generation import generate
+from distill.generate.paths import interpolate
 from distill.generate.recipe import Recipe
-from distill.runs.instrument import Synthesizer
+from distill.runs.instrument import Instrument
 from instruments import PITCHES, pitch_of, tones, write_axis, write_run
 from sounds import CHUNK, RATE, noise, sine, write
 
@@ -68,17 +69,17 @@ def test_samples_are_near_the_sounds_that_the_model_knows(run_dir, play):
     spread = [np.std([spectrum(sound) for sound in sounds], axis=0).mean() for sounds in (normal, hot)]
     assert 0.3 < spread[0] < spread[1]
     known = tones(LEVELS)
-    synthesizer = Synthesizer.load(run_dir, "cpu")
+    instrument = Instrument.load(run_dir, "cpu")
 
     def sounds_of(z: torch.Tensor) -> list[np.ndarray]:
-        return [np.concatenate(list(synthesizer.play(vector[None], CHUNK))) for vector in z]
+        return [np.concatenate(list(instrument.play(vector[None], CHUNK))) for vector in z]
 
     def nearest(sounds) -> float:
         return float(np.median([min(apart(sound, tone) for tone in known) for sound in sounds]))
 
-    normal_latents = torch.randn(24, synthesizer.model.latent_dim, generator=torch.Generator().manual_seed(3))
+    normal_latents = torch.randn(24, instrument.model.latent_dim, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        again = sounds_of(synthesizer.encode(synthesizer.features(known[::3][:, None].astype(np.float32))))
+        again = sounds_of(instrument.encode(instrument.features(known[::3][:, None].astype(np.float32))))
     assert nearest(again) < nearest(normal) < 0.8 * nearest(sounds_of(normal_latents))
 
 
@@ -134,8 +135,8 @@ def loudness_run(tmp_path) -> Path:
     """A run with one axis: the direction in which latent vectors of louder chunks lie."""
     chunks = tones(LEVELS)
     made = write_run(tmp_path / "run", chunks)
-    synthesizer = Synthesizer.load(made, "cpu")
-    z = synthesizer.encode(synthesizer.features(chunks.astype(np.float32)[:, None])).double().numpy()
+    instrument = Instrument.load(made, "cpu")
+    z = instrument.encode(instrument.features(chunks.astype(np.float32)[:, None])).double().numpy()
     level = np.log(np.abs(chunks).max(axis=1))
     direction = np.linalg.lstsq(np.c_[level - level.mean(), np.ones(len(level))], z, rcond=None)[0][0]
     write_axis(made, direction * level.std(), "loudness")
@@ -190,7 +191,7 @@ def test_ways_turn_as_the_formula_says():
     random = np.random.default_rng(0)
     start, end = random.standard_normal((2, 40, 16))
     for share in (0.0, 0.3, 0.5, 1.0):
-        found = between(torch.from_numpy(start), torch.from_numpy(end), share).numpy()
+        found = interpolate(torch.from_numpy(start), torch.from_numpy(end), share).numpy()
         lengths = np.linalg.norm(start, axis=1), np.linalg.norm(end, axis=1)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), (1 - share) * lengths[0] + share * lengths[1])
         whole, part = (
@@ -206,7 +207,7 @@ def test_ways_turn_as_the_formula_says():
 def test_a_way_without_a_turn_is_straight():
     one = torch.randn(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for start, end in ((one, 3 * one), (one, -one), (one, 0 * one), (0 * one, 0 * one)):
-        torch.testing.assert_close(between(start, end, 0.25), 0.75 * start + 0.25 * end)
+        torch.testing.assert_close(interpolate(start, end, 0.25), 0.75 * start + 0.25 * end)
 
 
 @pytest.mark.parametrize(

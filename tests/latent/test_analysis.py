@@ -300,12 +300,18 @@ def test_the_command_says_that_axes_of_other_sounds_replace_those_of_the_run(run
     assert f"distill generate --axis moves along these axes, of {tmp_path / 'other'}" in told[1]
 
 
-@pytest.mark.parametrize(("number", "tip"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make it writable")])
-def test_a_run_folder_that_cannot_be_written(run, monkeypatch, number, tip):
+@pytest.mark.parametrize(
+    ("number", "message", "tip"),
+    [
+        (errno.ENOSPC, "latent: the disk is full", "make room"),
+        (errno.EACCES, f"latent: cannot be written: {os.strerror(errno.EACCES)}", "make it writable"),
+    ],
+)
+def test_a_run_folder_that_cannot_be_written(run, monkeypatch, number, message, tip):
     def refuse(path, content):
-        raise OSError(number, os.strerror(number), str(path))
+        raise OSError(number, os.strerror(number), str(path.parent))
 
     monkeypatch.setattr("distill.latent.analysis.write_atomically", refuse)
-    with pytest.raises(StorageError, match=f"latent: cannot be written: {os.strerror(number)}") as error:
+    with pytest.raises(StorageError, match=message) as error:
         analyze(run)
     assert error.value.tip.startswith(tip)

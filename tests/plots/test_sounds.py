@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from distill.plots.sounds import Film, save_sound_picture
+from distill.plots.sounds import TimeAverage, save_sound_picture
 
 
 @pytest.mark.parametrize(("frames", "width"), [(700, 1), (1500, 1), (1501, 2), (4000, 3)])
 def test_a_film_is_the_mean_over_neighbouring_frames(frames, width):
     random = np.random.default_rng(frames)
     features = random.standard_normal((2, 5, frames + 40))
-    film = Film(frames)
+    average = TimeAverage(frames)
     for part in np.array_split(features, [1, 2, 300, 301, 699], axis=-1):
-        film.add(part)
-    found = film.develop()
+        average.add(part)
+    found = average.columns()
     whole = frames // width * width
     mean = features[..., :whole].reshape(2, 5, -1, width).mean(axis=-1)
     assert found.shape == (2, 5, -(-frames // width))

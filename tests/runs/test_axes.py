@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from distill.errors import ConfigError, RunError
-from distill.runs.axes import Axes, metadata, read_axes
+from distill.runs.axes import Axes, axes_metadata, read_axes
 
 NAMES = ["rms", "pitch", "axis3"]
 
@@ -28,7 +28,7 @@ def analysed(axes, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "latent").mkdir()
     tensors = {"mean": axes.mean, "components": axes.components, "scale": axes.scale}
-    save_file(tensors, tmp_path / "latent" / "analysis.safetensors", metadata(axes.names, tmp_path))
+    save_file(tensors, tmp_path / "latent" / "analysis.safetensors", axes_metadata(axes.names, tmp_path))
     return tmp_path
 
 
@@ -73,7 +73,7 @@ def test_an_analysis_of_earlier_weights_is_not_used(analysed):
 def test_a_damaged_analysis(axes, analysed):
     path = analysed / "latent" / "analysis.safetensors"
     whole = path.read_bytes()
-    about = metadata(NAMES, analysed)
+    about = axes_metadata(NAMES, analysed)
     tensors = {"mean": axes.mean, "components": axes.components, "scale": axes.scale}
     save_file(tensors, path, about | {"names": json.dumps(NAMES[:2])})
     damaged = [whole[:-1], whole[:20], b"", path.read_bytes()]

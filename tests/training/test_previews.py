@@ -8,7 +8,7 @@ import soundfile
 import torch
 from matplotlib.image import imread
 
-from distill.runs.instrument import Synthesizer
+from distill.runs.instrument import Instrument
 from distill.training.previews import save_previews
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, sine
@@ -18,11 +18,11 @@ from sounds import CHUNK, RATE, sine
 @pytest.mark.parametrize("count", [2, 6])
 def test_previews_are_written_and_returned(tmp_path, channels, count):
     run = write_run(tmp_path / "run", tones(), channels=channels)
-    synthesizer = Synthesizer.load(run, "cpu")
+    instrument = Instrument.load(run, "cpu")
     chunks = np.stack([sine(pitch, CHUNK / RATE, level=1.0) for pitch in PITCHES[:count]])
-    rows = synthesizer.features(chunks.astype(np.float32)[:, None])
+    rows = instrument.features(chunks.astype(np.float32)[:, None])
     before = torch.get_rng_state()
-    found = save_previews(run, synthesizer, rows, epoch=12, seed=3)
+    found = save_previews(run, instrument, rows, epoch=12, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert found.folder == run / "previews" / "epoch-012"
     kept = min(count, 4)
@@ -39,6 +39,6 @@ def test_previews_are_written_and_returned(tmp_path, channels, count):
     picture = imread(found.folder / "previews.png")[..., :3]
     np.testing.assert_allclose(found.picture / 255, picture, atol=1e-3)
     assert found.picture.std() > 10
-    again, other = (save_previews(run, synthesizer, rows, epoch=13, seed=seed) for seed in (3, 4))
+    again, other = (save_previews(run, instrument, rows, epoch=13, seed=seed) for seed in (3, 4))
     np.testing.assert_array_equal(again.sounds["sample-2"], found.sounds["sample-2"])
     assert np.abs(other.sounds["sample-2"] - found.sounds["sample-2"]).max() > 1e-3

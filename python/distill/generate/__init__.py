@@ -1,1 +1,1 @@
-"""Sound from a trained run: new sounds, and reconstructions of given ones."""
+"""Sound from a trained run: generated sounds, and reconstructions of existing ones."""

@@ -1,11 +1,11 @@
-"""Sounds by way of a trained run: what the model hears in them."""
+"""Reconstructions: sounds encoded and decoded by a trained run, each with a picture of input and output."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
 from distill.features.mel import MelSpec
-from distill.plots.sounds import Film, save_sound_picture
-from distill.runs.instrument import BATCH_WINDOWS, Synthesizer
+from distill.plots.sounds import TimeAverage, save_sound_picture
+from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, make_folder
 from distill.text import printable
 from distill.types import PathLike, ProgressCallback, WavFormat
@@ -29,20 +29,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What `reconstruct` wrote.
+    """The result of `reconstruct`.
 
     Attributes
     ----------
     sources, files, pictures : list of Path
-        In the same order.
+        The files that were read, and what was written for each, in the same order.
     gains : list of float
-        What each file was multiplied by so as not to clip; 1 for one that would not have.
+        Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
     sample_rate : int
         Hz.
     seconds : float
-        What it took.
+        Time that it took.
     """
 
     sources: list[Path]
@@ -64,28 +64,28 @@ def reconstruct(
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Reconstructed:
-    """Take sounds through a trained run: OUT/NAME.wav, as long and as loud as NAME, and OUT/NAME.png.
+    """Encode and decode sounds with a trained run, and write OUT/NAME.wav and OUT/NAME.png for each.
 
-    As loud, but for what the model loses, and where a peak that it adds would clip: then the whole is made quieter.
-    A file that cannot be used is logged, and the rest goes on. Memory does not grow with a file's length. Nothing is
-    drawn at random: the latent vectors are those that the model holds most likely.
+    A reconstruction has the length and the level of its source, apart from what the model loses. If a peak that the
+    model adds would clip, the whole sound is made quieter. Files that cannot be used are logged and skipped. Memory
+    does not grow with the length of a file. Nothing is random: sounds are encoded to their posterior means.
 
     Parameters
     ----------
     run_dir : path
         The run folder.
     sources : sequence of path
-        The files; two of the same name without its ending become NAME and NAME-2.
+        The files. Two with the same name apart from the extension become NAME and NAME-2.
     out : path
-        Where to; made if missing.
+        Folder of the files; created if missing.
     wav_format : {"pcm16", "pcm24", "float"}
-        How a sample is kept. Default: "pcm24".
+        Sample format of the files. Default: "pcm24".
     force : bool
-        Replace files that are there. Default: False.
+        Replace existing files. Default: False.
     device : str
-        Where the model runs. Default: "auto".
+        Device of the model. Default: "auto".
     progress : callable, optional
-        Called with ("reconstruct NAME", windows done, windows in it).
+        Called with ("reconstruct NAME", windows done, windows of the file).
 
     Returns
     -------
@@ -94,57 +94,74 @@ def reconstruct(
     Raises
     ------
     ConfigError
-        If a file that is to be written is there already, or is one of `sources`. Nothing has been written.
+        If a file to write exists already, or is one of `sources`. Nothing has been written.
     RunError
-        If this is no run with a trained model.
+        If `run_dir` holds no run with a trained model.
     DeviceError
-        If there is no such device.
+        If the machine has no such device.
     NothingUsableError
         If no source can be used. Nothing has been written.
     StorageError
         If a file cannot be written.
     """
     began = time.monotonic()
-    if not sources:
-        raise ConfigError(["no sound was given"], "name the files after the run folder")
     paths = [Path(source) for source in sources]
-    targets = [Path(out) / name for name in _names(paths)]
-    written = [Path(f"{target}{ending}") for target in targets for ending in (".wav", ".png")]
-    if own := [path for path in written if any(_is_same(path, source) for source in paths)]:
-        raise ConfigError([f"{path}: is one of the sounds to reconstruct" for path in own], "choose another --out")
-    check_room(written, force=force)
-    synthesizer = Synthesizer.load(run_dir, device)
-    done, failed = [], []
-    told = 0
+    targets = _check_targets(paths, Path(out), force=force)
+    instrument = Instrument.load(run_dir, device)
+    progress = progress or (lambda stage, current, total: None)
+    done: list[tuple[Path, Path, float]] = []
+    failed: list[AudioFileError] = []
+    logged = 0
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain = _reconstruct(synthesizer, source, target, wav_format, progress or (lambda *figures: None))
+            gain = _reconstruct(instrument, source, target, wav_format, progress)
         except AudioFileError as error:
             failed.append(error)
         else:
             done.append((source, target, gain))
-        # Where none can be used, the error names them.
-        while done and told < len(failed):
-            logger.warning("%s: %s", printable(failed[told].path), failed[told].reason)
-            told += 1
+        # If no source can be used, the error below names them instead.
+        while done and logged < len(failed):
+            logger.warning("%s: %s", printable(failed[logged].path), failed[logged].reason)
+            logged += 1
     if not done:
         reasons = "\n".join(f"  {printable(error.path)}: {error.reason}" for error in failed)
         tips = dict.fromkeys(error.tip for error in failed if error.tip)
         raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "; ".join(tips))
-    files, pictures = ([Path(f"{target}{ending}") for _, target, _ in done] for ending in (".wav", ".png"))
     return Reconstructed(
         [source for source, _, _ in done],
-        files,
-        pictures,
+        [_wav_path(target) for _, target, _ in done],
+        [_picture_path(target) for _, target, _ in done],
         [gain for _, _, gain in done],
         [(error.path, error.reason) for error in failed],
-        synthesizer.sample_rate,
+        instrument.sample_rate,
         time.monotonic() - began,
     )
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A name of its own for each, also where a file system takes a for A."""
+def _check_targets(sources: Sequence[Path], out: Path, *, force: bool) -> list[Path]:
+    """Return the path without extension of what is written for each source, after checking that it can be written."""
+    if not sources:
+        raise ConfigError(["no sound was given"], "name the files after the run folder")
+    targets = [out / name for name in _distinct_names(sources)]
+    written = [path for target in targets for path in (_wav_path(target), _picture_path(target))]
+    if conflicts := [path for path in written if any(_is_same_file(path, source) for source in sources)]:
+        raise ConfigError(
+            [f"{path}: is one of the sounds to reconstruct" for path in conflicts], "choose another --out"
+        )
+    check_room(written, force=force)
+    return targets
+
+
+def _wav_path(target: Path) -> Path:
+    return Path(f"{target}.wav")
+
+
+def _picture_path(target: Path) -> Path:
+    return Path(f"{target}.png")
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each path, all different even where the file system ignores case."""
     taken: set[str] = set()
     names = []
     for path in paths:
@@ -157,7 +174,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _is_same(path: Path, source: Path) -> bool:
+def _is_same_file(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)
     except OSError:
@@ -165,28 +182,26 @@ def _is_same(path: Path, source: Path) -> bool:
 
 
 def _reconstruct(
-    synthesizer: Synthesizer, source: Path, target: Path, wav_format: WavFormat, progress: ProgressCallback
+    instrument: Instrument, source: Path, target: Path, wav_format: WavFormat, progress: ProgressCallback
 ) -> float:
-    """Write the sound and its picture; what the sound was multiplied by so as not to clip."""
-    rate, config = synthesizer.sample_rate, synthesizer.config
-    file = WindowedFile(source, rate, config.chunk_samples, synthesizer.step_samples, config.normalize)
+    """Write a reconstruction and its picture; return the factor that avoids clipping."""
+    rate, config = instrument.sample_rate, instrument.config
+    file = WindowedFile(source, rate, config.chunk_samples, instrument.step_samples, config.normalize)
     if file.peak < SILENCE_PEAK:
-        logger.warning("%s: %s; what is made of it is as quiet", printable(os.fspath(source)), FAINT)
-    film = Film(file.samples // synthesizer.hop_length + 1)
-    stage = f"reconstruct {printable(source.name)}"
-    rows = _rows(synthesizer, file, lambda current, total: progress(stage, current, total))
-    joined = synthesizer.join(rows)
-    sound = synthesizer.to_sound(_filmed(joined, film), file.samples)
-    # Undone and not matched by its peak: a click that the model blurs, or adds, says nothing of how loud the rest is.
-    gain = np.float32(1.0 if config.normalize == "none" else file.peak)
+        logger.warning("%s: %s; its reconstruction is as quiet", printable(os.fspath(source)), FAINT)
+    average = TimeAverage(file.samples // instrument.hop_length + 1)
+    features = instrument.join(_input_and_output(instrument, file, progress, f"reconstruct {printable(source.name)}"))
+    sound = instrument.to_sound(_outputs(features, average), file.samples)
+    # The level follows from undoing the normalisation. Matching the peaks would be wrong: a click that the model blurs,
+    # or adds, says nothing about the level of the rest.
+    level = np.float32(1.0 if config.normalize == "none" else file.peak)
     make_folder(target.parent)
-    written = write_wav(Path(f"{target}.wav"), (gain * block for block in sound), rate, wav_format)
-    features = film.develop()
-    channels = len(features) // 2
+    written = write_wav(_wav_path(target), (level * block for block in sound), rate, wav_format)
+    inputs, outputs = np.split(average.columns(), 2)
     save_sound_picture(
-        features[:channels],
-        features[channels:],
-        Path(f"{target}.png"),
+        inputs,
+        outputs,
+        _picture_path(target),
         centres=MelSpec.of(config.features).centres_hz(),
         duration_s=file.samples / rate,
         title=source.name,
@@ -194,19 +209,23 @@ def _reconstruct(
     return written.gain
 
 
-def _rows(synthesizer: Synthesizer, file: WindowedFile, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
-    """Features of the windows and behind them their reconstruction, [b, 2·C, M, T]."""
-    count = synthesizer.windows_of(file.samples)
+def _input_and_output(
+    instrument: Instrument, file: WindowedFile, progress: ProgressCallback, stage: str
+) -> Iterator[Tensor]:
+    """Yield the features of windows, followed by those of their reconstruction in the channel axis, [b, 2·C, M, T]."""
+    count = instrument.count_windows(file.samples)
     for number, windows in enumerate(file.batches(count, BATCH_WINDOWS)):
-        progress(number * BATCH_WINDOWS, count)
-        features = synthesizer.features(windows.waveforms)
-        pair = torch.stack([features, synthesizer.decode(synthesizer.encode(features))], dim=1)
-        gain = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]
-        pair[:, :, 0] = (pair[:, :, 0].expm1() * gain**2).log1p()
+        progress(stage, number * BATCH_WINDOWS, count)
+        features = instrument.features(windows.waveforms)
+        pair = torch.stack([features, instrument.decode(instrument.encode(features))], dim=1)
+        # Windows are normalised one at a time; the magnitude is brought back to the levels that they have in the file.
+        level = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]
+        pair[:, :, 0] = (pair[:, :, 0].expm1() * level**2).log1p()
         yield pair.flatten(1, 2)
 
 
-def _filmed(joined: Iterator[Tensor], film: Film) -> Iterator[Tensor]:
-    for part in joined:
-        film.add(part.cpu().numpy())
+def _outputs(features: Iterator[Tensor], average: TimeAverage) -> Iterator[Tensor]:
+    """Yield the second half of the channels, the reconstruction, and add all channels to `average`."""
+    for part in features:
+        average.add(part.cpu().numpy())
         yield part[len(part) // 2 :]

@@ -1,1 +1,1 @@
-"""Analysis of a run's latent space: which axes it has, and what they do to a sound."""
+"""Analysis of a latent space: its principal axes, and how they relate to what is heard."""

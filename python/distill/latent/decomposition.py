@@ -26,8 +26,8 @@ _BLOCK_ROWS = 1024
 _BLOCK_DISTANCES = 1 << 22
 
 
-class Principal(NamedTuple):
-    """Principal axes, most variance first; K of them, at most L and N - 1."""
+class PrincipalAxes(NamedTuple):
+    """PrincipalAxes axes, most variance first; K of them, at most L and N - 1."""
 
     mean: Tensor
     """[L]"""
@@ -39,8 +39,8 @@ class Principal(NamedTuple):
     """Share of the variance that each adds to those before it, [K]."""
 
 
-def principal_axes(latents: Tensor, effect: Tensor) -> Principal:
-    """Principal axes of latent vectors in which each unit counts by how much it changes the sound; float64.
+def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
+    """PrincipalAxes axes of latent vectors in which each unit counts by how much it changes the sound; float64.
 
     A latent space that is near its prior has about the same variance in all directions, so that its plain principal
     axes are any. Here those of ``effect * latents`` are found, and the directions in latent space that read them off,
@@ -55,7 +55,7 @@ def principal_axes(latents: Tensor, effect: Tensor) -> Principal:
 
     Returns
     -------
-    Principal
+    PrincipalAxes
         With the largest entry of each axis positive; without axes if all vectors are the same.
     """
     blocks = latents.split(_BLOCK_ROWS)
@@ -76,7 +76,7 @@ def principal_axes(latents: Tensor, effect: Tensor) -> Principal:
     peak = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
     axes = (axes * peak.sign()).T
     scale = ((axes @ covariance) * axes).sum(dim=1).sqrt()
-    return Principal(mean, axes, scale, variance[:count] / variance.clamp(min=0).sum())
+    return PrincipalAxes(mean, axes, scale, variance[:count] / variance.clamp(min=0).sum())
 
 
 def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bool]]:

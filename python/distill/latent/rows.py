@@ -1,18 +1,17 @@
-"""The rows that an analysis reads, a batch at a time, and which sound each is of.
+"""The rows of features that an analysis encodes, and which part of which file each row comes from.
 
-Two channels come from the cache, one channel (the v1.0 path) from decoding; both in the order of their contents'
-hashes, which is that of `CachedSpectrogramDataset(split="all")` and of `AudioTrainingDataset`.
+Two-channel features are read from the cache; one-channel features, of format 1.0, are computed from decoded audio. Both
+come in the order of the content hashes, as in `CachedSpectrogramDataset(split="all")` and `AudioTrainingDataset`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,94 +25,182 @@ from distill.errors import AudioFileError, CacheError
 from distill.features.normalization import normalization_arrays, normalize
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset, Manifest, ManifestError
-from distill.preprocess.pipeline import preprocess
-from distill.preprocess.result import log_skipped, nothing_usable
+from distill.preprocess.result import nothing_usable
+from distill.runs.trained import TrainedRun
 from distill.text import differences
 from distill.types import ProgressCallback
 
-logger = logging.getLogger(__name__)
-
 _BATCH_ROWS = 64
+
+Skipped = list[tuple[str, str]]
+"""Files that could not be used, each with the reason."""
 
 
 class Place(NamedTuple):
-    """Which sound a row is of."""
+    """Where a row comes from."""
 
     file: str
-    """Relative to the dataset; of several files with the same content, the first."""
+    """Path in the dataset; if several files have the same content, the first one."""
     chunk: int
-    """Which of its chunks that are not silent."""
+    """Number of the chunk in its file, silent chunks not counted."""
     offset_s: float | None
-    """Where in the file the chunk begins; None where silent chunks were left out and the cache does not know."""
+    """Start of the chunk in the file, seconds; None if unknown, because the file has silent chunks."""
     variant: int
-    """0: the original."""
+    """Number of the augmented variant; 0 for the original."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """A dataset's rows, as a run sees them."""
+class Batch(NamedTuple):
+    """Consecutive rows."""
+
+    features: Tensor
+    """Normalised features on the CPU, [b, C, M, T]."""
+    places: list[Place]
+    """Where each comes from."""
+
+
+class Rows(Protocol):
+    """All rows of a dataset."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset."""
+
+    def batches(self, progress: ProgressCallback) -> Iterator[Batch]:
+        """Yield all rows."""
+
+
+def open_rows(run: TrainedRun, dataset: Dataset, on_skipped: Callable[[Skipped], object] | None = None) -> Rows:
+    """Open the rows of a dataset, with the features and the normalisation of a run. Preprocesses nothing.
+
+    Parameters
+    ----------
+    run : TrainedRun
+        The run.
+    dataset : Dataset
+        The dataset; for a two-channel run, preprocessed.
+    on_skipped : callable, optional
+        Called once with the files that could not be decoded, if the run has one channel.
+
+    Raises
+    ------
+    CacheError
+        If the cache is missing or damaged, or has another configuration than the run.
+    """
+    if not run.config.complex_spectrogram.enabled:
+        return _DecodedRows(dataset, run.config, run.stats, on_skipped)
+    reader = CacheReader(dataset.cache_path)
+    _check_identity(reader.header, dataset.cache_path, run.config)
+    return _CachedRows(dataset, run.config, run.stats, reader)
+
+
+def check_cache(cache_dir: Path, config: TrainingConfig) -> None:
+    """Check that preprocessing with `config` would not replace the features in a cache.
+
+    Raises
+    ------
+    CacheError
+        If the cache holds features of another configuration.
+    """
+    try:
+        manifest = load_manifest(cache_dir)
+    except ManifestError:
+        return  # preprocessing reports it, and computes the features again
+    if manifest is not None:
+        _check_identity(json.loads(manifest.header), cache_dir, config)
+
+
+def _check_identity(header: Mapping[str, Any], cache_dir: Path, config: TrainingConfig) -> None:
+    before = header["identity"]
+    expansion = config.augmentation_expansion
+    wanted = config.identity(before["augmentation_expansion"] if expansion is None else expansion)
+    changed = differences({name: before.get(name) for name in wanted}, wanted)
+    if changed:
+        raise CacheError(
+            f"{cache_dir}: holds features of another configuration than the run's: {'; '.join(changed)}",
+            "choose another cache for the run's features with --cache-dir DIR",
+        )
+
+
+@dataclass(frozen=True)
+class _CachedRows:
+    """Rows of a cache."""
 
     dataset: Dataset
     config: TrainingConfig
     stats: dict[str, float]
-    """What the run's rows are normalised with."""
-    device: str
-    progress: ProgressCallback
-    places: list[Place] = field(default_factory=list)
-    """Of the rows that `batches` has given so far."""
+    reader: CacheReader
 
-    def batches(self) -> Iterator[Tensor]:
-        """Normalised rows [b, C, M, T] on the CPU.
+    def batches(self, progress: ProgressCallback) -> Iterator[Batch]:
+        """Yield all rows, reporting the stage "encode"."""
+        count = len(self.reader)
+        places = self._places()
+        mean, scale = normalization_arrays(self.stats)
+        for start in range(0, count, _BATCH_ROWS):
+            stop = min(start + _BATCH_ROWS, count)
+            features = torch.from_numpy(self.reader.read(np.arange(start, stop), mean, scale))
+            yield Batch(features, places[start:stop])
+            progress("encode", stop, count)
+
+    def _places(self) -> list[Place]:
+        reader = self.reader
+        files: dict[str, str] = {}
+        for file in reader.manifest.files():
+            files.setdefault(file["content_hash"] or "", file["path"])
+        names = [files[content.hex()] for content in reader.content_hashes]
+        silent = np.frombuffer(reader.manifest.live()[2], "<i8").tolist()
+        chunk_s = self.config.chunk_samples / self.config.complex_spectrogram.sample_rate
+        rows = zip(reader.source.tolist(), reader.chunk.tolist(), reader.variant.tolist(), strict=True)
+        return [
+            Place(names[source], chunk, None if silent[source] else chunk * chunk_s, variant)
+            for source, chunk, variant in rows
+        ]
+
+
+@dataclass(frozen=True)
+class _DecodedRows:
+    """Rows computed from decoded audio."""
+
+    dataset: Dataset
+    config: TrainingConfig
+    stats: dict[str, float]
+    on_skipped: Callable[[Skipped], object] | None
+
+    def batches(self, progress: ProgressCallback) -> Iterator[Batch]:
+        """Yield all rows, reporting the stages "scan", "hash" and "decode".
 
         Raises
         ------
         DatasetError, NothingUsableError
-            If there are none.
-        CacheError
-            If the cache is of another configuration than the run's.
-        StorageError
-            If features are missing, and the cache cannot be written.
+            If there are no rows.
         """
         self.dataset.check()
-        self.places.clear()
-        return self._cached() if self.config.complex_spectrogram.enabled else self._decoded()
-
-    def _cached(self) -> Iterator[Tensor]:
-        _check_cache(self.dataset.cache_path, self.config)
-        result = preprocess(self.dataset, replace(self.config, device=self.device), progress=self.progress)
-        result.log()
-        reader = CacheReader(result.cache_dir)
-        self.places.extend(_places(reader, self.config))
-        mean, scale = normalization_arrays(self.stats)
-        for start in range(0, len(reader), _BATCH_ROWS):
-            stop = min(start + _BATCH_ROWS, len(reader))
-            yield torch.from_numpy(reader.read(np.arange(start, stop), mean, scale))
-            self.progress("encode", stop, len(reader))
-
-    def _decoded(self) -> Iterator[Tensor]:
-        scan = self.dataset.scan(Manifest(), progress=self.progress)
+        scan = self.dataset.scan(Manifest(), progress=progress)
         self.dataset.require_audio(scan)
         spectrogram = AudioSpectrogram(self.config.spectrogram)
         skipped = [*scan.skipped, *scan.faults]
         contents = sorted(scan.todo, key=lambda entry: entry[1])
-        for number, (name, _, _) in enumerate(contents):
+        is_empty = True
+        for number, (name, _, _) in enumerate(contents, 1):
             path = os.fsdecode(name)
             try:
-                chunks = self._chunks(path)
+                chunks, places = self._decode(path)
             except AudioFileError as error:
                 skipped.append((path, error.reason))
                 continue
             for start in range(0, len(chunks), _BATCH_ROWS):
                 waveforms = torch.from_numpy(np.stack(chunks[start : start + _BATCH_ROWS]))[:, None]
                 with torch.no_grad():
-                    yield normalize(spectrogram(waveforms), self.stats)
-            self.progress("decode", number + 1, len(contents))
-        if not self.places:
+                    features = normalize(spectrogram(waveforms), self.stats)
+                yield Batch(features, places[start : start + _BATCH_ROWS])
+                is_empty = False
+            progress("decode", number, len(contents))
+        if is_empty:
             raise nothing_usable(self.dataset.path, skipped)
-        log_skipped(sorted(skipped))
+        if self.on_skipped is not None:
+            self.on_skipped(sorted(skipped))
 
-    def _chunks(self, path: str) -> list[np.ndarray]:
-        """All chunks of a file, or none: it may turn out to be damaged at its end."""
+    def _decode(self, path: str) -> tuple[list[np.ndarray], list[Place]]:
+        """Decode a file to the end before any of its chunks are used: a fault at the end excludes all of them."""
         config = self.config
         rate = config.spectrogram.sample_rate
         source = Chunks(self.dataset.path / path, rate, config.chunk_samples, config.normalize)
@@ -121,37 +208,4 @@ class Rows:
         for number, chunk in enumerate(source):
             chunks.append(chunk)
             places.append(Place(path, number, (number + source.silent) * config.chunk_samples / rate, 0))
-        self.places.extend(places)
-        return chunks
-
-
-def _check_cache(cache_dir: Path, config: TrainingConfig) -> None:
-    """Raise CacheError if the cache holds features of another configuration: preprocessing would give them up."""
-    try:
-        manifest = load_manifest(cache_dir)
-    except ManifestError:
-        return  # preprocessing says so, and computes anew
-    if manifest is None:
-        return
-    before = json.loads(manifest.header)["identity"]
-    expansion = config.augmentation_expansion
-    wanted = config.identity(before["augmentation_expansion"] if expansion is None else expansion)
-    changed = differences({name: before.get(name) for name in wanted}, wanted)
-    if changed:
-        raise CacheError(
-            f"{cache_dir}: holds features of another configuration than the run's: {'; '.join(changed)}",
-            "keep the run's features elsewhere, with --cache-dir DIR",
-        )
-
-
-def _places(reader: CacheReader, config: TrainingConfig) -> Iterator[Place]:
-    files: dict[str, str] = {}
-    for file in reader.manifest.files():
-        files.setdefault(file["content_hash"] or "", file["path"])
-    names = [files[content.hex()] for content in reader.content_hashes]
-    silent = np.frombuffer(reader.manifest.live()[2], "<i8").tolist()
-    chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
-    for content, chunk, variant in zip(
-        reader.source.tolist(), reader.chunk.tolist(), reader.variant.tolist(), strict=True
-    ):
-        yield Place(names[content], chunk, None if silent[content] else chunk * chunk_s, variant)
+        return chunks, places

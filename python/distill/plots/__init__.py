@@ -1,1 +1,1 @@
-"""Pictures of features, of a training run, of a latent space, and of sounds."""
+"""Pictures of training runs, latent spaces and sounds."""

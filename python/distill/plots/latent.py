@@ -12,7 +12,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from distill.plots.drawing import SCALES, draw_features, hertz_ticks, mark_bands, mark_hertz, save_figure
+from distill.plots.features import FeatureRow, draw_grid
+from distill.plots.figure import hertz_ticks, mark_hertz, save_figure
 from distill.text import printable
 
 _SHOWN_AXES = 32
@@ -168,16 +169,13 @@ def save_sweep_picture(
         Of a row, s.
     """
     rows, columns = magnitude.shape[:2]
-    figure = Figure(figsize=(2.1 * columns + 1.2, 1.6 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    top = float(np.quantile(magnitude, 0.999)) or 1.0
-    for row, label in enumerate(labels):
-        for column in range(columns):
-            image = draw_features(grid[row][column], magnitude[row, column], 0, top=top, duration_s=duration_s)
-        grid[row][0].set_ylabel(label.replace(" (", "\n(") + "\nHz")
-    mark_bands(grid[0][0].yaxis, centres)
-    for column, value in enumerate(values):
-        grid[0][column].set_title(f"{value:+g} sd" if value else "mean", fontsize=10)
-        grid[-1][column].set_xlabel("time, s")
-    figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.01, fraction=0.02, label=SCALES[0])
+    figure, grid = draw_grid(
+        [FeatureRow(label.replace(" (", "\n("), 0, panels) for label, panels in zip(labels, magnitude, strict=True)],
+        size=(2.1 * columns + 1.2, 1.6 * rows + 0.6),
+        loudest=float(np.quantile(magnitude, 0.999)) or 1.0,
+        centres=centres,
+        duration_s=duration_s,
+    )
+    for axes, value in zip(grid[0], values, strict=True):
+        axes.set_title(f"{value:+g} sd" if value else "mean", fontsize=10)
     save_figure(figure, path)

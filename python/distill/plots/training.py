@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from distill.plots.drawing import CHANNELS, SCALES, draw_features, mark_bands, save_figure
+from distill.plots.features import Margins, draw_grid, input_and_output_rows
+from distill.plots.figure import save_figure
 
 
 class _Panel(NamedTuple):
@@ -113,25 +114,16 @@ def save_reconstruction_picture(
         Of a chunk, s.
     """
     columns, channels = inputs.shape[:2]
-    # Fixed margins, in inches: letting matplotlib find them takes longer than a short epoch.
-    left, right, bottom, top = 0.9, 1.1, 0.5, 0.15
-    width, height = left + 3.2 * columns + right, 1.9 * 2 * channels
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, 0.06, 0.1)
-    grid = figure.subplots(2 * channels, columns, squeeze=False, sharex=True, sharey=True)
-    loudest = float(inputs[:, 0].max())
-    for channel in range(channels):
-        pair = grid[2 * channel : 2 * channel + 2]
-        for line, source, features in zip(pair, ("input", "output"), (inputs, outputs), strict=True):
-            for axes, chunk in zip(line, features, strict=True):
-                image = draw_features(axes, chunk[channel], channel, top=loudest, duration_s=duration_s)
-            line[0].set_ylabel(f"{CHANNELS[channel]}, {source}\nHz")
-        lowest, highest = pair[1][-1].get_position().y0, pair[0][-1].get_position().y1
-        bar = figure.add_axes((1 - (right - 0.1) / width, lowest, 0.13 / width, highest - lowest))
-        figure.colorbar(image, cax=bar, label=SCALES[channel])
-    mark_bands(grid[0][0].yaxis, centres)
+    margins = Margins(left=0.9, right=1.1, bottom=0.5, top=0.15)
+    figure, grid = draw_grid(
+        input_and_output_rows(inputs, outputs),
+        size=(margins.left + 3.2 * columns + margins.right, 1.9 * 2 * channels),
+        loudest=float(inputs[:, 0].max()),
+        centres=centres,
+        duration_s=duration_s,
+        margins=margins,
+    )
     for axes in grid[-1]:
-        axes.set_xlabel("time, s")
-        # None at the right edge, where the next column's first would meet it.
+        # No tick at the right edge, where it would touch the first one of the next column.
         axes.set_xticks([0.0, round(duration_s / 2, 1) or duration_s / 2])
     save_figure(figure, path)

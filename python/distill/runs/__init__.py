@@ -1,1 +1,1 @@
-"""A run folder: its files, its model as an instrument, and the axes of its latent space."""
+"""Run folders: their files, the trained model as an instrument, and the axes of its latent space."""

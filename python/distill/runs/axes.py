@@ -1,9 +1,8 @@
-"""The analysed axes of a latent space: how they are kept in a run folder, found by name, and moved along."""
+"""The principal axes of a latent space: how a run folder stores them, and how to move along them."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from distill import _native
 from distill.errors import ConfigError, RunError
 from distill.models.store import WEIGHTS_NAME
+from distill.types import PathLike
 
 LATENT_NAME = "latent"
 TENSORS_NAME = "analysis.safetensors"
@@ -23,18 +23,18 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class Axes:
-    """Principal axes of a dataset's latent vectors, most variance first.
+    """Principal axes of the latent vectors of a dataset, in order of decreasing variance.
 
     Attributes
     ----------
     names : list of str
-        One an axis, all different.
+        K different names.
     mean : Tensor [L]
-        Mean latent vector, float32.
+        Mean of the latent vectors, float32.
     components : Tensor [K, L]
-        Orthonormal directions, float32.
+        Directions of the axes, orthonormal, float32.
     scale : Tensor [K]
-        Standard deviation of the latent vectors along each axis, float32, > 0.
+        Standard deviation of the latent vectors along each axis, positive, float32.
     """
 
     names: list[str]
@@ -43,7 +43,12 @@ class Axes:
     scale: Tensor
 
     def index(self, name_or_number: str) -> int:
-        """The row of `components` that a name, or a number from 1, stands for.
+        """Return the index in `components` of an axis.
+
+        Parameters
+        ----------
+        name_or_number : str
+            The name of an axis, or its number from 1.
 
         Raises
         ------
@@ -52,27 +57,27 @@ class Axes:
         """
         if name_or_number in self.names:
             return self.names.index(name_or_number)
-        # By its number of digits first: Python refuses to convert thousands.
+        # The length is checked first because int() refuses strings of thousands of digits.
         if name_or_number.isdecimal() and len(name_or_number) < 10 and 1 <= int(name_or_number) <= len(self.names):
             return int(name_or_number) - 1
         named = ", ".join(f"{number} ({name})" for number, name in enumerate(self.names[:12], 1))
         more = f" and more, up to {len(self.names)}" if len(self.names) > 12 else ""
         raise ConfigError(
             [f"no axis {name_or_number!r}; there are {named}{more}"],
-            "axes are named by: distill analyze RUN",
+            "to see the axes, run: distill analyze RUN",
         )
 
     def move(self, z: Tensor, axis: int, value: float) -> Tensor:
-        """Latent vectors moved along an axis: ``z + value * scale[axis] * components[axis]``.
+        """Move latent vectors along an axis: ``z + value * scale[axis] * components[axis]``.
 
         Parameters
         ----------
         z : Tensor [..., L]
             Latent vectors, on any device.
         axis : int
-            As `index` gives it.
+            Index of the axis, from `index`.
         value : float
-            How far, in standard deviations of the analysed sounds.
+            Distance in standard deviations of the analysed sounds.
 
         Returns
         -------
@@ -81,13 +86,13 @@ class Axes:
         return z + value * (self.scale[axis] * self.components[axis]).to(z.device, z.dtype)
 
 
-def weights_hash(run_dir: str | os.PathLike[str]) -> str:
-    """BLAKE3, in hex, of a run's weights: an analysis says nothing of any others.
+def weights_hash(run_dir: PathLike) -> str:
+    """Return the BLAKE3 hash, in hex, of the weights of a run. An analysis is valid for these weights only.
 
     Raises
     ------
     RunError
-        If there are none that can be read.
+        If the weights cannot be read.
     """
     path = Path(run_dir) / WEIGHTS_NAME
     try:
@@ -98,13 +103,16 @@ def weights_hash(run_dir: str | os.PathLike[str]) -> str:
         ) from error
 
 
-def metadata(axes_names: list[str], run_dir: str | os.PathLike[str]) -> dict[str, str]:
-    """What stands beside the tensors, so that one file, whole or not at all, is enough to move along axes by name."""
-    return {"format": _FORMAT, "names": json.dumps(axes_names), "weights": weights_hash(run_dir)}
+def axes_metadata(names: list[str], run_dir: PathLike) -> dict[str, str]:
+    """Return the metadata of TENSORS_NAME: the names of the axes, and the weights that they are valid for.
+
+    They are in the same file as the tensors so that one atomic write keeps them together.
+    """
+    return {"format": _FORMAT, "names": json.dumps(names), "weights": weights_hash(run_dir)}
 
 
-def read_axes(run_dir: str | os.PathLike[str]) -> Axes:
-    """The axes that `distill analyze` found in a run.
+def read_axes(run_dir: PathLike) -> Axes:
+    """Read the axes that the last analysis of a run found.
 
     Parameters
     ----------
@@ -114,7 +122,7 @@ def read_axes(run_dir: str | os.PathLike[str]) -> Axes:
     Raises
     ------
     RunError
-        If the run was not analysed, the analysis is damaged, or it is of other weights than the run has now.
+        If the run was not analysed, the analysis is damaged, or the weights have changed since.
     """
     path = Path(run_dir) / LATENT_NAME / TENSORS_NAME
     tip = f"run: distill analyze {run_dir}"
@@ -122,21 +130,21 @@ def read_axes(run_dir: str | os.PathLike[str]) -> Axes:
         raise RunError(f"{run_dir}: its latent space has not been analysed: {path} is missing", tip)
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             mean, components, scale = (file.get_tensor(name) for name in ("mean", "components", "scale"))
-        names = json.loads(about.get("names", "null"))
+        names = json.loads(metadata.get("names", "null"))
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path}: damaged: {error}", tip) from error
-    is_whole = (
-        about.get("format") == _FORMAT
+    is_valid = (
+        metadata.get("format") == _FORMAT
         and isinstance(names, list)
         and mean.ndim == 1
         and components.shape == (len(names), len(mean))
         and scale.shape == (len(names),)
         and all(tensor.dtype == torch.float32 for tensor in (mean, components, scale))
     )
-    if not is_whole:
+    if not is_valid:
         raise RunError(f"{path}: damaged, or written by another version of distill", tip)
-    if about.get("weights") != weights_hash(run_dir):
+    if metadata.get("weights") != weights_hash(run_dir):
         raise RunError(f"{path}: the run has been trained on since it was analysed", tip)
     return Axes(names, mean, components, scale)

@@ -1,14 +1,14 @@
-"""The run folder: what a run leaves behind, and what it needs to go on after any kind of end.
+"""The run folder: the results of a training run, and all that is needed to resume it.
 
-config.toml          what the run does, with nothing left open
-run.json             which dataset and cache it reads
-metrics.jsonl        a line an epoch
-model.safetensors    the best weights so far; model.json beside it says what they are
-checkpoints/         step-NNNNNNNNN.pt, the last few; best.pt
+config.toml          the complete configuration
+run.json             the dataset and its cache
+metrics.jsonl        a line for each epoch
+model.safetensors    the best weights so far, described by model.json
+checkpoints/         step-NNNNNNNNN.pt, the newest few; best.pt
 loss.png, quality.png, reconstruction.png
 previews/            epoch-NNN: sounds and a picture
-latent/              what the axes of the latent space are
-tensorboard/         where it was asked for
+latent/              the axes of the latent space
+tensorboard/         if requested
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +26,8 @@ import torch
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
 from distill.index import Dataset
-from distill.storage import is_full, write_atomically
+from distill.storage import is_full, storage_error, write_atomically
+from distill.types import PathLike
 
 try:
     import tomllib
@@ -40,24 +40,25 @@ _STATE_VERSION = 2
 
 
 class RunFolder:
-    """Files of one run.
+    """The files of a run.
 
     Parameters
     ----------
     path : path
-        The folder.
+        The run folder.
 
     Attributes
     ----------
     path : Path
+        The run folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         self._checkpoints = self.path / "checkpoints"
 
     def create(self, config: TrainingConfig, dataset: Dataset) -> None:
-        """Start a new run on a dataset.
+        """Create the folder of a new run.
 
         Raises
         ------
@@ -69,35 +70,37 @@ class RunFolder:
         if (self.path / "run.json").exists():
             raise RunError(
                 f"{self.path}: already holds a run",
-                f"go on with it by --resume {shlex.quote(str(self.path))}, or choose another --out",
+                f"continue it with --resume {shlex.quote(str(self.path))}, or choose another --out",
             )
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self.write_config(config)
             self.write_dataset(dataset)
         except OSError as error:
-            tip = "choose another place with --out DIR"
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}", tip) from error
+            raise storage_error(self.path, error, "choose another folder with --out DIR") from error
 
     def dataset(self) -> Dataset:
-        """Where the run's sounds are: what `create` was given, or the last resume.
+        """Read the dataset that the run was created with, or last resumed with.
 
         Raises
         ------
         RunError
-            If this is no run.
+            If the folder holds no run.
         """
         if not self.path.exists():
-            raise RunError(f"{self.path}: no such run folder", "give the folder that a run printed at its end")
+            raise RunError(
+                f"{self.path}: no such run folder", "name the folder that was printed at the end of training"
+            )
         try:
             return Dataset.from_record(json.loads((self.path / "run.json").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self.path}: not a run: no readable run.json in it", "give the folder that a run printed at its end"
+                f"{self.path}: not a run: no readable run.json in it",
+                "name the folder that was printed at the end of training",
             ) from error
 
     def config(self) -> TrainingConfig:
-        """The configuration of the run.
+        """Read the configuration of the run.
 
         Raises
         ------
@@ -109,7 +112,8 @@ class RunFolder:
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise RunError(
-                f"{self.path / 'config.toml'}: cannot be read: {reason}", "copy one from a run like it, or start anew"
+                f"{self.path / 'config.toml'}: cannot be read: {reason}",
+                "copy the file from a similar run, or start a new run",
             ) from error
 
     def write_dataset(self, dataset: Dataset) -> None:
@@ -121,18 +125,27 @@ class RunFolder:
         write_atomically(self.path / "config.toml", config_to_toml(config).encode())
 
     def save_state(self, state: dict[str, Any], *, keep: int, is_best: bool) -> None:
-        """Save the state to resume from, and drop all but the last `keep`.
+        """Write a checkpoint, and delete all but the newest `keep`.
+
+        Parameters
+        ----------
+        state : dict
+            The state to resume from, with its "step".
+        keep : int
+            Checkpoints to keep.
+        is_best : bool
+            Whether it has the best weights so far; it is then written to best.pt, too.
 
         Raises
         ------
         StorageError
-            If it cannot be written; earlier states are still there.
+            If it cannot be written; earlier checkpoints are kept.
         """
         path = self._checkpoints / f"step-{state['step']:09d}.pt"
-        # In memory first: torch hides why a file could not be written.
+        # In memory first, because torch.save hides why a file could not be written.
         content = io.BytesIO()
         torch.save({"version": _STATE_VERSION, **state}, content)
-        # The best first: an epoch whose state could not be written is done again.
+        # best.pt first: if the step cannot be written after it, the epoch is trained again on resume.
         for target in ([self._checkpoints / "best.pt"] if is_best else []) + [path]:
             try:
                 write_atomically(target, content.getbuffer())
@@ -142,40 +155,47 @@ class RunFolder:
             old.unlink()
 
     def storage_error(self, error: OSError, path: Path | None = None) -> StorageError:
-        """`error` from writing at `path` (default: the folder), as one that says what to do."""
-        return StorageError(f"{path or self.path}: cannot be written: {error.strerror or error}", self.remedy(error))
+        """Return the StorageError for an `error` from writing `path` (default: the folder)."""
+        remedy = self.remedy(error)
+        return storage_error(path or self.path, error, remedy, tip_if_full=remedy)
 
     def remedy(self, error: BaseException | None) -> str:
-        """What to do about an error from writing to the folder."""
-        first = "make room" if is_full(error) else "put that right"
+        """Return what to do about an error from writing to the folder."""
+        first = "make room" if is_full(error) else "fix this"
         return f"{first}, then --resume {shlex.quote(str(self.path))}"
 
     def _states(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"), reverse=True)
 
     def load_state(self) -> dict[str, Any] | None:
-        """The newest state that can be read; None if the run had none yet."""
+        """Read the newest checkpoint that is readable; None if there is no checkpoint.
+
+        Raises
+        ------
+        RunError
+            If there are checkpoints, and none of them can be read.
+        """
         for path in self._states():
             if state := _read_state(path):
                 return state
         if self.has_state():
             raise RunError(
                 f"{self.path}: none of its checkpoints can be read",
-                "its best weights are still in model.safetensors; train on in a new run",
+                "the best weights are still in model.safetensors; start a new run to train further",
             )
         return None
 
     def load_best(self) -> dict[str, Any] | None:
-        """The state that had the best weights; None if it cannot be read, or no epoch was completed."""
+        """Read the checkpoint with the best weights; None if there is none, or it cannot be read."""
         path = self._checkpoints / "best.pt"
         return _read_state(path) if path.exists() else None
 
     def has_state(self) -> bool:
-        """Whether there is anything to resume from, readable or not."""
+        """Whether there are checkpoints, readable or not."""
         return bool(self._states())
 
     def discard(self) -> None:
-        """Remove what `create` made, if nothing else has been added."""
+        """Delete what `create` wrote, and the folders if nothing else is in them."""
         for name in ("run.json", "config.toml"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self._checkpoints, self.path):
@@ -183,41 +203,41 @@ class RunFolder:
                 folder.rmdir()
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """Read the lines of metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        return list(_whole_lines(path.read_text("utf-8").splitlines()))
+        return list(_valid_lines(path.read_text("utf-8").splitlines()))
 
     def drop_metrics_from(self, epoch: int) -> None:
-        """Drop the lines of epochs that the resumed run does again."""
+        """Delete the lines of `epoch` and later ones, which a resumed run trains again."""
         kept = [line for line in self.metrics() if line["epoch"] < epoch]
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
-    """A state; None, with a warning, if it cannot be read."""
+    """Read a checkpoint; return None, with a warning, if that fails."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes raises whatever it comes upon
+    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise any exception
         logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
         return None
     if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
         return state
-    logger.warning("%s: of another version", path)
+    logger.warning("%s: written by another version of distill", path)
     return None
 
 
-def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+def _valid_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
+        except json.JSONDecodeError:  # the incomplete last line of a run that was killed
             return
         if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
             yield entry

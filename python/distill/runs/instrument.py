@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.config import TrainingConfig
-from distill.device import resolve_device
 from distill.errors import RunError
 from distill.features.inversion.crossfade import fade_ends, invert_in_segments, join_windows
 from distill.features.inversion.limits import limit_features
 from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import AudioSpectrogram, ComplexSpectrogram
 from distill.models.density import LatentDensity
-from distill.models.store import load_description, load_model
 from distill.models.vae import ConvVAE
-from distill.runs.folder import RunFolder
+from distill.runs.trained import TrainedRun
+from distill.types import PathLike
 
 BATCH_WINDOWS = 32
-# The attack is left as it is but for its first samples.
+# Long enough to avoid a click, too short to soften an attack.
 _FADE_S = 0.001
-_MISFIT_TIP = "put back the config.toml that the run was trained with"
 
 
-class Synthesizer:
-    """A model with what feeds it and what makes its output sound.
+class Instrument:
+    """A trained model that encodes sound, decodes latent vectors, and plays them as sound.
 
-    A sound is a row of windows, each of a chunk's length, a quarter of which is shared with the next. Features of
-    windows are joined before they become sound: with a phase of its own for each window, features alone lose 3 to 20
-    times as much at the seams. How much is shared hardly matters there; with a quarter, features of a walk
-    change no faster at a seam than elsewhere, and with an eighth they do.
+    A sound of any length is a sequence of windows. Each window is as long as a chunk, and shares a quarter of its
+    frames with the next one. The features of the windows are cross-faded before they are inverted, so that one phase
+    runs through the whole sound (see docs/notes/sound.md).
 
     Parameters
     ----------
     model : ConvVAE
-        In eval mode.
+        The model, in eval mode.
     config : TrainingConfig
-        What it was trained with.
+        The configuration that it was trained with.
     stats : dict
-        The statistics that its features are normalised with.
+        Mean and standard deviation of each channel, with which its features are normalised.
 
     Attributes
     ----------
     model, config, stats
         As above.
     sample_rate : int
-        Hz, of all sound that goes in or comes out.
+        Sample rate of all sound that goes in or comes out, Hz.
+    hop_length : int
+        Hop of the features, samples.
+    n_frames : int
+        Frames of a window.
+    shared_frames : int
+        Frames that a window shares with the next one.
     step_samples : int
-        From the start of a window to that of the next.
+        Samples from the start of a window to the start of the next one.
     density : LatentDensity
-        What latent vectors of samples are drawn from.
+        The density that latent samples are drawn from.
 
     Raises
     ------
@@ -70,79 +71,79 @@ class Synthesizer:
         self.config, self.model, self.stats = config, model, stats
         feature = config.features
         self.sample_rate, self.hop_length = feature.sample_rate, feature.hop_length
-        row = (2 if is_complex else 1, feature.n_mels, config.chunk_samples // feature.hop_length + 1)
-        if row != model.row_shape:
-            raise ValueError(f"the model's rows are {list(model.row_shape)}, those of the configuration {list(row)}")
-        if (
-            missing := {f"{name}_{figure}" for name in ("mag", "if")[: row[0]] for figure in ("mean", "std")}
-            - stats.keys()
-        ):
-            raise ValueError(f"the statistics lack {', '.join(sorted(missing))}")
-        self.n_frames = row[2]
-        self.fade = self.n_frames // 4
-        self.step_samples = (self.n_frames - self.fade) * self.hop_length
+        self.n_frames = config.chunk_samples // feature.hop_length + 1
+        self._check_fit((2 if is_complex else 1, feature.n_mels, self.n_frames))
+        self.shared_frames = self.n_frames // 4
+        self.step_samples = (self.n_frames - self.shared_frames) * self.hop_length
         self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
 
+    def _check_fit(self, row_shape: tuple[int, int, int]) -> None:
+        if row_shape != self.model.row_shape:
+            raise ValueError(
+                f"the model's rows are {list(self.model.row_shape)}, those of the configuration {list(row_shape)}"
+            )
+        channels = ("mag", "if")[: row_shape[0]]
+        missing = {f"{name}_{figure}" for name in channels for figure in ("mean", "std")} - self.stats.keys()
+        if missing:
+            raise ValueError(f"the statistics lack {', '.join(sorted(missing))}")
+
     @classmethod
-    def load(cls, run_dir: str | os.PathLike[str], device: str = "auto") -> Synthesizer:
-        """The instrument of a run folder.
+    def load(cls, run_dir: PathLike, device: str = "auto") -> Instrument:
+        """Load the instrument of a run folder.
 
         Parameters
         ----------
         run_dir : path
             The run folder.
         device : str
-            Where the model runs: "auto", "cpu", "cuda", "cuda:N" or "mps". Default: "auto".
+            Device of the model: "auto", "cpu", "cuda", "cuda:N" or "mps". Default: "auto".
 
         Raises
         ------
         RunError
-            If this is no run with a trained model.
+            If the folder holds no run with a trained model, or its files do not fit each other.
         DeviceError
-            If there is no such device.
+            If the machine has no such device.
         """
-        run = RunFolder(run_dir)
-        run.dataset()
-        config = run.config()
-        model = load_model(run_dir, resolve_device(device))
+        run = TrainedRun.load(run_dir, device)
         try:
-            return cls(model, config, load_description(run_dir)["statistics"])
+            return cls(run.model, run.config, run.stats)
         except ValueError as error:
-            raise RunError(f"{Path(run_dir)}: {error}", _MISFIT_TIP) from error
+            raise RunError(f"{run.path}: {error}", "put back the config.toml that the run was trained with") from error
 
-    def windows_of(self, samples: int) -> int:
-        """How many windows a sound of so many samples takes."""
-        beyond = samples // self.hop_length + 1 - self.n_frames
-        return 1 + max(0, -(-beyond // (self.n_frames - self.fade)))
+    def count_windows(self, samples: int) -> int:
+        """Return the number of windows in a sound of `samples` samples."""
+        after_first = samples // self.hop_length + 1 - self.n_frames
+        return 1 + max(0, -(-after_first // (self.n_frames - self.shared_frames)))
 
     @torch.no_grad()
     def features(self, waveforms: Tensor | np.ndarray) -> Tensor:
-        """Features [B, C, M, T] before normalisation of windows [B, 1, S]."""
+        """Compute the features [B, C, M, T] of windows [B, 1, S], before normalisation."""
         return self.spectrogram(torch.as_tensor(waveforms).to(self._device))
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """Mean latent vectors [B, L] of features [B, C, M, T] before normalisation."""
+        """Return the posterior means [B, L] of features [B, C, M, T] before normalisation."""
         return self.model.encode(normalize(features.to(self._device), self.stats))[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Features [B, C, M, T] before normalisation, within what features can be, of latent vectors [B, L]."""
+        """Decode latent vectors [B, L] to features [B, C, M, T] before normalisation, limited to possible values."""
         features = denormalize(self.model.decode(z.to(self._device)), self.stats)
         return limit_features(features, self.stats["mag_std"])
 
-    def join(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Features [C, M, n], bit by bit, of consecutive windows' [b, C, M, T]."""
-        return join_windows(rows, self.fade)
+    def join(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Cross-fade the features of consecutive windows, batches [b, C, M, T], to a stream of parts [C, M, n]."""
+        return join_windows(batches, self.shared_frames)
 
     def to_sound(self, features: Iterable[Tensor], samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
-        """Sound [n], bit by bit, `samples` in all, of features [C, M, n] that come bit by bit."""
+        """Invert a stream of features [C, M, n] to blocks [n] of a waveform, `samples` in all."""
         blocks = invert_in_segments(features, self.spectrogram, samples, self.hop_length, self.config.features.n_fft)
         rise, fall = (round(fade_s * self.sample_rate) for fade_s in (_FADE_S, fade_out_s))
         return (block.cpu().numpy() for block in fade_ends(blocks, samples, rise, fall))
 
-    def play(self, path: Tensor, samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
-        """Sound [n], bit by bit, `samples` in all, of a latent vector a window, [N, L]."""
-        rows = (self.decode(z) for z in path.split(BATCH_WINDOWS))
-        return self.to_sound(self.join(rows), samples, fade_out_s)
+    def play(self, latents: Tensor, samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
+        """Decode a latent vector for each window, [N, L], to blocks [n] of a waveform, `samples` in all."""
+        batches = (self.decode(z) for z in latents.split(BATCH_WINDOWS))
+        return self.to_sound(self.join(batches), samples, fade_out_s)

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.audio.wav import write_wav
 from distill.features.mel import MelSpec
 from distill.plots.sounds import save_preview_picture
-from distill.runs.instrument import Synthesizer
+from distill.runs.instrument import Instrument
 
 _SOUNDS = 4
 
@@ -38,7 +38,7 @@ class Previews:
 
 
 def save_previews(
-    run_dir: str | os.PathLike[str], synthesizer: Synthesizer, held_out: Tensor, *, epoch: int, seed: int
+    run_dir: str | os.PathLike[str], instrument: Instrument, held_out: Tensor, *, epoch: int, seed: int
 ) -> Previews:
     """Write RUN/previews/epoch-NNN: up to four reconstructions and four samples as 16-bit WAV, and a picture of them.
 
@@ -46,7 +46,7 @@ def save_previews(
     ----------
     run_dir : path
         The run folder.
-    synthesizer : Synthesizer
+    instrument : Instrument
         The run's model.
     held_out : Tensor [N, C, M, T]
         Held-out rows before normalisation, N at least 1; the first four count.
@@ -67,23 +67,23 @@ def save_previews(
     folder = Path(run_dir) / "previews" / f"epoch-{epoch:03d}"
     folder.mkdir(parents=True, exist_ok=True)
     chunks = held_out[:_SOUNDS]
-    z = synthesizer.density.sample(_SOUNDS, np.random.default_rng([seed, 0]))
+    z = instrument.density.sample(_SOUNDS, np.random.default_rng([seed, 0]))
     features = {
-        "reconstruction": synthesizer.decode(synthesizer.encode(chunks)),
-        "sample": synthesizer.decode(z),
+        "reconstruction": instrument.decode(instrument.encode(chunks)),
+        "sample": instrument.decode(z),
     }
-    samples = synthesizer.config.chunk_samples
+    samples = instrument.config.chunk_samples
     sounds = {}
     for kind, rows in features.items():
         for number, row in enumerate(rows, 1):
-            (sound,) = synthesizer.to_sound([row], samples)
-            written = write_wav(folder / f"{kind}-{number}.wav", [sound], synthesizer.sample_rate, "pcm16")
+            (sound,) = instrument.to_sound([row], samples)
+            written = write_wav(folder / f"{kind}-{number}.wav", [sound], instrument.sample_rate, "pcm16")
             sounds[f"{kind}-{number}"] = sound * np.float32(written.gain)
     shown = [("held out", chunks), *features.items()]
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
         folder / "previews.png",
-        centres=MelSpec.of(synthesizer.config.features).centres_hz(),
-        duration_s=samples / synthesizer.sample_rate,
+        centres=MelSpec.of(instrument.config.features).centres_hz(),
+        duration_s=samples / instrument.sample_rate,
     )
-    return Previews(folder, synthesizer.sample_rate, sounds, picture)
+    return Previews(folder, instrument.sample_rate, sounds, picture)

@@ -16,7 +16,7 @@ from distill.features.normalization import denormalize
 from distill.models import ConvVAE, load_model
 from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
 from distill.runs.folder import RunFolder
-from distill.runs.instrument import Synthesizer
+from distill.runs.instrument import Instrument
 from distill.training.data import Material
 from distill.training.previews import Previews, save_previews
 from distill.training.quality import Quality
@@ -115,10 +115,10 @@ class Report:
 
     def _preview(self, model: ConvVAE, epoch: int) -> Previews:
         stats = self._material.stats
-        synthesizer = Synthesizer(model, self._config, stats)
+        instrument = Instrument(model, self._config, stats)
         chunks = denormalize(self._chunks, stats)
         try:
-            return save_previews(self._folder.path, synthesizer, chunks, epoch=epoch, seed=self._config.seed)
+            return save_previews(self._folder.path, instrument, chunks, epoch=epoch, seed=self._config.seed)
         except StorageError as error:
             raise StorageError(str(error), self._folder.remedy(error.__cause__)) from error
 

@@ -1,0 +1,87 @@
+"""Latent paths: the latent vectors of the windows of a sound, from random draws or between two encoded sounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.models.density import LatentDensity
+
+# Time in which the correlation of the noise falls to 1/e, in chunks. The figures are in docs/notes/sound.md.
+_NOISE_CHUNKS = 2.0
+# Time between two anchors, in chunks.
+_ANCHOR_CHUNKS = 4.0
+# Sine of the angle below which two directions count as parallel.
+_PARALLEL = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPaths:
+    """Random latent paths [N, L], float32, a vector for each of N windows.
+
+    The draws of a sound depend on the seed and the number of the sound only; a longer path begins like a shorter one.
+    """
+
+    density: LatentDensity
+    n_windows: int
+    """N"""
+    step_chunks: float
+    """Time from the start of a window to the start of the next one, in chunks."""
+    seed: int
+
+    def sample(self, number: int, temperature: float) -> Tensor:
+        """Return the path of sample `number`; the temperature scales its distance from the mean."""
+        return self.density.near(self._anchors(number), self._noise(number), temperature)
+
+    def variation(self, number: int, latents: Tensor, radius: float) -> Tensor:
+        """Return the path of variation `number` of a sound with the given latent vectors [N, L]."""
+        return self.density.around(latents, self._noise(number), radius)
+
+    def _noise(self, number: int) -> np.ndarray:
+        """Return Ornstein-Uhlenbeck noise [N, L] with the covariance of the density at every window."""
+        correlation = math.exp(-self.step_chunks / _NOISE_CHUNKS)
+        draws = np.random.default_rng([self.seed, number]).standard_normal((self.n_windows, self.density.n_draws))
+        noise = self.density.noise(draws)
+        noise[1:] *= math.sqrt(1 - correlation * correlation)
+        for window in range(1, self.n_windows):
+            noise[window] += correlation * noise[window - 1]
+        return noise
+
+    def _anchors(self, number: int) -> np.ndarray:
+        """Return the centres of a sample [N, L]: an interpolation through randomly chosen anchors of the density."""
+        position = torch.arange(self.n_windows, dtype=torch.float64)[:, None] * (self.step_chunks / _ANCHOR_CHUNKS)
+        previous = position[:, 0].long()
+        known = self.density.anchors
+        choice = np.random.default_rng([self.seed, number, 1]).integers(len(known), size=self.n_windows + 1)
+        chosen = torch.from_numpy(known[choice])
+        return interpolate(chosen[previous], chosen[previous + 1], position - previous[:, None]).numpy()
+
+
+def interpolate(start: Tensor, end: Tensor, fraction: float | Tensor) -> Tensor:
+    """Interpolate spherically between latent vectors: direction and length change at constant rates.
+
+    Linear interpolation would be shorter halfway than both ends, and so closer to the average sound than either.
+
+    Parameters
+    ----------
+    start, end : Tensor [N, L]
+        Latent vectors. If one is zero, or they are parallel or opposite, the interpolation is linear.
+    fraction : float or Tensor [N, 1]
+        Position between `start` (0) and `end` (1).
+
+    Returns
+    -------
+    Tensor [N, L]
+    """
+    linear = torch.lerp(start, end, fraction)
+    lengths = torch.linalg.vector_norm(torch.stack([start, end]), dim=-1, keepdim=True)
+    cosine = (start * end).sum(-1, keepdim=True) / lengths.prod(dim=0).clamp(min=torch.finfo(start.dtype).tiny)
+    angle = torch.acos(cosine.clamp(-1.0, 1.0))
+    has_angle = (lengths.amin(dim=0) > 0) & (torch.sin(angle) > _PARALLEL)
+    from_start, from_end = torch.sin((1 - fraction) * angle), torch.sin(fraction * angle)
+    direction = (from_start * start / lengths[0] + from_end * end / lengths[1]) / torch.sin(angle)
+    return torch.where(has_angle, direction * torch.lerp(lengths[0], lengths[1], fraction), linear)
