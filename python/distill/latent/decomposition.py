@@ -1,4 +1,4 @@
-"""The numbers of an analysis: principal axes of latent vectors, what they go with, their names, and neighbours."""
+"""The mathematics of an analysis: principal axes, their correlations and names, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ LEAST_CORRELATION = 0.3
 """|r| below which an axis is not named after a feature."""
 
 LEAST_SHARE = 0.02
-"""Share of the variance below which an axis is not named, whatever it goes with: moving along it is hardly heard.
+"""Share of the variance below which an axis is not named, however strong its correlations.
 
-In runs on the demo's sounds and on sonic-pi's, a standard deviation along an axis above it that has a feature's name
-moves that feature by 0.3 to 0.9 of its own; along those below that would have got one, by 0.05 to 0.1."""
+Moving along such an axis is hardly heard; the figures are in docs/notes/sound.md."""
 
-# A feature that varies by less, in its unit, is the same in all rows: measures do not resolve more.
+# Standard deviation, in the unit of a feature, below which it counts as constant: measures are no more precise.
 _RESOLUTION = 1e-3
-# A standard deviation below this share of the largest is rounding of float32 and no axis.
+# An axis whose standard deviation is a smaller share of the largest one is a rounding error of float32.
 _LEAST_SCALE = 1e-5
 _BLOCK_ROWS = 1024
 _BLOCK_DISTANCES = 1 << 22
 
 
 class PrincipalAxes(NamedTuple):
-    """PrincipalAxes axes, most variance first; K of them, at most L and N - 1."""
+    """Principal axes in order of decreasing variance; K of them, at most L and at most N - 1."""
 
     mean: Tensor
-    """[L]"""
+    """Mean of the latent vectors, [L]."""
     components: Tensor
-    """Orthonormal rows, [K, L]."""
+    """Directions of the axes, orthonormal, [K, L]."""
     scale: Tensor
-    """Standard deviation of the latent vectors along each (over N), [K], > 0."""
+    """Standard deviation of the latent vectors along each axis (divided by N, not N - 1), positive, [K]."""
     share: Tensor
-    """Share of the variance that each adds to those before it, [K]."""
+    """Share of the variance that each axis adds to those before it, [K]."""
 
 
 def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
-    """PrincipalAxes axes of latent vectors in which each unit counts by how much it changes the sound; float64.
+    """Compute the principal axes of latent vectors whose units are weighted by their effect on the sound, in float64.
 
-    A latent space that is near its prior has about the same variance in all directions, so that its plain principal
-    axes are any. Here those of ``effect * latents`` are found, and the directions in latent space that read them off,
-    made orthonormal in their order: the first k axes tell exactly what the first k principal components tell, whose
-    share of the variance is given. Where all units have the same effect, this is the plain PCA.
+    A latent space close to its prior has about the same variance in all directions, so an unweighted PCA gives
+    arbitrary axes. This function finds the principal components of ``effect * latents``, takes the directions in latent
+    space that compute them, and makes these orthonormal in order. The first k axes then carry exactly the information
+    of the first k weighted components, whose share of the variance is returned. If all effects are equal, the result is
+    that of an unweighted PCA.
 
     Parameters
     ----------
     latents : Tensor [N, L]
+        Latent vectors.
     effect : Tensor [L]
-        Not negative; only the proportions matter.
+        Weight of each unit, not negative. Only the proportions matter.
 
     Returns
     -------
     PrincipalAxes
-        With the largest entry of each axis positive; without axes if all vectors are the same.
+        The entry with the largest magnitude of each axis is positive. There are no axes if all vectors are the same.
     """
     blocks = latents.split(_BLOCK_ROWS)
     mean = torch.stack([block.sum(dim=0, dtype=torch.float64) for block in blocks]).sum(dim=0) / len(latents)
@@ -67,12 +68,12 @@ def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
     effect = effect.double()
     variance, vectors = torch.linalg.eigh(effect[:, None] * covariance * effect)
     variance, vectors = variance.flip(0), vectors.flip(1)
-    # What float32 rounds away of the mean is no variance either.
+    # Rounding errors of float32 values near the mean do not count as variance.
     noise = (torch.finfo(torch.float32).eps * (effect * mean).abs().max()) ** 2
     floor = max(float(noise), float(variance[0]) * _LEAST_SCALE**2)
     count = min(int((variance > floor).sum()), len(latents) - 1)
     axes, _ = torch.linalg.qr(effect[:, None] * vectors[:, :count])
-    # A direction's sign is the solver's whim.
+    # The solver returns arbitrary signs.
     peak = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
     axes = (axes * peak.sign()).T
     scale = ((axes @ covariance) * axes).sum(dim=1).sqrt()
@@ -80,20 +81,21 @@ def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
 
 
 def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bool]]:
-    """Pearson's r of each feature with each axis.
+    """Compute Pearson's r of each feature with each axis.
 
     Parameters
     ----------
     coordinates : Tensor [N, K], float64
-        Of the latent vectors along the axes, none of them constant.
+        Coordinates of the latent vectors along the axes, none of them constant.
     features : Tensor [N, F], float64
+        The features of the same rows.
 
     Returns
     -------
     r : Tensor [F, K]
-        0 for a feature that is constant.
+        0 for constant features.
     constant : list of bool
-        Whether each feature is the same in all rows.
+        Whether each feature is constant.
     """
     deviations = features - features.mean(dim=0)
     spread = deviations.square().mean(dim=0).sqrt()
@@ -106,29 +108,29 @@ def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bo
 
 
 def name_axes(r: Tensor, share: Tensor, features: Sequence[str], n_chunks: int) -> tuple[list[str], list[int | None]]:
-    """Names of axes by what they go with.
+    """Name axes after the features that they correlate with.
 
-    The strongest |r| of all names its axis after its feature; then the strongest of the axes and features that are
-    left, and so on while it is at least 0.3, and at least ``3 / sqrt(n_chunks)``, which chance rarely makes. The rest,
-    and all with less than 2 % of the variance, are called axis1, axis2 and so on, by their number.
+    The strongest |r| names its axis after its feature; then the strongest one among the remaining axes and features,
+    and so on, as long as |r| is at least 0.3 and at least ``3 / sqrt(n_chunks)``, which is unlikely by chance. All
+    other axes, and those with less than 2 % of the variance, are called axis1, axis2 and so on, by their number.
 
     Parameters
     ----------
     r : Tensor [F, K]
-        As `correlations` gives it.
+        The result of `correlations`.
     share : Tensor [K]
-        Of the variance, as `principal_axes` gives it.
+        Share of the variance, from `principal_axes`.
     features : sequence of str
-        The F names.
+        The names of the F features.
     n_chunks : int
-        Sounds that r comes from; variants of one count once.
+        Number of chunks that r was computed from; augmented variants of a chunk do not count.
 
     Returns
     -------
     names : list of str
-        K of them, all different.
+        K names, all different.
     feature_of : list of int or None
-        The feature that each axis is named after.
+        Index of the feature that each axis is named after; None for an axis without a feature.
     """
     strength = r.abs() * (share >= LEAST_SHARE)
     least = max(LEAST_CORRELATION, 3 / math.sqrt(n_chunks))
@@ -139,7 +141,7 @@ def name_axes(r: Tensor, share: Tensor, features: Sequence[str], n_chunks: int) 
             break
         feature_of[axis] = feature
         strength[feature] = strength[:, axis] = -1.0
-    names = [f"axis{axis + 1}" if of is None else features[of] for axis, of in enumerate(feature_of)]
+    names = [f"axis{axis}" if feature is None else features[feature] for axis, feature in enumerate(feature_of, 1)]
     return names, feature_of
 
 
@@ -150,26 +152,27 @@ def nearest(
     k: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Nearest neighbours of every latent vector among some of them, never of its own chunk.
+    """Find the nearest neighbours of every latent vector among the candidates from other chunks.
 
     Parameters
     ----------
     latents : Tensor [N, L]
+        Latent vectors.
     candidates : Tensor [n], int64
-        Which of the N may be neighbours: at most one of each chunk.
+        Indices of the vectors that may be neighbours, at most one for each chunk.
     chunk_of : Tensor [N], int64
-        Which chunk each is of.
+        The chunk of each vector.
     k : int
-        How many, at most n - 1.
+        Number of neighbours, at most n - 1.
     progress : callable, optional
         Called with (vectors done, N).
 
     Returns
     -------
     indices : Tensor [N, k], int64
-        Of the N, nearest first.
+        Indices of the neighbours, nearest first.
     distances : Tensor [N, k], float64
-        Euclidean.
+        Euclidean distances.
     """
     points, chunks = latents[candidates].double(), chunk_of[candidates]
     indices = torch.empty(len(latents), k, dtype=torch.int64)
@@ -178,10 +181,10 @@ def nearest(
     for start in range(0, len(latents), step):
         stop = min(start + step, len(latents))
         block = latents[start:stop].double()
-        far = torch.cdist(block, points)
-        far[chunk_of[start:stop, None] == chunks] = math.inf
-        found = far.topk(k, largest=False).indices
-        # Anew: a matrix product rounds away small distances.
+        approximate = torch.cdist(block, points)
+        approximate[chunk_of[start:stop, None] == chunks] = math.inf
+        found = approximate.topk(k, largest=False).indices
+        # Computed again from differences: cdist uses a matrix product, which loses small distances to rounding.
         exact = (block[:, None] - points[found]).square().sum(dim=2).sqrt()
         exact, order = exact.sort(dim=1, stable=True)
         indices[start:stop], distances[start:stop] = candidates[found.gather(1, order)], exact

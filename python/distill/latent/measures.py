@@ -1,4 +1,4 @@
-"""What a row sounds like, in five numbers, measured from the row itself."""
+"""Five perceptual features of a row, computed from the row itself: level, brightness, noisiness, attack and pitch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ UNITS = {
     "onset_strength": "dB a frame",
     "pitch": "log2 Hz",
 }
-"""The features, in the order of their columns, and what each is measured in."""
+"""The unit of each feature, in the order of the columns of `measure`."""
 
-# The power below which a band counts as empty, as in librosa's flatness.
+# Floor of the power, as in librosa.feature.spectral_flatness.
 _LEAST_POWER = 1e-10
 _LEAST_HZ = 1.0
-# Of power below the loudest: 50 dB.
-_RANGE = 1e-5
+# Floor of the power relative to the loudest band: -50 dB.
+_ONSET_FLOOR = 1e-5
 
 
 def measure(rows: Tensor, centres: Tensor, band_hertz: Tensor | None, *, n_fft: int) -> Tensor:
-    """All features of rows, a column each.
+    """Compute all features of rows.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def measure(rows: Tensor, centres: Tensor, band_hertz: Tensor | None, *, n_fft: 
     centres : Tensor [M]
         Centres of the mel bands, Hz.
     band_hertz : Tensor [B, M, T], optional
-        What `ComplexSpectrogram.to_hertz` makes of `rows`; None for one channel.
+        Instantaneous frequency of each band, from `ComplexSpectrogram.to_hertz`; None for one channel.
     n_fft : int
         Length of a frame, samples.
 
     Returns
     -------
     Tensor [B, 5], float64
-        In the order and the units of `UNITS`.
+        A column for each feature, in the order and the units of `UNITS`.
     """
     power = rows[:, 0].double().clamp(min=0).expm1()
     centres = centres.double()
@@ -55,11 +55,11 @@ def measure(rows: Tensor, centres: Tensor, band_hertz: Tensor | None, *, n_fft: 
 
 
 def rms(power: Tensor, n_fft: int) -> Tensor:
-    """Root mean square of the sound, dB re full scale (a sine of amplitude 1 has -3 dB).
+    """Compute the root mean square of the sound in dB re full scale; a sine of amplitude 1 has -3 dB.
 
     By Parseval's theorem, for a periodic Hann window (mean square 3/8): the mean over frames of
-    ``2 Σ_m P_m / (3/8 n_fft²)``. It holds for the sum over bands as for that over bins, because the triangles add up to
-    1 between the first and the last peak; below and above, sound is missed.
+    ``2 Σ_m P_m / (3/8 n_fft²)``. The sum over bands equals that over bins between the first and the last peak of the
+    mel filters, where the triangles add up to 1. Sound below and above is missed.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def rms(power: Tensor, n_fft: int) -> Tensor:
 
 
 def spectral_centroid(power: Tensor, centres: Tensor) -> Tensor:
-    """Mean frequency, weighted by power over all bands and frames: log2 of Hz, so that 1 is an octave.
+    """Compute the mean frequency, weighted by power over all bands and frames, in log2 of Hz, so that 1 is an octave.
 
     Parameters
     ----------
@@ -95,10 +95,10 @@ def spectral_centroid(power: Tensor, centres: Tensor) -> Tensor:
 
 
 def flatness(power: Tensor) -> Tensor:
-    """How much like noise: geometric over arithmetic mean of the bands' power, dB; 0 is flat, a sine far below.
+    """Compute the spectral flatness, dB: geometric over arithmetic mean of the bands' power. A sine is far below 0.
 
-    Each frame's, averaged with the frame's power as weight, so that the silence after a sound does not count. A band's
-    power grows with its width, which white noise therefore does not have flat, but pink noise nearly has.
+    It is averaged over frames, weighted by their power, so that the silence after a sound does not count. The power of
+    a band grows with its bandwidth, so white noise is not flat on the mel scale, and pink noise nearly is.
 
     Parameters
     ----------
@@ -116,11 +116,11 @@ def flatness(power: Tensor) -> Tensor:
 
 
 def onset_strength(power: Tensor) -> Tensor:
-    """The strongest attack: the mean over bands of the rise in dB from a frame to the next, at its largest.
+    """Compute the strongest attack: the maximum over time of the mean over bands of the rise in dB between frames.
 
-    What is more than 50 dB below the row's loudest band is raised to there: the value is the same however loud the row
-    is, and what a sine spills into far bands at the row's ends does not count. What is there in the first frame does
-    not count either: a row does not know whether it began there.
+    Power more than 50 dB below the loudest band is raised to that level. The result therefore does not depend on the
+    level of the row, or on the leakage of a sine into distant bands at the ends of the row. Sound in the first frame
+    does not count, because it may have begun earlier.
 
     Parameters
     ----------
@@ -132,17 +132,18 @@ def onset_strength(power: Tensor) -> Tensor:
     Tensor [B]
         0 for a row of one frame.
     """
-    least = (power.amax(dim=(1, 2), keepdim=True) * _RANGE).clamp(min=_LEAST_POWER)
+    least = (power.amax(dim=(1, 2), keepdim=True) * _ONSET_FLOOR).clamp(min=_LEAST_POWER)
     rise_db = 10 * power.maximum(least).log10().diff(dim=2).clamp(min=0).mean(dim=1)
     return rise_db.amax(dim=1) if rise_db.shape[1] else power.new_zeros(len(power))
 
 
 def pitch(power: Tensor, centres: Tensor, band_hertz: Tensor | None) -> Tensor:
-    """Frequency of the strongest partial: log2 of Hz, so that 1/12 is a semitone.
+    """Estimate the frequency of the strongest partial in log2 of Hz, so that 1/12 is a semitone.
 
-    In each frame that of the band with most power: its instantaneous frequency or, without one, the mean of its centre
-    and those of its two neighbours weighted by their power. Of all frames the median, each weighted by that band's
-    power. It is the fundamental where that is the strongest partial, and says little of noise.
+    In each frame, the band with the most power gives the frequency: its instantaneous frequency or, for one channel,
+    the mean of its centre and those of its two neighbours, weighted by their power. The result is the median over
+    frames, weighted by the power of that band. It is the fundamental if that is the strongest partial, and is not
+    meaningful for noise.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def pitch(power: Tensor, centres: Tensor, band_hertz: Tensor | None) -> Tensor:
     centres : Tensor [M]
         Centres of the bands, Hz.
     band_hertz : Tensor [B, M, T], optional
-        Frequency of each band and frame, Hz.
+        Instantaneous frequency of each band and frame, Hz.
 
     Returns
     -------
@@ -169,7 +170,7 @@ def pitch(power: Tensor, centres: Tensor, band_hertz: Tensor | None) -> Tensor:
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """Of each row [B, T] the smallest value that, with those below it, has half of the weight."""
+    """Return the weighted median of each row [B, T]: the smallest value at which half of the weight is reached."""
     ordered, order = values.sort(dim=1)
     share = weights.gather(1, order).cumsum(dim=1)
     return ordered.gather(1, (share >= share[:, -1:] / 2).int().argmax(dim=1, keepdim=True))[:, 0]

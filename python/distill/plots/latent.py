@@ -1,4 +1,4 @@
-"""Pictures of an analysis: how many axes count, where the sounds lie, and what moving along an axis does."""
+"""Pictures of a latent space: variance of the axes (scree), positions of sounds (map), and moves along axes (sweep)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TICKS_HZ = (50, 200, 1_000, 5_000, 20_000)
 
 
 def save_scree_picture(share: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw the variance that each axis explains, and that of all up to it.
+    """Draw the variance that each axis explains, and the cumulative variance.
 
     Parameters
     ----------
     share : ndarray of shape [K]
-        Share of the variance, most first.
+        Share of the variance, in decreasing order.
     names : sequence of str
-        Of the K axes.
+        Names of the K axes.
     path : Path
         The picture.
     """
@@ -41,14 +41,14 @@ def save_scree_picture(share: np.ndarray, names: Sequence[str], path: Path) -> N
     axes = figure.subplots()
     number = np.arange(1, shown + 1)
     axes.bar(number, share[:shown] * 100, color="#4c72b0", label="this axis")
-    axes.plot(number, total[:shown], color="#c44e52", marker=".", label="all up to it")
+    axes.plot(number, total[:shown], color="#c44e52", marker=".", label="cumulative")
     for axis in range(shown):
         if names[axis] != f"axis{axis + 1}":
-            # To the right of the first bars, where neither they nor the line are.
-            place, text = (axis + 1, share[axis] * 100), (12, 12)
+            # Above and to the right of the bar, clear of the bars and the line.
+            place, offset = (axis + 1, share[axis] * 100), (12, 12)
             arrow = {"arrowstyle": "-", "color": "grey", "linewidth": 0.6}
             name = names[axis].replace("_", " ")
-            axes.annotate(name, place, text, textcoords="offset points", va="center", arrowprops=arrow)
+            axes.annotate(name, place, offset, textcoords="offset points", va="center", arrowprops=arrow)
     for level in (50, 90):
         needed = int(np.searchsorted(total, level)) + 1
         axes.axhline(level, color="grey", linewidth=0.6, linestyle=":")
@@ -71,22 +71,23 @@ def save_map_picture(
     value_name: str,
     unit: str,
 ) -> None:
-    """Draw the sounds along the first two axes, coloured by a feature, with the names of the groups that they form.
+    """Draw the sounds along the first two axes, coloured by a feature, with the names of groups of files.
 
     Parameters
     ----------
     coordinates : ndarray of shape [n, 2]
-        Along the axes, in standard deviations.
+        Coordinates along the axes, in standard deviations.
     files : sequence of str
-        The n sounds' files: those of a folder are a group; in one folder alone, those whose names begin alike.
+        The file of each sound. The files of a folder are a group; if there is only one folder, the files whose names
+        begin alike are a group.
     path : Path
         The picture.
     labels : sequence of str
-        Of the two axes.
+        Labels of the two axes.
     values : ndarray of shape [n]
-        The feature.
+        The feature of each sound.
     value_name, unit : str
-        Its name and unit; what is in "log2 Hz" is shown in Hz.
+        Name and unit of the feature. Values in "log2 Hz" are shown in Hz.
     """
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots()
@@ -103,8 +104,8 @@ def save_map_picture(
     if is_pitch:
         ticks = hertz_ticks(low, high, _TICKS_HZ)
         mark_hertz(bar.ax.yaxis, ticks, ticks)
-    for name, place in _apart(_group_places(files, coordinates), np.ptp(coordinates, axis=0)).items():
-        # A dollar sign would begin a formula.
+    for name, place in _separated(_group_positions(files, coordinates), np.ptp(coordinates, axis=0)).items():
+        # matplotlib reads text between dollar signs as a formula.
         text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
         halo = [withStroke(linewidth=3, foreground="white", alpha=0.8)]
         axes.text(*place, text, ha="center", va="center", fontsize=9, color="#333333", path_effects=halo)
@@ -114,8 +115,8 @@ def save_map_picture(
     save_figure(figure, path)
 
 
-def _group_places(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np.ndarray]:
-    """Where each group's name goes, the median of its sounds; empty if there are too many groups or only one."""
+def _group_positions(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the median position of each group; nothing if there are too many groups or only one."""
     paths = [PurePath(file) for file in files]
     names = [path.parent.name for path in paths]
     if len({path.parent for path in paths}) == 1:
@@ -129,12 +130,11 @@ def _group_places(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np
     return {name: np.median(coordinates[rows], axis=0) for name, rows in groups.items()}
 
 
-def _apart(places: dict[str, np.ndarray], size: np.ndarray) -> dict[str, np.ndarray]:
-    """The same places, from top to bottom, each lowered until its label is under those it would lie on."""
+def _separated(positions: dict[str, np.ndarray], size: np.ndarray) -> dict[str, np.ndarray]:
+    """Return positions of labels that do not overlap: from the top down, each label is moved below earlier ones."""
     width, height = size * (0.1, 0.03)
     placed: dict[str, np.ndarray] = {}
-    for name, place in sorted(places.items(), key=lambda entry: -entry[1][1]):
-        x, y = place
+    for name, (x, y) in sorted(positions.items(), key=lambda entry: -entry[1][1]):
         for other_x, other_y in placed.values():
             if abs(other_x - x) < width and other_y - y < height:
                 y = other_y - height
@@ -151,22 +151,22 @@ def save_sweep_picture(
     centres: np.ndarray,
     duration_s: float,
 ) -> None:
-    """Draw what the model decodes along axes: a row an axis, a column a place on it.
+    """Draw the sounds that the model decodes along axes: a row for each axis, a column for each position.
 
     Parameters
     ----------
-    magnitude : ndarray of shape [axes, places, M, T]
+    magnitude : ndarray of shape [axes, positions, M, T]
         Decoded channel 0 before normalisation, ``log1p`` of the mel power.
     values : sequence of float
-        The places, standard deviations from the mean.
+        The positions, in standard deviations from the mean.
     labels : sequence of str
-        Of the axes.
+        Labels of the axes.
     path : Path
         The picture.
     centres : ndarray of shape [M]
         Centres of the mel bands, Hz.
     duration_s : float
-        Of a row, s.
+        Length of a row, seconds.
     """
     rows, columns = magnitude.shape[:2]
     figure, grid = draw_grid(

@@ -1,4 +1,4 @@
-"""Pictures of a run: its losses, what its samples are, and what it makes of chunks that it never saw."""
+"""Pictures of a training run: losses, quality, and reconstructions of validation chunks."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ class _Panel(NamedTuple):
     title: str
     ylabel: str
     lines: Mapping[str, str]
-    """Field of metrics.jsonl to what the legend calls it."""
+    """Field of metrics.jsonl -> label in the legend."""
 
 
-_LOST = "what held-out chunks lose by way of the model"
+_RECONSTRUCTION_ERROR = "reconstruction error of validation chunks"
 _QUALITY = (
     _Panel(
-        _LOST,
-        "relative; 0: nothing",
+        _RECONSTRUCTION_ERROR,
+        "relative; 0: no error",
         {"spectral_convergence": "spectral convergence", "multi_resolution": "multi-resolution STFT distance"},
     ),
-    _Panel(_LOST, "dB; 0: nothing", {"log_spectral_db": "log-spectral distance"}),
+    _Panel(_RECONSTRUCTION_ERROR, "dB; 0: no error", {"log_spectral_db": "log-spectral distance"}),
     _Panel(
-        "how far samples lie from the data",
-        "0: as near as can be",
+        "distance of samples from the data",
+        "0: same statistics",
         {
             "prior_mean": "means of the bands, standard deviations",
             "prior_spread": "spread of the bands, relative",
             "prior_frechet": "Fréchet distance, relative",
-            "held_out_frechet": "Fréchet distance of held-out chunks",
+            "held_out_frechet": "Fréchet distance of validation chunks",
         },
     ),
     _Panel(
-        "how far samples lie from the nearest training row",
-        "1: as held-out chunks; near 0: copies",
-        {"prior_nearest": "samples over held-out chunks"},
+        "distance of samples from the nearest training row",
+        "1: like validation chunks; near 0: copies",
+        {"prior_nearest": "samples relative to validation chunks"},
     ),
 )
 
@@ -67,7 +67,7 @@ def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the figures of `Quality` over epochs, from the lines of metrics.jsonl that have some; none, no picture."""
+    """Draw the results of `Quality` over epochs, from the lines of metrics.jsonl that have them, if any."""
     measured = [line for line in metrics if "prior_frechet" in line]
     if not measured:
         return
@@ -77,7 +77,7 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set(title=panel.title, ylabel=panel.ylabel)
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         if axes.lines:
-            # Below, where it covers nothing.
+            # Below the panel, where it hides no line.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
         else:
             axes.text(0.5, 0.5, "not defined for these sounds", ha="center", transform=axes.transAxes, color="grey")
@@ -85,7 +85,7 @@ def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _plot(axes: Axes, metrics: Sequence[dict[str, Any]], lines: Mapping[str, str]) -> None:
-    """Draw fields of metrics over epochs; those without a value are left out."""
+    """Draw fields of metrics over epochs; fields without any value are left out."""
     epochs = [line["epoch"] for line in metrics]
     for name, label in lines.items():
         values = [np.nan if line[name] is None else line[name] for line in metrics]
@@ -100,18 +100,18 @@ def _plot(axes: Axes, metrics: Sequence[dict[str, Any]], lines: Mapping[str, str
 def save_reconstruction_picture(
     inputs: np.ndarray, outputs: np.ndarray, path: Path, *, centres: np.ndarray, duration_s: float
 ) -> None:
-    """Draw features beside their reconstruction.
+    """Draw the features of chunks above those of their reconstructions.
 
     Parameters
     ----------
     inputs, outputs : ndarray of shape [N, C, M, T]
-        Features before normalisation; a column each.
+        Features before normalisation; a column for each chunk.
     path : Path
         The picture.
     centres : ndarray of shape [M]
         Centres of the mel bands, Hz.
     duration_s : float
-        Of a chunk, s.
+        Length of a chunk, seconds.
     """
     columns, channels = inputs.shape[:2]
     margins = Margins(left=0.9, right=1.1, bottom=0.5, top=0.15)
