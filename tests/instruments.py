@@ -1,4 +1,4 @@
-"""Run folders that need no training: the model is the PCA of sounds that a test makes."""
+"""Run folders without training: the model is the PCA of sounds that a test synthesizes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PITCHES = (220.0, 330.0, 415.0, 587.0, 740.0, 988.0, 1318.0, 1760.0)
 
 
 def config_of(channels: int, **changes) -> TrainingConfig:
-    """A small configuration of either path."""
+    """A small configuration with one or two channels."""
     complex_spectrogram = ComplexSpectrogramConfig(**FEATURE, enabled=channels == 2)
     values = {"complex_spectrogram": complex_spectrogram, "spectrogram": SpectrogramConfig(**FEATURE)}
     return training(**(values | changes))
 
 
 def tones(levels=(0.25, 0.5, 1.0), starts=3) -> np.ndarray:
-    """Chunks [n, CHUNK] of steady sines: every pitch at every level, from several phases on."""
+    """Chunks [n, CHUNK] of steady sines: every pitch at every level, with several phases."""
     chunks = []
     for pitch in PITCHES:
         sound = sine(pitch, 2.0, level=1.0)
@@ -38,7 +38,7 @@ def tones(levels=(0.25, 0.5, 1.0), starts=3) -> np.ndarray:
 
 
 def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim: int = 24, **changes) -> Path:
-    """A run folder whose model is the PCA of `chunks` [n, CHUNK]."""
+    """Write a run folder whose model is the PCA of `chunks` [n, CHUNK]."""
     config = config_of(channels, latent_dim=latent_dim, **changes)
     spectrogram = (
         ComplexSpectrogram(config.complex_spectrogram) if channels == 2 else AudioSpectrogram(config.spectrogram)
@@ -60,7 +60,7 @@ def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim
 
 
 def write_axis(run: Path, direction: np.ndarray, name: str) -> None:
-    """An analysis of a run with one axis, along `direction` [L], whose length is a standard deviation."""
+    """Write an analysis with one axis along `direction` [L]; its length is the standard deviation."""
     length = np.linalg.norm(direction)
     tensors = {"mean": np.zeros_like(direction), "components": direction[None] / length, "scale": np.array([length])}
     (run / "latent").mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def write_axis(run: Path, direction: np.ndarray, name: str) -> None:
 
 
 def pitch_of(samples: np.ndarray, rate: int = RATE) -> float:
-    """Frequency of the loudest sine, Hz: the top of a parabola through the peak of a padded DFT."""
+    """Frequency of the loudest sine, Hz, by parabolic interpolation of the peak of a zero-padded DFT."""
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * len(samples)))
     k = int(spectrum[1:-1].argmax()) + 1
     low, mid, high = np.log(spectrum[k - 1 : k + 2])

@@ -1,4 +1,4 @@
-"""What is generated: samples, ways, variations and axes, each beside what its definition says of the sounds."""
+"""Samples, interpolations, variations and moves along axes have the properties that define them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def play(run_dir, tmp_path):
-    """The sounds [count, S] of a recipe."""
+    """A function that returns the sounds [count, S] of a recipe."""
     made = iter(range(100))
 
     def make(seed: int = 1, **recipe) -> np.ndarray:
@@ -42,28 +42,29 @@ def play(run_dir, tmp_path):
 
 
 def spectrum(sound: np.ndarray) -> np.ndarray:
-    """Log magnitude of its mean power spectrum, by numpy alone, [257]."""
+    """Log of the mean power spectrum, computed with numpy only, [257]."""
     frames = np.lib.stride_tricks.sliding_window_view(sound, 512)[::128] * np.hanning(512)
     return np.log(np.square(np.abs(np.fft.rfft(frames))).mean(axis=0) + 1e-3)
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> float:
+def distance_of(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.square(spectrum(one) - spectrum(other)).mean()))
 
 
-def test_a_sound_hangs_on_its_seed_and_number_alone(play):
+def test_a_sound_depends_on_its_seed_and_number_only(play):
     two, three, other = play(count=2), play(count=3), play(seed=2, count=2)
     np.testing.assert_array_equal(two, three[:2])
-    assert apart(two[0], two[1]) > 0.1
-    assert all(apart(one, another) > 0.1 for one in two for another in other)
-    # A longer walk begins as the shorter one does; the sound, but for its end, and for its level, where it would clip.
+    assert distance_of(two[0], two[1]) > 0.1
+    assert all(distance_of(one, another) > 0.1 for one in two for another in other)
+    # A longer path begins like a shorter one. So does its sound, except for the end, and for the level
+    # if it would clip.
     longer = play(count=1, duration=2.0)
     one, other = (sound[0, 100 : CHUNK // 2] for sound in (longer, two))
-    assert apart(one * (other.std() / one.std()), other) < 0.1
+    assert distance_of(one * (other.std() / one.std()), other) < 0.1
 
 
-def test_samples_are_near_the_sounds_that_the_model_knows(run_dir, play):
-    """Of temperature 0 all are the average; with more they vary as the sounds do, and none is one of them."""
+def test_samples_are_close_to_the_sounds_that_the_model_was_trained_on(run_dir, play):
+    """At temperature 0 all samples are the average sound; at higher ones they vary as the sounds do."""
     calm, normal, hot = (play(count=24, temperature=temperature) for temperature in (0.0, 1.0, 2.0))
     np.testing.assert_array_equal(calm, np.tile(calm[0], (24, 1)))
     spread = [np.std([spectrum(sound) for sound in sounds], axis=0).mean() for sounds in (normal, hot)]
@@ -75,7 +76,7 @@ def test_samples_are_near_the_sounds_that_the_model_knows(run_dir, play):
         return [np.concatenate(list(instrument.play(vector[None], CHUNK))) for vector in z]
 
     def nearest(sounds) -> float:
-        return float(np.median([min(apart(sound, tone) for tone in known) for sound in sounds]))
+        return float(np.median([min(distance_of(sound, tone) for tone in known) for sound in sounds]))
 
     normal_latents = torch.randn(24, instrument.model.latent_dim, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -83,19 +84,19 @@ def test_samples_are_near_the_sounds_that_the_model_knows(run_dir, play):
     assert nearest(again) < nearest(normal) < 0.8 * nearest(sounds_of(normal_latents))
 
 
-def test_a_long_walk_moves_evenly_and_keeps_its_variance(play):
+def test_a_long_sample_changes_slowly_and_keeps_its_variance(play):
     (sound,) = play(count=1, duration=60.0)
     power = np.square(sound).reshape(-1, RATE // 4).mean(axis=1)
     halves = 10 * np.log10([power[:120].mean(), power[120:].mean()])
     assert abs(halves[0] - halves[1]) < 6
-    # Neighbours are more alike than what is far apart.
+    # Neighbouring pieces are more alike than distant ones.
     pieces = sound.reshape(-1, RATE // 2)
-    near = np.mean([apart(a, b) for a, b in pairwise(pieces)])
-    far = np.mean([apart(a, b) for a, b in zip(pieces, pieces[40:], strict=False)])
+    near = np.mean([distance_of(a, b) for a, b in pairwise(pieces)])
+    far = np.mean([distance_of(a, b) for a, b in zip(pieces, pieces[40:], strict=False)])
     assert near < 0.8 * far
 
 
-def test_a_walk_varies_at_its_end_as_at_its_beginning(play):
+def test_long_samples_vary_as_much_at_the_end_as_at_the_beginning(play):
     sounds = play(count=80, duration=5.0)
     first, last = (
         np.std([spectrum(sound[piece]) for sound in sounds], axis=0).mean()
@@ -104,35 +105,35 @@ def test_a_walk_varies_at_its_end_as_at_its_beginning(play):
     assert 0.9 < last / first < 1.1
 
 
-def test_a_way_begins_and_ends_with_its_sounds(play, tmp_path):
+def test_an_interpolation_begins_and_ends_with_its_sounds(play, tmp_path):
     start = write(tmp_path / "start.wav", sine(PITCHES[1], 1.2))
     end = write(tmp_path / "end.wav", sine(PITCHES[6], 0.9))
-    way = play(start=start, end=end, steps=5)
-    assert way.shape == (5, round(1.2 * RATE))
+    interpolation = play(start=start, end=end, steps=5)
+    assert interpolation.shape == (5, round(1.2 * RATE))
     sources = [soundfile.read(path)[0] for path in (start, end)]
     steady = slice(1000, CHUNK)
-    distance = np.array([[apart(sound[steady], source[steady]) for source in sources] for sound in way])
+    distance = np.array([[distance_of(sound[steady], source[steady]) for source in sources] for sound in interpolation])
     assert distance[0, 0] < 0.5 * distance[0, 1]
     assert distance[-1, 1] < 0.5 * distance[-1, 0]
     assert (np.diff(distance[:, 0]) > 0).all()
     assert (np.diff(distance[:, 1]) < 0).all()
-    assert abs(pitch_of(way[0][steady]) - PITCHES[1]) < 5
-    assert abs(pitch_of(way[-1][steady]) - PITCHES[6]) < 5
+    assert abs(pitch_of(interpolation[0][steady]) - PITCHES[1]) < 5
+    assert abs(pitch_of(interpolation[-1][steady]) - PITCHES[6]) < 5
 
 
-def test_variations_lie_around_their_sound(play, tmp_path):
+def test_the_radius_is_the_distance_of_variations_from_their_sound(play, tmp_path):
     source = write(tmp_path / "tone.wav", sine(PITCHES[4], 1.0, level=0.4))
     same, near, far = (play(around=source, count=6, radius=radius) for radius in (0.0, 0.2, 1.0))
     assert abs(pitch_of(same[0]) - PITCHES[4]) < 5
     np.testing.assert_array_equal(same, np.tile(same[0], (6, 1)))
-    distances = [np.mean([apart(sound, same[0]) for sound in sounds]) for sounds in (near, far)]
+    distances = [np.mean([distance_of(sound, same[0]) for sound in sounds]) for sounds in (near, far)]
     assert 0.02 < distances[0] < 0.7 * distances[1]
-    assert apart(near[0], near[1]) > 0.02
+    assert distance_of(near[0], near[1]) > 0.02
 
 
 @pytest.fixture
 def loudness_run(tmp_path) -> Path:
-    """A run with one axis: the direction in which latent vectors of louder chunks lie."""
+    """A run with one axis, the direction of increasing loudness."""
     chunks = tones(LEVELS)
     made = write_run(tmp_path / "run", chunks)
     instrument = Instrument.load(made, "cpu")
@@ -144,7 +145,7 @@ def loudness_run(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("axis", ["loudness", "1"])
-def test_moving_along_an_axis_changes_what_it_stands_for(loudness_run, tmp_path, axis):
+def test_a_move_along_the_loudness_axis_changes_the_level(loudness_run, tmp_path, axis):
     levels = []
     for value in (-2, -1, 0, 1, 2):
         recipe = Recipe(count=1, temperature=0.0, axis=(f"{axis}={value}",))
@@ -153,7 +154,7 @@ def test_moving_along_an_axis_changes_what_it_stands_for(loudness_run, tmp_path,
     assert (np.diff(levels) > 1).all()
 
 
-def test_an_axis_of_a_run_that_was_not_analysed(run_dir, loudness_run, tmp_path):
+def test_unknown_and_repeated_axes_are_refused(run_dir, loudness_run, tmp_path):
     with pytest.raises(RunError, match="has not been analysed") as missing:
         generate(run_dir, tmp_path / "out", Recipe(axis=("1=1",)))
     assert "distill analyze" in missing.value.tip
@@ -165,21 +166,21 @@ def test_an_axis_of_a_run_that_was_not_analysed(run_dir, loudness_run, tmp_path)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.02, CHUNK / RATE, CHUNK / RATE + 1 / RATE, 1.7])
-def test_sounds_are_as_long_as_asked_for_and_end_softly(play, seconds):
+def test_sounds_have_the_requested_length_and_fade_out(play, seconds):
     (sound,) = play(count=1, duration=seconds)
     assert len(sound) == round(seconds * RATE)
     assert np.isfinite(sound).all()
     assert np.abs(sound[[0, -1]]).max() < 0.2 * np.abs(sound).max()
 
 
-def test_by_itself_a_sound_is_as_long_as_its_source_up_to_a_minute(play, tmp_path):
+def test_the_default_duration_is_that_of_the_source_up_to_a_minute(play, tmp_path):
     long = write(tmp_path / "long.wav", noise(1, 70 * RATE))
     assert play(around=long, count=1).shape == (1, 60 * RATE)
     assert play(count=1).shape == (1, CHUNK)
 
 
 @pytest.mark.parametrize("kind", ["pcm16", "pcm24", "float"])
-def test_what_is_far_too_loud_does_not_clip(run_dir, tmp_path, kind):
+def test_a_sound_that_is_far_too_loud_does_not_clip(run_dir, tmp_path, kind):
     recipe = Recipe(count=2, temperature=15.0)
     for file in generate(run_dir, tmp_path, recipe, seed=1, wav_format=kind, device="cpu").files:
         sound, _ = soundfile.read(file)
@@ -187,7 +188,7 @@ def test_what_is_far_too_loud_does_not_clip(run_dir, tmp_path, kind):
         assert (np.abs(sound) > 0.99 * np.abs(sound).max()).sum() < 20
 
 
-def test_ways_turn_as_the_formula_says():
+def test_interpolate_changes_direction_and_length_at_constant_rates():
     random = np.random.default_rng(0)
     start, end = random.standard_normal((2, 40, 16))
     for share in (0.0, 0.3, 0.5, 1.0):
@@ -199,12 +200,12 @@ def test_ways_turn_as_the_formula_says():
             for to in (end, found)
         )
         np.testing.assert_allclose(part, share * whole, atol=1e-6)
-        # In the plane of both.
+        # All three vectors lie in a plane.
         for number in range(40):
             assert np.linalg.matrix_rank(np.stack([start[number], end[number], found[number]]), tol=1e-8) <= 2
 
 
-def test_a_way_without_a_turn_is_straight():
+def test_interpolate_is_linear_between_parallel_opposite_and_zero_vectors():
     one = torch.randn(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for start, end in ((one, 3 * one), (one, -one), (one, 0 * one), (0 * one, 0 * one)):
         torch.testing.assert_close(interpolate(start, end, 0.25), 0.75 * start + 0.25 * end)
@@ -218,7 +219,7 @@ def test_a_way_without_a_turn_is_straight():
         ({"around": Path("a"), "count": 1}, ["variation-001"]),
     ],
 )
-def test_names_tell_what_a_sound_is(recipe, names):
+def test_files_are_named_after_the_kind_of_sound_and_sort_by_number(recipe, names):
     assert Recipe(**recipe).names == names
     assert Recipe(count=1000).names[-1] == "sample-1000"
     assert sorted(Recipe(count=1000).names) == Recipe(count=1000).names

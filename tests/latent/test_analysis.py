@@ -1,4 +1,4 @@
-"""What `distill analyze` writes, held to numpy and scipy; and planted factors that it has to find."""
+"""The files of an analysis agree with numpy and scipy, and a factor that was built into the sounds is found."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ TONES = 24
 
 
 def octaves(number: int) -> float:
-    """Octaves above 200 Hz of a tone, in no order that the number has."""
+    """Pitch of a tone in octaves above 200 Hz, in a shuffled order."""
     return number * 7 % TONES / 8
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run on tones of two chunks that differ in pitch alone, one variant a chunk; the first begins with silence."""
+    """A run on tones of two chunks that differ in pitch only, with a variant of each; one file begins with silence."""
     folder = tmp_path_factory.mktemp("pitch")
     for number in range(TONES):
         pitch = 200 * 2 ** octaves(number)
@@ -65,7 +65,7 @@ def rows_of(run: Path) -> torch.Tensor:
     return dataset.rows(range(len(dataset)))
 
 
-def test_what_is_written_is_what_is_returned(run, analysis):
+def test_the_files_hold_what_is_returned(run, analysis):
     report = json.loads((run / "latent" / "analysis.json").read_text(), parse_constant=pytest.fail)
     assert report == json.loads(json.dumps(analysis.report))
     written = load_file(run / "latent" / "analysis.safetensors")
@@ -77,7 +77,7 @@ def test_what_is_written_is_what_is_returned(run, analysis):
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
-def test_latents_and_kl_are_the_models_in_the_order_of_the_dataset(run, analysis):
+def test_latents_and_kl_are_those_of_the_model_in_the_order_of_the_dataset(run, analysis):
     with torch.no_grad():
         mu, logvar = (tensor.double().numpy() for tensor in load_model(run).encode(rows_of(run)))
     assert mu.std() > 0.1
@@ -88,7 +88,7 @@ def test_latents_and_kl_are_the_models_in_the_order_of_the_dataset(run, analysis
     assert (analysis.report["n"], analysis.report["n_chunks"]) == (len(mu), len(mu) // 2) == (4 * TONES, 2 * TONES)
 
 
-def test_axes_are_those_of_latents_weighed_by_their_effect(analysis):
+def test_axes_are_principal_axes_of_latents_weighted_by_their_effect(analysis):
     latents = analysis.tensors["latents"].double().numpy()
     centred = latents - latents.mean(axis=0)
     left, singular, _ = np.linalg.svd(centred * analysis.report["effect"], full_matrices=False)
@@ -107,7 +107,7 @@ def test_axes_are_those_of_latents_weighed_by_their_effect(analysis):
     np.testing.assert_allclose(spread, np.c_[low_and_high.T, coordinates.std(axis=0)], atol=1e-4)
 
 
-def test_the_effect_of_a_unit_is_what_a_step_of_it_changes(run, analysis):
+def test_the_effect_of_a_unit_is_the_change_of_the_output_for_a_step(run, analysis):
     model, effect = load_model(run), np.array(analysis.report["effect"])
     z = analysis.tensors["latents"]
     with torch.no_grad():
@@ -116,11 +116,11 @@ def test_the_effect_of_a_unit_is_what_a_step_of_it_changes(run, analysis):
         ]
     expected = np.array([step.square().mean().sqrt().item() for step in steps])
     assert effect.max() > 2 * effect.min()
-    # It is measured at a few of the latent vectors, this at all.
+    # The analysis measures it at a few latent vectors, this test at all.
     np.testing.assert_allclose(effect, expected, rtol=0.15)
 
 
-def test_correlations_are_numpys(analysis):
+def test_correlations_agree_with_numpy(analysis):
     tensors = {name: tensor.double().numpy() for name, tensor in analysis.tensors.items()}
     coordinates = (tensors["latents"] - tensors["mean"]) @ tensors["components"].T
     together = np.corrcoef(np.c_[tensors["features"], coordinates].T)[: len(FEATURES), len(FEATURES) :]
@@ -129,7 +129,7 @@ def test_correlations_are_numpys(analysis):
     assert analysis.report["constant"] == []
 
 
-def test_pitch_that_alone_varies_is_the_first_axis(run, analysis):
+def test_the_first_axis_is_pitch_if_only_pitch_varies(run, analysis):
     correlations = analysis.report["correlations"]
     assert max(correlations["pitch"][0], correlations["spectral_centroid"][0]) > 0.9
     assert analysis.report["names"][0] in ("pitch", "spectral_centroid")
@@ -139,7 +139,7 @@ def test_pitch_that_alone_varies_is_the_first_axis(run, analysis):
     pitch = analysis.tensors["features"][:, FEATURES.index("pitch")].numpy()
     expected = [np.log2(200) + octaves(numbers[row]) for row in originals]
     np.testing.assert_allclose(pitch[originals], expected, atol=0.01)
-    # Further along the axis that generate moves along, sounds are higher.
+    # Sounds further along the axis are higher.
     axes, model = read_axes(run), load_model(run)
     z = torch.stack([axes.move(axes.mean, axes.index(axes.names[0]), value) for value in (-1.0, 0.0, 1.0)])
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_pitch_that_alone_varies_is_the_first_axis(run, analysis):
     assert (np.diff(centroids) > 1).all()
 
 
-def test_rows_are_named_by_file_and_place(run, analysis):
+def test_rows_have_their_file_and_offset(run, analysis):
     report = analysis.report
     folder = Path(json.loads((run / "run.json").read_text())["dataset"])
     assert len(report["files"]) == TONES
@@ -156,12 +156,12 @@ def test_rows_are_named_by_file_and_place(run, analysis):
     assert hashes == sorted(hashes)
     assert report["rows"]["variant"] == [0, 1] * (2 * TONES)
     for file, name in enumerate(report["files"]):
-        # The cache does not know which chunk of a file was the silent one.
+        # The cache does not store which chunk of a file was silent.
         expected = [None] * 4 if name.endswith("00.wav") else [0.0, 0.0, 0.5, 0.5]
         assert report["rows"]["offset_s"][4 * file : 4 * file + 4] == expected
 
 
-def test_neighbours_are_those_of_a_tree_of_originals_without_the_own_chunk(analysis):
+def test_neighbours_agree_with_a_kd_tree_of_the_originals_of_other_chunks(analysis):
     latents = analysis.tensors["latents"].double().numpy()
     found = analysis.report["neighbours"]
     assert found["k"] == 5
@@ -175,11 +175,11 @@ def test_neighbours_are_those_of_a_tree_of_originals_without_the_own_chunk(analy
     assert any(index // 2 != row // 2 for row, index in enumerate(near[:, 1]))
 
 
-def test_loudness_that_alone_varies_is_the_first_axis_and_the_rest_is_told_to_be_constant(tmp_path):
+def test_the_first_axis_is_loudness_if_only_loudness_varies_and_other_features_are_constant(tmp_path):
     levels_db = np.random.default_rng(4).uniform(-40, 0, 30)
     sound = 0.6 * sine(440, CHUNK / RATE) + noise(1, level=0.2)
     for number, level in enumerate(levels_db):
-        # The same bytes each time, and so the same split: WAV of floats would hold the time of writing.
+        # PCM for the same bytes, and so the same split, in each run: float WAV files store the time of writing.
         write(tmp_path / "sounds" / f"{number:02}.wav", sound * 10 ** (level / 20), subtype="PCM_24")
     run = train(tmp_path / "sounds", tmp_path / "run", training(epochs=2, latent_dim=8, normalize="none")).run_dir
     analysis = analyze(run)
@@ -221,7 +221,7 @@ def test_a_one_channel_run_is_analysed_by_decoding(tmp_path):
     assert starts == {(number, start + 0.5 * (number == 3)) for number in range(12) for start in (0.0, 0.5)}
 
 
-def test_another_dataset_is_preprocessed_and_a_second_analysis_replaces_the_first(run, analysis, tmp_path):
+def test_another_dataset_is_preprocessed_and_its_analysis_replaces_the_first(run, analysis, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     for number in range(4):
         write(tmp_path / "other" / f"{number}.wav", noise(90 + number) * np.linspace(1, 0.1 * number, CHUNK))
@@ -233,7 +233,7 @@ def test_another_dataset_is_preprocessed_and_a_second_analysis_replaces_the_firs
     assert (tmp_path / "other" / ".cache" / "manifest.json").exists()
     report = json.loads((tmp_path / "run" / "latent" / "analysis.json").read_text())
     assert report["dataset"] == str(tmp_path / "other")
-    # The model is the same, and is told nothing of the second dataset's own statistics.
+    # The normalisation is that of the run, whatever the statistics of the second dataset are.
     again = analyze(tmp_path / "run", json.loads((run / "run.json").read_text())["dataset"])
     assert again.report == analysis.report
 
@@ -253,7 +253,7 @@ def test_a_cache_of_another_configuration_is_refused_and_kept(run, tmp_path):
     assert analyze(tmp_path / "run", tmp_path / "sounds", cache_dir=tmp_path / "elsewhere").report["n_chunks"] == 2
 
 
-def test_what_cannot_be_analysed_is_said(run, tmp_path):
+def test_unusable_runs_and_datasets_are_errors(run, tmp_path):
     with pytest.raises(RunError, match="no such run folder"):
         analyze(tmp_path / "none")
     with pytest.raises(DatasetError, match="no such folder"):
@@ -286,7 +286,7 @@ def test_the_command_prints_one_object_or_a_table(run, analysis, capsys):
     assert "\ntip: " in err
 
 
-def test_the_command_says_that_axes_of_other_sounds_replace_those_of_the_run(run, tmp_path, capsys):
+def test_the_command_reports_that_axes_of_another_dataset_replace_those_of_the_run(run, tmp_path, capsys):
     from distill.cli import main as commands
 
     shutil.copytree(run, tmp_path / "run")
@@ -307,7 +307,7 @@ def test_the_command_says_that_axes_of_other_sounds_replace_those_of_the_run(run
         (errno.EACCES, f"latent: cannot be written: {os.strerror(errno.EACCES)}", "make it writable"),
     ],
 )
-def test_a_run_folder_that_cannot_be_written(run, monkeypatch, number, message, tip):
+def test_a_run_folder_that_cannot_be_written_is_an_error_with_a_remedy(run, monkeypatch, number, message, tip):
     def refuse(path, content):
         raise OSError(number, os.strerror(number), str(path.parent))
 

@@ -1,4 +1,4 @@
-"""The five measures of a row, beside numpy and librosa on the waveform that the row was computed from."""
+"""The five measures of a row agree with numpy and librosa on its waveform."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mel_power(sound: np.ndarray) -> np.ndarray:
 
 
 def varied() -> list[np.ndarray]:
-    """Sounds that differ in all that is measured."""
+    """Sounds that differ in all five measures."""
     t = np.arange(CHUNK) / RATE
     struck = np.where(t > 0.2, np.exp(-20 * (t - 0.2)), 0.0)
     sweep = 0.4 * np.sin(2 * np.pi * (200 * t + 3000 * t**2))
@@ -60,7 +60,7 @@ def varied() -> list[np.ndarray]:
     ]
 
 
-def test_rms_is_that_of_the_waveform():
+def test_rms_equals_that_of_the_waveform():
     sounds = varied()
     expected = [20 * np.log10(np.sqrt(np.mean(sound**2))) for sound in sounds]
     assert np.ptp(expected) > 20
@@ -69,7 +69,7 @@ def test_rms_is_that_of_the_waveform():
     np.testing.assert_allclose(measured(*louder)["rms"] - measured(*sounds)["rms"], 6.0, atol=0.01)
 
 
-def test_the_centroid_is_that_of_librosas_power_spectrum():
+def test_the_centroid_agrees_with_librosa():
     sounds = varied()
     expected = []
     for sound in sounds:
@@ -77,11 +77,11 @@ def test_the_centroid_is_that_of_librosas_power_spectrum():
         centroid = librosa.feature.spectral_centroid(S=frames, sr=RATE, n_fft=FEATURE["n_fft"])[0]
         expected.append(np.log2(np.average(centroid, weights=frames.sum(axis=0))))
     assert np.ptp(expected) > 3
-    # The worst has noise above the last band's peak, which is counted by less.
+    # The largest error is for noise above the peak of the last band, which has less weight there.
     np.testing.assert_allclose(measured(*sounds)["spectral_centroid"], expected, atol=0.06)
 
 
-def test_flatness_is_librosas_of_the_mel_bands():
+def test_flatness_agrees_with_librosa_on_mel_bands():
     sounds = varied()
     expected = []
     for sound in sounds:
@@ -92,7 +92,7 @@ def test_flatness_is_librosas_of_the_mel_bands():
     np.testing.assert_allclose(measured(*sounds)["flatness"], expected, atol=1.0)
 
 
-def test_the_onset_strength_is_librosas_at_its_largest():
+def test_onset_strength_agrees_with_the_maximum_of_librosa():
     sounds = varied()
     expected = [
         librosa.onset.onset_strength(S=librosa.power_to_db(mel_power(sound), top_db=50), sr=RATE, center=False).max()
@@ -100,7 +100,7 @@ def test_the_onset_strength_is_librosas_at_its_largest():
     ]
     found = measured(*sounds)["onset_strength"]
     np.testing.assert_allclose(found, expected, atol=0.1)
-    # A stroke out of silence or out of a tone, beside what begins with the row.
+    # A stroke after silence or during a tone, compared with sounds that begin with the row.
     assert found[5:].min() > 1.5 * found[:5].max()
     quieter = measured(*(0.05 * sound for sound in sounds))["onset_strength"]
     np.testing.assert_allclose(quieter, found, atol=0.1)
@@ -108,13 +108,13 @@ def test_the_onset_strength_is_librosas_at_its_largest():
 
 @pytest.mark.parametrize(("channels", "octaves"), [(2, 0.001), (1, 0.06)])
 def test_the_pitch_of_a_tone_is_its_frequency(channels, octaves):
-    """By the instantaneous frequency to within a cent; by band centres to within two thirds of a semitone."""
+    """To within a cent by the instantaneous frequency, and two thirds of a semitone by band centres."""
     tones = [sine(frequency, SECONDS) + sine(2.3 * frequency, SECONDS, level=0.1) for frequency in FREQUENCIES[:5]]
     found = measured(*tones, channels=channels)["pitch"]
     np.testing.assert_allclose(found, np.log2(FREQUENCIES[:5]), atol=octaves)
 
 
-def test_the_pitch_of_a_harmonic_sound_is_that_of_yin():
+def test_the_pitch_of_a_harmonic_sound_agrees_with_yin():
     t = np.arange(CHUNK) / RATE
     sounds = [
         sum(0.3 / k * np.sin(2 * np.pi * k * pitch * t + k) for k in range(1, 6)) * np.exp(-3 * t)
@@ -124,7 +124,7 @@ def test_the_pitch_of_a_harmonic_sound_is_that_of_yin():
     np.testing.assert_allclose(measured(*sounds)["pitch"], np.log2(yin), atol=0.02)
 
 
-def test_silence_after_a_sound_changes_neither_flatness_nor_pitch_nor_centroid():
+def test_silence_after_a_sound_does_not_change_flatness_pitch_and_centroid():
     t = np.arange(CHUNK) / RATE
     whole = sine(500, SECONDS) + noise(5, level=0.02)
     cut = np.where(t < 0.25, whole, 0.0)
@@ -134,7 +134,7 @@ def test_silence_after_a_sound_changes_neither_flatness_nor_pitch_nor_centroid()
     assert found["rms"][0] - found["rms"][1] == pytest.approx(3.0, abs=0.3)
 
 
-def test_nothing_is_infinite_of_silence_and_of_a_single_frame():
+def test_measures_of_silence_and_of_a_single_frame_are_finite():
     found = measured(np.zeros(CHUNK), sine(440, SECONDS))
     assert all(np.isfinite(values).all() and values[0] != values[1] for values in found.values())
     rows = torch.rand(3, 2, FEATURE["n_mels"], 1)

@@ -1,4 +1,4 @@
-"""Pictures of sounds: features of any length as so many columns, and that both sounds are to be seen."""
+"""Pictures of sounds: averages over time, and input above output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill.plots.sounds import TimeAverage, save_sound_picture
 
 
 @pytest.mark.parametrize(("frames", "width"), [(700, 1), (1500, 1), (1501, 2), (4000, 3)])
-def test_a_film_is_the_mean_over_neighbouring_frames(frames, width):
+def test_time_average_is_the_mean_of_neighbouring_frames(frames, width):
     random = np.random.default_rng(frames)
     features = random.standard_normal((2, 5, frames + 40))
     average = TimeAverage(frames)
@@ -26,16 +26,16 @@ def test_a_film_is_the_mean_over_neighbouring_frames(frames, width):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_picture_shows_what_went_in_above_what_came_out(tmp_path, channels):
+def test_the_picture_shows_the_input_above_the_output(tmp_path, channels):
     random = np.random.default_rng(1)
     inputs, outputs = (random.uniform(0, 5, (channels, 32, 90)) * (np.arange(90) < end) for end in (90, 45))
-    # A name that would be mathematics.
+    # A name that matplotlib would read as a formula.
     save_sound_picture(
         inputs, outputs, tmp_path / "a.png", centres=np.geomspace(50, 8000, 32), duration_s=2.0, title="$x_{ \udcff.wav"
     )
     picture = imread(tmp_path / "a.png")[..., :3]
     height, width = picture.shape[0] // (2 * channels), picture.shape[1] // 2
-    # In the right half, where only one of them sounds.
+    # The right half, where only the input has sound.
     panels = [picture[row * height : (row + 1) * height, width + 100 : -200] for row in range(2)]
     black = [float((panel.max(axis=-1) < 0.1).mean()) for panel in panels]
     assert black[0] < 0.2

@@ -1,4 +1,4 @@
-"""Pictures of a run: that all of each is inside."""
+"""Pictures of a run are not cropped, and show every value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURES = {
 
 
 def picture(path) -> np.ndarray:
-    """What was drawn: the darkness of each point, and nothing at any edge."""
+    """Return the darkness of each pixel, after checking that the edges are blank."""
     ink = 1 - imread(path)[..., :3].min(axis=-1)
     assert ink.max() == 1
     for edge in (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:]):
@@ -31,7 +31,7 @@ def picture(path) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("chunks", [1, 4])
-def test_a_picture_of_reconstructions_is_not_cropped(tmp_path, chunks, channels):
+def test_the_picture_of_reconstructions_is_not_cropped(tmp_path, chunks, channels):
     features = np.random.default_rng(1).uniform(-1, 9, (chunks, channels, 32, 20))
     path = tmp_path / "a.png"
     save_reconstruction_picture(features, features, path, centres=np.geomspace(50, 8000, 32), duration_s=0.5)
@@ -39,7 +39,7 @@ def test_a_picture_of_reconstructions_is_not_cropped(tmp_path, chunks, channels)
 
 
 @pytest.mark.parametrize("epochs", [1, 40])
-def test_all_figures_of_quality_are_to_be_seen(tmp_path, epochs):
+def test_the_quality_picture_shows_every_value(tmp_path, epochs):
     lines = [{"epoch": epoch} | FIGURES for epoch in range(1, epochs + 1)]
     save_quality_picture(lines, tmp_path / "all.png")
     whole = picture(tmp_path / "all.png")
@@ -51,7 +51,7 @@ def test_all_figures_of_quality_are_to_be_seen(tmp_path, epochs):
 
 
 @pytest.mark.parametrize("epochs", [1, 40])
-def test_a_picture_of_losses_is_not_cropped(tmp_path, epochs):
+def test_the_picture_of_losses_is_not_cropped(tmp_path, epochs):
     values = {"train_loss": 0.39, "val_loss": 0.37, "val_magnitude_r2": 0.9, "val_if_r2": None}
     save_loss_picture([{"epoch": epoch} | values for epoch in range(1, epochs + 1)], tmp_path / "loss.png")
     picture(tmp_path / "loss.png")

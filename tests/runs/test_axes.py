@@ -1,4 +1,4 @@
-"""Axes as `generate` reads them: found by name or number, moved along, and refused when they are of other weights."""
+"""Axes are found by name or number, move latent vectors, and are refused if the weights have changed."""
 
 from __future__ import annotations
 
@@ -32,54 +32,54 @@ def analysed(axes, tmp_path):
     return tmp_path
 
 
-def test_an_axis_by_name_and_by_number_from_one(axes):
+def test_an_axis_is_found_by_its_name_or_its_number_from_one(axes):
     assert [axes.index(name) for name in ("rms", "pitch", "axis3", "1", "2", "3", "03")] == [0, 1, 2, 0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("name", ["0", "4", "-1", "1.5", "", "Pitch", "loudness", "9" * 5000, "²"])
-def test_an_axis_that_is_none_is_refused_with_those_that_there_are(axes, name):
+def test_an_unknown_axis_is_refused_and_the_known_ones_are_named(axes, name):
     with pytest.raises(ConfigError, match=r"1 \(rms\), 2 \(pitch\), 3 \(axis3\)") as error:
         axes.index(name)
     assert "distill analyze" in error.value.tip
 
 
-def test_moving_changes_one_coordinate_by_so_many_deviations(axes):
+def test_a_move_changes_one_coordinate_by_the_given_number_of_standard_deviations(axes):
     z = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
     moved = axes.move(z, 1, -1.5)
     coordinates = (moved - z).double().numpy() @ axes.components.double().numpy().T
     np.testing.assert_allclose(coordinates, np.tile([0.0, -1.5 * 2.0, 0.0], (4, 1)), atol=1e-6)
 
 
-def test_axes_are_read_as_they_were_written(axes, analysed):
+def test_axes_round_trip(axes, analysed):
     found = read_axes(analysed)
     assert found.names == NAMES
     for name in ("mean", "components", "scale"):
         assert torch.equal(getattr(found, name), getattr(axes, name))
 
 
-def test_a_run_without_an_analysis(tmp_path):
+def test_a_run_without_an_analysis_is_refused(tmp_path):
     with pytest.raises(RunError, match="has not been analysed") as error:
         read_axes(tmp_path)
     assert error.value.tip == f"run: distill analyze {tmp_path}"
 
 
-def test_an_analysis_of_earlier_weights_is_not_used(analysed):
+def test_an_analysis_of_earlier_weights_is_refused(analysed):
     (analysed / "model.safetensors").write_bytes(b"better weights")
     with pytest.raises(RunError, match="trained on since") as error:
         read_axes(analysed)
     assert "distill analyze" in error.value.tip
 
 
-def test_a_damaged_analysis(axes, analysed):
+def test_a_damaged_analysis_is_refused(axes, analysed):
     path = analysed / "latent" / "analysis.safetensors"
     whole = path.read_bytes()
-    about = axes_metadata(NAMES, analysed)
+    metadata = axes_metadata(NAMES, analysed)
     tensors = {"mean": axes.mean, "components": axes.components, "scale": axes.scale}
-    save_file(tensors, path, about | {"names": json.dumps(NAMES[:2])})
+    save_file(tensors, path, metadata | {"names": json.dumps(NAMES[:2])})
     damaged = [whole[:-1], whole[:20], b"", path.read_bytes()]
-    save_file(tensors | {"scale": axes.scale.double()}, path, about)
+    save_file(tensors | {"scale": axes.scale.double()}, path, metadata)
     damaged.append(path.read_bytes())
-    save_file({"mean": axes.mean}, path, about)
+    save_file({"mean": axes.mean}, path, metadata)
     damaged.append(path.read_bytes())
     save_file(tensors, path)
     damaged.append(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A run as an instrument: tones go in and come out, however long, without a click where windows meet."""
+"""An instrument keeps the pitch, level and length of tones, and makes no click where windows meet."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ def instrument(request, tmp_path_factory) -> Instrument:
     return Instrument.load(write_run(tmp_path_factory.mktemp("run"), tones(), channels=request.param), "cpu")
 
 
-def whole_windows(instrument: Instrument, count: int) -> int:
-    """Samples that so many windows fill."""
+def samples_of_windows(instrument: Instrument, count: int) -> int:
+    """The number of samples that `count` windows fill."""
     return (count - 1) * instrument.step_samples + CHUNK
 
 
-def windows_of(instrument: Instrument, sound: np.ndarray) -> torch.Tensor:
+def split_windows(instrument: Instrument, sound: np.ndarray) -> torch.Tensor:
     starts = range(0, len(sound) - CHUNK + 1, instrument.step_samples)
     return torch.from_numpy(np.stack([sound[start : start + CHUNK] for start in starts])).float()[:, None]
 
 
-def through(instrument: Instrument, sound: np.ndarray) -> np.ndarray:
-    """By way of the model, and back to a sound as long."""
-    path = instrument.encode(instrument.features(windows_of(instrument, sound)))
+def reconstruct(instrument: Instrument, sound: np.ndarray) -> np.ndarray:
+    """The reconstruction of a sound, of the same length."""
+    path = instrument.encode(instrument.features(split_windows(instrument, sound)))
     return np.concatenate(list(instrument.play(path, len(sound))))
 
 
 def unsteadiness(sound: np.ndarray, pitch: float) -> np.ndarray:
-    """What a steady sine of this pitch would not do from one sample to the next: 0 for that sine at any phase."""
+    """The residual of the recurrence of a sine of this pitch: 0 for a steady sine of any phase."""
     return np.abs(sound[2:] - 2 * np.cos(2 * np.pi * pitch / RATE) * sound[1:-1] + sound[:-2])
 
 
 def at_seams(instrument: Instrument, samples: int) -> np.ndarray:
-    """Samples at which windows meet, and half a frame around."""
+    """A mask of the samples where windows overlap, with a margin of half a frame."""
     place = np.arange(samples) % instrument.step_samples
     return (place < instrument.shared_frames * instrument.hop_length + 256) | (place > instrument.step_samples - 256)
 
 
 @pytest.mark.parametrize("pitch", PITCHES)
 def test_a_tone_keeps_its_pitch_and_its_level(instrument, pitch):
-    sound = sine(pitch, whole_windows(instrument, 4) / RATE, level=0.5)
-    out = through(instrument, sound)
+    sound = sine(pitch, samples_of_windows(instrument, 4) / RATE, level=0.5)
+    out = reconstruct(instrument, sound)
     assert out.shape == sound.shape
-    # Of one channel only the band is known; from the lowest pitch to the next is 50 %.
+    # One channel gives only the band; the second lowest pitch is 50 % above the lowest.
     tolerance = 4.0 if instrument.config.complex_spectrogram.enabled else 70.0
     assert abs(pitch_of(out) - pitch) < tolerance
     steady = slice(1000, -1000)
@@ -62,11 +62,11 @@ def test_a_tone_keeps_its_pitch_and_its_level(instrument, pitch):
 
 
 @pytest.mark.parametrize("segment_values", [1 << 21, 1])
-def test_no_click_where_windows_or_segments_meet(instrument, monkeypatch, segment_values):
+def test_there_is_no_click_where_windows_or_segments_meet(instrument, monkeypatch, segment_values):
     monkeypatch.setattr(crossfade, "_SEGMENT_VALUES", segment_values)
     pitch = 587.0
-    sound = sine(pitch, whole_windows(instrument, 8) / RATE, level=0.5)
-    out = through(instrument, sound)
+    sound = sine(pitch, samples_of_windows(instrument, 8) / RATE, level=0.5)
+    out = reconstruct(instrument, sound)
     seams = at_seams(instrument, len(out))
     inside = slice(1000, -1000)
 
@@ -77,26 +77,26 @@ def test_no_click_where_windows_or_segments_meet(instrument, monkeypatch, segmen
 
     if segment_values > 1:
         assert ratio(out) < 8
-    # However it was cut: far below what windows one after the other do, at any seam.
+    # With any segment length: far below concatenated windows, at every seam.
     abrupt = np.concatenate([sound[start : start + 1003] for start in range(0, len(sound) - 1003, 1000)])
     assert unsteadiness(out, pitch)[inside].max() < 0.1 * unsteadiness(abrupt, pitch).max()
 
 
-def test_features_of_joined_windows_are_those_of_the_whole(instrument):
+def test_joined_features_of_windows_equal_those_of_the_whole_sound(instrument):
     random = np.random.default_rng(0)
-    sound = random.standard_normal(whole_windows(instrument, 5)) * 0.1
-    rows = instrument.features(windows_of(instrument, sound))
+    sound = random.standard_normal(samples_of_windows(instrument, 5)) * 0.1
+    rows = instrument.features(split_windows(instrument, sound))
     joined = torch.cat(list(instrument.join([rows[:2], rows[2:]])), dim=-1)
     whole = instrument.features(torch.from_numpy(sound).float()[None, None])[0]
     assert joined.shape == whole.shape
-    # Frames at a window's edge see its reflection instead of what follows, and count little.
+    # Frames at the edge of a window see its reflection instead of the following sound, and have little weight.
     assert (joined - whole)[0].abs().mean() < 0.02 * whole[0].std()
     middle = instrument.n_frames // 2
     torch.testing.assert_close(joined[..., middle], whole[..., middle], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("samples", [1, 300, CHUNK - 1, CHUNK, CHUNK + 1, 20_001])
-def test_sound_is_as_long_as_asked_for(instrument, samples):
+def test_sound_has_the_requested_length(instrument, samples):
     count = instrument.count_windows(samples)
     path = torch.randn(count, instrument.model.latent_dim, generator=torch.Generator().manual_seed(1))
     sound = np.concatenate(list(instrument.play(path, samples)))
@@ -107,7 +107,7 @@ def test_sound_is_as_long_as_asked_for(instrument, samples):
 
 
 @pytest.mark.parametrize("samples", [CHUNK, CHUNK + 1, 3 * CHUNK, 50_000])
-def test_there_are_as_many_windows_as_a_sound_needs(instrument, samples):
+def test_count_windows_is_the_smallest_number_that_covers_the_sound(instrument, samples):
     count = instrument.count_windows(samples)
     frames = samples // instrument.hop_length + 1
     covered = [
@@ -116,20 +116,20 @@ def test_there_are_as_many_windows_as_a_sound_needs(instrument, samples):
     assert covered[0] < frames <= covered[1] or count == 1
 
 
-def test_latents_far_from_all_sounds_are_a_sound_still(instrument):
+def test_latent_vectors_far_from_all_sounds_give_finite_sound(instrument):
     sound = np.concatenate(list(instrument.play(torch.full((2, instrument.model.latent_dim), 1e4), 12_000)))
     assert np.isfinite(sound).all()
 
 
-def test_sound_fades_at_its_ends(instrument):
-    path = instrument.encode(instrument.features(windows_of(instrument, sine(587, CHUNK / RATE, level=0.5))))
+def test_sound_fades_in_and_out(instrument):
+    path = instrument.encode(instrument.features(split_windows(instrument, sine(587, CHUNK / RATE, level=0.5))))
     cut, faded = (np.concatenate(list(instrument.play(path, 4_000, fade_s))) for fade_s in (0.001, 0.05))
     assert np.abs(cut[[0, -1]]).max() < 0.05
     np.testing.assert_array_equal(cut[:3_000], faded[:3_000])
     assert np.abs(faded[-80:]).max() < 0.3 * np.abs(cut[-180:-80]).max()
 
 
-def test_what_is_no_run_or_no_device(tmp_path):
+def test_a_missing_run_and_a_missing_device_are_errors(tmp_path):
     with pytest.raises(RunError, match="no such run folder"):
         Instrument.load(tmp_path / "none")
     run = write_run(tmp_path / "run", tones()[:5], latent_dim=3)
@@ -137,7 +137,7 @@ def test_what_is_no_run_or_no_device(tmp_path):
         Instrument.load(run, "cuda:99")
 
 
-def test_parts_of_a_run_that_do_not_fit_each_other(tmp_path):
+def test_files_of_a_run_that_do_not_fit_each_other_are_an_error(tmp_path):
     run = write_run(tmp_path / "run", tones()[:5], latent_dim=3)
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace("chunk_samples = 8000", "chunk_samples = 9000"))
@@ -154,8 +154,8 @@ def test_parts_of_a_run_that_do_not_fit_each_other(tmp_path):
         Instrument.load(run)
 
 
-def test_a_frame_longer_than_a_chunk(tmp_path):
-    """One frame a window: nothing is shared, and nothing divides by that."""
+def test_a_window_of_one_frame_works(tmp_path):
+    """A window has one frame: none is shared, and nothing is divided by that number."""
     config = config_of(2)
     feature = dataclasses.replace(config.complex_spectrogram, hop_length=512)
     run = write_run(tmp_path / "run", tones()[:9, :400], latent_dim=4, complex_spectrogram=feature, chunk_samples=400)
@@ -166,8 +166,8 @@ def test_a_frame_longer_than_a_chunk(tmp_path):
     assert np.abs(sound).max() > 0
 
 
-def test_hiss_is_weighed_down_and_sound_is_not(instrument):
-    """Beside the model's own output, before anything is done to it."""
+def test_decode_attenuates_hiss_and_keeps_sound(instrument):
+    """Compared with the output of the model before the correction."""
     z = torch.randn(4, instrument.model.latent_dim, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         rows = denormalize(instrument.model.decode(z), instrument.stats)[:, 0]

@@ -1,7 +1,7 @@
 """The rows of features that an analysis encodes, and which part of which file each row comes from.
 
-Two-channel features are read from the cache; one-channel features, of format 1.0, are computed from decoded audio. Both
-come in the order of the content hashes, as in `CachedSpectrogramDataset(split="all")` and `AudioTrainingDataset`.
+Two-channel features are read from the cache; one-channel features are computed from decoded audio. Both come
+in the order of the content hashes, as in `CachedSpectrogramDataset(split="all")` and `AudioTrainingDataset`.
 """
 
 from __future__ import annotations
