@@ -192,7 +192,7 @@ def test_the_first_axis_is_loudness_if_only_loudness_varies_and_other_features_a
     np.testing.assert_allclose(rms - levels_db[files], (rms - levels_db[files])[0], atol=0.1)
 
 
-def test_a_one_channel_run_is_analysed_by_decoding(tmp_path):
+def test_a_one_channel_run_is_analysed_by_decoding(tmp_path, caplog):
     for number in range(12):
         tone = sine(250 * 2 ** (number / 8), 1.0) + noise(number, 2 * CHUNK, level=1e-3)
         silence = np.zeros(CHUNK if number == 3 else 0)
@@ -201,8 +201,12 @@ def test_a_one_channel_run_is_analysed_by_decoding(tmp_path):
     config = training(epochs=2, latent_dim=6, spectrogram=SpectrogramConfig(**FEATURE))
     config = replace(config, complex_spectrogram=replace(config.complex_spectrogram, enabled=False))
     run = train(tmp_path / "sounds", tmp_path / "run", config).run_dir
+    assert (run / "latent").exists()
+    # Skipped files are logged once by training, and not again by the analysis at its end.
+    assert caplog.text.count("text.wav: ") == 1
     calls = []
     analysis = analyze(run, progress=lambda *figures: calls.append(figures))
+    assert caplog.text.count("text.wav: ") == 2
     assert not (tmp_path / "sounds" / ".cache").exists()
     assert ("decode", 12, 12) in calls
     dataset = AudioTrainingDataset(sorted((tmp_path / "sounds").glob("*.wav")), CHUNK, RATE)
@@ -219,6 +223,25 @@ def test_a_one_channel_run_is_analysed_by_decoding(tmp_path):
     assert max(abs(report["correlations"][name][0]) for name in ("pitch", "spectral_centroid")) > 0.9
     starts = {(number, offset) for number, offset in zip(numbers, report["rows"]["offset_s"], strict=True)}
     assert starts == {(number, start + 0.5 * (number == 3)) for number in range(12) for start in (0.0, 0.5)}
+
+
+def test_training_analyses_the_rows_that_it_was_trained_on(tmp_path):
+    for number in range(3):
+        write(tmp_path / "sounds" / f"{number}.wav", noise(number) * np.linspace(1, 0.3 * number, CHUNK))
+    stages = []
+
+    def add_a_file(event):
+        if event.kind == "epoch":
+            write(tmp_path / "sounds" / "later.wav", noise(9))
+        if event.kind == "analyze":
+            stages.append(event.values["stage"])
+
+    config = training(epochs=1, latent_dim=4, augmentation_expansion=0)
+    run = train(tmp_path / "sounds", tmp_path / "run", config, on_event=add_a_file).run_dir
+    assert set(stages) == {"encode", "effect", "neighbours"}
+    report = json.loads((run / "latent" / "analysis.json").read_text())
+    assert sorted(report["files"]) == ["0.wav", "1.wav", "2.wav"]
+    assert analyze(run).report["n"] == 4
 
 
 def test_another_dataset_is_preprocessed_and_its_analysis_replaces_the_first(run, analysis, tmp_path):

@@ -91,17 +91,17 @@ def save_map_picture(
     """
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots()
-    is_pitch = unit == "log2 Hz"
-    shown = 2.0**values if is_pitch else values
+    is_log_hertz = unit == "log2 Hz"
+    shown = 2.0**values if is_log_hertz else values
     low, high = np.quantile(shown, [0.02, 0.98])
     if low == high:
         high = low + 1.0
-    norm = LogNorm(low, high) if is_pitch else Normalize(low, high)
+    norm = LogNorm(low, high) if is_log_hertz else Normalize(low, high)
     size = float(np.clip(6_000 / len(values), 4, 36))
     points = axes.scatter(*coordinates.T, c=shown, norm=norm, cmap="viridis", s=size, alpha=0.85, linewidths=0)
     bar = figure.colorbar(points, ax=axes, pad=0.01, extend="both")
-    bar.set_label(f"{value_name.replace('_', ' ')}, {'Hz' if is_pitch else unit}")
-    if is_pitch:
+    bar.set_label(f"{value_name.replace('_', ' ')}, {'Hz' if is_log_hertz else unit}")
+    if is_log_hertz:
         ticks = hertz_ticks(low, high, _TICKS_HZ)
         mark_hertz(bar.ax.yaxis, ticks, ticks)
     for name, place in _separated(_group_positions(files, coordinates), np.ptp(coordinates, axis=0)).items():
