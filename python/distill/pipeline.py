@@ -1,36 +1,32 @@
-"""A dataset to a trained model: the one place that composes cache to model."""
+"""From a dataset to a trained model: preprocessing, training and analysis, composed."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-
-import torch
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import DistillError, PreprocessingCancelled, RunError
-from distill.features.spectrogram import AudioSpectrogram
-from distill.index import Dataset, Manifest, Trust
+from distill.index import Dataset, Trust
 from distill.latent.analysis import analyze_rows
 from distill.latent.rows import open_rows
 from distill.preprocess.pipeline import preprocess
-from distill.preprocess.result import log_skipped, nothing_usable
+from distill.preprocess.result import PreprocessResult
 from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
 from distill.text import counted, differences
-from distill.training.cached import CachedSpectrogramDataset
+from distill.training.data import TrainingData
 from distill.training.defaults import resolve_training
-from distill.training.loaders import create_complex_data_loaders, create_data_loaders
+from distill.training.events import TrainEvent, TrainResult
 from distill.training.tensorboard import check_tensorboard
-from distill.training.trainer import Material, Session, TrainEvent, TrainResult
-from distill.types import ConfirmCallback, PathLike
+from distill.training.trainer import Trainer
+from distill.types import ConfirmCallback, PathLike, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -51,37 +47,38 @@ def train(
     tensorboard: bool = False,
     analyze: bool = True,
 ) -> TrainResult:
-    """Train a VAE on a folder of audio, preprocessing what is not in its cache yet.
+    """Train a VAE on a folder of audio, after preprocessing what is not in its cache yet.
 
     Parameters
     ----------
     dataset_dir : path or None
-        The folder; None to take the run's own when resuming.
+        The folder; None to use that of the run to resume.
     output_dir : path
-        The run folder: new, or that of the run to resume.
+        Folder of the new run, or of the run to resume.
     config : TrainingConfig, optional
         Default: ``TrainingConfig()``, or that of the run to resume.
     files : sequence of path, optional
         Files of the dataset to use. Default: all.
     resume : bool
-        Go on with the run in `output_dir`. Default: False.
+        Continue the run in `output_dir`. Default: False.
     on_event : callable, optional
-        Called with a TrainEvent as things happen.
+        Called with a TrainEvent on progress.
     cancel_event : threading.Event, optional
-        Set it to stop after the step in hand, with everything saved; a run that is trained is then not analysed.
+        Set it to stop after the current step, with everything saved. If training has finished, it is not analysed.
     cache_dir : path, optional
         Default: DATASET/.cache.
     trust : {"stat", "content"}
-        When a file counts as unchanged: by its stamps, or by its bytes, which are then all read. Default: "stat".
+        Whether a file counts as unchanged if its size and timestamps are, or only if its content is, for which every
+        file is read. Default: "stat".
     follow_links : bool
         Follow symbolic links that lead out of the dataset, and links to folders. Default: False, or as in the run to
         resume.
     confirm_callback : callable, optional
-        Asked with a message before more than 100 MB are preprocessed.
+        Called with a question before more than 100 MB are preprocessed; preprocessing is cancelled if it returns False.
     tensorboard : bool
-        Show metrics and previews in OUTPUT/tensorboard, too. Default: False.
+        Also write metrics and previews to OUTPUT/tensorboard. Default: False.
     analyze : bool
-        At the end, analyse the latent space as `distill.latent.analysis.analyze` does; what keeps it from that is
+        Analyse the latent space afterwards, as `distill.latent.analysis.analyze` does. If that fails, the reason is
         logged as a warning. Default: True.
 
     Returns
@@ -91,68 +88,130 @@ def train(
     Raises
     ------
     ConfigError, DatasetError, DeviceError, RunError
-        If what was asked for cannot be done, as without tensorboard; nothing has been written then.
+        If the arguments cannot be used, or tensorboard is not installed. Nothing has been written then.
     NothingUsableError
         If no file gives a single chunk.
     StorageError
-        If cache or run cannot be written.
+        If cache or run folder cannot be written.
     """
     if tensorboard:
         check_tensorboard()
     run = RunFolder(output_dir)
-    if resume:
-        before = run.dataset()
-        config = config or run.config()
-        _check_resumable(run, config)
-        dataset_dir = dataset_dir if dataset_dir is not None else before.folder
-        cache_dir = cache_dir if cache_dir is not None else before.cache_dir
-        files = files if files is not None else before.files
-        follow_links = follow_links or before.follow_links
-    if dataset_dir is None:
-        raise RunError("no dataset was given", "give a folder, or resume a run")
-    config = config or TrainingConfig()
+    dataset, config = _dataset_and_config(
+        run if resume else None, dataset_dir, config, files=files, cache_dir=cache_dir, follow_links=follow_links
+    )
+    dataset = replace(dataset, trust=trust)
     resolve_device(config.device)
-    dataset = Dataset(dataset_dir, files=files, cache_dir=cache_dir, follow_links=follow_links, trust=trust)
     dataset.check()
-    source = _Source(dataset, confirm_callback)
     if not resume:
         run.create(config, dataset)
-    session = Session(run, config, on_event, cancel_event, tensorboard=tensorboard)
+
+    checkpoint = run.load_state()
+    cancel = cancel_event or threading.Event()
+    on_event = on_event or (lambda event: None)
+
+    def progress(stage: str, current: int, total: int) -> None:
+        if cancel.is_set():
+            raise PreprocessingCancelled("cancelled; finished work is kept")
+        on_event(TrainEvent("preprocess", {"stage": stage, "current": current, "total": total}))
+
     try:
-        material = source.prepare(session)
+        data, config, _preprocessed = _load_data(dataset, config, checkpoint, progress, confirm_callback)
     except DistillError as error:
-        if isinstance(error, PreprocessingCancelled) and session.cancel.is_set():
+        if isinstance(error, PreprocessingCancelled) and cancel.is_set():
             return TrainResult(run.path, "interrupted", 0, {})
         if not resume:
-            # What is left would stand in the way of the next try.
+            # An empty run folder would prevent another try with the same name.
             run.discard()
         raise
+    trainer = Trainer(run, config, data, checkpoint, on_event=on_event, cancel=cancel, tensorboard=tensorboard)
     try:
-        result = session.run(material, dataset)
+        result = trainer.train(dataset)
     except BrokenPipeError:  # from the caller's own output, in `on_event`
         raise
     except OSError as error:
         raise run.storage_error(error) from error
-    return _analyzed(session, result, dataset) if analyze and not session.cancel.is_set() else result
+    return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
 
 
-def _analyzed(session: Session, result: TrainResult, dataset: Dataset) -> TrainResult:
+def _dataset_and_config(
+    resumed: RunFolder | None,
+    dataset_dir: PathLike | None,
+    config: TrainingConfig | None,
+    *,
+    files: Sequence[PathLike] | None,
+    cache_dir: PathLike | None,
+    follow_links: bool,
+) -> tuple[Dataset, TrainingConfig]:
+    """Return the dataset and configuration to train with; those of a resumed run where an argument is not given."""
+    if resumed:
+        before = resumed.dataset()
+        config = config or resumed.config()
+        _check_resumable(resumed, config)
+        dataset_dir = before.folder if dataset_dir is None else dataset_dir
+        cache_dir = before.cache_dir if cache_dir is None else cache_dir
+        files = before.files if files is None else files
+        follow_links = follow_links or before.follow_links
+    if dataset_dir is None:
+        raise RunError("no dataset was given", "give a folder, or resume a run")
+    return Dataset(dataset_dir, files=files, cache_dir=cache_dir, follow_links=follow_links), config or TrainingConfig()
+
+
+def _load_data(
+    dataset: Dataset,
+    config: TrainingConfig,
+    checkpoint: dict[str, Any] | None,
+    progress: ProgressCallback,
+    confirm: ConfirmCallback | None,
+) -> tuple[TrainingData, TrainingConfig, PreprocessResult | None]:
+    """Preprocess or decode a dataset.
+
+    Returns
+    -------
+    data : TrainingData
+    config : TrainingConfig
+        With every field set that depends on the size of the dataset.
+    preprocessed : PreprocessResult or None
+        None for one channel (the v1.0 path), which has no cache.
+    """
+    # A run keeps the statistics that it began with, because its weights depend on them.
+    stats = checkpoint["normalization_stats"] if checkpoint else None
+    if config.complex_spectrogram.enabled:
+        preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
+        preprocessed.log()
+        config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
+        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats)
+    else:
+        preprocessed = None
+        data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"))
+    if data.is_shared:
+        logger.warning("there is only one chunk: it is used for training and validation, so R² is meaningless")
+    rows, held_out = data.sampler.length, len(data.val.dataset)  # type: ignore[arg-type]
+    config, chosen = resolve_training(config, rows)
+    device = resolve_device(config.device)
+    logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)
+    if chosen:
+        logger.info("chosen for this size: %s", ", ".join(chosen))
+    return data, config, preprocessed
+
+
+def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainResult:
     """Return the result with the analysis of the latent space, or without one if that fails or is cancelled.
 
     The rows are those that were trained on: nothing is preprocessed, and files that were skipped are not logged again.
     """
 
-    def report(stage: str, current: int, total: int) -> None:
-        if session.cancel.is_set():
+    def progress(stage: str, current: int, total: int) -> None:
+        if trainer.cancel.is_set():
             raise PreprocessingCancelled("stopped")
-        session.tell("analyze", stage=stage, current=current, total=total)
+        trainer.emit("analyze", stage=stage, current=current, total=total)
 
     logger.info("analysing the latent space")
     try:
-        run = TrainedRun.load(result.run_dir, session.config.device)
-        analysis = analyze_rows(run, open_rows(run, dataset), progress=report)
+        run = TrainedRun.load(result.run_dir, trainer.config.device)
+        analysis = analyze_rows(run, open_rows(run, dataset), progress=progress)
     except DistillError as error:
-        if not session.cancel.is_set():
+        if not trainer.cancel.is_set():
             command = f"distill analyze {shlex.quote(str(result.run_dir))}"
             remedy = f"{error.tip}, then {command}" if error.tip else f"run: {command}"
             logger.warning("the latent space was not analysed: %s (%s)", error, remedy)
@@ -167,7 +226,7 @@ _FREE_ON_RESUME = {
 
 
 def _check_resumable(run: RunFolder, config: TrainingConfig) -> None:
-    """Raise RunError if weights exist and `config` would have others, or other features or another split."""
+    """Raise RunError if the run has checkpoints and `config` changes its architecture, features or split."""
     if not run.has_state():
         return
     before, now = (
@@ -177,93 +236,6 @@ def _check_resumable(run: RunFolder, config: TrainingConfig) -> None:
     changed = differences(before, now)
     if changed:
         raise RunError(
-            f"{run.path}: cannot go on with another configuration: {'; '.join(changed)}",
+            f"{run.path}: cannot resume with another configuration: {'; '.join(changed)}",
             "resume without these options, or start a new run",
         )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where the sounds of a run come from."""
-
-    dataset: Dataset
-    confirm: ConfirmCallback | None
-
-    def prepare(self, session: Session) -> Material:
-        """Preprocess, make the loaders, and settle what the session's configuration left open."""
-        is_cached = session.config.complex_spectrogram.enabled
-        material = self._cached(session) if is_cached else self._waveforms(session)
-        if material.is_shared:
-            logger.warning("there is only one chunk: it is trained on and validated on, so R² says nothing new")
-        rows, held_out = material.batches.length, len(material.val.dataset)  # type: ignore[arg-type]
-        session.config, chosen = resolve_training(session.config, rows)
-        logger.info("%s, %d held out, on %s", counted(rows, "training row"), held_out, session.device)
-        if chosen:
-            logger.info("chosen for this size: %s", ", ".join(chosen))
-        return material
-
-    def _tell_progress(self, session: Session, stage: str, current: int, total: int) -> None:
-        if session.cancel.is_set():
-            raise PreprocessingCancelled("cancelled; what was finished is kept")
-        session.tell("preprocess", stage=stage, current=current, total=total)
-
-    def _cached(self, session: Session) -> Material:
-        result = preprocess(
-            self.dataset,
-            session.config,
-            progress=lambda *figures: self._tell_progress(session, *figures),
-            confirm=self.confirm,
-        )
-        result.log()
-        session.config = replace(session.config, augmentation_expansion=result.augmentation_expansion)
-        loaders = create_complex_data_loaders(
-            result.cache_dir, session.config, normalization_stats=session.normalization_stats
-        )
-        dataset = loaders[0].dataset
-        assert isinstance(dataset, CachedSpectrogramDataset)
-        return Material(*loaders, None, dataset.normalization_stats, dataset.is_shared, dataset.content_key)
-
-    def _waveforms(self, session: Session) -> Material:
-        found, skipped = _list_files(self.dataset)
-        logger.info("%s: %s", self.dataset.path, counted(len(found) + len(skipped), "audio file"))
-        train_loader, val_loader = create_data_loaders(
-            found,
-            session.config,
-            progress=lambda current, total: self._tell_progress(session, "decode", current, total),
-        )
-        parts = train_loader.dataset, val_loader.dataset
-        waveforms = parts[0].dataset  # type: ignore[attr-defined]
-        skipped += waveforms.skipped
-        if not len(waveforms):
-            raise nothing_usable(self.dataset.path, skipped)
-        logger.info("%s decoded", counted(len(waveforms), "chunk"))
-        log_skipped(skipped)
-        is_shared = parts[0].indices == parts[1].indices  # type: ignore[attr-defined]
-        spectrogram = AudioSpectrogram(session.config.spectrogram)
-        stats = {"mag_mean": 0.0, "mag_std": 1.0}
-        material = Material(train_loader, val_loader, spectrogram, stats, is_shared, waveforms.content_key)
-        material.stats = session.normalization_stats or _magnitude_stats(material.features(train_loader))
-        return material
-
-
-def _list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
-    """Audio files of a dataset, and those that its index leaves out, each with the reason.
-
-    Raises
-    ------
-    DatasetError
-        If there are none.
-    """
-    scan = dataset.scan(Manifest(), hash_added=False)
-    dataset.require_audio(scan)
-    return [os.path.join(dataset.folder, path) for path in scan.added], [*scan.skipped, *scan.faults]
-
-
-def _magnitude_stats(batches: Iterator[Tensor]) -> dict[str, float]:
-    sums = torch.zeros(3, dtype=torch.float64)
-    for batch in batches:
-        values = batch.double()
-        sums += torch.stack([torch.tensor(values.numel()), values.sum(), values.square().sum()])
-    n, total, squares = sums.tolist()
-    mean = total / n
-    return {"mag_mean": mean, "mag_std": math.sqrt(max(squares / n - mean * mean, 0.0)) or 1.0}

@@ -14,7 +14,7 @@ from distill.features.distance import distances
 from distill.features.normalization import denormalize
 from distill.models import ConvVAE
 from distill.training import create_complex_data_loaders, create_data_loaders
-from distill.training.data import Material
+from distill.training.data import TrainingData
 from distill.training.quality import Quality
 
 
@@ -33,15 +33,15 @@ class Fake(ConvVAE):
 
 
 @pytest.fixture
-def material(cache, small_config) -> Material:
+def data(cache, small_config) -> TrainingData:
     loaders = create_complex_data_loaders(cache, small_config)
-    return Material(*loaders, None, loaders[0].dataset.normalization_stats, False, "")
+    return TrainingData(*loaders, None, loaders[0].dataset.normalization_stats, False, "")
 
 
-def test_a_perfect_model_loses_little_and_a_deaf_one_all(material, small_config):
+def test_a_perfect_model_loses_little_and_a_deaf_one_all(data, small_config):
     """What is weighed down as hiss is lost to a perfect model, too."""
-    quality = Quality(material, small_config)
-    silence = -material.stats["mag_mean"] / material.stats["mag_std"]
+    quality = Quality(data, small_config)
+    silence = -data.stats["mag_mean"] / data.stats["mag_std"]
     perfect = quality.measure(Fake(lambda x: x))
     noise = torch.Generator().manual_seed(0)
     rough = quality.measure(Fake(lambda x: x + 0.1 * torch.randn(x.shape, generator=noise)))
@@ -51,49 +51,49 @@ def test_a_perfect_model_loses_little_and_a_deaf_one_all(material, small_config)
     assert deaf["spectral_convergence"] == pytest.approx(1, abs=1e-3)
 
 
-def test_distances_are_the_medians_over_held_out_chunks(material, small_config):
+def test_distances_are_the_medians_over_held_out_chunks(data, small_config):
     def louder(rows):
         return rows * torch.tensor([1.1, 1.0])[:, None, None]
 
-    rows = torch.cat(list(material.features(material.val)))
+    rows = torch.cat(list(data.features(data.val)))
     rows = rows[np.linspace(0, len(rows) - 1, 16).astype(int)]
     spectrogram = ComplexSpectrogram(small_config.complex_spectrogram)
-    features, heard = (denormalize(each, material.stats).double().numpy() for each in (rows, louder(rows)))
+    features, heard = (denormalize(each, data.stats).double().numpy() for each in (rows, louder(rows)))
     # As `distill generate` makes sound of it: hiss is weighed down by p² / (p² + h²), h a fifth of the deviation.
-    power, hiss = np.maximum(heard[:, 0], 0), 0.2 * material.stats["mag_std"]
+    power, hiss = np.maximum(heard[:, 0], 0), 0.2 * data.stats["mag_std"]
     heard[:, 0] = power**3 / (power**2 + hiss**2)
     one, other = (
         spectrogram.inverse(torch.from_numpy(each).float(), length=small_config.chunk_samples)
         for each in (features, heard)
     )
     expected = distances(one, other)
-    found = Quality(material, small_config).measure(Fake(louder))
+    found = Quality(data, small_config).measure(Fake(louder))
     for name, values in expected._asdict().items():
         assert found[name] == pytest.approx(sorted(values.tolist())[7], rel=0.05)
 
 
-def test_a_model_that_repeats_its_training_rows_is_found_out(material, small_config):
-    rows = torch.cat(list(material.features(material.train)))
+def test_a_model_that_repeats_its_training_rows_is_found_out(data, small_config):
+    rows = torch.cat(list(data.features(data.train)))
     repeating = Fake(lambda x: x, lambda z: rows[: len(z)])
-    copies = Quality(material, small_config).measure(repeating)
+    copies = Quality(data, small_config).measure(repeating)
     assert copies["prior_nearest"] < 0.5
-    constant = Quality(material, small_config).measure(Fake(lambda x: x))
+    constant = Quality(data, small_config).measure(Fake(lambda x: x))
     assert constant["prior_frechet"] > 0.99
 
 
-def test_measuring_twice_says_the_same_and_draws_nothing_from_torch(material, small_config):
+def test_measuring_twice_says_the_same_and_draws_nothing_from_torch(data, small_config):
     noisy = Fake(lambda x: x * 0.9, lambda z: z.sum(dim=1)[:, None, None, None].expand(-1, 2, 32, 32))
-    quality = Quality(material, small_config)
+    quality = Quality(data, small_config)
     state = torch.get_rng_state()
     first = quality.measure(noisy)
     assert quality.measure(noisy) == first
-    assert Quality(material, small_config).measure(noisy) == first
+    assert Quality(data, small_config).measure(noisy) == first
     assert torch.equal(torch.get_rng_state(), state)
-    assert Quality(material, dataclasses.replace(small_config, seed=1)).measure(noisy) != first
+    assert Quality(data, dataclasses.replace(small_config, seed=1)).measure(noisy) != first
 
 
-def test_an_absurd_model_is_measured_and_not_refused(material, small_config):
-    found = Quality(material, small_config).measure(Fake(lambda x: x + 1e6))
+def test_an_absurd_model_is_measured_and_not_refused(data, small_config):
+    found = Quality(data, small_config).measure(Fake(lambda x: x + 1e6))
     assert found["spectral_convergence"] > 10
 
 
@@ -104,8 +104,8 @@ def test_one_channel(sounds, small_config):
     files = sorted(path for path in (sounds / "drums").rglob("*") if path.is_file())
     loaders = create_data_loaders(files, config)
     stats = {"mag_mean": 0.4, "mag_std": 1.1}
-    material = Material(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "")
-    quality = Quality(material, config)
+    data = TrainingData(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "")
+    quality = Quality(data, config)
     perfect, deaf = (
         quality.measure(Fake(reconstruct, lambda z: torch.zeros(len(z), 1, 32, 32)))
         for reconstruct in (lambda x: x, lambda x: torch.full_like(x, -0.4 / 1.1))
@@ -115,8 +115,8 @@ def test_one_channel(sounds, small_config):
     assert all(math.isfinite(value) for value in deaf.values())
 
 
-def test_chunks_too_short_for_the_distances_have_none(cache, material, small_config):
+def test_chunks_too_short_for_the_distances_have_none(cache, data, small_config):
     short = dataclasses.replace(small_config, chunk_samples=2048)
-    found = Quality(material, short).measure(Fake(lambda x: x))
+    found = Quality(data, short).measure(Fake(lambda x: x))
     assert found["spectral_convergence"] is None
     assert found["prior_frechet"] is not None

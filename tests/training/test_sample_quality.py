@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import linalg, spatial
 
-from distill.training.sample_quality import frechet_distance, nearest_distances, prior_figures, summarize
+from distill.training.sample_quality import compare_samples, frechet_distance, nearest_distances, summarize
 
 SILENCE = -0.5
 
@@ -27,7 +27,7 @@ TRAINING, HELD_OUT = sounds(1000, 0), sounds(250, 1)
 
 def figures(samples: torch.Tensor) -> dict[str, float | None]:
     training, held_out = summarize(TRAINING.split(64), 2048), summarize([HELD_OUT], 256)
-    return prior_figures(summarize([samples], 256), training, held_out)
+    return compare_samples(summarize([samples], 256), training, held_out)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -120,8 +120,8 @@ def test_noise_scores_badly():
 
 def test_what_cannot_be_told_is_none():
     silent, one = summarize([torch.full((4, 1, 8, 9), SILENCE)], 4), summarize([TRAINING[:1, :1]], 4)
-    assert set(prior_figures(silent, silent, silent).values()) == {None}
-    alone = prior_figures(one, one, one)
+    assert set(compare_samples(silent, silent, silent).values()) == {None}
+    alone = compare_samples(one, one, one)
     assert (alone["prior_frechet"], alone["prior_nearest"]) == (None, None)
     assert alone["prior_mean"] == 0
     with pytest.raises(ValueError, match="no rows"):

@@ -1,10 +1,10 @@
-"""From a cache to a trained model."""
+"""Training: from cached features, or audio, to a trained model."""
 
 from __future__ import annotations
 
 from distill._lazy import lazy_names
 
-# On demand: what is made of a run (its sounds, its analysis) needs the run folder and not the loop, which needs them.
+# Loaded on first use, because importing torch takes seconds and most modules need only a part of this package.
 _PUBLIC = {
     "TrainingConfig": "distill.config",
     "AudioTrainingDataset": "distill.training.waveforms",
@@ -14,8 +14,8 @@ _PUBLIC = {
     "create_complex_data_loaders": "distill.training.loaders",
     "create_data_loaders": "distill.training.loaders",
     "train": "distill.pipeline",
-    "TrainEvent": "distill.training.trainer",
-    "TrainResult": "distill.training.trainer",
+    "TrainEvent": "distill.training.events",
+    "TrainResult": "distill.training.events",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,4 +1,4 @@
-"""Rows of the cache, normalised: the dataset of the two-channel path."""
+"""The cache as a torch dataset of normalised rows (the two-channel path)."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from distill.cache.reader import CacheReader
 from distill.features.normalization import normalization_arrays
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
 
-_PIECE_ROWS = 256
+_READ_ROWS = 256
 
 
 class CachedSpectrogramDataset(Dataset[torch.Tensor]):
-    """Rows of a cache, normalised.
+    """Rows of a cache, normalised, for training, validation or both.
 
     Parameters
     ----------
     cache_dir : path
-        The folder that `preprocess_complex_spectrograms` returned.
+        The cache folder, as `preprocess_complex_spectrograms` returned it.
     split : {"all", "train", "val"}
-        "all": every row; "train": every variant of the chunks that are not held out; "val": the originals of those
-        that are. A cache of one chunk gives it to both. Default: "all".
+        "all": every row. "train": all variants of the chunks that are not held out. "val": the held-out chunks without
+        their augmented variants. If the cache has a single chunk, it is in both. Default: "all".
     val_fraction : float
-        Share of chunks held out. Default: 0.15.
+        Share of the chunks that is held out. Default: 0.15.
     split_by : {"chunk", "file"}
-        What is held out. Default: "chunk".
+        Whether chunks are held out one by one, or all chunks of a file together. Default: "chunk".
     normalization_stats : dict, optional
-        mag_mean, mag_std, if_mean, if_std to normalise with. Default: the cache's own.
+        mag_mean, mag_std, if_mean, if_std to normalise with. Default: those of the cache.
 
     Attributes
     ----------
     normalization_stats : dict
-        What rows are normalised with.
+        The statistics that rows are normalised with.
     row_shape : tuple of int
         (2, n_mels, T).
     content_key : str
-        The same for the same contents and variants.
+        Equal for caches of the same audio with the same variants.
     is_shared : bool
-        Whether training and validation are the same chunk, for want of a second.
+        Whether training and validation are the same chunk because there is only one.
 
     Raises
     ------
     CacheError
-        If there is no valid cache, or when a row that is read turns out to be damaged.
+        If there is no valid cache; on reading, if a row is damaged.
     ConfigError
         If an argument is out of range.
     """
@@ -70,16 +70,16 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
         self._mean, self._scale = normalization_arrays(self.normalization_stats)
         self._held: torch.Tensor | None = None
-        self._choose(split, val_fraction, split_by)
+        self._select(split, val_fraction, split_by)
 
     def with_split(self, split: Split, val_fraction: float, split_by: SplitBy) -> CachedSpectrogramDataset:
-        """Another part of the same cache, opened once: both see the same manifest, whatever is written meanwhile."""
+        """Return another split of the same open cache, so that both see the same manifest even if it is replaced."""
         check_split(split, val_fraction, split_by)
         other = copy.copy(self)
-        other._choose(split, val_fraction, split_by)
+        other._select(split, val_fraction, split_by)
         return other
 
-    def _choose(self, split: Split, val_fraction: float, split_by: SplitBy) -> None:
+    def _select(self, split: Split, val_fraction: float, split_by: SplitBy) -> None:
         reader = self._reader
         if split == "all":
             self._rows, self.is_shared = np.arange(len(reader)), False
@@ -103,13 +103,13 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         return self.rows([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
-        """Several rows at once; what a DataLoader calls for a batch."""
+        """Return the rows of a batch; a DataLoader calls this."""
         return Batch(self.rows(indices))
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Normalised rows [k, 2, n_mels, T], in the order asked for, on the device where they are held, else the CPU.
+        """Return normalised rows [k, 2, n_mels, T] in the order of `indices`, on the CPU unless `hold` was called.
 
-        Read from the mapped packs in the order in which they lie there.
+        They are read from the mapped packs in file order.
         """
         rows = self._rows[np.asarray(indices, np.int64)]
         if self._held is not None:
@@ -121,25 +121,27 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
 
     @property
     def cache_bytes(self) -> int:
-        """Size of all rows of the cache as tensors."""
+        """Size in bytes of all rows of the cache as float32 tensors."""
         return len(self._reader) * math.prod(self.row_shape) * 4
 
     def hold(self, device: torch.device) -> None:
-        """Keep all rows of the cache on a device: from then on nothing is read, by other splits made of this one too.
+        """Copy all rows of the cache to a device, from which `rows` then takes them.
+
+        Splits that `with_split` makes afterwards share the copy.
 
         Parameters
         ----------
         device : torch.device
-            It needs room for `cache_bytes`.
+            With at least `cache_bytes` of free memory.
         """
         held = torch.empty((len(self._reader), *self.row_shape), device=device)
-        for first in range(0, len(held), _PIECE_ROWS):
-            held[first : first + _PIECE_ROWS] = self._read(np.arange(first, min(first + _PIECE_ROWS, len(held))))
+        for first in range(0, len(held), _READ_ROWS):
+            held[first : first + _READ_ROWS] = self._read(np.arange(first, min(first + _READ_ROWS, len(held))))
         self._held = held
 
 
 class Batch(list[torch.Tensor]):
-    """Rows, and the tensor [k, 2, n_mels, T] that they are views of, so that nobody need stack them again."""
+    """A list of rows, and `rows`, the tensor [k, 2, n_mels, T] they are views of: it need not be stacked again."""
 
     def __init__(self, rows: torch.Tensor) -> None:
         super().__init__(rows)

@@ -1,25 +1,124 @@
-"""What a session trains on, by either path."""
+"""Training data: batches that are normalised, shifted and weighted where they are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from distill.features.normalization import normalize, silence_of
-from distill.training.loaders import EpochBatches
+from distill.config import TrainingConfig
+from distill.features.normalization import energy_of, normalize, silence_of
+from distill.features.spectrogram import AudioSpectrogram
+from distill.index import Dataset
+from distill.preprocess.result import log_skipped, nothing_usable
+from distill.text import counted
+from distill.training.cached import CachedSpectrogramDataset
+from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
 from distill.training.shifts import shift_rows
+from distill.training.waveforms import AudioTrainingDataset, list_files
 
-HELD_OUT_ROWS = 256
-"""Held-out rows that are measured, or of which some are heard and seen: reading them all would take too long."""
+logger = logging.getLogger(__name__)
+
+MEASURED_ROWS = 256
+"""Validation rows that quality figures, previews and pictures may use: reading all of them would take too long."""
+
+_CPU = torch.device("cpu")
 
 
-@dataclass
-class Material:
-    """What is trained on, by either path."""
+def features_of(
+    batch: Tensor,
+    spectrogram: nn.Module | None,
+    stats: dict[str, float] | None,
+    device: torch.device,
+    *,
+    cached: bool,
+) -> Tensor:
+    """Return the normalised features [B, C, M, T] of a loader's batch on `device`.
+
+    Parameters
+    ----------
+    batch : Tensor
+        Features [B, 2, M, T] that are normalised already if `cached`, otherwise waveforms [B, 1, S].
+    spectrogram : nn.Module or None
+        Turns waveforms into features; not used if `cached`.
+    stats : dict or None
+        Means and standard deviations to normalise the features of waveforms with; None leaves them unnormalised.
+    device : torch.device
+    cached : bool
+
+    Raises
+    ------
+    ValueError
+        If the batch has the wrong shape, or waveforms come without a spectrogram.
+    """
+    shape = list(batch.shape)
+    if cached:
+        if batch.ndim != 4 or batch.shape[1] != 2:
+            raise ValueError(f"a batch of cached spectrograms must be [B, 2, n_mels, T], this one is {shape}")
+        return batch.to(device)
+    if batch.ndim != 3 or batch.shape[1] != 1:
+        raise ValueError(f"a batch of waveforms must be [B, 1, samples], this one is {shape}")
+    if spectrogram is None:
+        raise ValueError("waveforms need a spectrogram: pass spectrogram=AudioSpectrogram(...)")
+    with torch.no_grad():
+        return normalize(spectrogram(batch.to(device)), stats)
+
+
+def model_batches(
+    loader: Iterable[Tensor],
+    spectrogram: nn.Module | None,
+    stats: dict[str, float] | None,
+    device: torch.device,
+    *,
+    cached: bool,
+    shifted_share: float = 0.0,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield every batch of a loader as what a step of the model takes.
+
+    Parameters
+    ----------
+    loader, spectrogram, stats, device, cached
+        As for `features_of`.
+    shifted_share : float
+        Share of the rows that `shift_rows` moves. Its numbers are drawn when a batch is requested, from torch's global
+        generator. Default: 0, which draws nothing.
+
+    Yields
+    ------
+    target : Tensor [B, C, M, T]
+        Normalised features.
+    energy : Tensor [B, M, T] or None
+        Weights of the instantaneous frequency; None for one channel.
+    """
+    for batch in loader:
+        target = features_of(batch, spectrogram, stats, device, cached=cached)
+        target = shift_rows(target, shifted_share, silence_of(target, stats))
+        yield target, energy_of(target, stats)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The loaders of a run and what is needed to turn their batches into normalised features.
+
+    Attributes
+    ----------
+    train, val : DataLoader
+        Normalised features [B, 2, M, T] from the cache, or waveforms [B, 1, S].
+    spectrogram : nn.Module or None
+        Turns waveforms into features; None for features from the cache.
+    stats : dict
+        Means and standard deviations of the features before normalisation.
+    is_shared : bool
+        Whether training and validation are the same chunk because there is only one.
+    content_key : str
+        Equal for equal audio; a resumed run compares it with that of its checkpoint.
+    """
 
     train: DataLoader[Tensor]
     val: DataLoader[Tensor]
@@ -27,43 +126,116 @@ class Material:
     stats: dict[str, float]
     is_shared: bool
     content_key: str
-    """Tells whether a resumed run finds the sounds that it left."""
+
+    @classmethod
+    def from_cache(
+        cls, cache_dir: str | os.PathLike[str], config: TrainingConfig, stats: dict[str, float] | None = None
+    ) -> TrainingData:
+        """Training data of a cache of two-channel features.
+
+        Parameters
+        ----------
+        cache_dir : path
+        config : TrainingConfig
+        stats : dict, optional
+            Statistics to normalise with. Default: the cache's.
+        """
+        train, val = create_complex_data_loaders(cache_dir, config, normalization_stats=stats)
+        rows = train.dataset
+        assert isinstance(rows, CachedSpectrogramDataset)
+        return cls(train, val, None, rows.normalization_stats, rows.is_shared, rows.content_key)
+
+    @classmethod
+    def from_audio(
+        cls,
+        dataset: Dataset,
+        config: TrainingConfig,
+        stats: dict[str, float] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TrainingData:
+        """Training data of a folder of audio, decoded into memory (the v1.0 path).
+
+        Parameters
+        ----------
+        dataset : Dataset
+        config : TrainingConfig
+        stats : dict, optional
+            Statistics to normalise with. Default: those of the training rows.
+        progress : callable, optional
+            Called with (files decoded, files).
+
+        Raises
+        ------
+        DatasetError
+            If there are no audio files.
+        NothingUsableError
+            If no file gives a single chunk.
+        """
+        files, skipped = list_files(dataset)
+        logger.info("%s: %s", dataset.path, counted(len(files) + len(skipped), "audio file"))
+        train, val = create_data_loaders(files, config, progress=progress)
+        waveforms: AudioTrainingDataset = train.dataset.dataset  # type: ignore[attr-defined]
+        skipped += waveforms.skipped
+        if not len(waveforms):
+            raise nothing_usable(dataset.path, skipped)
+        logger.info("%s decoded", counted(len(waveforms), "chunk"))
+        log_skipped(skipped)
+        spectrogram = AudioSpectrogram(config.spectrogram)
+        if stats is None:
+            stats = _magnitude_stats(features_of(batch, spectrogram, None, _CPU, cached=False) for batch in train)
+        is_shared = train.dataset.indices == val.dataset.indices  # type: ignore[attr-defined]
+        return cls(train, val, spectrogram, stats, is_shared, waveforms.content_key)
 
     @property
-    def batches(self) -> EpochBatches:
-        """The order of the training rows."""
+    def is_cached(self) -> bool:
+        """Whether batches are features from the cache, not waveforms."""
+        return self.spectrogram is None
+
+    @property
+    def sampler(self) -> EpochBatchSampler:
+        """The sampler of the training batches."""
         return self.train.batch_sampler  # type: ignore[return-value]
 
     def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-        """Normalised features of a loader's batches, on the CPU."""
+        """Yield the normalised features of each batch of `loader`, on the CPU."""
         for batch in loader:
-            if self.spectrogram is None:
-                yield batch.cpu()
-            else:
-                with torch.no_grad():
-                    yield normalize(self.spectrogram(batch), self.stats)
+            yield features_of(batch, self.spectrogram, self.stats, _CPU, cached=self.is_cached)
 
-    def held_out(self, count: int) -> Tensor:
-        """At most `count` of the first held-out rows, normalised, evenly spaced: neighbours are of one file."""
-        length = min(len(self.val.dataset), HELD_OUT_ROWS)  # type: ignore[arg-type]
+    def validation_rows(self, count: int) -> Tensor:
+        """Return at most `count` rows [N, C, M, T] of the first 256 validation rows, normalised.
+
+        They are evenly spaced, because neighbouring rows are of the same file.
+        """
+        length = min(len(self.val.dataset), MEASURED_ROWS)  # type: ignore[arg-type]
         wanted = set(torch.linspace(0, length - 1, min(count, length)).long().tolist())
         rows = (row for batch in self.features(self.val) for row in batch)
         return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
 
     def training_rows(self, count: int) -> Iterator[Tensor]:
-        """At most `count` normalised training rows, in batches: the first ones of the first epoch's order."""
-        # Whatever the epoch in hand is: the caller sets it for its next one anyway.
-        self.batches.epoch = self.batches.first_step = 0
+        """Yield batches of the first `count` training rows, normalised, in the order of the first epoch."""
+        # The trainer sets the sampler's position before every epoch, so it may be changed here.
+        self.sampler.epoch = self.sampler.first_step = 0
         for batch in self.features(self.train):
             yield batch[:count]
             count -= len(batch)
             if count <= 0:
                 break
 
-    def rows_to_fit(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
-        """Normalised training rows for the PCA; where training shifts rows, then all of them again, shifted."""
+    def pca_rows(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
+        """Yield batches of all training rows, normalised; if training shifts rows, a second time with all shifted."""
         yield from self.features(self.train)
         if shifted_share:
             generator = torch.Generator().manual_seed(seed)
             for rows in self.features(self.train):
                 yield shift_rows(rows, 1.0, silence_of(rows, self.stats), generator)
+
+
+def _magnitude_stats(batches: Iterable[Tensor]) -> dict[str, float]:
+    """Return mean and standard deviation of one-channel features; a standard deviation of 0 becomes 1."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    for batch in batches:
+        values = batch.double()
+        sums += torch.stack([torch.tensor(values.numel()), values.sum(), values.square().sum()])
+    n, total, squares = sums.tolist()
+    mean = total / n
+    return {"mag_mean": mean, "mag_std": math.sqrt(max(squares / n - mean * mean, 0.0)) or 1.0}

@@ -1,4 +1,4 @@
-"""What a configuration leaves open, chosen from the size of the dataset."""
+"""Defaults of the training that depend on the size of the dataset."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _STEPS = 6_000
 
 
 def batch_size_for(rows: int) -> int:
-    """Rows a step: few for a small dataset, whose gradient needs the noise and the steps."""
+    """Return the batch size for a number of training rows: small for a small dataset, which gains from more steps."""
     return 16 if rows < SMALL_ROWS else 32 if rows < MEDIUM_ROWS else 64
 
 
 def resolve_training(config: TrainingConfig, rows: int) -> tuple[TrainingConfig, list[str]]:
-    """Fill in what is None, for a number of training rows.
+    """Return the configuration with batch_size, epochs, weight_decay and dropout set, and a list of those chosen here.
 
     Parameters
     ----------
     config : TrainingConfig
-        What the user said.
+        The user's configuration; fields that are None are chosen.
     rows : int
         Training rows, augmented variants included.
 
     Returns
     -------
     config : TrainingConfig
-        With nothing of the training left open.
+        With none of these fields None.
     chosen : list of str
-        What was chosen here, as "name=value".
+        The fields that were None, as "name=value".
     """
     is_small = rows < SMALL_ROWS
     batch_size = config.batch_size or batch_size_for(rows)

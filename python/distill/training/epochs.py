@@ -1,63 +1,86 @@
-"""One pass over the data, for training or for validation; the same functions serve both paths."""
+"""The training step, and one pass over the data for training or validation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
 
-from distill.features.normalization import energy_of, normalize, silence_of
 from distill.models.losses import vae_loss
 from distill.models.r2 import ReconstructionR2
 from distill.models.vae import ConvVAE
-from distill.training.shifts import shift_rows
+from distill.training.data import model_batches
 
 
 @dataclass
 class Means:
-    """Running means of named figures, weighted by rows."""
+    """Running means of losses, weighted by rows.
+
+    Attributes
+    ----------
+    rows : int
+        Rows so far.
+    sums : dict
+        Sum over rows of each loss.
+    """
 
     rows: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
-    def add(self, figures: dict[str, Tensor], rows: int) -> None:
-        """Add a batch's means."""
-        # The one point where training waits for the device: the figures are wanted on the host.
-        values = torch.stack([value.detach() for value in figures.values()]).tolist()
-        for name, value in zip(figures, values, strict=True):
+    def add(self, losses: dict[str, Tensor], rows: int) -> None:
+        """Add the mean losses of a batch of `rows` rows."""
+        # One transfer for all losses: it is the only point at which a step waits for the device.
+        values = torch.stack([value.detach() for value in losses.values()]).tolist()
+        for name, value in zip(losses, values, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value * rows
         self.rows += rows
 
     def result(self) -> dict[str, float]:
-        """The means so far."""
+        """Return the means so far."""
         return {name: total / self.rows for name, total in self.sums.items()}
 
 
-def _features(
-    batch: Tensor,
-    spectrogram: nn.Module | None,
-    stats: dict[str, float] | None,
-    device: torch.device,
+def train_step(
+    model: ConvVAE,
+    optimizer: torch.optim.Optimizer,
+    target: Tensor,
+    energy: Tensor | None,
     *,
-    cached: bool,
-) -> Tensor:
-    """Normalised features [B, C, M, T]."""
-    shape = list(batch.shape)
-    if cached:
-        if batch.ndim != 4 or batch.shape[1] != 2:
-            raise ValueError(f"a batch of cached spectrograms must be [B, 2, n_mels, T], this one is {shape}")
-        features = batch.to(device)
-    else:
-        if batch.ndim != 3 or batch.shape[1] != 1:
-            raise ValueError(f"a batch of waveforms must be [B, 1, samples], this one is {shape}")
-        if spectrogram is None:
-            raise ValueError("waveforms need a spectrogram: pass spectrogram=AudioSpectrogram(...)")
-        with torch.no_grad():
-            features = normalize(spectrogram(batch.to(device)), stats)
-    return features
+    if_weight: float,
+    kl_weight: float,
+    free_bits: float,
+    gradient_clip: float,
+) -> dict[str, Tensor]:
+    """Update the model on one batch, and return the losses as `distill.models.vae_loss` does.
+
+    Parameters
+    ----------
+    model : ConvVAE
+        In training mode.
+    optimizer : torch.optim.Optimizer
+        Over the model's parameters.
+    target : Tensor [B, C, M, T]
+        Normalised features, on the model's device.
+    energy : Tensor [B, M, T] or None
+        Weights of the instantaneous frequency.
+    if_weight, kl_weight, free_bits : float
+        See `distill.models.vae_loss`.
+    gradient_clip : float
+        Largest gradient norm.
+    """
+    reconstruction, mu, logvar = model(target)
+    losses = vae_loss(
+        reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
+    )
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
+    optimizer.step()
+    return losses
 
 
 def train_epoch(
@@ -87,12 +110,12 @@ def train_epoch(
     optimizer : torch.optim.Optimizer
         Over the model's parameters.
     spectrogram : nn.Module, optional
-        Waveforms to features; needed for waveforms.
+        Turns waveforms into features; required for waveforms.
     use_cached_spectrograms : bool
-        What the loader gives. Default: False.
+        Whether the loader yields features, not waveforms. Default: False.
     normalization_stats : dict, optional
-        mag_mean, mag_std, and if_mean, if_std for two channels: applied to features of waveforms, and used to weigh
-        the instantaneous frequency by channel 0 before normalisation.
+        mag_mean, mag_std, and if_mean, if_std for two channels. They normalise the features of waveforms, and give
+        channel 0 before normalisation, by which the instantaneous frequency is weighted.
     if_weight, kl_weight, free_bits : float
         See `distill.models.vae_loss`.
     gradient_clip : float
@@ -100,9 +123,9 @@ def train_epoch(
     shifted_share : float
         Share of the rows that `distill.training.shifts.shift_rows` moves. Default: 0.
     means : Means, optional
-        Figures of an epoch's earlier steps, which the result then covers too.
+        Running means of the epoch's earlier steps, which the result then includes.
     before_step : callable, optional
-        Called before each step; False ends the pass.
+        Called before each step; the pass ends when it returns False.
 
     Returns
     -------
@@ -117,21 +140,26 @@ def train_epoch(
     model.train()
     device = next(model.parameters()).device
     means = Means() if means is None else means
-    for batch in loader:
-        if before_step is not None and not before_step():
-            break
-        target = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
-        target = shift_rows(target, shifted_share, silence_of(target, normalization_stats))
-        energy = energy_of(target, normalization_stats)
-        reconstruction, mu, logvar = model(target)
-        figures = vae_loss(
-            reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
+    loaded = loader if before_step is None else takewhile(lambda _: before_step(), loader)
+    for target, energy in model_batches(
+        loaded,
+        spectrogram,
+        normalization_stats,
+        device,
+        cached=use_cached_spectrograms,
+        shifted_share=shifted_share,
+    ):
+        losses = train_step(
+            model,
+            optimizer,
+            target,
+            energy,
+            if_weight=if_weight,
+            kl_weight=kl_weight,
+            free_bits=free_bits,
+            gradient_clip=gradient_clip,
         )
-        optimizer.zero_grad(set_to_none=True)
-        figures["loss"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
-        optimizer.step()
-        means.add(figures, len(target))
+        means.add(losses, len(target))
     return means.result()
 
 
@@ -148,21 +176,21 @@ def validate_epoch(
     kl_weight: float = 2e-3,
     free_bits: float = 0.05,
 ) -> dict[str, float]:
-    """Measure a model over `loader`, without sampling or dropout.
+    """Compute the losses and R² of a model over `loader`, without sampling or dropout.
 
     Parameters
     ----------
     model, loader, spectrogram, use_cached_spectrograms, normalization_stats, if_weight, kl_weight, free_bits
         As for `train_epoch`.
     band_means : Tensor of shape [C, n_mels], optional
-        Mean of the normalised training features per mel band, that of the IF weighted by energy: what R² compares
-        with. Default: zeros, the mean over all bands.
+        Mean of the normalised training features in each mel band, weighted by energy for the instantaneous frequency;
+        the baseline of R². Default: zeros, the mean over all bands.
 
     Returns
     -------
     dict
-        Means over rows: loss, magnitude, instantaneous_frequency, kl; and magnitude_r2, if_r2 over all of them
-        (NaN where there is no such channel).
+        Means over rows: loss, magnitude, instantaneous_frequency, kl. Over the whole pass: magnitude_r2, if_r2, NaN
+        for a channel that the features do not have.
 
     Raises
     ------
@@ -172,16 +200,16 @@ def validate_epoch(
     model.eval()
     device = next(model.parameters()).device
     means, r2 = Means(), None
-    for batch in loader:
-        target = _features(batch, spectrogram, normalization_stats, device, cached=use_cached_spectrograms)
-        energy = energy_of(target, normalization_stats)
+    for target, energy in model_batches(
+        loader, spectrogram, normalization_stats, device, cached=use_cached_spectrograms
+    ):
         if r2 is None:
             r2 = ReconstructionR2(target.new_zeros(target.shape[1:3]) if band_means is None else band_means.to(device))
         reconstruction, mu, logvar = model(target)
-        figures = vae_loss(
+        losses = vae_loss(
             reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
         )
-        means.add(figures, len(target))
+        means.add(losses, len(target))
         r2.update(reconstruction, target, energy)
-    unknown = {"magnitude_r2": math.nan, "if_r2": math.nan}
-    return means.result() | unknown | (r2.result() if r2 is not None else {})
+    undefined = {"magnitude_r2": math.nan, "if_r2": math.nan}
+    return means.result() | undefined | (r2.result() if r2 is not None else {})

@@ -1,4 +1,4 @@
-"""Loaders: batches in a repeatable order, held on the training device, read ahead, or as they are asked for."""
+"""Data loaders with a repeatable order, from memory on the training device or with a batch read ahead."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from distill.training.waveforms import AudioTrainingDataset
 logger = logging.getLogger(__name__)
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Batches in an order that the seed and the epoch alone decide, from any step on.
+class EpochBatchSampler(Sampler[list[int]]):
+    """Shuffled batches of indices whose order depends only on the seed and the epoch.
 
     Parameters
     ----------
     length : int
         Number of rows.
     batch_size : int
-        Rows a batch; the last may be smaller.
+        Rows in a batch; the last may have fewer.
     seed : int
-        Decides, with `epoch`, the order.
 
     Attributes
     ----------
     epoch : int
-        Counts passes; set it to have a certain one.
+        The epoch of the next pass, from 0; a complete pass increments it.
     first_step : int
-        Batches to leave out at the beginning, for an epoch that was interrupted.
+        Batches that the next pass leaves out at its beginning, to continue an interrupted epoch.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int) -> None:
@@ -57,50 +56,16 @@ class EpochBatches(Sampler[list[int]]):
         self.first_step = 0
 
 
-class _ReadingAhead(DataLoader[torch.Tensor]):
-    """A DataLoader in which one thread reads the next batch while this one is used."""
+class _PrefetchLoader(DataLoader[torch.Tensor]):
+    """A DataLoader whose worker thread reads the next batch while the current one is used."""
 
     def __iter__(self) -> Iterator[torch.Tensor]:  # type: ignore[override]
         batches = super().__iter__()
         with ThreadPoolExecutor(1, "distill-read") as reader:
-            coming = reader.submit(next, batches, None)
-            while (batch := coming.result()) is not None:
-                coming = reader.submit(next, batches, None)
+            pending = reader.submit(next, batches, None)
+            while (batch := pending.result()) is not None:
+                pending = reader.submit(next, batches, None)
                 yield batch
-
-
-def _collate(rows: list[torch.Tensor]) -> torch.Tensor:
-    return rows.rows if isinstance(rows, Batch) else default_collate(rows)
-
-
-def _loaders(
-    train: Dataset[torch.Tensor],
-    val: Dataset[torch.Tensor],
-    config: TrainingConfig,
-    *,
-    kind: type[DataLoader[torch.Tensor]] = DataLoader,
-    pin_memory: bool = False,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    batches = EpochBatches(len(train), size, config.seed)  # type: ignore[arg-type]
-    # A generator of their own: a loader draws a number when it starts, and must not draw it from the model's dropout.
-    # Memory that is held on a GPU cannot be pinned, and need not.
-    options = {"collate_fn": _collate, "pin_memory": pin_memory and kind is _ReadingAhead}
-    return (
-        kind(train, batch_sampler=batches, generator=torch.Generator(), **options),
-        kind(val, batch_size=size, shuffle=False, generator=torch.Generator(), **options),
-    )
-
-
-def _budget_bytes(config: TrainingConfig, device: torch.device) -> int:
-    """How much may be held on `device`."""
-    if config.device_budget_mb is not None:
-        return config.device_budget_mb * 1_000_000
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 4
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() // 4
-    return 0
 
 
 def create_complex_data_loaders(
@@ -110,27 +75,26 @@ def create_complex_data_loaders(
     *,
     normalization_stats: dict[str, float] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    """Loaders of normalised rows [B, 2, n_mels, T] from a cache.
+    """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
-    If all rows of the cache fit the budget (`config.device_budget_mb`) they are held on the training device; otherwise
-    a thread reads one batch ahead. Without a budget the CPU holds none: there the mapped packs are in memory already,
-    and a batch of 32 rows takes 0.6 ms instead of 0.2 beside a step of 150.
+    If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
+    batch ahead. Without a configured budget nothing is held on a CPU, where the mapped packs are in memory already.
 
     Parameters
     ----------
     cache_dir : path
-        The folder that `preprocess_complex_spectrograms` returned.
+        The cache folder, as `preprocess_complex_spectrograms` returned it.
     config : TrainingConfig
-        Batch size, seed and split.
+        Batch size, seed, split, device and budget.
     val_fraction : float, optional
-        Share held out. Default: the configuration's.
+        Share of the chunks that is held out. Default: that of `config`.
     normalization_stats : dict, optional
-        Statistics to normalise with, those of a run that goes on. Default: the cache's own.
+        Statistics to normalise with, such as those of a run to resume. Default: those of the cache.
 
     Returns
     -------
     train_loader, val_loader : DataLoader
-        The first shuffled, by seed and epoch, with every variant; the second with originals only.
+        The first shuffled by seed and epoch, with every augmented variant; the second in order, without variants.
 
     Raises
     ------
@@ -143,9 +107,11 @@ def create_complex_data_loaders(
     fits = train.cache_bytes <= _budget_bytes(config, device)
     if fits:
         train.hold(device)
-        logger.info("%d rows, %.0f MB, are held on %s", len(train), train.cache_bytes / 1e6, device)
+        logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by)
-    return _loaders(train, val, config, kind=DataLoader if fits else _ReadingAhead, pin_memory=device.type == "cuda")
+    if fits:
+        return _loaders(train, val, config)
+    return _loaders(train, val, config, loader=_PrefetchLoader, pin_memory=device.type == "cuda")
 
 
 def create_data_loaders(
@@ -155,24 +121,59 @@ def create_data_loaders(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
-    """Loaders of waveforms [B, 1, S] for the v1.0 path.
+    """Create the loaders of waveforms [B, 1, S] for the v1.0 path.
 
     Parameters
     ----------
     files : sequence of path
-        The dataset's files.
+        Audio files.
     config : TrainingConfig
-        Chunk length, rate, batch size, seed and split.
+        Chunk length, sample rate, batch size, seed and split.
     val_fraction : float, optional
-        Share held out. Default: the configuration's.
+        Share of the chunks that is held out. Default: that of `config`.
     progress : callable, optional
         Called with (files decoded, files).
 
     Returns
     -------
     train_loader, val_loader : DataLoader
+        The first shuffled by seed and epoch, the second in order.
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     rate = config.features.sample_rate
     dataset = AudioTrainingDataset(files, config.chunk_samples, rate, config.normalize, progress)
     return _loaders(*dataset.split(fraction, config.split_by), config)
+
+
+def _loaders(
+    train: Dataset[torch.Tensor],
+    val: Dataset[torch.Tensor],
+    config: TrainingConfig,
+    *,
+    loader: type[DataLoader[torch.Tensor]] = DataLoader,
+    pin_memory: bool = False,
+) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
+    size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
+    sampler = EpochBatchSampler(len(train), size, config.seed)  # type: ignore[arg-type]
+    options = {"collate_fn": _collate, "pin_memory": pin_memory}
+    # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
+    # decides dropout and sampling.
+    return (
+        loader(train, batch_sampler=sampler, generator=torch.Generator(), **options),
+        loader(val, batch_size=size, shuffle=False, generator=torch.Generator(), **options),
+    )
+
+
+def _collate(rows: list[torch.Tensor]) -> torch.Tensor:
+    return rows.rows if isinstance(rows, Batch) else default_collate(rows)
+
+
+def _budget_bytes(config: TrainingConfig, device: torch.device) -> int:
+    """Return how much memory on `device` the cache's rows may take."""
+    if config.device_budget_mb is not None:
+        return config.device_budget_mb * 1_000_000
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() // 4
+    return 0

@@ -1,4 +1,4 @@
-"""What a run sounds like as it is trained: held-out chunks by way of the model, and samples of it."""
+"""Previews: reconstructions and samples that a run writes as sounds while it is trained."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SOUNDS = 4
 
 @dataclass(frozen=True)
 class Previews:
-    """Sounds and the picture of an epoch, as they were written.
+    """The previews of an epoch, as they were written.
 
     Attributes
     ----------
     folder : Path
     sample_rate : int
-        Hz.
+        In Hz.
     sounds : dict of str to ndarray [S], float32
-        reconstruction-1 and so on, sample-1 and so on; within ±1.
+        "reconstruction-1" and so on and "sample-1" and so on, within ±1.
     picture : ndarray [height, width, 3], uint8
     """
 
@@ -40,7 +40,7 @@ class Previews:
 def save_previews(
     run_dir: str | os.PathLike[str], instrument: Instrument, held_out: Tensor, *, epoch: int, seed: int
 ) -> Previews:
-    """Write RUN/previews/epoch-NNN: up to four reconstructions and four samples as 16-bit WAV, and a picture of them.
+    """Write up to four reconstructions and four samples as 16-bit WAV, and a picture, to RUN/previews/epoch-NNN.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ def save_previews(
     instrument : Instrument
         The run's model.
     held_out : Tensor [N, C, M, T]
-        Held-out rows before normalisation, N at least 1; the first four count.
+        Validation rows before normalisation, N at least 1; the first four are reconstructed.
     epoch : int
-        From 1.
+        Number of the epoch, from 1.
     seed : int
-        Of the samples; the same for all epochs lets them be compared. Nothing is drawn from torch's own generator.
+        Seed of the samples. Epochs with the same seed can be compared. Torch's global generator is not used.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def save_previews(
     Raises
     ------
     OSError, StorageError
-        If they cannot be written.
+        If a file cannot be written.
     """
     folder = Path(run_dir) / "previews" / f"epoch-{epoch:03d}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How good a model is beyond its loss: what it makes of held-out chunks, and what its samples are."""
+"""Quality of a model beyond its loss: distances of validation chunks as sound, and of samples from the data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.models.density import LatentDensity
 from distill.models.vae import ConvVAE
-from distill.training.data import HELD_OUT_ROWS, Material
-from distill.training.sample_quality import prior_figures, summarize
+from distill.training.data import MEASURED_ROWS, TrainingData
+from distill.training.sample_quality import compare_samples, summarize
 
 _TRAINING_ROWS = 2048
 _SAMPLES = 256
@@ -25,59 +25,60 @@ _CHUNKS = 16
 
 
 class Quality:
-    """Measures models against the same rows of a run, which are prepared once.
+    """Quality figures of models of one run, computed on rows that are prepared once.
 
     Parameters
     ----------
-    material : Material
-        The run's training and held-out rows; at most 2048 and 256 of them count, and 16 are made sound.
+    data : TrainingData
+        At most 2048 of its training rows and 256 of its validation rows are used, and 16 validation rows are inverted
+        to sound.
     config : TrainingConfig
-        The feature, the length of a chunk, and the seed, which decides the training rows and the samples.
+        Features, chunk length, and the seed of the samples.
     """
 
-    def __init__(self, material: Material, config: TrainingConfig) -> None:
-        self._seed, self._stats, self._samples_a_chunk = config.seed, material.stats, config.chunk_samples
-        self._training = summarize(material.training_rows(_TRAINING_ROWS), _TRAINING_ROWS)
-        self._held_out = summarize(material.features(material.val), HELD_OUT_ROWS)
-        self._spectrogram: nn.Module = material.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
-        self._rows = material.held_out(_CHUNKS)
+    def __init__(self, data: TrainingData, config: TrainingConfig) -> None:
+        self._seed, self._stats, self._chunk_samples = config.seed, data.stats, config.chunk_samples
+        self._training = summarize(data.training_rows(_TRAINING_ROWS), _TRAINING_ROWS)
+        self._held_out = summarize(data.features(data.val), MEASURED_ROWS)
+        self._spectrogram: nn.Module = data.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
+        self._rows = data.validation_rows(_CHUNKS)
         self._waveforms = self._to_sound(denormalize(self._rows, self._stats))
 
     @torch.no_grad()
     def measure(self, model: ConvVAE) -> dict[str, float | None]:
-        """Figures of a model in eval mode.
+        """Compute the figures of a model in eval mode.
 
         Returns
         -------
         dict
-            `spectral_convergence`, `log_spectral_db`, `multi_resolution`: distances, as `distill.features.distance` has
-            them, of held-out chunks by way of features and model, as they are heard, to the same by way of the features
-            alone. The median over those that are not silent (a mean would be the quietest one's, which any error
-            exceeds); None where all are, or chunks are too short. Then those of `prior_figures`, for 256 samples
-            as they are heard.
+            `spectral_convergence`, `log_spectral_db` and `multi_resolution`: distances of `distill.features.distance`
+            between validation chunks that went through features and model, and those that went through the features
+            only. The median over chunks that are not silent: a mean would be dominated by the quietest. None if all
+            are silent or chunks are too short. Then the figures of `compare_samples` for 256 samples, as they sound.
         """
         device = next(model.parameters()).device
         output = model(self._rows.to(device))[0].cpu()
         samples = summarize(self._samples(model, device), _SAMPLES)
-        return self._lost(output) | prior_figures(samples, self._training, self._held_out)
+        return self._distances(output) | compare_samples(samples, self._training, self._held_out)
 
-    def _lost(self, output: Tensor) -> dict[str, float | None]:
-        sounding = self._waveforms.flatten(1).any(dim=1)
-        if self._samples_a_chunk <= max(WINDOWS) // 2 or not sounding.any():
+    def _distances(self, output: Tensor) -> dict[str, float | None]:
+        is_audible = self._waveforms.flatten(1).any(dim=1)
+        if self._chunk_samples <= max(WINDOWS) // 2 or not is_audible.any():
             return dict.fromkeys(Distances._fields)
-        found = distances(self._waveforms, self._to_sound(self._heard(output)))
-        return {name: values[sounding].median().item() for name, values in found._asdict().items()}
+        found = distances(self._waveforms, self._to_sound(self._audible_features(output)))
+        return {name: values[is_audible].median().item() for name, values in found._asdict().items()}
 
-    def _heard(self, output: Tensor) -> Tensor:
-        """Features before normalisation of a model's output, as they become sound."""
+    def _audible_features(self, output: Tensor) -> Tensor:
+        """Return a model's output as the features, before normalisation, that are inverted to sound."""
         return limit_features(denormalize(output, self._stats), self._stats["mag_std"])
 
     def _to_sound(self, features: Tensor) -> Tensor:
-        """Waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""
-        return self._spectrogram.inverse(features, length=self._samples_a_chunk)  # type: ignore[operator]
+        """Return waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""
+        return self._spectrogram.inverse(features, length=self._chunk_samples)  # type: ignore[operator]
 
     def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
-        # A generator of its own: measuring must not change what is trained next.
+        """Yield batches of normalised samples."""
+        # Not torch's global generator: measuring must not change the steps that follow.
         samples = LatentDensity(model.latents).sample(_SAMPLES, np.random.default_rng(self._seed))
         for z in samples.split(_BATCH):
-            yield normalize(self._heard(model.decode(z.to(device))), self._stats)
+            yield normalize(self._audible_features(model.decode(z.to(device))), self._stats)

@@ -1,4 +1,4 @@
-"""What a run tells of its best weights: pictures, previews, what they lose, and how far their samples are from data."""
+"""The report of a run: quality figures, previews and pictures of its best weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distill.models import ConvVAE, load_model
 from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
 from distill.runs.folder import RunFolder
 from distill.runs.instrument import Instrument
-from distill.training.data import Material
+from distill.training.data import TrainingData
 from distill.training.previews import Previews, save_previews
 from distill.training.quality import Quality
 from distill.training.tensorboard import Board
@@ -25,13 +25,13 @@ from distill.training.tensorboard import Board
 logger = logging.getLogger(__name__)
 
 _SHOWN_CHUNKS = 4
-# Measuring takes about as long as 40 steps of the small model.
+# Measuring the quality takes about as long as 40 steps of the small model, so at most every so many steps.
 _STEPS_BETWEEN = 1000
 
-# A clause by the figure without which there is none.
-_FIGURES: tuple[tuple[str, dict[str, str]], ...] = (
+# Sentences of the log: a beginning, and clauses that are left out if the figure they are keyed by is undefined.
+_SENTENCES: tuple[tuple[str, dict[str, str]], ...] = (
     (
-        "held-out chunks by way of the model, against their features alone: ",
+        "validation chunks reconstructed by the model, compared with an inversion of their features alone: ",
         {
             "spectral_convergence": "spectral convergence {spectral_convergence}",
             "log_spectral_db": "log-spectral distance {log_spectral_db} dB",
@@ -39,82 +39,96 @@ _FIGURES: tuple[tuple[str, dict[str, str]], ...] = (
         },
     ),
     (
-        "samples, against the data: ",
+        "samples compared with the training rows: ",
         {
-            "prior_mean": "means of the bands {prior_mean} and their spread {prior_spread} standard deviations off",
+            "prior_mean": "mean of the mel bands off by {prior_mean} and spread by {prior_spread} standard deviations",
             "prior_frechet": "Fréchet distance {prior_frechet} "
-            "(held-out chunks {held_out_frechet}, a constant 1 or more)",
+            "(validation chunks {held_out_frechet}, a constant 1 or more)",
         },
     ),
     (
-        "samples, to the nearest training row: ",
-        {"prior_nearest": "{prior_nearest} times as far as held-out chunks; copies are near 0"},
+        "distance of samples to the nearest training row: ",
+        {"prior_nearest": "{prior_nearest} times that of validation chunks (near 0 for copies)"},
     ),
 )
 
 
 class Report:
-    """Measures, draws, lets hear and tells, always of the weights in model.safetensors: the best so far.
+    """Writes quality figures, previews and pictures of the weights in model.safetensors, the best so far.
 
     Parameters
     ----------
     folder : RunFolder
-        The run.
+        Folder of the run.
     config : TrainingConfig
-        Its configuration.
-    material : Material
-        What it is trained on.
+        Configuration of the run.
+    data : TrainingData
+        Data of the run.
     device : torch.device
-        Where to measure.
+        Device to measure on.
     board : Board, optional
-        Where epochs are shown, too.
+        TensorBoard, to which every epoch is added.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         config: TrainingConfig,
-        material: Material,
+        data: TrainingData,
         device: torch.device,
         board: Board | None = None,
     ) -> None:
-        self._folder, self._config, self._material, self._device = folder, config, material, device
+        self._folder, self._config, self._data, self._device = folder, config, data, device
         self._board = board
-        # By steps, not by time: a resumed run measures at the same epochs.
-        self._every = -(-_STEPS_BETWEEN // len(material.batches))
+        # A number of steps, not a time, so that a resumed run measures at the same epochs.
+        self._epochs_between = -(-_STEPS_BETWEEN // len(data.sampler))
         self._quality: Quality | None = None
-        # Of each few the one with most in it: the faint end of a file says nothing to ear or eye.
-        few = material.held_out(8 * _SHOWN_CHUNKS).chunk(_SHOWN_CHUNKS)
-        self._chunks = torch.stack([rows[rows[:, 0].mean(dim=(1, 2)).argmax()] for rows in few])
+        # The loudest of every eight, because the faint end of a file shows nothing.
+        groups = data.validation_rows(8 * _SHOWN_CHUNKS).chunk(_SHOWN_CHUNKS)
+        self._chunks = torch.stack([rows[rows[:, 0].mean(dim=(1, 2)).argmax()] for rows in groups])
 
     def complete(self, line: dict[str, Any], *, is_last: bool) -> tuple[dict[str, Any], Path | None]:
-        """End an epoch: its line of metrics.jsonl with the figures of `Quality`, and its previews, where they are due.
+        """Add quality figures to an epoch's line of metrics.jsonl, and write previews, in the epochs that have them.
+
+        Parameters
+        ----------
+        line : dict
+            The line without quality figures.
+        is_last : bool
+            Whether the training ends with this epoch, which always has them.
+
+        Returns
+        -------
+        line : dict
+            The line, with quality figures if they were measured.
+        previews : Path or None
+            Folder of the previews, if any were written.
 
         Raises
         ------
         OSError, StorageError
-            If they cannot be written.
+            If a file cannot be written.
         """
         epoch, every, previews = line["epoch"], self._config.preview_epochs, None
-        is_measured = is_last or epoch % self._every == 0
-        is_heard = every > 0 and (is_last or epoch % every == 0)
-        if is_measured or is_heard:
+        is_measured = is_last or epoch % self._epochs_between == 0
+        has_previews = every > 0 and (is_last or epoch % every == 0)
+        if is_measured or has_previews:
             model = load_model(self._folder.path, self._device)
         if is_measured:
             line = line | self._measure(model)
-        if is_heard:
+        if has_previews:
             previews = self._preview(model, epoch)
         if self._board:
-            self._board.show(line, previews)
+            self._board.add(line, previews)
         return line, previews and previews.folder
 
     def _measure(self, model: ConvVAE) -> dict[str, float | None]:
         if self._quality is None:
-            self._quality = Quality(self._material, self._config)
+            self._quality = Quality(self._data, self._config)
         return self._quality.measure(model)
 
     def _preview(self, model: ConvVAE, epoch: int) -> Previews:
-        stats = self._material.stats
+        stats = self._data.stats
         instrument = Instrument(model, self._config, stats)
         chunks = denormalize(self._chunks, stats)
         try:
@@ -123,13 +137,13 @@ class Report:
             raise StorageError(str(error), self._folder.remedy(error.__cause__)) from error
 
     def draw(self) -> None:
-        """Draw losses and quality over epochs, and what the model makes of held-out chunks."""
+        """Draw losses and quality over epochs, and reconstructions of validation chunks."""
         lines = self._folder.metrics()
         save_loss_picture(lines, self._folder.path / "loss.png")
         save_quality_picture(lines, self._folder.path / "quality.png")
         with torch.no_grad():
             output = load_model(self._folder.path)(self._chunks)[0]
-        stats, config = self._material.stats, self._config.features
+        stats, config = self._data.stats, self._config.features
         save_reconstruction_picture(
             denormalize(self._chunks, stats).numpy(),
             denormalize(output, stats).numpy(),
@@ -138,8 +152,8 @@ class Report:
             duration_s=self._chunks.shape[-1] * config.hop_length / config.sample_rate,
         )
 
-    def tell(self, lines: list[dict[str, Any]]) -> None:
-        """Log the figures of the last epoch that has some."""
+    def log(self, lines: list[dict[str, Any]]) -> None:
+        """Log the quality figures of the last of the metrics `lines` that has some."""
         for line in reversed(lines):
             if "prior_frechet" in line:
                 for sentence in _sentences(line):
@@ -148,9 +162,9 @@ class Report:
 
 
 def _sentences(line: dict[str, Any]) -> Iterator[str]:
-    """The figures of `Quality` in words, without those that are not defined."""
+    """Yield the figures of `Quality` in words, without those that are undefined."""
     figures = {name: f"{value:.3g}" for name, value in line.items() if value is not None}
-    for beginning, clauses in _FIGURES:
+    for beginning, clauses in _SENTENCES:
         defined = [clause for name, clause in clauses.items() if name in figures]
         if defined:
             yield beginning + ", ".join(defined).format_map(figures)

@@ -1,54 +1,55 @@
-"""Rows moved a little in time and in mel: more to learn from than the cache holds."""
+"""Data augmentation while training: rows shifted in time and in mel."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_TIME_SHARE = 0.4
-_BANDS_A_MEL_BAND = 64
+_LARGEST_TIME_SHARE = 0.4
+_MELS_PER_SHIFTED_BAND = 64
 
 
 def shift_rows(rows: Tensor, share: float, silence: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Move a share of the rows, each by a step of its own, up to 40 % of their frames and a 64th of their bands.
+    """Shift randomly chosen rows by up to 40 % of their frames and 1/64 of their mel bands, each by a different amount.
 
-    Whole frames, so a row is what its sound is when it comes sooner or later, but for the frames at the edge; bands are
-    so few that what else a shift of pitch would change is small. Silence moves in.
+    A shift by whole frames gives the features of the same sound earlier or later, except for the frames at the edge.
+    A shift by so few bands is close to the features of the sound at another pitch. The edge is filled with silence.
 
     Parameters
     ----------
     rows : Tensor [B, C, M, T]
-        Z-scored features.
+        Normalised features.
     share : float
-        Chance of each row to be moved, from 0 to 1.
+        Probability with which a row is shifted, from 0 to 1; 0 draws nothing.
     silence : Tensor [C, 1, 1]
-        Each channel's value where there is no sound, as `silence_of` gives it.
+        Normalised value of silence in each channel, as `silence_of` returns it.
     generator : torch.Generator, optional
-        On the CPU. Default: torch's own.
+        On the CPU. Default: torch's global generator.
 
     Returns
     -------
     Tensor [B, C, M, T]
-        New where a row was moved; otherwise `rows`.
+        A copy with the shifted rows; `rows` itself if `share` is 0.
     """
     if not share:
         return rows
     count, _, n_mels, n_frames = rows.shape
-    frames, bands = int(_TIME_SHARE * n_frames), n_mels // _BANDS_A_MEL_BAND
-    # Drawn on the CPU, whose generator a run saves, and all at once, so that no row's draw hangs on another's.
-    chosen = (torch.rand(count, generator=generator) < share).tolist()
-    later = torch.randint(-frames, frames + 1, (count,), generator=generator).tolist()
-    higher = torch.randint(-bands, bands + 1, (count,), generator=generator).tolist()
-    moved = rows.clone()
+    frames, bands = int(_LARGEST_TIME_SHARE * n_frames), n_mels // _MELS_PER_SHIFTED_BAND
+    # On the CPU, because a checkpoint holds the state of its generator; for every row, so that a row's shift does not
+    # depend on whether others are shifted.
+    is_chosen = (torch.rand(count, generator=generator) < share).tolist()
+    frame_steps = torch.randint(-frames, frames + 1, (count,), generator=generator).tolist()
+    band_steps = torch.randint(-bands, bands + 1, (count,), generator=generator).tolist()
+    shifted = rows.clone()
     silence = silence.to(rows.device)
-    for row in (row for row in range(count) if chosen[row]):
-        to_mels, from_mels = _overlap(n_mels, higher[row])
-        to_frames, from_frames = _overlap(n_frames, later[row])
-        moved[row] = silence
-        moved[row, :, to_mels, to_frames] = rows[row, :, from_mels, from_frames]
-    return moved
+    for row in (row for row in range(count) if is_chosen[row]):
+        to_mels, from_mels = _overlap(n_mels, band_steps[row])
+        to_frames, from_frames = _overlap(n_frames, frame_steps[row])
+        shifted[row] = silence
+        shifted[row, :, to_mels, to_frames] = rows[row, :, from_mels, from_frames]
+    return shifted
 
 
 def _overlap(size: int, step: int) -> tuple[slice, slice]:
-    """Where a line moved by `step` lands, and where what lands there comes from."""
+    """Return the destination and the source slice of an axis of `size` that is shifted by `step`."""
     return slice(max(step, 0), size + min(step, 0)), slice(max(-step, 0), size - max(step, 0))

@@ -1,4 +1,4 @@
-"""Which chunks are held out for validation."""
+"""The split of chunks into training and validation."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ VAL_FRACTION = TrainingConfig().val_fraction
 
 
 def held_out(content_hashes: np.ndarray, chunks: np.ndarray, val_fraction: float, split_by: SplitBy) -> np.ndarray:
-    """Which chunks are for validation.
+    """Return which rows are held out for validation.
 
-    A chunk's fate hangs on the hash of its file's content and its index alone, so that adding a file moves no other
-    chunk. Where that would leave a side empty, the chunk nearest to the border goes there.
+    Whether a chunk is held out depends only on the content hash of its file and its index in it, so adding a file moves
+    no other chunk. If one side would be empty, the chunk nearest to the threshold is moved to it.
 
     Parameters
     ----------
     content_hashes : ndarray of shape [N, 32], uint8
-        Of each row's source.
+        Content hash of each row's file.
     chunks : ndarray of shape [N], int64
-        Each row's chunk within its source.
+        Index of each row's chunk in its file.
     val_fraction : float
-        Share held out.
+        Share of the chunks that is held out.
     split_by : {"chunk", "file"}
-        Whether all chunks of a file share its fate.
+        Whether chunks are held out one by one, or all chunks of a file together.
 
     Returns
     -------
     ndarray of shape [N], bool
-        All False if there is only one chunk (or file).
+        All False if there is only one chunk, or only one file with `split_by` "file".
     """
     index = chunks if split_by == "chunk" else np.zeros_like(chunks)
     keys = np.concatenate([content_hashes, index.astype("<i8").view(np.uint8).reshape(-1, 8)], axis=1)
@@ -52,7 +52,7 @@ def held_out(content_hashes: np.ndarray, chunks: np.ndarray, val_fraction: float
 
 
 def check_split(split: str, val_fraction: float, split_by: str) -> None:
-    """Raise ConfigError with every argument that is out of range."""
+    """Raise ConfigError if arguments are out of range, naming all of them."""
     faults = []
     if split not in ("all", "train", "val"):
         faults.append(f"split={split!r} must be 'all', 'train' or 'val'")

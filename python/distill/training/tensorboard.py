@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard, while it is trained and after."""
+"""TensorBoard: metrics and previews of a run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ FOLDER = "tensorboard"
 
 
 def check_tensorboard() -> None:
-    """Raise ConfigError if there is no tensorboard."""
+    """Raise ConfigError if tensorboard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(["tensorboard is not installed"], "pip install tensorboard, or leave out --tensorboard")
 
 
 class Board:
-    """Writes RUN/tensorboard; a context manager, which closes it.
+    """A writer of RUN/tensorboard, and a context manager that closes it.
 
     Parameters
     ----------
     run_dir : Path
         The run folder.
     first_epoch : int
-        What an earlier session showed of this epoch and later ones is no longer shown.
+        Data that was written earlier for this epoch and later ones is discarded.
 
     Raises
     ------
     OSError
-        By any method, if it cannot be written.
+        By every method, if a file cannot be written.
     """
 
     def __init__(self, run_dir: Path, first_epoch: int) -> None:
@@ -48,8 +48,8 @@ class Board:
     ) -> None:
         self._writer.close()
 
-    def show(self, line: dict[str, Any], previews: Previews | None) -> None:
-        """Show an epoch's line of metrics.jsonl, and its previews if it has some."""
+    def add(self, line: dict[str, Any], previews: Previews | None) -> None:
+        """Add an epoch's line of metrics.jsonl, and its previews if there are any."""
         epoch = line["epoch"]
         for name, value in line.items():
             if name != "epoch" and value is not None:
@@ -58,5 +58,5 @@ class Board:
             for name, sound in previews.sounds.items():
                 self._writer.add_audio(f"previews/{name}", sound, epoch, previews.sample_rate)
             self._writer.add_image("previews", previews.picture, epoch, dataformats="HWC")
-        # A run that is killed from here on resumes behind this epoch.
+        # The epoch is shown even if the run is killed before the next one.
         self._writer.flush()

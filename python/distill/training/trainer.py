@@ -1,15 +1,16 @@
-"""One session of a run: from its start, or from where it was left, to its end or the next interruption."""
+"""The trainer: one session of a run, and the loop over its epochs and steps."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -22,329 +23,291 @@ from distill.index import Dataset
 from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.r2 import BandMeans
 from distill.runs.folder import RunFolder
-from distill.training.data import Material
-from distill.training.epochs import Means, train_epoch, validate_epoch
+from distill.training.data import TrainingData, model_batches
+from distill.training.epochs import train_step, validate_epoch
+from distill.training.events import EventKind, TrainEvent, TrainResult
 from distill.training.report import Report
+from distill.training.schedule import kl_weight, learning_rate
+from distill.training.state import TrainingState
 from distill.training.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 
-BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
-_WARM_UP_STEPS = 50
-_FINAL_LEARNING_RATE = 0.01
+_BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
 _PICTURES_EVERY_S = 20.0
 _PCA_ROWS = 3072
 _ENCODED_ROWS = 64
 
-EventKind = Literal["preprocess", "start", "step", "epoch", "analyze"]
 
+class Trainer:
+    """Trains the model of one run, from the start or from its last checkpoint, to the end or an interruption.
 
-@dataclass(frozen=True)
-class TrainEvent:
-    """What `train` reports as it goes.
+    Parameters
+    ----------
+    run : RunFolder
+        Where everything is written.
+    config : TrainingConfig
+        With no field of the training left open.
+    data : TrainingData
+    checkpoint : dict or None
+        The state to resume from.
+    on_event : callable
+        Called with a TrainEvent as things happen.
+    cancel : threading.Event
+        Ends the training before the next step.
+    tensorboard : bool
+        Whether metrics and previews also go to RUN/tensorboard. Default: False.
 
     Attributes
     ----------
-    kind : {"preprocess", "start", "step", "epoch", "analyze"}
-        preprocess, analyze: stage, current, total. start: epoch, epochs, steps_per_epoch. step: epoch, step, loss.
-        epoch: the line of metrics.jsonl.
-    values : dict
-        As above.
+    state : TrainingState
+        From `train` on.
     """
 
-    kind: EventKind
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a training run ended.
-
-    Attributes
-    ----------
-    run_dir : Path
-    status : {"finished", "stopped early", "interrupted"}
-    epochs : int
-        Epochs completed, over all sessions of the run.
-    best : dict
-        The line of metrics.jsonl of the best epoch; empty if none was completed.
-    latent_dir : Path or None
-        RUN/latent, if the latent space was analysed.
-    """
-
-    run_dir: Path
-    status: Literal["finished", "stopped early", "interrupted"]
-    epochs: int
-    best: dict[str, Any]
-    latent_dir: Path | None = None
-
-
-class Session:
-    """Trains what it is given, tells what it does, and saves what a later session needs."""
+    state: TrainingState
 
     def __init__(
         self,
         run: RunFolder,
         config: TrainingConfig,
-        on_event: Callable[[TrainEvent], None] | None,
-        cancel_event: threading.Event | None,
+        data: TrainingData,
+        checkpoint: dict[str, Any] | None,
         *,
+        on_event: Callable[[TrainEvent], None],
+        cancel: threading.Event,
         tensorboard: bool = False,
     ) -> None:
-        self.folder, self.config = run, config
+        self.run, self.config, self.data, self.cancel = run, config, data, cancel
         self.device = resolve_device(config.device)
-        self.cancel = cancel_event or threading.Event()
-        self._on_event = on_event or (lambda event: None)
+        self._checkpoint = checkpoint
+        self._on_event = on_event
         self._tensorboard = tensorboard
-        self.state = run.load_state()
-        # A run keeps the statistics that it began with: its weights are made for them.
-        self.normalization_stats: dict[str, float] | None = self.state["normalization_stats"] if self.state else None
-        self.pictured = -math.inf
+        self._drawn_at = -math.inf
 
-    def tell(self, kind: EventKind, **values: Any) -> None:
+    def emit(self, kind: EventKind, **values: Any) -> None:
         """Report an event to the caller."""
         self._on_event(TrainEvent(kind, values))
 
-    def run(self, material: Material, dataset: Dataset) -> TrainResult:
-        """Train until the end, early stopping or cancellation; `dataset` is where the material is from."""
-        torch.manual_seed(self.config.seed)
-        sample = next(material.features(material.val))
-        self.model = self._make_model(sample.shape[1:]).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-        )
-        self.material = material
-        self.latent_rows = torch.cat(list(material.training_rows(len(self.model.latents))))
-        if self.state:
-            self._restore(self.state)
+    def train(self, dataset: Dataset) -> TrainResult:
+        """Train until the last epoch, early stopping or cancellation; `dataset` is recorded in the run folder."""
+        config, data = self.config, self.data
+        torch.manual_seed(config.seed)
+        model = new_model(config, next(data.features(data.val)).shape[1:]).to(self.device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self._latent_rows = torch.cat(list(data.training_rows(len(model.latents))))
+        if self._checkpoint is None:
+            self._begin(model, optimizer)
         else:
-            self._begin()
-        # Only now: a run whose state does not fit is left as it is.
-        self.folder.write_dataset(dataset)
-        self.folder.write_config(self.config)
-        board = Board(self.folder.path, self.epoch + 1) if self._tensorboard else None
+            self._resume(self._checkpoint, model, optimizer)
+        # Not earlier: a run whose checkpoint does not fit is left unchanged.
+        self.run.write_dataset(dataset)
+        self.run.write_config(config)
+        board = Board(self.run.path, self.state.epoch + 1) if self._tensorboard else None
         with board or nullcontext():
-            self.report = Report(self.folder, self.config, material, self.device, board)
+            self._report = Report(self.run, config, data, self.device, board)
             return self._run_epochs()
 
-    def _run_epochs(self) -> TrainResult:
-        steps = len(self.material.batches)
-        self.tell("start", epoch=self.epoch, epochs=self.config.epochs, steps_per_epoch=steps)
-        while not self._is_over():
-            if not self._run_epoch(steps):
-                return self._end("interrupted")
-        return self._end("finished" if self.epoch >= self.config.epochs else "stopped early")
-
-    def _is_over(self) -> bool:
-        return self.epoch >= self.config.epochs or self.since_best >= self.config.patience
-
-    def _make_model(self, shape: tuple[int, ...]) -> ConvVAE:
-        channels, n_mels, n_frames = shape
-        return ConvVAE(
-            in_channels=channels,
-            latent_dim=self.config.latent_dim,
-            n_mels=n_mels,
-            n_frames=n_frames,
-            base_channels=BASE_CHANNELS[self.config.model_size],
-            dropout=self.config.dropout or 0.0,
-        )
-
-    def _begin(self) -> None:
-        material = self.material
-        means = BandMeans(self.model.row_shape[0], self.model.row_shape[1])
-        for features in material.features(material.train):
-            means.update(features, energy_of(features, material.stats))
-        self.band_means = means.result().float()
-        self.folder.drop_metrics_from(1)
-        stats = material.stats
+    def _begin(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+        """Start from the PCA of the training rows, and save the model and a first checkpoint."""
+        config, data, stats = self.config, self.data, self.data.stats
+        means = BandMeans(*model.row_shape[:2])
+        for features in data.features(data.train):
+            means.update(features, energy_of(features, stats))
         pca = fit_pca(
-            material.rows_to_fit(self.config.shifted_share, self.config.seed),
-            self.config.latent_dim,
+            data.pca_rows(config.shifted_share, config.seed),
+            config.latent_dim,
             max_rows=_PCA_ROWS,
-            # What a band without energy becomes once it is normalised.
+            # The normalised magnitude of a band without energy.
             silence=-stats["mag_mean"] / stats["mag_std"],
-            seed=self.config.seed,
+            seed=config.seed,
         )
-        self.model.init_linear_path(pca)
-        self.step = self.epoch = self.epoch_step = self.since_best = 0
-        self.best_loss, self.means, self.epoch_seconds = math.inf, Means(), 0.0
-        # Before the first step too: as a PCA, the model is of use already.
+        model.init_linear_path(pca)
+        self.state = TrainingState(model, optimizer, means.result().float(), stats, data.content_key)
+        self.run.drop_metrics_from(1)
+        # Before the first step too: as a PCA, the model is already usable.
         self._save_model()
-        self._save(is_best=False)
+        self._save_checkpoint(is_best=False)
 
-    def _save_model(self) -> None:
-        self.model.eval()
-        with torch.no_grad():
-            batches = (rows.to(self.device) for rows in self.latent_rows.split(_ENCODED_ROWS))
-            self.model.set_latents(torch.cat([self.model.encode(rows)[0] for rows in batches]))
-        self._write_model(self.model)
-
-    def _write_model(self, model: ConvVAE) -> None:
-        features = asdict(self.config.features)
-        save_model(self.folder.path, model, features=features, statistics=self.material.stats)
-
-    def _write_lost_model(self, state: dict[str, Any]) -> None:
-        """Write the best weights again if those in the run folder cannot be used."""
+    def _resume(self, checkpoint: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+        """Continue from a checkpoint."""
         try:
-            load_model(self.folder.path)
-        except RunError as error:
-            logger.warning("%s; written again from the checkpoints", error)
-            model = self._make_model(self.model.row_shape)
-            model.load_state_dict((self.folder.load_best() or state)["model"])
-            self._write_model(model)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.state = state = TrainingState.restore(checkpoint, model, optimizer)
         except (RuntimeError, ValueError) as error:
             raise RunError(
-                f"{self.folder.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
+                f"{self.run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
                 "resume with the configuration that the run was started with",
             ) from error
-        self.band_means = state["band_means"]
-        self.step, self.epoch, self.epoch_step = state["step"], state["epoch"], state["epoch_step"]
-        self.best_loss, self.since_best = state["best_loss"], state["since_best"]
-        self.means, self.epoch_seconds = Means(state["rows"], state["sums"]), state["epoch_seconds"]
-        if state["content_key"] != self.material.content_key:
-            logger.warning("the dataset has changed since: its epoch begins anew, and so does the search for the best")
-            self.epoch_step, self.means, self.epoch_seconds = 0, Means(), 0.0
-            self.best_loss, self.since_best = math.inf, 0
-        self._write_lost_model(state)
-        torch.set_rng_state(state["rng"])
-        self.folder.drop_metrics_from(self.epoch + 1)
-        logger.info("resumed after %d epochs and %d steps", self.epoch, self.epoch_step)
+        if state.content_key != self.data.content_key:
+            logger.warning("the dataset has changed since: the epoch is started again, and early stopping is reset")
+            state.content_key = self.data.content_key
+            state.begin_epoch()
+            state.best_loss, state.since_best = math.inf, 0
+        self._restore_lost_model()
+        # After everything that builds a model, which draws from the generator.
+        torch.set_rng_state(checkpoint["rng"])
+        self.run.drop_metrics_from(state.epoch + 1)
+        logger.info("resumed after %d epochs and %d steps", state.epoch, state.epoch_step)
 
-    def _save(self, *, is_best: bool) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "band_means": self.band_means,
-            "normalization_stats": self.material.stats,
-            "content_key": self.material.content_key,
-            "step": self.step,
-            "epoch": self.epoch,
-            "epoch_step": self.epoch_step,
-            "best_loss": self.best_loss,
-            "since_best": self.since_best,
-            "rows": self.means.rows,
-            "sums": self.means.sums,
-            "epoch_seconds": self.epoch_seconds,
-            "rng": torch.get_rng_state(),
-        }
-        self.folder.save_state(state, keep=self.config.keep_checkpoints, is_best=is_best)
+    def _run_epochs(self) -> TrainResult:
+        state, config, steps = self.state, self.config, len(self.data.sampler)
+        self.emit("start", epoch=state.epoch, epochs=config.epochs, steps_per_epoch=steps)
+        while not self._is_over():
+            self._train_epoch()
+            if state.epoch_step < steps:
+                self._save_checkpoint(is_best=False)
+                return self._result("interrupted")
+            self._finish_epoch()
+        return self._result("finished" if state.epoch >= config.epochs else "stopped early")
 
-    def _run_epoch(self, steps: int) -> bool:
-        """One epoch, or the rest of one; False if it was interrupted."""
+    def _is_over(self) -> bool:
+        return self.state.epoch >= self.config.epochs or self.state.since_best >= self.config.patience
+
+    def _train_epoch(self) -> None:
+        """Take the remaining steps of the current epoch, or those until cancellation."""
+        state, config, data = self.state, self.config, self.data
         started = time.monotonic()
-        batches = self.material.batches
-        batches.epoch, batches.first_step = self.epoch, self.epoch_step
-        if self.epoch_step == 0:
-            # The epoch alone decides dropout and sampling, whatever ran before it in this process.
-            torch.manual_seed(hash((self.config.seed, self.epoch)))
-        warm_up = self.config.kl_warmup_epochs
-        kl_weight = self.config.kl_weight * (min(1.0, self.epoch / warm_up) if warm_up else 1.0)
-        trained = train_epoch(
-            self.model,
-            self.material.train,
-            self.optimizer,
-            self.material.spectrogram,
-            **self._objective() | {"kl_weight": kl_weight},
-            gradient_clip=self.config.gradient_clip,
-            shifted_share=self.config.shifted_share,
-            means=self.means,
-            before_step=lambda: self._before_step(steps),
-        )
-        self.epoch_seconds += time.monotonic() - started
-        if self.epoch_step < steps:
-            self._save(is_best=False)
-            return False
-        self._finish_epoch(trained)
-        return True
+        data.sampler.epoch, data.sampler.first_step = state.epoch, state.epoch_step
+        if state.epoch_step == 0:
+            # Shifts, dropout and latent noise depend on the seed and the epoch, not on what was drawn before.
+            torch.manual_seed(hash((config.seed, state.epoch)))
+        state.model.train()
+        # Checked before a batch draws its shifts, so that a resumed run draws the same ones.
+        loaded = takewhile(lambda _: not self.cancel.is_set(), data.train)
+        for target, energy in model_batches(
+            loaded,
+            data.spectrogram,
+            data.stats,
+            self.device,
+            cached=data.is_cached,
+            shifted_share=config.shifted_share,
+        ):
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(config, state.step, len(data.sampler) * config.epochs)
+            self.emit("step", epoch=state.epoch + 1, step=state.epoch_step, **state.means.result())
+            losses = train_step(
+                state.model,
+                state.optimizer,
+                target,
+                energy,
+                if_weight=config.if_weight,
+                kl_weight=kl_weight(config, state.epoch),
+                free_bits=config.free_bits,
+                gradient_clip=config.gradient_clip,
+            )
+            state.means.add(losses, len(target))
+            state.step += 1
+            state.epoch_step += 1
+        state.epoch_seconds += time.monotonic() - started
 
-    def _objective(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "use_cached_spectrograms": self.material.spectrogram is None,
-            "normalization_stats": self.material.stats,
-            "if_weight": config.if_weight,
-            "kl_weight": config.kl_weight,
-            "free_bits": config.free_bits,
-        }
-
-    def _before_step(self, steps: int) -> bool:
-        if self.cancel.is_set():
-            return False
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(steps * self.config.epochs)
-        self.tell("step", epoch=self.epoch + 1, step=self.epoch_step, **self.means.result())
-        self.step += 1
-        self.epoch_step += 1
-        return True
-
-    def _learning_rate(self, total: int) -> float:
-        # However short the run: the first steps must not undo the start from the PCA.
-        warm_up = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
-        cosine = (1 + math.cos(math.pi * min(1.0, self.step / total))) / 2
-        return self.config.learning_rate * warm_up * (_FINAL_LEARNING_RATE + (1 - _FINAL_LEARNING_RATE) * cosine)
-
-    def _finish_epoch(self, trained: dict[str, float]) -> None:
+    def _finish_epoch(self) -> None:
+        """Validate, save what is better, and report."""
+        state, config, data = self.state, self.config, self.data
+        trained = state.means.result()
         validated = validate_epoch(
-            self.model, self.material.val, self.material.spectrogram, **self._objective(), band_means=self.band_means
+            state.model,
+            data.val,
+            data.spectrogram,
+            use_cached_spectrograms=data.is_cached,
+            normalization_stats=data.stats,
+            band_means=state.band_means,
+            if_weight=config.if_weight,
+            kl_weight=config.kl_weight,
+            free_bits=config.free_bits,
         )
         if not math.isfinite(trained["loss"] + validated["loss"]):
             raise TrainingDivergedError(
-                f"the loss is no longer finite in epoch {self.epoch + 1}; the best weights so far are kept",
-                f"start again with a --learning-rate below {self.config.learning_rate:g}",
+                f"the loss is no longer finite in epoch {state.epoch + 1}; the best weights so far are kept",
+                f"start again with a --learning-rate below {config.learning_rate:g}",
             )
-        self.epoch += 1
-        is_best = validated["loss"] < self.best_loss
-        line = self._metrics_line(trained, validated)
+        state.epoch += 1
+        line = _metrics_line(state, trained, validated)
+        is_best = validated["loss"] < state.best_loss
         if is_best:
-            self.best_loss, self.since_best = validated["loss"], 0
+            state.best_loss, state.since_best = validated["loss"], 0
             self._save_model()
         else:
-            self.since_best += 1
-        self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()
-        line, previews = self.report.complete(line, is_last=self._is_over())
-        # The line first: a resumed run drops the lines that its state does not cover.
-        self.folder.append_metrics(line)
-        self._save(is_best=is_best)
-        self.tell("epoch", **line, is_best=is_best, epochs=self.config.epochs)
+            state.since_best += 1
+        state.begin_epoch()
+        line, previews = self._report.complete(line, is_last=self._is_over())
+        # The metrics first: a resumed run drops the lines that its checkpoint does not cover.
+        self.run.append_metrics(line)
+        self._save_checkpoint(is_best=is_best)
+        self.emit("epoch", **line, is_best=is_best, epochs=config.epochs)
         if previews:
-            logger.info("to listen to: %s", previews)
-        # On a small dataset pictures would cost more than the epoch.
-        if time.monotonic() - self.pictured >= _PICTURES_EVERY_S:
-            self.report.draw()
-            self.pictured = time.monotonic()
+            logger.info("previews: %s", previews)
+        # Not after every epoch: on a small dataset the pictures would take longer than the epoch.
+        if time.monotonic() - self._drawn_at >= _PICTURES_EVERY_S:
+            self._report.draw()
+            self._drawn_at = time.monotonic()
 
-    def _metrics_line(self, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "train_loss": trained["loss"],
-            "val_loss": validated["loss"],
-            "val_magnitude_r2": _finite(validated["magnitude_r2"]),
-            "val_if_r2": _finite(validated["if_r2"]),
-            "kl": trained["kl"],
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": self.epoch_seconds,
-            "examples_per_s": self.means.rows / self.epoch_seconds,
-            "train_magnitude": trained["magnitude"],
-            "train_if": trained["instantaneous_frequency"],
-            "val_magnitude": validated["magnitude"],
-            "val_if": validated["instantaneous_frequency"],
-            "val_kl": validated["kl"],
-        }
+    def _save_model(self) -> None:
+        """Write the current weights to the run folder, with the latent vectors that samples are drawn near."""
+        model = self.state.model.eval()
+        with torch.no_grad():
+            batches = (rows.to(self.device) for rows in self._latent_rows.split(_ENCODED_ROWS))
+            model.set_latents(torch.cat([model.encode(rows)[0] for rows in batches]))
+        self._write_model(model)
 
-    def _end(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
-        lines = self.folder.metrics()
+    def _write_model(self, model: ConvVAE) -> None:
+        save_model(self.run.path, model, features=asdict(self.config.features), statistics=self.data.stats)
+
+    def _restore_lost_model(self) -> None:
+        """Write the best weights again if those in the run folder cannot be read."""
+        try:
+            load_model(self.run.path)
+        except RunError as error:
+            logger.warning("%s; written again from the checkpoints", error)
+            model = copy.deepcopy(self.state.model)
+            if best := self.run.load_best():
+                model.load_state_dict(best["model"])
+            self._write_model(model)
+
+    def _save_checkpoint(self, *, is_best: bool) -> None:
+        self.run.save_state(self.state.checkpoint(), keep=self.config.keep_checkpoints, is_best=is_best)
+
+    def _result(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
+        lines = self.run.metrics()
         if lines:
-            self.report.draw()
+            self._report.draw()
             if status != "interrupted":
-                self.report.tell(lines)
+                self._report.log(lines)
         best = min(lines, key=lambda line: line["val_loss"], default={})
-        return TrainResult(self.folder.path, status, self.epoch, best)
+        return TrainResult(self.run.path, status, self.state.epoch, best)
+
+
+def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
+    """Return a model of the configured size for rows of shape (C, M, T)."""
+    channels, n_mels, n_frames = row_shape
+    return ConvVAE(
+        in_channels=channels,
+        latent_dim=config.latent_dim,
+        n_mels=n_mels,
+        n_frames=n_frames,
+        base_channels=_BASE_CHANNELS[config.model_size],
+        dropout=config.dropout or 0.0,
+    )
+
+
+def _metrics_line(state: TrainingState, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
+    """Return the line of metrics.jsonl of the epoch that just ended."""
+    return {
+        "epoch": state.epoch,
+        "train_loss": trained["loss"],
+        "val_loss": validated["loss"],
+        "val_magnitude_r2": _finite(validated["magnitude_r2"]),
+        "val_if_r2": _finite(validated["if_r2"]),
+        "kl": trained["kl"],
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "seconds": state.epoch_seconds,
+        "examples_per_s": state.means.rows / state.epoch_seconds,
+        "train_magnitude": trained["magnitude"],
+        "train_if": trained["instantaneous_frequency"],
+        "val_magnitude": validated["magnitude"],
+        "val_if": validated["instantaneous_frequency"],
+        "val_kl": validated["kl"],
+    }
 
 
 def _finite(value: float) -> float | None:
+    """Return `value`, or None if it is NaN or infinite, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Waveforms, decoded once and held in memory: the dataset of the v1.0 path."""
+"""Waveforms, decoded once and kept in memory: the dataset of the v1.0 path."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset
 
 from distill import _native
 from distill.audio.chunking import Chunks
 from distill.config import Normalize
 from distill.errors import AudioFileError
+from distill.index import Dataset, Manifest
 from distill.training.split import VAL_FRACTION, SplitBy, check_split, held_out
 
 
-class AudioTrainingDataset(Dataset[torch.Tensor]):
-    """Waveforms [1, S] for the v1.0 path, decoded once and held in memory.
+class AudioTrainingDataset(TorchDataset[torch.Tensor]):
+    """Chunks of audio as waveforms [1, S], decoded once and kept in memory (the v1.0 path).
 
     Parameters
     ----------
     files : sequence of path
-        Files; those that cannot be used are left out and listed in `skipped`.
+        Audio files. Those that cannot be used are listed in `skipped`.
     chunk_samples : int
-        Length of a chunk, samples. Default: 48000.
+        Length of a chunk in samples. Default: 48000.
     sample_rate : int
-        Hz. Default: 48000.
+        Sample rate of the chunks in Hz. Default: 48000.
     normalize : {"file", "chunk", "none"}
-        What is scaled to a peak of 1. Default: "file".
+        Whether each file or each chunk is scaled to a peak of 1, or neither. Default: "file".
     progress : callable, optional
         Called with (files decoded, files).
 
@@ -37,7 +39,7 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
     skipped : list of (path, reason)
         Files that could not be used.
     content_key : str
-        The same for the same contents.
+        Equal for equal contents of the files.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
                 self.skipped.append((os.fspath(path), error.reason))
             except OSError as error:
                 self.skipped.append((os.fspath(path), f"cannot be read: {error.strerror or error}"))
-        # By content, as in the cache: neither names nor their order matter.
+        # In the order of the content hashes, as in the cache, so that file names and their order do not matter.
         self._keys = sorted(found)
         self._chunks = [found[key] for key in self._keys]
         hashes = b"".join(content_hash for content_hash, _ in self._keys)
@@ -76,10 +78,26 @@ class AudioTrainingDataset(Dataset[torch.Tensor]):
     def split(
         self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk"
     ) -> tuple[Subset[torch.Tensor], Subset[torch.Tensor]]:
-        """Training and validation parts, by the rule of `CachedSpectrogramDataset`; one chunk alone is in both."""
+        """Return the training and validation parts, split as by `CachedSpectrogramDataset`.
+
+        A single chunk is in both.
+        """
         check_split("all", val_fraction, split_by)
         hashes = np.frombuffer(b"".join(key[0] for key in self._keys), np.uint8).reshape(-1, 32)
         index = np.array([key[1] for key in self._keys], np.int64)
         validation = held_out(hashes, index, val_fraction, split_by)
         train = np.flatnonzero(~validation).tolist()
         return Subset(self, train), Subset(self, np.flatnonzero(validation).tolist() or train)
+
+
+def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the audio files of a dataset, and those that cannot be read, each with the reason.
+
+    Raises
+    ------
+    DatasetError
+        If there are no audio files.
+    """
+    scan = dataset.scan(Manifest(), hash_added=False)
+    dataset.require_audio(scan)
+    return [os.path.join(dataset.folder, path) for path in scan.added], [*scan.skipped, *scan.faults]

@@ -1,0 +1,50 @@
+"""What `train` reports while it runs and returns at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+EventKind = Literal["preprocess", "start", "step", "epoch", "analyze"]
+
+
+@dataclass(frozen=True)
+class TrainEvent:
+    """A report of `train` on its progress.
+
+    Attributes
+    ----------
+    kind : {"preprocess", "start", "step", "epoch", "analyze"}
+        Values of each kind: preprocess and analyze: stage, current, total. start: epoch, epochs, steps_per_epoch.
+        step: epoch, step, and from the epoch's second step on the mean losses so far. epoch: the line of
+        metrics.jsonl, is_best, epochs.
+    values : dict
+        The values of that kind of event.
+    """
+
+    kind: EventKind
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training run.
+
+    Attributes
+    ----------
+    run_dir : Path
+    status : {"finished", "stopped early", "interrupted"}
+    epochs : int
+        Epochs completed, over all sessions of the run.
+    best : dict
+        The line of metrics.jsonl of the best epoch; empty if none was completed.
+    latent_dir : Path or None
+        RUN/latent, if the latent space was analysed.
+    """
+
+    run_dir: Path
+    status: Literal["finished", "stopped early", "interrupted"]
+    epochs: int
+    best: dict[str, Any]
+    latent_dir: Path | None = None
