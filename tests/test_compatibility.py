@@ -1,4 +1,4 @@
-"""A cache and a run that an earlier version of distill wrote, kept as data: they open, resume and play."""
+"""A cache and a run that an earlier version of distill wrote: they open, resume and play."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINGERPRINT = "0c96bf802010f54e28ec86f117a163b8534c4193a448f9d7e38b9d6ada9e7575"
 def earlier(tmp_path) -> Path:
     """Six sounds, their cache, and a run on them that was interrupted in its second of three epochs.
 
-    Beside them what the version that wrote them made of them: a sound of the run, and the losses of the resumed run.
+    The archive also has reference results of that version: a generated sound, and the losses of the resumed run.
     """
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -35,13 +35,13 @@ def earlier(tmp_path) -> Path:
 
 @pytest.fixture
 def decoder_of_the_cache(earlier, monkeypatch):
-    """Rows of another libsndfile or soxr would be computed again, and rightly."""
+    """Pretend that this decoder version is the one of the cache; rows of another one would be computed again."""
     version = load_cache_manifest(earlier / "cache")["decoder_version"]
     monkeypatch.setattr("distill.preprocess.plan.DECODER_VERSION", version)
 
 
 @pytest.mark.usefixtures("decoder_of_the_cache")
-def test_an_earlier_cache_is_served_without_decoding(earlier, run):
+def test_an_earlier_cache_is_used_without_decoding(earlier, run):
     options = ("--cache-dir", earlier / "cache", "--config", earlier / "run" / "config.toml", "--json")
     code, out, _ = run("preprocess", earlier / "sounds", *options)
     result = json.loads(out)
@@ -49,28 +49,28 @@ def test_an_earlier_cache_is_served_without_decoding(earlier, run):
     assert load_cache_manifest(earlier / "cache")["config_fingerprint"] == FINGERPRINT
     rows = CachedSpectrogramDataset(earlier / "cache").rows(range(64)).double().numpy()
     assert rows.shape == (64, 2, 16, 16)
-    # Over the whole cache, normalised rows have the mean and standard deviation that z-scores have.
+    # Over the whole cache, normalised rows have a mean of 0 and a standard deviation of 1.
     np.testing.assert_allclose(rows.mean(axis=(0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(rows.std(axis=(0, 2, 3)), 1, atol=1e-5)
     assert run("verify", earlier / "sounds", "--cache-dir", earlier / "cache")[0] == 0
 
 
 @pytest.mark.usefixtures("decoder_of_the_cache")
-def test_an_earlier_run_resumes_as_the_version_that_wrote_it(earlier):
+def test_an_earlier_run_resumes_with_the_losses_of_its_version(earlier):
     result = train(None, earlier / "run", resume=True, analyze=False)
     assert (result.status, result.epochs) == ("finished", 3)
     lines = [json.loads(line) for line in (earlier / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = json.loads((earlier / "resumed-val-loss.json").read_text())
-    # Not to the bit: another processor adds in another order.
+    # Not to the bit, because another processor may add in another order.
     np.testing.assert_allclose([line["val_loss"] for line in lines], expected, rtol=1e-4)
 
 
-def test_an_earlier_run_plays_as_in_the_version_that_wrote_it(earlier, run):
+def test_an_earlier_run_generates_the_sound_of_its_version(earlier, run):
     options = ("--seed", 7, "--count", 1, "--axis", "1=1", "--format", "pcm16", "--device", "cpu")
     assert run("generate", earlier / "run", "--out", earlier / "out", *options)[0] == 0
     expected, rate = soundfile.read(earlier / "sample-seed-7-axis-1.wav")
     sound, found_rate = soundfile.read(earlier / "out" / "sample-001.wav")
     assert (found_rate, sound.shape) == (rate, expected.shape)
     assert np.abs(expected).max() > 0.01
-    # A phase may take another path where two are equally loud, so not every sample need be the same.
+    # Where two bins are equally loud, another phase may be chosen, so samples may differ.
     assert np.corrcoef(sound, expected)[0, 1] > 0.99

@@ -1,4 +1,4 @@
-"""The main job, end to end: in this process where that is enough, in processes of their own where signals matter."""
+"""Training end to end: in this process, and in child processes where signals are tested."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from distill.runs.folder import RunFolder
 from distill.training import CachedSpectrogramDataset, report
 from distill.training import train as train_and_analyze
 
-# What a run is analysed for, and what its previews are, is tested in test_report.py.
+# tests/training/test_report.py tests the analysis and the previews.
 train = functools.partial(train_and_analyze, analyze=False)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,7 +74,7 @@ def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(sounds, cache, config, tmp_path):
+def test_a_run_writes_its_metrics_pictures_and_checkpoints(sounds, cache, config, tmp_path):
     run = tmp_path / "run"
     events = []
     result = train(sounds, run, config, cache_dir=cache, on_event=events.append)
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(sounds, cache, config, tmp_path):
 
 
 @pytest.mark.parametrize("split_by", ["chunk", "file"])
-def test_a_trained_model_is_not_below_a_pca_of_its_size(split_by, sounds, cache, config, tmp_path):
+def test_a_trained_model_is_not_worse_than_a_pca_of_its_size(split_by, sounds, cache, config, tmp_path):
     longer = dataclasses.replace(config, epochs=12, split_by=split_by)
     result = train(sounds, tmp_path / "run", longer, cache_dir=cache)
     stats = CachedSpectrogramDataset(cache).normalization_stats
@@ -101,7 +101,9 @@ def test_a_trained_model_is_not_below_a_pca_of_its_size(split_by, sounds, cache,
     assert result.best["val_if_r2"] > floor["if_r2"] - 0.02
 
 
-def test_quality_is_measured_now_and_then_and_at_the_end(sounds, cache, config, tmp_path, monkeypatch, caplog):
+def test_quality_is_measured_at_intervals_and_after_the_last_epoch(
+    sounds, cache, config, tmp_path, monkeypatch, caplog
+):
     steps = []
     monkeypatch.setattr(report, "_STEPS_BETWEEN", 30)
     caplog.set_level("INFO", "distill")
@@ -113,14 +115,14 @@ def test_quality_is_measured_now_and_then_and_at_the_end(sounds, cache, config, 
     assert measured == [2, 4, 5]
     last = lines[-1]
     assert all(math.isfinite(last[name]) for name in QUALITY)
-    # Far from a constant (1) and from copies (0); silence has a spectral convergence of 1.
+    # Silence has a spectral convergence of 1, a constant a Fréchet distance of 1, and copies a nearest distance of 0.
     assert 0 < last["spectral_convergence"] < 0.95
     assert last["prior_frechet"] < 0.5
     assert last["prior_nearest"] > 0.3
     assert f"Fréchet distance {last['prior_frechet']:.3g}" in caplog.text
 
 
-def test_the_config_of_a_run_is_resolved_and_reads_back(sounds, cache, config, tmp_path):
+def test_the_written_configuration_has_every_field_set_and_reads_back(sounds, cache, config, tmp_path):
     chosen = ("batch_size", "weight_decay", "dropout")
     open_config = dataclasses.replace(config, epochs=1, **dict.fromkeys(chosen))
     train(sounds, tmp_path / "run", open_config, cache_dir=cache)
@@ -133,7 +135,7 @@ def test_the_config_of_a_run_is_resolved_and_reads_back(sounds, cache, config, t
     assert dataclasses.replace(found, **dict.fromkeys(chosen)) == open_config
 
 
-def test_a_loaded_model_reconstructs_held_out_chunks(sounds, cache, config, tmp_path):
+def test_a_loaded_model_reconstructs_validation_chunks(sounds, cache, config, tmp_path):
     result = train(sounds, tmp_path / "run", config, cache_dir=cache)
     model = load_model(result.run_dir)
     assert not model.training
@@ -145,7 +147,7 @@ def test_a_loaded_model_reconstructs_held_out_chunks(sounds, cache, config, tmp_
     assert mu.shape == logvar.shape == (len(rows), 8)
     baseline = dataset.rows(range(len(dataset)))[:, 0].var()
     assert (output - rows)[:, 0].square().mean() < 0.5 * baseline
-    # The best epoch's figure is that of the weights that were kept.
+    # The metrics of the best epoch are those of the saved weights.
     assert result.best["val_magnitude"] == pytest.approx((output - rows)[:, 0].square().mean().item(), rel=1e-3)
 
 
@@ -159,7 +161,7 @@ def test_the_v1_path_runs_end_to_end(sounds, config, tmp_path):
     assert not (sounds / ".cache").exists()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(sounds, cache, config, tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(sounds, cache, config, tmp_path):
     runs = [("a", config), ("b", config), ("c", dataclasses.replace(config, seed=1))]
     weights = [
         load_file(train(sounds, tmp_path / name, cfg, cache_dir=cache).run_dir / "model.safetensors")
@@ -169,7 +171,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(sounds, cache
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-def test_cancelling_in_an_epoch_and_resuming_ends_with_the_same_weights(sounds, cache, config, tmp_path):
+def test_a_run_cancelled_in_an_epoch_and_resumed_ends_with_the_same_weights(sounds, cache, config, tmp_path):
     without = train(sounds, tmp_path / "without", config, cache_dir=cache)
     config = dataclasses.replace(config, preview_epochs=1)
     whole = train(sounds, tmp_path / "whole", config, cache_dir=cache, tensorboard=True)
@@ -206,7 +208,7 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert lines[0] == lines[1]
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(sounds, cache, config, tmp_path):
+def test_early_stopping_ends_a_run_that_does_not_improve(sounds, cache, config, tmp_path):
     stuck = dataclasses.replace(config, epochs=30, patience=2, learning_rate=1.0, gradient_clip=1e6)
     result = train(sounds, tmp_path / "run", stuck, cache_dir=cache)
     assert result.status == "stopped early"
@@ -237,7 +239,7 @@ def test_one_chunk_trains_with_a_warning(config, tmp_path, caplog):
     assert "only one chunk" in caplog.text
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(sounds, cache, config, tmp_path, caplog):
+def test_resuming_skips_a_damaged_checkpoint(sounds, cache, config, tmp_path, caplog):
     whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
     train(sounds, tmp_path / "run", config, cache_dir=cache)
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
@@ -257,7 +259,7 @@ def truncate(path: Path) -> None:
 def test_lost_weights_are_written_again_on_resume(sounds, cache, config, tmp_path, name, damage):
     stuck = dataclasses.replace(config, epochs=30, patience=1, learning_rate=1.0, gradient_clip=1e6)
     run = train(sounds, tmp_path / "my run", stuck, cache_dir=cache)
-    # The best weights are not the last ones.
+    # So that the best weights are not those of the last epoch.
     assert run.best["epoch"] < run.epochs
     before = {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
     damage(run.run_dir / name)
@@ -268,7 +270,7 @@ def test_lost_weights_are_written_again_on_resume(sounds, cache, config, tmp_pat
     assert before == {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
 
 
-def test_a_run_that_lost_its_weights_goes_on_as_if_it_had_not(sounds, cache, config, tmp_path):
+def test_a_run_that_lost_its_weights_resumes_with_the_same_result(sounds, cache, config, tmp_path):
     whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
     cancel = threading.Event()
 
@@ -302,7 +304,7 @@ def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
     assert not trap.exists()
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_written(sounds, config, tmp_path):
+def test_unusable_arguments_are_errors_before_anything_is_written(sounds, config, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(DatasetError, match="no such folder"):
         train(tmp_path / "nowhere", run, config)
@@ -318,14 +320,14 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(sounds, config, 
     assert not run.exists()
 
 
-def test_a_run_that_could_not_begin_leaves_nothing_in_the_way(sounds, config, tmp_path):
+def test_a_run_that_could_not_start_leaves_no_folder(sounds, config, tmp_path):
     under_a_file = next(sounds.rglob("*.wav")) / "cache"
     with pytest.raises(StorageError, match="cannot be written"):
         train(sounds, tmp_path / "run", config, cache_dir=under_a_file)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dataset_that_changed_is_noticed_on_resume(sounds, config, tmp_path, caplog):
+def test_resuming_with_a_changed_dataset_logs_a_warning(sounds, config, tmp_path, caplog):
     dataset = tmp_path / "dataset"
     shutil.copytree(sounds / "drums", dataset)
     train(dataset, tmp_path / "run", dataclasses.replace(config, epochs=1))
@@ -344,7 +346,7 @@ def test_a_run_is_never_overwritten(sounds, cache, config, tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
-def test_nothing_usable_names_the_files(config, tmp_path):
+def test_the_error_for_a_dataset_without_usable_files_names_them(config, tmp_path):
     (tmp_path / "text.wav").write_text("no sound")
     for enabled in (True, False):
         feature = dataclasses.replace(config.complex_spectrogram, enabled=enabled)
@@ -352,7 +354,7 @@ def test_nothing_usable_names_the_files(config, tmp_path):
             train(tmp_path, tmp_path / f"run-{enabled}", dataclasses.replace(config, complex_spectrogram=feature))
 
 
-def test_a_full_disk_is_said_with_what_to_do(sounds, cache, config, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_with_a_remedy(sounds, cache, config, tmp_path, monkeypatch):
     def full(self, line):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -399,13 +401,13 @@ def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, t
     assert train(None, tmp_path / "run", more, resume=True).epochs == 4
 
 
-def test_faults_between_fields_are_found():
+def test_a_chunk_shorter_than_half_a_frame_is_a_config_error():
     with pytest.raises(ConfigError, match="chunk_samples=256 must be above n_fft/2"):
         config_from_dict({"chunk_samples": 256, "complex_spectrogram": {"n_fft": 512}})
 
 
 class Process:
-    """`python -m distill.train` in a process of its own."""
+    """`python -m distill.train` in a child process."""
 
     def __init__(self, *arguments: str, cwd: Path) -> None:
         self.output = ""
@@ -441,7 +443,7 @@ def place(sounds, config, tmp_path) -> Path:
     return tmp_path
 
 
-def test_ctrl_c_and_sigkill_then_resume_end_with_the_weights_of_an_undisturbed_run(place):
+def test_runs_resumed_after_ctrl_c_and_sigkill_end_with_the_weights_of_an_uninterrupted_run(place):
     options = ("--config", "config.toml", "--no-analyze")
     whole = Process("dataset", "--out", "whole", *options, cwd=place)
     assert whole.end() == 0, whole.output

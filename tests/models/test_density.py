@@ -1,4 +1,4 @@
-"""Where samples are drawn from: moments and neighbourhoods of planted latent vectors, by numpy alone."""
+"""LatentDensity: moments and neighbourhoods of its samples for known latent vectors, computed with numpy."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from distill.models.density import LatentDensity
 
 @pytest.fixture(scope="module")
 def latents() -> np.ndarray:
-    """Two clusters, far from each other for their size, of 300 vectors each in 6 dimensions."""
+    """Two well separated clusters of 300 vectors each, in 6 dimensions."""
     random = np.random.default_rng(0)
     mixing = 0.4 * random.standard_normal((6, 6))
     centres = np.repeat([[3.0, 0, 0, 0, 0, 1], [-3.0, 0, 2, 0, 0, 1]], 300, axis=0)
@@ -25,7 +25,7 @@ def test_samples_have_the_mean_and_the_covariance_of_the_latents(latents):
     assert np.abs(np.cov(drawn.T) - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_samples_keep_to_the_clusters_and_are_no_copies(latents):
+def test_samples_lie_near_the_clusters_and_are_no_copies(latents):
     drawn = LatentDensity(torch.from_numpy(latents)).sample(500, np.random.default_rng(2)).numpy()
     normal = np.random.default_rng(3).multivariate_normal(latents.mean(axis=0), np.cov(latents.T), 500)
     between = [np.mean(np.abs(points[:, 0]) < 0.5) for points in (latents, drawn, normal)]
@@ -36,30 +36,30 @@ def test_samples_keep_to_the_clusters_and_are_no_copies(latents):
 
 
 @pytest.mark.parametrize("radius", [0.3, 3.0])
-def test_variations_go_from_their_vector_and_have_the_covariance_of_the_latents(latents, radius):
+def test_variations_start_at_their_vector_and_have_the_covariance_of_the_latents(latents, radius):
     density, random = LatentDensity(torch.from_numpy(latents)), np.random.default_rng(6)
     noise = density.noise(random.standard_normal((20_000, density.n_draws)))
     chosen = latents[random.integers(len(latents), size=20_000)]
     varied = density.around(torch.from_numpy(chosen), noise, radius).numpy()
     expected = np.cov(latents.T)
     assert np.abs(np.cov(varied.T) - expected).max() < 0.05 * np.abs(expected).max()
-    likeness = np.corrcoef(chosen[:, 0], varied[:, 0])[0, 1]
-    assert likeness == pytest.approx(1 / np.sqrt(1 + radius**2), abs=0.03)
+    correlation = np.corrcoef(chosen[:, 0], varied[:, 0])[0, 1]
+    assert correlation == pytest.approx(1 / np.sqrt(1 + radius**2), abs=0.03)
 
 
-def test_one_vector_has_others_near_it():
+def test_samples_of_a_single_vector_vary():
     vector = torch.arange(4.0)[None]
     drawn = LatentDensity(vector).sample(50, np.random.default_rng(4))
     assert 0.01 < (drawn - vector).std() < 0.5
 
 
-def test_a_model_without_data_samples_the_standard_normal_distribution():
+def test_a_new_model_samples_the_standard_normal_distribution():
     drawn = LatentDensity(ConvVAE(1, 5, n_mels=8, n_frames=8).latents).sample(20_000, np.random.default_rng(5)).numpy()
     assert np.abs(drawn.mean(axis=0)).max() < 0.15
     assert np.abs(np.cov(drawn.T) - np.eye(5)).max() < 0.2
 
 
-def test_a_model_keeps_the_first_latents_and_repeats_few():
+def test_set_latents_keeps_the_first_ones_and_repeats_them_if_there_are_too_few():
     model = ConvVAE(1, 3, n_mels=8, n_frames=8)
     few, many = torch.randn(7, 3), torch.randn(1000, 3)
     model.set_latents(few)

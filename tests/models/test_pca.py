@@ -1,4 +1,4 @@
-"""Principal components against scikit-learn's."""
+"""PCA, compared with scikit-learn."""
 
 import math
 
@@ -10,12 +10,12 @@ from sklearn import decomposition
 from distill.models.pca import fit_pca, gate_frequency
 
 SHAPE = (2, 6, 5)
-# (dtype, atol, rtol): a float32 Gram matrix against a float64 SVD, on data of order one.
+# (dtype, atol, rtol) between a float32 Gram matrix and a float64 SVD, for data of order one.
 PEER = (torch.float32, 2e-4, 0.0)
 
 
 def make_rows(count=40, rank=8, shape=SHAPE, seed=0):
-    """Rows of decaying variance about a mean that is not zero, float32."""
+    """Return float32 rows with decaying variance and a nonzero mean."""
     rng = np.random.default_rng(seed)
     size = math.prod(shape)
     scales = 3.0 * 0.7 ** np.arange(rank)
@@ -25,7 +25,7 @@ def make_rows(count=40, rank=8, shape=SHAPE, seed=0):
 
 
 @pytest.mark.parametrize("n_components", [1, 5, 8])
-def test_axes_variances_and_reconstruction_are_sklearns(n_components):
+def test_axes_variances_and_reconstruction_equal_those_of_sklearn(n_components):
     rows = make_rows()
     peer = decomposition.PCA(n_components, svd_solver="full").fit(rows.flatten(1).double().numpy())
     pca = fit_pca(rows, n_components)
@@ -38,7 +38,7 @@ def test_axes_variances_and_reconstruction_are_sklearns(n_components):
     torch.testing.assert_close(pca.reconstruct(rows), torch.from_numpy(expected).float(), atol=PEER[1], rtol=PEER[2])
 
 
-def test_rank_is_that_of_the_data_and_axes_beyond_it_are_zero():
+def test_axes_beyond_the_rank_of_the_data_are_zero():
     pca = fit_pca(make_rows(rank=3), 10)
     assert pca.rank == 3
     assert pca.components.shape == (10, 60)
@@ -48,7 +48,7 @@ def test_rank_is_that_of_the_data_and_axes_beyond_it_are_zero():
     torch.testing.assert_close(gram, torch.eye(3), atol=1e-4, rtol=0)
 
 
-def test_fewer_rows_than_axes_are_reproduced_exactly():
+def test_rows_are_reconstructed_exactly_if_there_are_fewer_than_axes():
     rows = make_rows(count=4, rank=8)
     pca = fit_pca(rows, 16)
     assert pca.rank == 3
@@ -72,24 +72,24 @@ def test_rows_that_differ_by_rounding_have_no_axes():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 40])
-def test_batches_and_one_tensor_agree(batch):
+def test_batches_and_one_tensor_give_equal_results(batch):
     rows = make_rows()
     whole, parts = fit_pca(rows, 5), fit_pca(iter(rows.split(batch)), 5)
     assert torch.equal(whole.components, parts.components)
     assert torch.equal(whole.scale, parts.scale)
 
 
-def test_sample_is_uniform_over_the_stream_and_repeats_for_a_seed():
+def test_the_sample_of_a_stream_is_uniform_and_repeatable_for_a_seed():
     rows = torch.arange(500.0).reshape(500, 1, 1, 1).expand(500, 1, 2, 2)
     fits = [fit_pca(rows.split(32), 1, max_rows=100, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(fits[0].mean, fits[1].mean)
     assert not torch.equal(fits[0].mean, fits[2].mean)
-    # 100 of 0..499: mean 249.5 with a standard error of 13, standard deviation 144.
+    # A sample of 100 of 0..499 has a mean of 249.5 with a standard error of 13, and a standard deviation of 144.
     assert abs(float(fits[0].mean[0]) - 249.5) < 45
     assert float(fits[0].scale[0]) / 2 == pytest.approx(144, rel=0.2)
 
 
-def test_sampled_tensor_keeps_the_subspace():
+def test_a_sample_of_a_tensor_spans_the_same_subspace():
     rows = make_rows(count=300, rank=4)
     pca = fit_pca(rows, 4, max_rows=60)
     torch.testing.assert_close(pca.reconstruct(rows), rows, atol=1e-3, rtol=0)
@@ -102,7 +102,7 @@ def test_the_input_is_not_changed():
     assert torch.equal(rows, before)
 
 
-def test_gate_halves_the_frequency_at_its_width_and_spares_the_magnitude():
+def test_the_gate_halves_the_frequency_at_its_width_and_keeps_the_magnitude():
     rows = torch.tensor([-0.5, -0.4, 9.5]).reshape(1, 1, 1, 3).repeat(1, 2, 1, 1)
     rows[:, 1] = 2.0
     gated = gate_frequency(rows, silence=-0.5, width=0.1)
@@ -112,7 +112,7 @@ def test_gate_halves_the_frequency_at_its_width_and_spares_the_magnitude():
     assert torch.equal(gate_frequency(rows[:, :1], -0.5, 0.1), rows[:, :1])
 
 
-def test_gated_fit_is_the_pca_of_gated_rows():
+def test_a_fit_with_silence_is_the_pca_of_gated_rows():
     rows = make_rows()
     gated, plain = fit_pca(rows, 5, silence=-1.0), fit_pca(gate_frequency(rows, -1.0), 5)
     assert torch.equal(gated.components, plain.components)
@@ -130,6 +130,6 @@ def test_gated_fit_is_the_pca_of_gated_rows():
     ],
     ids=["no-axes", "no-sample", "empty-tensor", "empty-stream", "infinite"],
 )
-def test_unusable_arguments_are_named(rows, options, message):
+def test_invalid_arguments_are_named(rows, options, message):
     with pytest.raises(ValueError, match=message):
         fit_pca(rows, **({"n_components": 2} | options))

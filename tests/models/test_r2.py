@@ -1,4 +1,4 @@
-"""R² against scikit-learn's, and against its definition."""
+"""R², compared with scikit-learn and with its definition."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from distill.models.r2 import BandMeans
 def make_rows(count=12, channels=2, n_mels=3, n_frames=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(count, channels, n_mels, n_frames, generator=generator)
-    # Bands of different level and spread: one global mean would score differently.
+    # Bands differ in level and spread, so that one global mean would score differently.
     rows = rows * torch.tensor([0.3, 1.0, 2.0])[:, None] + torch.tensor([4.0, -1.0, 0.5])[:, None]
     return rows, torch.rand(count, n_mels, n_frames, generator=generator) * 5
 
@@ -24,7 +24,7 @@ def score(reconstruction, target, energy, means, batch=5):
     return metric.result()
 
 
-def test_one_band_is_sklearns_weighted_r2_when_the_means_are_its_own():
+def test_r2_of_one_band_relative_to_its_own_mean_equals_that_of_sklearn():
     target, energy = make_rows()
     target, energy = target[:, :, :1], energy[:, :1]
     reconstruction = target + 0.2 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
@@ -37,7 +37,7 @@ def test_one_band_is_sklearns_weighted_r2_when_the_means_are_its_own():
     assert result["if_r2"] == pytest.approx(r2_score(*flat[:2], sample_weight=flat[2]), abs=1e-6)
 
 
-def test_definition_over_bands_with_means_of_other_rows():
+def test_r2_relative_to_other_band_means_equals_its_definition():
     target, energy = make_rows()
     reconstruction, _ = make_rows(seed=2)
     means = torch.tensor([[3.0, -1.0, 0.0], [0.5, 0.0, -2.0]])
@@ -49,7 +49,7 @@ def test_definition_over_bands_with_means_of_other_rows():
     assert result["if_r2"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_perfect_is_one_band_means_are_zero_and_worse_is_negative():
+def test_r2_is_one_for_perfect_zero_for_band_means_and_negative_for_worse():
     target, energy = make_rows()
     means = BandMeans(2, 3)
     means.update(target, energy)
@@ -61,7 +61,7 @@ def test_perfect_is_one_band_means_are_zero_and_worse_is_negative():
         assert value < -2
 
 
-def test_batches_do_not_matter():
+def test_r2_does_not_depend_on_the_batch_size():
     target, energy = make_rows()
     reconstruction, _ = make_rows(seed=2)
     means = torch.zeros(2, 3)
@@ -70,7 +70,7 @@ def test_batches_do_not_matter():
     assert results[0] == pytest.approx(results[2], abs=1e-9)
 
 
-def test_band_means_are_streamed_and_weighted():
+def test_band_means_over_batches_are_weighted_by_energy():
     rows, energy = make_rows()
     energy[:, 2] = 0
     means = BandMeans(2, 3)
@@ -84,8 +84,8 @@ def test_band_means_are_streamed_and_weighted():
     assert frequency[2] == 0
 
 
-def test_sums_are_double():
-    # In float32, 6000² swallows each 1 that follows.
+def test_sums_are_accumulated_in_double_precision():
+    # In float32, adding 1 to 6000² has no effect.
     metric = ReconstructionR2(torch.zeros(1, 1))
     metric.update(torch.full((1, 1, 1, 1), 6000.0), torch.full((1, 1, 1, 1), 6000.0))
     one = torch.ones(1, 1, 1, 1)
@@ -94,7 +94,7 @@ def test_sums_are_double():
     assert metric.result()["magnitude_r2"] == pytest.approx(1 - 8000 / (6000**2 + 2000), abs=1e-10)
 
 
-def test_nothing_to_explain_is_zero_not_nan():
+def test_r2_without_variance_is_zero_and_not_nan():
     rows = torch.ones(2, 2, 3, 4)
     metric = ReconstructionR2(torch.ones(2, 3))
     assert metric.result() == {"magnitude_r2": 0.0, "if_r2": 0.0}
@@ -102,6 +102,6 @@ def test_nothing_to_explain_is_zero_not_nan():
     assert metric.result() == {"magnitude_r2": 0.0, "if_r2": 0.0}
 
 
-def test_one_channel_has_no_frequency():
+def test_one_channel_has_no_if_r2():
     target, energy = make_rows(channels=1)
     assert score(target, target, energy, torch.zeros(1, 3)) == {"magnitude_r2": 1.0}

@@ -1,4 +1,4 @@
-"""Models on disk: bit-equal round trip, whole files only, and errors that name file, reason and remedy."""
+"""Model files: bit-equal round trip, atomic writes, and errors that name file, reason and remedy."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_round_trip_is_bit_equal_and_in_eval_mode(run_dir, model):
             assert torch.equal(ours, theirs)
 
 
-def test_description_holds_what_feeds_the_model(tmp_path, model):
+def test_the_description_has_architecture_features_and_statistics(tmp_path, model):
     save_model(tmp_path, model, features=FEATURES, statistics=STATISTICS, epoch=3)
     description = load_description(tmp_path)
     assert description["architecture"] == model.config
@@ -57,7 +57,7 @@ def test_description_holds_what_feeds_the_model(tmp_path, model):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_failed_save_leaves_the_old_model_and_no_rest(run_dir, model, monkeypatch):
+def test_a_failed_save_leaves_the_old_model_and_no_temporary_file(run_dir, model, monkeypatch):
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
 
     def fail(_descriptor):
@@ -71,7 +71,7 @@ def test_failed_save_leaves_the_old_model_and_no_rest(run_dir, model, monkeypatc
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
 
 
-def test_values_that_json_lacks_are_refused_before_anything_is_written(tmp_path, model):
+def test_values_that_json_does_not_have_are_rejected_before_anything_is_written(tmp_path, model):
     for statistics in ({"mag_mean": float("nan")}, {"mag_mean": object()}):
         with pytest.raises(ValueError, match=r"model\.json"):
             save_model(tmp_path / "run", model, features=FEATURES, statistics=statistics)
@@ -119,7 +119,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_runs_name_file_reason_and_remedy(case, run_dir):
+def test_errors_of_damaged_runs_name_file_reason_and_remedy(case, run_dir):
     name, damage, reason = BROKEN[case]
     damage(run_dir / name)
     with pytest.raises(RunError) as caught:
@@ -129,14 +129,14 @@ def test_broken_runs_name_file_reason_and_remedy(case, run_dir):
     assert caught.value.tip
 
 
-def test_weights_of_another_size_do_not_fit(run_dir):
+def test_weights_of_another_size_are_an_error(run_dir):
     description = json.loads((run_dir / "model.json").read_text())
     edit(run_dir / "model.json", architecture=description["architecture"] | {"latent_dim": 5})
     with pytest.raises(RunError, match=r"does not fit model\.json: .* is float32 \[.*\], must be float32 \[.*\]"):
         load_model(run_dir)
 
 
-def test_no_pickle_is_read(run_dir, model):
+def test_a_pickle_is_not_loaded(run_dir, model):
     torch.save(model.state_dict(), run_dir / "model.safetensors")
     with pytest.raises(RunError, match="damaged"):
         load_model(run_dir)

@@ -1,4 +1,4 @@
-"""ConvVAE: shapes, the linear path against scikit-learn's PCA, and that training helps."""
+"""ConvVAE: shapes, the linear path compared with the PCA of scikit-learn, and the effect of training."""
 
 import math
 
@@ -15,7 +15,7 @@ SHAPE = (2, 16, 11)
 
 
 def make_rows(count, seed=0, shape=SHAPE):
-    """Ridges that glide over the bands: few numbers decide a row, but not linearly."""
+    """Return rows with a ridge that glides over the bands: a nonlinear function of four numbers."""
     generator = torch.Generator().manual_seed(seed)
     channels, n_mels, n_frames = shape
     start, slope, width, level = torch.rand(4, count, 1, 1, generator=generator)
@@ -38,7 +38,7 @@ def new_model(shape=SHAPE, latent_dim=6, seed=0, **options):
     "shape", [(2, 128, 94), (1, 128, 94), (2, 16, 3), (2, 1, 1), (1, 33, 47), (2, 80, 101)], ids=str
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_shapes_round_trip(shape, count):
+def test_shapes_of_latents_and_reconstruction(shape, count):
     model = new_model(shape, latent_dim=5)
     x = torch.randn(count, *shape)
     reconstruction, mu, logvar = model(x)
@@ -52,7 +52,7 @@ def test_shapes_round_trip(shape, count):
 @pytest.mark.parametrize(
     ("shape", "n_components"), [((2, 16, 11), 6), ((1, 16, 11), 6), ((2, 9, 7), 3)], ids=["two", "one", "fewer-axes"]
 )
-def test_fresh_model_is_sklearns_pca(shape, n_components):
+def test_a_new_model_with_a_linear_path_equals_the_pca_of_sklearn(shape, n_components):
     rows, others = make_rows(50, shape=shape), make_rows(9, seed=1, shape=shape)
     model = new_model(shape, latent_dim=6)
     model.init_linear_path(fit_pca(rows, n_components))
@@ -62,14 +62,14 @@ def test_fresh_model_is_sklearns_pca(shape, n_components):
     with torch.no_grad():
         reconstruction, mu, _ = model.eval()(others)
     torch.testing.assert_close(reconstruction, expected, atol=1e-3, rtol=0)
-    # Latent axes of the training rows are whitened; those that the PCA lacks are zero.
+    # The latent vectors of the training rows are whitened, and zero along axes that the PCA does not have.
     with torch.no_grad():
         mu, _ = model.encode(rows)
     torch.testing.assert_close(mu.std(dim=0, correction=0)[:n_components], torch.ones(n_components), atol=1e-2, rtol=0)
     assert mu[:, n_components:].eq(0).all()
 
 
-def test_gate_makes_the_model_blind_to_the_frequency_of_silence():
+def test_the_frequency_of_silent_bands_does_not_change_the_latents():
     rows = make_rows(50)
     model = new_model().eval()
     model.init_linear_path(fit_pca(rows, 6, silence=-0.5))
@@ -85,7 +85,7 @@ def test_gate_makes_the_model_blind_to_the_frequency_of_silence():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_training_samples_and_evaluation_does_not(seed):
+def test_latents_are_sampled_in_training_mode_only(seed):
     model = new_model()
     model.init_linear_path(fit_pca(make_rows(50), 6))
     x = make_rows(4, seed=1)
@@ -99,7 +99,7 @@ def test_training_samples_and_evaluation_does_not(seed):
     torch.testing.assert_close(fixed[0][0], model.decode(fixed[0][1]))
 
 
-def test_sampled_latents_have_the_variance_that_encode_tells():
+def test_sampled_latents_have_the_encoded_variance():
     model = new_model().train()
     x = make_rows(1).expand(4000, *SHAPE)
     seen = []
@@ -110,7 +110,7 @@ def test_sampled_latents_have_the_variance_that_encode_tells():
     assert (seen[0] - mu).std().item() == pytest.approx(math.exp(-1.5), rel=0.02)
 
 
-def test_log_variance_stays_in_range_for_wild_input():
+def test_log_variance_is_clamped_for_extreme_input():
     model = new_model().eval()
     torch.nn.init.normal_(model.logvar.weight, std=10)
     _, logvar = model.encode(1e4 * make_rows(8))
@@ -119,7 +119,7 @@ def test_log_variance_stays_in_range_for_wild_input():
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 16, 11), (3, 2, 16, 12), (2, 16, 11)], ids=str)
-def test_wrong_shapes_are_named(shape):
+def test_errors_name_the_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"must be \(B, 2, 16, 11\)") as caught:
         new_model()(torch.zeros(shape))
     assert str(shape) in str(caught.value)
@@ -127,7 +127,7 @@ def test_wrong_shapes_are_named(shape):
         new_model().decode(torch.zeros(3, 5))
 
 
-def test_pca_of_other_rows_is_refused():
+def test_a_pca_of_rows_of_another_size_is_an_error():
     with pytest.raises(ValueError, match="352"):
         new_model().init_linear_path(fit_pca(torch.randn(4, 2, 16, 12), 2))
 
@@ -166,14 +166,14 @@ def train(model, rows, steps=100):
     for _ in range(steps):
         x = rows[torch.randint(len(rows), (32,), generator=generator)]
         reconstruction, mu, logvar = model(x)
-        figures = vae_loss(reconstruction, x, mu, logvar, energy_of(x), if_weight=0.5, kl_weight=2e-3, free_bits=0.05)
+        losses = vae_loss(reconstruction, x, mu, logvar, energy_of(x), if_weight=0.5, kl_weight=2e-3, free_bits=0.05)
         optimizer.zero_grad()
-        figures["loss"].backward()
+        losses["loss"].backward()
         optimizer.step()
 
 
 @pytest.mark.parametrize("start", ["pca", "scratch"])
-def test_training_improves_rows_never_seen(start):
+def test_training_improves_held_out_rows(start):
     rows, held_out = make_rows(300), make_rows(80, seed=1)
     means = BandMeans(2, SHAPE[1])
     means.update(rows, energy_of(rows))
@@ -183,12 +183,12 @@ def test_training_improves_rows_never_seen(start):
     before = score(model, held_out, means.result())
     train(model, rows)
     after = score(model, held_out, means.result())
-    # The mean of each band scores 0, and so does about everything that ignores its input.
+    # The mean of each band scores 0, as does nearly every model that ignores its input.
     assert after["magnitude_r2"] > max(before["magnitude_r2"] + 0.02, 0.3)
     assert after["if_r2"] > max(before["if_r2"] + 0.02, 0.3)
 
 
-def test_pca_start_beats_scratch_by_far():
+def test_a_start_from_the_pca_scores_far_better_than_one_from_scratch():
     rows, held_out = make_rows(300), make_rows(80, seed=1)
     means = BandMeans(2, SHAPE[1])
     means.update(rows, energy_of(rows))

@@ -22,7 +22,7 @@ from distill.training import (
 
 
 def keys(cache_dir, split, **options):
-    """(content hash, chunk, variant) of each row of a split."""
+    """Return (content hash, chunk, variant) of each row of a split."""
     dataset = CachedSpectrogramDataset(cache_dir, split, **options)
     reader = CacheReader(cache_dir)
     rows = dataset._rows
@@ -47,14 +47,14 @@ def test_a_batch_equals_its_items_in_any_order(cache):
         assert torch.equal(dataset[index], row)
 
 
-def test_a_plain_data_loader_takes_it(cache):
+def test_a_standard_data_loader_accepts_the_dataset(cache):
     batch = next(iter(DataLoader(CachedSpectrogramDataset(cache), batch_size=7)))
     assert batch.shape == (7, 2, 32, 32)
     assert batch.std() > 0.5
 
 
 @pytest.mark.parametrize("split_by", ["chunk", "file"])
-def test_splits_part_chunks_and_hold_out_originals(cache, split_by):
+def test_splits_share_no_chunk_and_validation_has_no_variants(cache, split_by):
     options = {"val_fraction": 0.3, "split_by": split_by}
     train, val, everything = (keys(cache, split, **options) for split in ("train", "val", "all"))
     assert {variant for *_, variant in val} == {0}
@@ -65,7 +65,7 @@ def test_splits_part_chunks_and_hold_out_originals(cache, split_by):
     assert 0.15 < len(val) / (len(everything) / 2) < 0.45
 
 
-def test_adding_a_file_moves_no_other_chunk(sounds, small_config, tmp_path):
+def test_adding_a_file_moves_no_chunk_to_the_other_split(sounds, small_config, tmp_path):
     dataset = tmp_path / "dataset"
     shutil.copytree(sounds / "drums", dataset)
     before = set(keys(preprocess(dataset, small_config).cache_dir, "val"))
@@ -90,14 +90,14 @@ def test_one_chunk_is_in_both_splits(small_config, tmp_path, fraction):
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_two_chunks_are_never_on_one_side(small_config, tmp_path, fraction):
+def test_two_chunks_are_split_one_to_each_side(small_config, tmp_path, fraction):
     soundfile.write(tmp_path / "two.wav", np.sin(np.arange(16_000) / 10), 16_000)
     cache_dir = preprocess(tmp_path, small_config).cache_dir
     sizes = [len(CachedSpectrogramDataset(cache_dir, split, fraction)) for split in ("train", "val")]
     assert sizes == [2, 1]
 
 
-def test_loaders_give_every_training_row_once_in_an_order_of_the_epoch(cache, small_config):
+def test_an_epoch_has_every_training_row_once_and_its_own_order(cache, small_config):
     loader, val_loader = create_complex_data_loaders(cache, small_config)
 
     def epoch(number):
@@ -112,7 +112,7 @@ def test_loaders_give_every_training_row_once_in_an_order_of_the_epoch(cache, sm
     assert sum(map(len, val_loader)) == len(CachedSpectrogramDataset(cache, "val", 0.25))
 
 
-def test_an_interrupted_epoch_goes_on_where_it_was(cache, small_config):
+def test_a_loader_continues_an_interrupted_epoch_at_its_first_step(cache, small_config):
     loader, _ = create_complex_data_loaders(cache, small_config)
     whole = list(loader)
     loader.batch_sampler.epoch, loader.batch_sampler.first_step = 0, 3
@@ -121,7 +121,7 @@ def test_an_interrupted_epoch_goes_on_where_it_was(cache, small_config):
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[3:], strict=True))
 
 
-def test_waveforms_hold_the_chunks_of_the_cache(sounds, cache, small_config):
+def test_the_waveform_dataset_has_the_chunks_of_the_cache(sounds, cache, small_config):
     files = sorted(path for path in sounds.rglob("*") if path.is_file())
     dataset = AudioTrainingDataset(files, 8_000, 16_000)
     originals = [i for i, (*_, variant) in enumerate(keys(cache, "all")) if variant == 0]
@@ -133,7 +133,7 @@ def test_waveforms_hold_the_chunks_of_the_cache(sounds, cache, small_config):
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)
 
 
-def test_waveform_loaders_split_like_the_cache(sounds, cache, small_config):
+def test_waveform_loaders_have_the_split_of_the_cache(sounds, cache, small_config):
     files = sorted(path for path in sounds.rglob("*") if path.is_file())
     train, val = create_data_loaders(files, small_config)
     assert next(iter(train)).shape == (16, 1, 8_000)
@@ -154,7 +154,7 @@ def test_no_cache_is_an_error_with_a_remedy(tmp_path):
     assert "distill preprocess" in caught.value.tip
 
 
-def test_arguments_out_of_range_are_named_together(cache):
+def test_all_arguments_out_of_range_are_named_in_one_error(cache):
     with pytest.raises(ConfigError) as caught:
         CachedSpectrogramDataset(cache, "test", 1.5, "bar")
     assert len(caught.value.faults) == 3
@@ -166,7 +166,7 @@ def test_a_row_out_of_range_is_an_index_error(cache):
         dataset[len(dataset)]
 
 
-def test_val_fraction_of_the_call_wins_over_the_configuration(cache, small_config):
+def test_the_val_fraction_argument_overrides_the_configuration(cache, small_config):
     config = dataclasses.replace(small_config, val_fraction=0.1)
     few, many = (create_complex_data_loaders(cache, config, fraction)[1].dataset for fraction in (None, 0.5))
     assert len(few) < len(many)

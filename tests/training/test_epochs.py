@@ -45,7 +45,7 @@ def test_training_on_waveforms_lowers_the_loss(sounds, small_config):
     assert after["magnitude"] < 0.8 * before["magnitude"]
 
 
-def test_validation_changes_nothing_and_repeats_itself(loaders):
+def test_validation_is_repeatable_and_leaves_the_weights_unchanged(loaders):
     model = new_model()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (validate_epoch(model, loaders[1], use_cached_spectrograms=True) for _ in range(2))
@@ -53,7 +53,7 @@ def test_validation_changes_nothing_and_repeats_itself(loaders):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_r2_is_that_of_its_definition(loaders):
+def test_r2_equals_its_definition(loaders):
     model, stats = new_model(), loaders[0].dataset.normalization_stats
     band_means = torch.randn(2, 32)
     options = {"use_cached_spectrograms": True, "normalization_stats": stats, "band_means": band_means}
@@ -63,9 +63,9 @@ def test_r2_is_that_of_its_definition(loaders):
         output = model.eval()(target)[0]
     target, output = target.double().numpy(), output.double().numpy()
     weight = target[:, 0] * stats["mag_std"] + stats["mag_mean"]
-    missed, spread = (output - target) ** 2, (target - band_means.numpy()[None, :, :, None]) ** 2
-    assert found["magnitude_r2"] == pytest.approx(1 - missed[:, 0].sum() / spread[:, 0].sum(), abs=1e-5)
-    expected = 1 - np.sum(weight * missed[:, 1]) / np.sum(weight * spread[:, 1])
+    residual, spread = (output - target) ** 2, (target - band_means.numpy()[None, :, :, None]) ** 2
+    assert found["magnitude_r2"] == pytest.approx(1 - residual[:, 0].sum() / spread[:, 0].sum(), abs=1e-5)
+    expected = 1 - np.sum(weight * residual[:, 1]) / np.sum(weight * spread[:, 1])
     assert found["if_r2"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -95,5 +95,5 @@ def test_waveforms_need_a_spectrogram():
 def test_training_on_cuda_lowers_the_loss(loaders):
     model = new_model().cuda()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    figures = [train_epoch(model, loaders[0], optimizer, use_cached_spectrograms=True) for _ in range(4)]
-    assert figures[-1]["magnitude"] < 0.8 * figures[0]["magnitude"]
+    losses = [train_epoch(model, loaders[0], optimizer, use_cached_spectrograms=True) for _ in range(4)]
+    assert losses[-1]["magnitude"] < 0.8 * losses[0]["magnitude"]

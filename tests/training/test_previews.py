@@ -1,4 +1,4 @@
-"""Previews that training writes: as many as there are sounds, the same for the same seed, and what was returned."""
+"""Previews of a training run: number of files, repeatability for a seed, and agreement with the returned sounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model loses between features and sound: nothing when it is perfect, much when it is deaf."""
+"""Quality figures of models with known output: nearly zero for a perfect one, large for a silent one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distill.training.quality import Quality
 
 
 class Fake(ConvVAE):
-    """A model of which it is known what it says: `reconstruct` of rows, and `prior` of latent vectors."""
+    """A model with a known output: `reconstruct` of rows and `prior` of latent vectors."""
 
     def __init__(self, reconstruct, prior=None) -> None:
         super().__init__(2, 4, n_mels=32, n_frames=32)
@@ -38,33 +38,33 @@ def data(cache, small_config) -> TrainingData:
     return TrainingData(*loaders, None, loaders[0].dataset.normalization_stats, False, "")
 
 
-def test_a_perfect_model_loses_little_and_a_deaf_one_all(data, small_config):
-    """What is weighed down as hiss is lost to a perfect model, too."""
+def test_distances_are_small_for_a_perfect_model_and_large_for_a_silent_one(data, small_config):
+    """Not zero for the perfect model, because its hiss is attenuated as in any other output."""
     quality = Quality(data, small_config)
     silence = -data.stats["mag_mean"] / data.stats["mag_std"]
     perfect = quality.measure(Fake(lambda x: x))
     noise = torch.Generator().manual_seed(0)
     rough = quality.measure(Fake(lambda x: x + 0.1 * torch.randn(x.shape, generator=noise)))
-    deaf = quality.measure(Fake(lambda x: torch.full_like(x, silence)))
+    silent = quality.measure(Fake(lambda x: torch.full_like(x, silence)))
     for name in ("spectral_convergence", "log_spectral_db", "multi_resolution"):
-        assert 0 < perfect[name] < 0.8 * rough[name] < 0.8 * deaf[name]
-    assert deaf["spectral_convergence"] == pytest.approx(1, abs=1e-3)
+        assert 0 < perfect[name] < 0.8 * rough[name] < 0.8 * silent[name]
+    assert silent["spectral_convergence"] == pytest.approx(1, abs=1e-3)
 
 
-def test_distances_are_the_medians_over_held_out_chunks(data, small_config):
+def test_distances_are_medians_over_validation_chunks(data, small_config):
     def louder(rows):
         return rows * torch.tensor([1.1, 1.0])[:, None, None]
 
     rows = torch.cat(list(data.features(data.val)))
     rows = rows[np.linspace(0, len(rows) - 1, 16).astype(int)]
     spectrogram = ComplexSpectrogram(small_config.complex_spectrogram)
-    features, heard = (denormalize(each, data.stats).double().numpy() for each in (rows, louder(rows)))
-    # As `distill generate` makes sound of it: hiss is weighed down by p² / (p² + h²), h a fifth of the deviation.
-    power, hiss = np.maximum(heard[:, 0], 0), 0.2 * data.stats["mag_std"]
-    heard[:, 0] = power**3 / (power**2 + hiss**2)
+    features, output = (denormalize(each, data.stats).double().numpy() for each in (rows, louder(rows)))
+    # As in `distill generate`, hiss is attenuated by p² / (p² + h²), where h is a fifth of the standard deviation.
+    power, hiss = np.maximum(output[:, 0], 0), 0.2 * data.stats["mag_std"]
+    output[:, 0] = power**3 / (power**2 + hiss**2)
     one, other = (
         spectrogram.inverse(torch.from_numpy(each).float(), length=small_config.chunk_samples)
-        for each in (features, heard)
+        for each in (features, output)
     )
     expected = distances(one, other)
     found = Quality(data, small_config).measure(Fake(louder))
@@ -72,7 +72,7 @@ def test_distances_are_the_medians_over_held_out_chunks(data, small_config):
         assert found[name] == pytest.approx(sorted(values.tolist())[7], rel=0.05)
 
 
-def test_a_model_that_repeats_its_training_rows_is_found_out(data, small_config):
+def test_a_model_that_repeats_its_training_rows_has_a_small_nearest_distance(data, small_config):
     rows = torch.cat(list(data.features(data.train)))
     repeating = Fake(lambda x: x, lambda z: rows[: len(z)])
     copies = Quality(data, small_config).measure(repeating)
@@ -81,7 +81,7 @@ def test_a_model_that_repeats_its_training_rows_is_found_out(data, small_config)
     assert constant["prior_frechet"] > 0.99
 
 
-def test_measuring_twice_says_the_same_and_draws_nothing_from_torch(data, small_config):
+def test_measuring_is_repeatable_and_leaves_the_global_generator_unchanged(data, small_config):
     noisy = Fake(lambda x: x * 0.9, lambda z: z.sum(dim=1)[:, None, None, None].expand(-1, 2, 32, 32))
     quality = Quality(data, small_config)
     state = torch.get_rng_state()
@@ -92,12 +92,12 @@ def test_measuring_twice_says_the_same_and_draws_nothing_from_torch(data, small_
     assert Quality(data, dataclasses.replace(small_config, seed=1)).measure(noisy) != first
 
 
-def test_an_absurd_model_is_measured_and_not_refused(data, small_config):
+def test_a_model_with_absurd_output_is_measured_without_an_error(data, small_config):
     found = Quality(data, small_config).measure(Fake(lambda x: x + 1e6))
     assert found["spectral_convergence"] > 10
 
 
-def test_one_channel(sounds, small_config):
+def test_one_channel_has_finite_figures(sounds, small_config):
     config = dataclasses.replace(
         small_config, complex_spectrogram=dataclasses.replace(small_config.complex_spectrogram, enabled=False)
     )
@@ -106,16 +106,16 @@ def test_one_channel(sounds, small_config):
     stats = {"mag_mean": 0.4, "mag_std": 1.1}
     data = TrainingData(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "")
     quality = Quality(data, config)
-    perfect, deaf = (
+    perfect, silent = (
         quality.measure(Fake(reconstruct, lambda z: torch.zeros(len(z), 1, 32, 32)))
         for reconstruct in (lambda x: x, lambda x: torch.full_like(x, -0.4 / 1.1))
     )
     assert perfect["spectral_convergence"] < 0.6
-    assert deaf["spectral_convergence"] == pytest.approx(1, abs=1e-3)
-    assert all(math.isfinite(value) for value in deaf.values())
+    assert silent["spectral_convergence"] == pytest.approx(1, abs=1e-3)
+    assert all(math.isfinite(value) for value in silent.values())
 
 
-def test_chunks_too_short_for_the_distances_have_none(cache, data, small_config):
+def test_distances_are_none_for_chunks_that_are_too_short(cache, data, small_config):
     short = dataclasses.replace(small_config, chunk_samples=2048)
     found = Quality(data, short).measure(Fake(lambda x: x))
     assert found["spectral_convergence"] is None

@@ -1,4 +1,4 @@
-"""What a run lets one hear and see, read back from its folder by soundfile, librosa and TensorBoard."""
+"""Previews, TensorBoard data, analysis and log of a run, read back with soundfile, librosa and TensorBoard."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ train_alone = partial(train, analyze=False)
 
 @pytest.fixture
 def tones(tmp_path) -> Path:
-    """Every pitch from four phases on, a chunk a file."""
+    """A folder with four files of each pitch, one chunk long, which start at different phases."""
     for pitch in PITCHES:
         for phase in range(4):
             start = 37 * phase
@@ -48,23 +48,23 @@ def small(channels: int = 2, **changes) -> TrainingConfig:
     return config_of(channels, **(values | changes))
 
 
-def train_and_stop(sounds: Path, run: Path, is_time: Callable[[TrainEvent], bool]) -> TrainResult:
+def train_and_stop(sounds: Path, run: Path, stops_at: Callable[[TrainEvent], bool]) -> TrainResult:
     cancel = threading.Event()
-    return train(sounds, run, small(), cancel_event=cancel, on_event=lambda event: is_time(event) and cancel.set())
+    return train(sounds, run, small(), cancel_event=cancel, on_event=lambda event: stops_at(event) and cancel.set())
 
 
 def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def heard(folder: Path) -> dict[str, np.ndarray]:
+def previews_in(folder: Path) -> dict[str, np.ndarray]:
     found = {path.stem: soundfile.read(path) for path in sorted(folder.glob("*.wav"))}
     assert {rate for _, rate in found.values()} == {RATE}
     return {name: sound for name, (sound, _) in found.items()}
 
 
 @pytest.mark.parametrize("channels", [2, 1])
-def test_previews_come_at_their_epochs_and_change_with_the_model(tones, tmp_path, channels):
+def test_previews_are_written_at_the_configured_epochs_and_change_with_the_model(tones, tmp_path, channels):
     best = []
     train_alone(
         tones,
@@ -74,7 +74,7 @@ def test_previews_come_at_their_epochs_and_change_with_the_model(tones, tmp_path
     )
     folders = sorted((tmp_path / "run" / "previews").iterdir())
     assert [folder.name for folder in folders] == ["epoch-002", "epoch-004", "epoch-005"]
-    early, late = heard(folders[0]), heard(folders[1])
+    early, late = previews_in(folders[0]), previews_in(folders[1])
     assert any(best[2:4])
     for name in [f"{kind}-{number}" for kind in ("reconstruction", "sample") for number in (1, 2, 3, 4)]:
         assert early[name].shape == late[name].shape == (CHUNK,)
@@ -85,7 +85,7 @@ def test_previews_come_at_their_epochs_and_change_with_the_model(tones, tmp_path
 
 
 @pytest.mark.parametrize(("channels", "furthest"), [(2, 0.5), (1, 0.9)])
-def test_reconstructions_are_near_their_sources(tones, tmp_path, channels, furthest):
+def test_reconstructed_previews_have_the_spectrum_of_a_validation_file(tones, tmp_path, channels, furthest):
     train_alone(tones, tmp_path / "run", small(channels, preview_epochs=2))
 
     def spectrum(sound):
@@ -93,25 +93,25 @@ def test_reconstructions_are_near_their_sources(tones, tmp_path, channels, furth
         return magnitude / np.linalg.norm(magnitude)
 
     sources = [spectrum(soundfile.read(path)[0]) for path in sorted(tones.glob("*.wav"))]
-    found = heard(tmp_path / "run" / "previews" / "epoch-002")
+    found = previews_in(tmp_path / "run" / "previews" / "epoch-002")
     for number in (1, 2, 3, 4):
         output = spectrum(found[f"reconstruction-{number}"])
         distances = sorted(float(np.linalg.norm(output - source)) for source in sources)
-        # A pitch has four files; those of other pitches have nothing in common with it.
+        # Four files have the same pitch; the spectra of all others are nearly orthogonal to it.
         assert distances[0] < furthest
         assert distances[4] > 1.3
 
 
-def test_previews_are_of_chunks_with_something_in_them(tmp_path):
+def test_previews_are_of_loud_chunks(tmp_path):
     for number, pitch in enumerate(np.geomspace(200, 2000, 48)):
         tail = noise(number, CHUNK, level=1e-3)
         write(tmp_path / "tones" / f"{number}.wav", np.r_[sine(pitch, CHUNK / RATE), tail], subtype="PCM_24")
     train_alone(tmp_path / "tones", tmp_path / "run", small(preview_epochs=2))
-    found = heard(tmp_path / "run" / "previews" / "epoch-002")
+    found = previews_in(tmp_path / "run" / "previews" / "epoch-002")
     assert all(np.abs(found[f"reconstruction-{number}"]).max() > 0.05 for number in (1, 2, 3, 4))
 
 
-def test_no_previews_where_none_are_wanted(tones, tmp_path):
+def test_no_previews_without_preview_epochs(tones, tmp_path):
     train_alone(tones, tmp_path / "run", small())
     assert not (tmp_path / "run" / "previews").exists()
     assert not (tmp_path / "run" / "tensorboard").exists()
@@ -123,7 +123,7 @@ def test_no_previews_where_none_are_wanted(tones, tmp_path):
 
 
 @pytest.mark.parametrize("at", ["previews", "previews/epoch-002/sample-1.wav/there", "tensorboard"])
-def test_what_cannot_be_written_is_said_with_what_to_do(tones, tmp_path, at):
+def test_a_preview_or_board_that_cannot_be_written_is_an_error_with_a_remedy(tones, tmp_path, at):
     blocked = tmp_path / "run" / at
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
@@ -135,7 +135,7 @@ def test_what_cannot_be_written_is_said_with_what_to_do(tones, tmp_path, at):
         blocked.parent.rmdir()
     result = train_alone(None, tmp_path / "run", resume=True, tensorboard=True)
     assert (result.status, result.epochs) == ("finished", 2)
-    assert len(heard(tmp_path / "run" / "previews" / "epoch-002")) == 8
+    assert len(previews_in(tmp_path / "run" / "previews" / "epoch-002")) == 8
 
 
 def events_of(run: Path):
@@ -145,7 +145,7 @@ def events_of(run: Path):
     return events.Reload()
 
 
-def test_tensorboard_shows_what_the_run_folder_holds(tones, tmp_path):
+def test_tensorboard_data_equal_the_files_of_the_run_folder(tones, tmp_path):
     run = tmp_path / "run"
     train_alone(tones, run, small(epochs=3, preview_epochs=2), tensorboard=True)
     events, lines = events_of(run), metrics(run)
@@ -158,18 +158,18 @@ def test_tensorboard_shows_what_the_run_folder_holds(tones, tmp_path):
         assert [event.step for event in shown] == [epoch for epoch, _ in expected]
         np.testing.assert_allclose([event.value for event in shown], [value for _, value in expected], rtol=1e-6)
     folders = [run / "previews" / f"epoch-{epoch:03d}" for epoch in (2, 3)]
-    for name in heard(folders[0]):
+    for name in previews_in(folders[0]):
         for event, folder in zip(events.Audio(f"previews/{name}"), folders, strict=True):
             assert event.step == int(folder.name[-3:])
             samples, rate = soundfile.read(io.BytesIO(event.encoded_audio_string))
             assert rate == RATE
-            np.testing.assert_allclose(samples, heard(folder)[name], atol=2**-14)
+            np.testing.assert_allclose(samples, previews_in(folder)[name], atol=2**-14)
     for event, folder in zip(events.Images("previews"), folders, strict=True):
         picture = imread(io.BytesIO(event.encoded_image_string))
         np.testing.assert_allclose(picture[..., :3], imread(folder / "previews.png")[..., :3], atol=1e-6)
 
 
-def test_a_resumed_run_shows_each_epoch_once(tones, tmp_path):
+def test_tensorboard_data_of_a_resumed_run_have_each_epoch_once(tones, tmp_path):
     run, cancel = tmp_path / "run", threading.Event()
 
     def stop_in_the_third_epoch(event):
@@ -179,7 +179,7 @@ def test_a_resumed_run_shows_each_epoch_once(tones, tmp_path):
     config = small(epochs=4, preview_epochs=1, keep_checkpoints=3)
     options = {"tensorboard": True, "on_event": stop_in_the_third_epoch, "cancel_event": cancel}
     assert train_alone(tones, run, config, **options).status == "interrupted"
-    # As after a kill between showing the second epoch and saving it: the second one is done again.
+    # As after a kill between adding the second epoch to TensorBoard and saving it: the second epoch is repeated.
     _, *later = sorted((run / "checkpoints").glob("step-*.pt"))
     for path in later:
         path.unlink()
@@ -193,7 +193,7 @@ def test_a_resumed_run_shows_each_epoch_once(tones, tmp_path):
     np.testing.assert_allclose(shown, [line["val_loss"] for line in metrics(run)], rtol=1e-6)
 
 
-def test_tensorboard_that_is_not_there_is_said_before_anything_is_done(tones, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_an_error_before_anything_is_written(tones, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match="tensorboard is not installed") as caught:
         train(tones, tmp_path / "run", small(), tensorboard=True)
@@ -203,7 +203,7 @@ def test_tensorboard_that_is_not_there_is_said_before_anything_is_done(tones, tm
 
 
 @pytest.mark.parametrize("channels", [2, 1])
-def test_the_latent_space_is_analysed_at_the_end(tones, tmp_path, channels):
+def test_the_latent_space_is_analysed_after_training(tones, tmp_path, channels):
     run, cache = tmp_path / "run", tmp_path / "cache"
     stages = []
     result = train(
@@ -222,18 +222,18 @@ def test_the_latent_space_is_analysed_at_the_end(tones, tmp_path, channels):
     assert (report["n"], len(report["files"])) == (32, 32)
     assert report["active_units"] > 1
     analyze(run)
-    # The tensors' file holds its metadata in no order of its own.
+    # The order of the metadata in a safetensors file is arbitrary.
     assert all(before[name] == (run / "latent" / name).read_bytes() for name in LATENT - {"analysis.safetensors"})
 
 
-def test_the_analysis_is_left_out_where_it_is_not_wanted_or_the_run_was_interrupted(tones, tmp_path):
+def test_a_run_is_not_analysed_if_not_requested_or_interrupted(tones, tmp_path):
     assert train_alone(tones, tmp_path / "run", small()).latent_dir is None
     result = train_and_stop(tones, tmp_path / "interrupted", lambda event: event.kind == "step")
     assert (result.status, result.latent_dir) == ("interrupted", None)
     assert not list(tmp_path.glob("*/latent"))
 
 
-def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
+def test_cancelling_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
     result = train_and_stop(
         tones, tmp_path / "run", lambda event: event.kind == "analyze" and event.values["stage"] == "effect"
     )
@@ -243,7 +243,7 @@ def test_stopping_the_analysis_leaves_a_finished_run(tones, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("when", ["epoch", "analyze"])
-def test_ctrl_c_after_training_leaves_the_analysis_out_and_says_what_does_it(tones, tmp_path, run, monkeypatch, when):
+def test_ctrl_c_after_training_skips_the_analysis_and_prints_its_command(tones, tmp_path, run, monkeypatch, when):
     from distill import train as command
     from distill.cli.progress import ProgressView
     from distill.config import config_to_toml
@@ -267,25 +267,25 @@ def test_ctrl_c_after_training_leaves_the_analysis_out_and_says_what_does_it(ton
     assert not (tmp_path / "my run" / "latent").exists()
 
 
-def test_one_sound_is_told_without_what_it_leaves_undefined(tmp_path, caplog):
+def test_the_log_of_a_dataset_with_one_sound_leaves_out_undefined_figures(tmp_path, caplog):
     caplog.set_level("INFO", "distill")
     write(tmp_path / "one" / "one.wav", noise(1), subtype="PCM_24")
     (tmp_path / "one" / "text.wav").write_text("no sound")
     result = train(tmp_path / "one", tmp_path / "my run", small(epochs=1, preview_epochs=1))
     assert (result.status, result.latent_dir) == ("finished", None)
-    told = caplog.text
-    assert "not analysed" in told
-    assert f"then distill analyze '{tmp_path / 'my run'}'" in told
-    assert re.search(r"spread by \S+ standard deviations\n", told)
-    assert "Fréchet" not in told
-    assert "nearest training row" not in told
+    text = caplog.text
+    assert "not analysed" in text
+    assert f"then distill analyze '{tmp_path / 'my run'}'" in text
+    assert re.search(r"spread by \S+ standard deviations\n", text)
+    assert "Fréchet" not in text
+    assert "nearest training row" not in text
     for once in ("2 audio files", "1 row of features, 1 file decoded", "1 training row,", "1 file skipped", "text.wav"):
-        assert told.count(once) == 1
+        assert text.count(once) == 1
     with pytest.raises(NothingUsableError, match="one row"):
         analyze(tmp_path / "my run")
 
 
-def test_a_resume_with_another_dataset_is_what_is_analysed(tones, tmp_path):
+def test_the_analysis_is_of_the_dataset_that_the_run_was_resumed_with(tones, tmp_path):
     train_alone(tones, tmp_path / "run", small(epochs=1))
     tones.rename(tmp_path / "moved")
     train(tmp_path / "moved", tmp_path / "run", replace(small(), epochs=2), resume=True)
@@ -293,7 +293,7 @@ def test_a_resume_with_another_dataset_is_what_is_analysed(tones, tmp_path):
     assert report["dataset"] == str(tmp_path / "moved")
 
 
-def test_the_command_says_where_to_look_and_what_to_do_next(tones, tmp_path, run, monkeypatch):
+def test_the_command_prints_its_output_files_and_the_next_commands(tones, tmp_path, run, monkeypatch):
     from distill import train as command
     from distill.config import config_to_toml
 
@@ -302,14 +302,14 @@ def test_the_command_says_where_to_look_and_what_to_do_next(tones, tmp_path, run
     options = ("--config", "config.toml")
     code, out, _ = run("tones", "--out", "my run", *options, "--tensorboard", command=command.main)
     assert code == 0
-    told = out[out.index("run: my run") :]
+    text = out[out.index("run: my run") :]
     for name in ("loss.png", "reconstruction.png", "quality.png", "latent/map.png", "previews/epoch-002"):
-        assert name in told
+        assert name in text
         assert (tmp_path / "my run" / name).exists()
-    assert "tensorboard --logdir 'my run/tensorboard'" in told
-    assert "distill generate 'my run' --out" in told
-    assert "distill reconstruct 'my run' FILE --out" in told
-    assert len(told.splitlines()) < 8
+    assert "tensorboard --logdir 'my run/tensorboard'" in text
+    assert "distill generate 'my run' --out" in text
+    assert "distill reconstruct 'my run' FILE --out" in text
+    assert len(text.splitlines()) < 8
     code, out, _ = run("tones", "--out", "bare", *options, "--no-analyze", "--preview-epochs", 0, command=command.main)
     assert code == 0
     assert "latent" not in out

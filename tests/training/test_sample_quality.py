@@ -1,4 +1,4 @@
-"""How far samples lie from data: against scipy, and for generators of which it is known."""
+"""Distances of samples from data, compared with scipy and for generators whose quality is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SILENCE = -0.5
 
 
 def sounds(count: int, seed: int) -> torch.Tensor:
-    """Rows [count, 2, 24, 18] of decaying ridges, z-scored alike: what a good generator would make more of."""
+    """Return rows [count, 2, 24, 18] of decaying ridges, the data that a good generator would imitate."""
     generator = torch.Generator().manual_seed(seed)
     centre, width, decay, level = torch.rand(4, count, 1, 1, generator=generator)
     bands, frames = torch.arange(24.0)[:, None], torch.arange(18.0) / 18
@@ -31,7 +31,7 @@ def figures(samples: torch.Tensor) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_frechet_distance_is_that_of_scipys_square_root(seed):
+def test_frechet_distance_equals_that_with_the_matrix_square_root_of_scipy(seed):
     random = np.random.default_rng(seed)
     first = random.standard_normal((80, 5)) @ random.standard_normal((5, 5)) + random.standard_normal(5)
     second = random.standard_normal((50, 5)) @ random.standard_normal((5, 5))
@@ -42,14 +42,14 @@ def test_frechet_distance_is_that_of_scipys_square_root(seed):
     assert found == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_distance_of_one_dimension_is_that_of_its_formula():
+def test_frechet_distance_in_one_dimension_equals_the_closed_form():
     first, second = torch.tensor([[0.0], [2.0]]), torch.tensor([[7.0], [13.0]])
     assert frechet_distance(first, second) == pytest.approx((10 - 1) ** 2 + (3 - 1) ** 2)
     assert frechet_distance(first, first) == pytest.approx(0, abs=1e-12)
     assert frechet_distance(first[:1], second) == pytest.approx(10**2 + 3**2)
 
 
-def test_nearest_distances_are_those_of_scipys_tree():
+def test_nearest_distances_equal_those_of_a_scipy_tree():
     random = np.random.default_rng(0)
     rows, others = random.standard_normal((40, 7)), random.standard_normal((90, 7))
     expected, _ = spatial.cKDTree(others).query(rows)
@@ -57,7 +57,7 @@ def test_nearest_distances_are_those_of_scipys_tree():
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_bands_are_compared_as_numpy_does():
+def test_band_figures_equal_those_of_numpy():
     samples = sounds(100, 2) * 1.3 + 0.2
     data, ours = TRAINING[:, 0].double().numpy(), samples[:, 0].double().numpy()
     spread = data.std(axis=(0, 2))
@@ -68,7 +68,7 @@ def test_bands_are_compared_as_numpy_does():
     assert found["prior_spread"] == pytest.approx(np.sqrt(np.mean((ratio - 1) ** 2)), rel=1e-6)
 
 
-def test_frechet_figure_is_scipys_along_sklearns_axes():
+def test_frechet_figure_equals_that_of_scipy_along_sklearn_axes():
     from sklearn.decomposition import PCA
 
     def descriptors(rows):
@@ -84,7 +84,7 @@ def test_frechet_figure_is_scipys_along_sklearns_axes():
     assert figures(samples)["prior_frechet"] == pytest.approx(distance / np.trace(cov2), rel=1e-5)
 
 
-def test_more_of_the_same_scores_like_held_out_rows():
+def test_other_samples_of_the_same_distribution_score_like_held_out_rows():
     found = figures(sounds(250, 3))
     assert found["prior_mean"] < 0.15
     assert found["prior_spread"] < 0.15
@@ -92,7 +92,7 @@ def test_more_of_the_same_scores_like_held_out_rows():
     assert found["prior_nearest"] == pytest.approx(1, abs=0.2)
 
 
-def test_copies_of_training_rows_show_and_nothing_else_is_wrong_with_them():
+def test_copies_of_training_rows_are_detected_by_the_nearest_distance_only():
     copies = TRAINING[:200]
     assert figures(copies)["prior_nearest"] == 0
     nearly = figures(copies + 0.01 * torch.randn(copies.shape, generator=torch.Generator().manual_seed(0)))
@@ -118,7 +118,7 @@ def test_noise_scores_badly():
     assert found["prior_nearest"] > 2
 
 
-def test_what_cannot_be_told_is_none():
+def test_undefined_figures_are_none():
     silent, one = summarize([torch.full((4, 1, 8, 9), SILENCE)], 4), summarize([TRAINING[:1, :1]], 4)
     assert set(compare_samples(silent, silent, silent).values()) == {None}
     alone = compare_samples(one, one, one)
@@ -128,7 +128,7 @@ def test_what_cannot_be_told_is_none():
         summarize([], 4)
 
 
-def test_one_channel_and_batches_change_nothing():
+def test_summary_does_not_depend_on_channel_1_or_on_batches():
     whole, parts = summarize([TRAINING], 100), summarize(TRAINING[:, :1].split(7), 100)
     assert len(whole) == len(parts) == 100
     torch.testing.assert_close(parts.descriptors, whole.descriptors)

@@ -1,4 +1,4 @@
-"""Models: the VAE and its PCA start, its loss and score, and how it is stored."""
+"""Models: the VAE, its start from a PCA, its loss, its R², and its files."""
 
 from distill.models.losses import vae_loss
 from distill.models.pca import fit_pca

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEAST_WEIGHT = 1e-8
+_SMALLEST_ENERGY = 1e-8
 
 
 def vae_loss(
@@ -19,28 +19,28 @@ def vae_loss(
     kl_weight: float,
     free_bits: float,
 ) -> dict[str, Tensor]:
-    """``magnitude + if_weight * instantaneous_frequency + kl_weight * kl``, and its parts.
+    """Compute ``magnitude + if_weight * instantaneous_frequency + kl_weight * kl`` and its terms.
 
     Parameters
     ----------
     reconstruction, target : Tensor [B, C, M, T]
-        Z-scored features, C 1 or 2.
+        Normalised features, C 1 or 2.
     mu, logvar : Tensor [B, k]
-        Posterior of the latent vector.
+        Mean and log variance of the posterior of the latent vector.
     energy : Tensor [B, M, T], optional
-        Channel 0 before z-scoring, >= 0: how much the frequency of each point counts. Default: all points alike.
+        Channel 0 before normalisation, at least 0: weights of the instantaneous frequency. Default: equal weights.
     if_weight : float
         Weight of the instantaneous frequency.
     kl_weight : float
         Weight of the KL term.
     free_bits : float
-        Nats a latent dimension may carry before the KL term counts.
+        Lower limit of the KL term of each latent dimension in nats, see `kl_divergence`.
 
     Returns
     -------
     dict of scalar Tensor
-        `loss`; `magnitude`, mean squared error of channel 0; `instantaneous_frequency`, mean squared error of
-        channel 1 weighted by energy, 0 for one channel; `kl`, nats, mean over latent dimensions.
+        `loss`; `magnitude`: mean squared error of channel 0; `instantaneous_frequency`: mean squared error of channel
+        1 weighted by energy, 0 for one channel; `kl`: in nats, mean over latent dimensions.
     """
     magnitude = F.mse_loss(reconstruction[:, 0], target[:, 0])
     if target.shape[1] == 1:
@@ -53,16 +53,16 @@ def vae_loss(
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor, *, free_bits: float = 0.0) -> Tensor:
-    """KL divergence of N(mu, exp(logvar)) from N(0, 1), nats, mean over latent dimensions.
+    """Compute the KL divergence of N(mu, exp(logvar)) from N(0, 1) in nats, mean over latent dimensions.
 
-    Each dimension's mean over the batch counts as at least `free_bits`: below that it has no gradient, so that
-    dimensions of little use are not pressed to nothing.
+    Each dimension's mean over the batch is clamped to at least `free_bits`. Below that it has no gradient, so that
+    dimensions with little information are not driven to have none.
 
     Parameters
     ----------
     mu, logvar : Tensor [B, k]
     free_bits : float
-        Nats a dimension, >= 0.
+        Nats per dimension, at least 0. Default: 0.
 
     Returns
     -------
@@ -72,14 +72,14 @@ def kl_divergence(mu: Tensor, logvar: Tensor, *, free_bits: float = 0.0) -> Tens
 
 
 def kl_of_units(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence of N(mu, exp(logvar)) from N(0, 1), nats, [B, k] as they are."""
+    """Return the KL divergence [B, k] of N(mu, exp(logvar)) from N(0, 1) in nats, for each latent dimension."""
     return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
 def _weighted_error(reconstruction: Tensor, target: Tensor, energy: Tensor | None) -> Tensor:
-    """Mean squared error of [B, M, T], weighted by energy over the batch's mean energy; 0 for a silent batch."""
+    """Return the mean squared error of [B, M, T] weighted by energy; 0 for a silent batch."""
     error = (reconstruction - target).square()
     if energy is None:
         return error.mean()
-    # The batch's mean, not each row's: a row that is nearly silent has little frequency to learn.
-    return (error * energy).mean() / energy.mean().clamp(min=_LEAST_WEIGHT)
+    # Divided by the mean energy of the batch, not of each row, so that nearly silent rows have little weight.
+    return (error * energy).mean() / energy.mean().clamp(min=_SMALLEST_ENERGY)

@@ -1,4 +1,4 @@
-"""R² of reconstructions, streamed over batches in float64."""
+"""R² of reconstructions, accumulated over batches in float64."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class BandMeans:
-    """The best constant a mel band: mean magnitude, and mean frequency weighted by energy.
+    """Means of each mel band over rows: of the magnitude, and of the frequency weighted by energy.
 
-    Streamed over the training rows, then handed to `ReconstructionR2`.
+    Those of the training rows are the baseline of `ReconstructionR2`.
 
     Parameters
     ----------
@@ -24,34 +24,34 @@ class BandMeans:
         self._weight = torch.zeros(in_channels, n_mels, dtype=torch.float64)
 
     def update(self, rows: Tensor, energy: Tensor | None = None) -> None:
-        """Add rows.
+        """Add a batch of rows.
 
         Parameters
         ----------
         rows : Tensor [B, C, M, T]
-            Z-scored features.
+            Normalised features.
         energy : Tensor [B, M, T], optional
-            Channel 0 before z-scoring, >= 0. Default: all points alike.
+            Channel 0 before normalisation, at least 0. Default: equal weights.
         """
         weights = _weights(rows, energy)
         self._sum += _band_sums(weights * rows)
         self._weight += _band_sums(weights)
 
     def result(self) -> Tensor:
-        """Means [C, M], float64; 0, the mean of z-scored features, where nothing had weight."""
+        """Return the means [C, M], float64; 0, the mean of normalised features, for a band without any weight."""
         return torch.where(self._weight > 0, self._sum / self._weight.clamp(min=1e-300), 0.0)
 
 
 class ReconstructionR2:
-    """R² of reconstructions against predicting each mel band's mean over the training rows.
+    """R² of reconstructions, relative to predicting the mean of each mel band over the training rows.
 
-    ``1 - Σ w (target - reconstruction)² / Σ w (target - band mean)²``, with w = 1 for magnitude and w = energy for the
-    instantaneous frequency: 1 is perfect, 0 no better than a constant a band, below 0 worse.
+    ``1 - Σ w (target - reconstruction)² / Σ w (target - band mean)²`` with w = 1 for the magnitude and w = energy for
+    the instantaneous frequency. 1 is perfect, 0 is as good as the band means, below 0 is worse.
 
     Parameters
     ----------
     band_means : Tensor [C, M]
-        Means of the *training* rows, as `BandMeans` gives them.
+        Means of the training rows, as `BandMeans` returns them.
     """
 
     def __init__(self, band_means: Tensor) -> None:
@@ -65,9 +65,9 @@ class ReconstructionR2:
         Parameters
         ----------
         reconstruction, target : Tensor [B, C, M, T]
-            Z-scored features.
+            Normalised features.
         energy : Tensor [B, M, T], optional
-            Channel 0 of the target before z-scoring, >= 0. Default: all points alike.
+            Channel 0 of the target before normalisation, at least 0. Default: equal weights.
         """
         weights = _weights(target, energy)
         target = target.detach()
@@ -78,9 +78,9 @@ class ReconstructionR2:
         self._total += _band_sums(total).sum(dim=1)
 
     def result(self) -> dict[str, float]:
-        """`magnitude_r2` and, for two channels, `if_r2`.
+        """Return `magnitude_r2` and, for two channels, `if_r2`.
 
-        0.0 where the targets have no variance about the band means (nothing was there to explain), or none was given.
+        They are 0.0 if the targets do not deviate from the band means, or no batch was added.
         """
         names = ("magnitude_r2", "if_r2")[: len(self._total)]
         scores = zip(names, self._residual.tolist(), self._total.tolist(), strict=True)
@@ -88,7 +88,7 @@ class ReconstructionR2:
 
 
 def _weights(rows: Tensor, energy: Tensor | None) -> Tensor:
-    """Weights [B, C, M, T]: 1 for magnitude, energy for the frequency."""
+    """Return weights [B, C, M, T]: 1 for the magnitude, energy for the frequency."""
     weights = torch.ones_like(rows)
     if rows.shape[1] > 1 and energy is not None:
         weights[:, 1] = energy
@@ -96,6 +96,6 @@ def _weights(rows: Tensor, energy: Tensor | None) -> Tensor:
 
 
 def _band_sums(values: Tensor) -> Tensor:
-    """Sums [C, M], float64, of values [B, C, M, T]; waits for the device."""
-    # Over frames where the values are, the rest on the CPU: not every device has float64.
+    """Return sums [C, M], float64, of values [B, C, M, T]; waits for the device."""
+    # Frames are summed on the device, rows on the CPU, because not every device has float64.
     return values.sum(dim=3).cpu().sum(dim=0, dtype=torch.float64)

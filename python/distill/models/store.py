@@ -1,4 +1,4 @@
-"""A trained model on disk: `model.safetensors` for the weights, `model.json` for what rebuilds and feeds it."""
+"""Files of a trained model: `model.safetensors` with its weights, `model.json` with architecture and features."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def save_model(
     statistics: Mapping[str, Any],
     **extra: Any,
 ) -> None:
-    """Write the model to `run_dir`, each file whole or not at all.
+    """Write a model to `run_dir`. Each file is replaced atomically.
 
     Parameters
     ----------
     run_dir : path
-        The run folder; made when missing.
+        The run folder; created if it does not exist.
     model : ConvVAE
-        Its weights are saved in their own precision, from any device.
+        On any device; its weights keep their precision.
     features : mapping
         Configuration of the features, as plain JSON values.
     statistics : mapping
-        Means and standard deviations that z-score the features, as plain JSON values.
+        Means and standard deviations that the features are normalised with, as plain JSON values.
     **extra
         Further plain JSON values for `model.json`.
 
     Raises
     ------
     ValueError
-        A value that JSON cannot hold, or an `extra` with the name of a field of `model.json`.
+        If a value cannot be written as JSON, or `extra` has the name of a field of `model.json`.
     OSError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     description = {
         "format": _FORMAT,
@@ -70,24 +70,24 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomically(folder / WEIGHTS_NAME, save(weights))
-    # Last: a description says that the weights beside it are complete.
+    # Last, so that a new folder has a description only once its weights are complete.
     write_atomically(folder / DESCRIPTION_NAME, text.encode())
 
 
 def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cpu") -> ConvVAE:
-    """The model that `save_model` wrote, in eval mode.
+    """Load a model that `save_model` wrote, and return it in eval mode.
 
     Parameters
     ----------
     run_dir : path
         The run folder.
     device : str or torch.device
-        Where the model shall live.
+        Device of the returned model. Default: "cpu".
 
     Raises
     ------
     RunError
-        A file is missing or damaged, or weights and description do not fit each other.
+        If a file is missing or damaged, or the weights do not fit the description.
     """
     description = load_description(run_dir)
     path = Path(run_dir) / WEIGHTS_NAME
@@ -100,19 +100,19 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
         weights = load(_read(path))
     except SafetensorError as error:
         raise RunError(f"{path}: damaged: {error}", _remedy(run_dir)) from error
-    if fault := _misfit(model.state_dict(), weights):
+    if fault := _first_difference(model.state_dict(), weights):
         raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", _remedy(run_dir))
     model.load_state_dict(weights)
     return model.to(device).eval()
 
 
 def load_description(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of `model.json`: architecture, features, statistics, distill_version and what was added.
+    """Return the contents of `model.json`: architecture, features, statistics, distill_version and any extra fields.
 
     Raises
     ------
     RunError
-        The file is missing or damaged, or of a format this version does not know.
+        If the file is missing or damaged, or has another format version.
     """
     path = Path(run_dir) / DESCRIPTION_NAME
     try:
@@ -145,8 +145,8 @@ def _remedy(run_dir: str | os.PathLike[str]) -> str:
     return "train again into this folder, or name the run folder of a finished training"
 
 
-def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
-    """The first difference in names, shapes or types, in words."""
+def _first_difference(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
+    """Describe the first difference in names, shapes or types; None if there is none."""
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             return f"{name!r} is missing"
@@ -154,9 +154,9 @@ def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tens
             return f"{name!r} is unknown"
         ours, theirs = expected[name], found[name]
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-            return f"{name!r} is {_kind(theirs)}, must be {_kind(ours)}"
+            return f"{name!r} is {_type_and_shape(theirs)}, must be {_type_and_shape(ours)}"
     return None
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _type_and_shape(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

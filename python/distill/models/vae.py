@@ -1,4 +1,4 @@
-"""ConvVAE: a convolutional VAE around a linear path, the PCA of the training rows."""
+"""ConvVAE: a convolutional VAE with a linear path, the PCA of the training rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.models.pca import PCA, gate_frequency
 
 _LOGVAR_START = -3.0
-# Wide enough never to bind in a healthy run; beyond it, exp() makes noise or a KL that ruins a step.
+# Not reached in a healthy run; beyond it, exp() gives noise, or a KL term that ruins a step.
 _LOGVAR_RANGE = (-10.0, 4.0)
 _WIDTHS = (1, 2, 4, 6)
 _GROUPS = 4
@@ -20,7 +20,7 @@ _LATENTS = 512
 
 
 class LinearPath(nn.Module):
-    """Whitened PCA and its inverse, fixed: trained along, they gained nothing and doubled the weights.
+    """Whitened PCA and its inverse. They are buffers: training does not change them (docs/notes/model.md).
 
     Parameters
     ----------
@@ -37,16 +37,17 @@ class LinearPath(nn.Module):
         self.register_buffer("scale", torch.zeros(latent_dim))
 
     def encode(self, rows: Tensor) -> Tensor:
-        """Whitened coordinates [B, k] of flattened rows [B, D]; 0 along axes without scale."""
+        """Return the whitened coordinates [B, k] of flattened rows [B, D]; 0 along axes without variance."""
         whiten = torch.where(self.scale > 0, 1 / self.scale, 0.0)
         return F.linear(rows - self.mean, self.components) * whiten
 
     def decode(self, z: Tensor) -> Tensor:
-        """Flattened rows [B, D] of latent vectors [B, k]."""
+        """Return the flattened rows [B, D] of latent vectors [B, k]."""
         return (z * self.scale) @ self.components + self.mean
 
 
-def _down(n_in: int, n_out: int) -> nn.Sequential:
+def _down_block(n_in: int, n_out: int) -> nn.Sequential:
+    """Return a layer that halves mel bands and frames, rounded up."""
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, stride=2, padding=1),
         nn.GroupNorm(_GROUPS, n_out),
@@ -54,8 +55,8 @@ def _down(n_in: int, n_out: int) -> nn.Sequential:
     )
 
 
-class _Up(nn.Module):
-    """Twice the size: a transposed convolution, normalised."""
+class _UpBlock(nn.Module):
+    """A layer that doubles mel bands and frames, cropped to a given size."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -63,13 +64,13 @@ class _Up(nn.Module):
         self.norm = nn.GroupNorm(_GROUPS, n_out)
 
     def forward(self, h: Tensor, size: tuple[int, int]) -> Tensor:
-        # Odd sizes were halved upwards on the way in, so one line is cut off.
+        # Halving rounds odd sizes up, so doubling may give one band or frame too many.
         n_mels, n_frames = size
         return F.silu(self.norm(self.conv(h)[:, :, :n_mels, :n_frames]))
 
 
-class _Residual(nn.Module):
-    """A convolution, added to what it is given."""
+class _ResidualBlock(nn.Module):
+    """A convolution that is added to its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,23 +81,22 @@ class _Residual(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Correction of the linear path's row, from the latent vector and that row; zero until trained.
+    """Convolutional correction of the row that the linear path decoded; zero until trained.
 
-    The latent vector alone tells too little from little data. The row is already close, and what the PCA blurs in it
-    (a partial between two bands, noise around an attack) looks alike everywhere: a filter learns that from few rows. It
-    sees the row at a half and at a quarter of its size, and works at the quarter, where a filter reaches farther and
-    costs less.
+    Its inputs are the latent vector and that row. The row is already close to the target, and a filter over it learns
+    from few rows what the PCA blurs. The row enters at a half and at a quarter of its size; most filters work at the
+    quarter, where they reach farther and cost less. docs/notes/model.md says more.
 
     Parameters
     ----------
     latent_dim : int
         Size k of the latent vector.
     widths : list of int
-        Channels of the row and of each stage, from the row inwards.
+        Channels of the row and of each stage, from the outermost to the innermost.
     sizes : list of tuple of int
-        Mel bands and frames of the row and of each stage, from the row inwards.
+        Mel bands and frames of the row and of each stage, from the outermost to the innermost.
     dropout : float
-        Share of the innermost activations that a training step leaves out.
+        Share of the innermost activations that training drops.
     """
 
     def __init__(self, latent_dim: int, widths: list[int], sizes: list[tuple[int, int]], dropout: float) -> None:
@@ -105,10 +105,10 @@ class ConvDecoder(nn.Module):
         channels, half, quarter = widths[:3]
         self.start = nn.Linear(latent_dim, widths[-1] * sizes[-1][0] * sizes[-1][1])
         self.dropout = nn.Dropout(dropout)
-        self.inner = nn.ModuleList(_Up(a, b) for a, b in pairwise(widths[:1:-1]))
+        self.inner = nn.ModuleList(_UpBlock(a, b) for a, b in pairwise(widths[:1:-1]))
         self.look_at_quarter = nn.Conv2d(channels, quarter, 8, stride=4, padding=2)
-        self.refine = nn.Sequential(_Residual(quarter), _Residual(quarter))
-        self.outer = _Up(quarter, half)
+        self.refine = nn.Sequential(_ResidualBlock(quarter), _ResidualBlock(quarter))
+        self.outer = _UpBlock(quarter, half)
         self.look_at_half = nn.Conv2d(channels, half, 4, stride=2, padding=1)
         self.norm = nn.Sequential(nn.GroupNorm(_GROUPS, half), nn.SiLU())
         self.out = nn.ConvTranspose2d(half, channels, 4, stride=2, padding=1)
@@ -116,11 +116,11 @@ class ConvDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, z: Tensor, linear: Tensor) -> Tensor:
-        """Correction [B, C, M, T] of `linear` [B, C, M, T], decoded from latent vectors `z` [B, k]."""
+        """Return the correction [B, C, M, T] of rows `linear` [B, C, M, T], decoded from latent vectors `z` [B, k]."""
         h = self.dropout(self.start(z)).unflatten(1, (-1, *self.sizes[-1]))
         for stage, size in zip(self.inner, self.sizes[-2:1:-1], strict=True):
             h = stage(h, size)
-        # The gradient through so large a filter took a tenth of a step, and gained less than seeds differ.
+        # Without gradient: it would take a tenth of a step and gain next to nothing.
         h = self.refine(h + self.look_at_quarter(_pad_to_multiple(linear.detach(), 4)))
         h = self.outer(h, self.sizes[1])
         h = self.norm(h + self.look_at_half(_pad_to_multiple(linear, 2)))
@@ -129,37 +129,37 @@ class ConvDecoder(nn.Module):
 
 
 def _pad_to_multiple(rows: Tensor, step: int) -> Tensor:
-    """Zeros at the upper edges, so that mel bands and frames are multiples of `step`."""
+    """Append zeros so that mel bands and frames are multiples of `step`."""
     n_mels, n_frames = rows.shape[2:]
     return F.pad(rows, (0, -n_frames % step, 0, -n_mels % step))
 
 
 class ConvVAE(nn.Module):
-    """Variational autoencoder of feature rows, useful from the first step through its linear path.
+    """Variational autoencoder of feature rows, with a linear path that makes it usable before the first step.
 
     ``mu = whitened PCA(x) + conv encoder(x)`` and ``output = linear + conv decoder(z, linear)`` with
-    ``linear = inverse PCA(z)``. The convolutions' last layers start at zero, so after `init_linear_path` the model is
-    the PCA, and without it, a plain VAE. Features are z-scored, so heads and output are linear.
+    ``linear = inverse PCA(z)``. The last layers of both convolutional paths start at zero, so after `init_linear_path`
+    the model is the PCA; without it, the model is a plain VAE. Features are normalised, so heads and output are linear.
 
     Parameters
     ----------
     in_channels : int
-        1 (magnitude) or 2 (magnitude and instantaneous frequency).
+        1 (magnitude) or 2 (magnitude and instantaneous frequency). Default: 2.
     latent_dim : int
-        Size k of the latent vector, at least 1.
+        Size k of the latent vector, at least 1. Default: 128.
     n_mels : int
-        Mel bands M, at least 1.
+        Mel bands M, at least 1. Default: 128.
     n_frames : int
-        Frames T, at least 1.
+        Frames T, at least 1. Default: 94.
     base_channels : int
-        Channels of the first stage, a multiple of 8; the others have 2, 4 and 6 times as many.
+        Channels of the first stage, a multiple of 8; the others have 2, 4 and 6 times as many. Default: 16.
     dropout : float
-        Share of the innermost activations of encoder and decoder that a training step leaves out, from 0 to below 1.
+        Share of the innermost activations of encoder and decoder that training drops, from 0 to below 1. Default: 0.
 
     Raises
     ------
     ValueError
-        A parameter outside its range.
+        If a parameter is out of range.
     """
 
     def __init__(
@@ -188,11 +188,11 @@ class ConvVAE(nn.Module):
         sizes = [(n_mels, n_frames)]
         for _ in _WIDTHS:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        # Silence and width of the frequency's gate; a width of 0 passes everything until the PCA sets it.
+        # Arguments of gate_frequency; with a width of 0 it changes nothing until the PCA sets it.
         self.register_buffer("silence", torch.zeros(()))
         self.register_buffer("gate_width", torch.zeros(()))
         self.linear = LinearPath(latent_dim, in_channels * n_mels * n_frames)
-        stages = [_down(a, b) for a, b in pairwise(widths)]
+        stages = [_down_block(a, b) for a, b in pairwise(widths)]
         self.encoder = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout))
         flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
         self.mu = nn.Linear(flat, latent_dim)
@@ -206,18 +206,18 @@ class ConvVAE(nn.Module):
 
     @torch.no_grad()
     def set_latents(self, latents: Tensor) -> None:
-        """Say where samples are drawn from, instead of the standard normal distribution.
+        """Set the latent vectors that samples are drawn near, by default draws from the standard normal distribution.
 
         Parameters
         ----------
         latents : Tensor [N, k]
-            Latent vectors of data, N at least 1; the first 512 are kept, fewer are repeated.
+            Latent vectors of training rows, N at least 1. The first 512 are kept; fewer are repeated.
         """
         self.latents.copy_(latents[torch.arange(_LATENTS, device=latents.device) % len(latents)])
 
     @torch.no_grad()
     def init_linear_path(self, pca: PCA) -> None:
-        """Make `pca` the linear path; axes that it lacks stay zero, axes beyond `latent_dim` are left out.
+        """Set the linear path to a PCA. Missing axes are zero, axes beyond `latent_dim` are ignored.
 
         Parameters
         ----------
@@ -227,7 +227,7 @@ class ConvVAE(nn.Module):
         Raises
         ------
         ValueError
-            The PCA is of rows of another size.
+            If the PCA is of rows of another size.
         """
         if pca.mean.shape != self.linear.mean.shape:
             size = self.linear.mean.numel()
@@ -240,12 +240,12 @@ class ConvVAE(nn.Module):
         self.gate_width.fill_(pca.gate_width)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent vector.
+        """Compute mean and log variance of the posterior of the latent vector.
 
         Parameters
         ----------
         x : Tensor [B, C, M, T]
-            Z-scored features.
+            Normalised features.
 
         Returns
         -------
@@ -254,7 +254,7 @@ class ConvVAE(nn.Module):
         Raises
         ------
         ValueError
-            `x` has another shape.
+            If `x` has another shape.
         """
         if x.ndim != 4 or tuple(x.shape[1:]) != self.row_shape:
             expected = ", ".join(map(str, self.row_shape))
@@ -264,12 +264,12 @@ class ConvVAE(nn.Module):
         return self.linear.encode(x.flatten(1)) + self.mu(h), self.logvar(h).clamp(*_LOGVAR_RANGE)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Features [B, C, M, T], z-scored, of latent vectors `z` [B, k].
+        """Return the normalised features [B, C, M, T] of latent vectors `z` [B, k].
 
         Raises
         ------
         ValueError
-            `z` has another shape.
+            If `z` has another shape.
         """
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
@@ -277,7 +277,7 @@ class ConvVAE(nn.Module):
         return linear + self.decoder(z, linear)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruct `x` [B, C, M, T], from a sample of the latent vector in training mode, else from its mean.
+        """Reconstruct `x` [B, C, M, T] from a sample of the posterior in training mode, otherwise from its mean.
 
         Returns
         -------
@@ -295,7 +295,7 @@ def _check(config: dict[str, Any]) -> None:
     for name in ("latent_dim", "n_mels", "n_frames"):
         if config[name] < 1:
             raise ValueError(f"{name}={config[name]} must be at least 1")
-    # A group of one channel and one point would be normalised to nothing.
+    # At least two channels in a group: the normalisation of a single value is zero.
     if config["base_channels"] < 1 or config["base_channels"] % (2 * _GROUPS):
         raise ValueError(f"base_channels={config['base_channels']} must be a multiple of {2 * _GROUPS}")
     if not 0 <= config["dropout"] < 1:
