@@ -42,8 +42,8 @@ def test_round_trip_is_bit_equal_and_in_eval_mode(run_dir, model):
         assert torch.equal(tensor, expected[name]), name
     x = torch.randn(3, 2, 9, 7)
     with torch.no_grad():
-        for ours, theirs in zip(loaded(x), model.eval()(x), strict=True):
-            assert torch.equal(ours, theirs)
+        for output, expected_output in zip(loaded(x), model.eval()(x), strict=True):
+            assert torch.equal(output, expected_output)
 
 
 def test_the_description_has_architecture_features_and_statistics(tmp_path, model):

@@ -7,6 +7,7 @@ import torch
 from distill.audio import AudioSpectrogram
 from distill.models import ConvVAE
 from distill.training import create_complex_data_loaders, create_data_loaders, train_epoch, validate_epoch
+from distill.training.epochs import Means
 
 
 @pytest.fixture
@@ -89,6 +90,32 @@ def test_waveforms_need_a_spectrogram():
     model = new_model(1)
     with pytest.raises(ValueError, match="need a spectrogram"):
         train_epoch(model, [torch.randn(1, 1, 8000)], torch.optim.AdamW(model.parameters()))
+
+
+def test_an_epoch_in_two_parts_equals_one_pass(loaders):
+    def train(model, parts):
+        optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+        loader, means = loaders[0], Means()
+        torch.manual_seed(1)
+        for first, count in parts:
+            loader.batch_sampler.epoch, loader.batch_sampler.first_step = 0, first
+            left = iter([True] * count)
+            result = train_epoch(
+                model,
+                loader,
+                optimizer,
+                use_cached_spectrograms=True,
+                normalization_stats=loader.dataset.normalization_stats,
+                shifted_share=0.5,
+                means=means,
+                before_step=lambda left=left: next(left, False),
+            )
+        return result
+
+    steps = len(loaders[0])
+    whole, parted = new_model(), new_model()
+    assert train(whole, [(0, steps)]) == train(parted, [(0, 2), (2, steps)])
+    assert all(torch.equal(value, parted.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 @pytest.mark.gpu

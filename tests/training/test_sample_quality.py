@@ -59,10 +59,10 @@ def test_nearest_distances_equal_those_of_a_scipy_tree():
 
 def test_band_figures_equal_those_of_numpy():
     samples = sounds(100, 2) * 1.3 + 0.2
-    data, ours = TRAINING[:, 0].double().numpy(), samples[:, 0].double().numpy()
+    data, magnitude = TRAINING[:, 0].double().numpy(), samples[:, 0].double().numpy()
     spread = data.std(axis=(0, 2))
-    offset = (ours.mean(axis=(0, 2)) - data.mean(axis=(0, 2))) / spread
-    ratio = ours.std(axis=(0, 2)) / spread
+    offset = (magnitude.mean(axis=(0, 2)) - data.mean(axis=(0, 2))) / spread
+    ratio = magnitude.std(axis=(0, 2)) / spread
     found = figures(samples)
     assert found["prior_mean"] == pytest.approx(np.sqrt(np.mean(offset**2)), rel=1e-6)
     assert found["prior_spread"] == pytest.approx(np.sqrt(np.mean((ratio - 1) ** 2)), rel=1e-6)

@@ -25,7 +25,7 @@ class TrainingState:
     band_means : Tensor [C, M]
         Mean of the normalised training features in each mel band, the baseline of R².
     normalization_stats : dict
-        What the run's features are normalised with from its first step to its last: its weights depend on them.
+        Statistics that features are normalised with. A run keeps those it began with: its weights depend on them.
     content_key : str
         The `TrainingData.content_key` of the audio that the run was last trained on.
     step : int
@@ -73,7 +73,7 @@ class TrainingState:
     def restore(cls, checkpoint: Mapping[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> TrainingState:
         """Load a checkpoint into a model and its optimizer, and return the state.
 
-        The state of torch's global generator is left to the caller, who knows when nothing else draws from it.
+        The caller restores the state of torch's global generator, after the last draw that is not part of training.
 
         Raises
         ------
@@ -87,5 +87,5 @@ class TrainingState:
         return cls(**values | {"model": model, "optimizer": optimizer, "means": means})
 
     def begin_epoch(self) -> None:
-        """Forget the steps of the current epoch, which begins again or ends."""
+        """Reset what counts the steps of an epoch."""
         self.epoch_step, self.epoch_seconds, self.means = 0, 0.0, Means()

@@ -1,4 +1,4 @@
-"""The trainer: one session of a run, and the loop over its epochs and steps."""
+"""The trainer of a run: the loop over its epochs and steps, its checkpoints and its best model."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ _ENCODED_ROWS = 64
 
 
 class Trainer:
-    """Trains the model of one run, from the start or from its last checkpoint, to the end or an interruption.
+    """The training of one run, from its start or its last checkpoint to its end or an interruption.
 
     Parameters
     ----------
     run : RunFolder
-        Where everything is written.
+        The run folder, which must exist.
     config : TrainingConfig
-        With no field of the training left open.
+        With every field set that `resolve_training` chooses.
     data : TrainingData
     checkpoint : dict or None
-        The state to resume from.
+        The checkpoint to resume from; None to start.
     on_event : callable
-        Called with a TrainEvent as things happen.
+        Called with a TrainEvent on progress.
     cancel : threading.Event
-        Ends the training before the next step.
+        If set, training stops before the next step.
     tensorboard : bool
         Whether metrics and previews also go to RUN/tensorboard. Default: False.
 
     Attributes
     ----------
     state : TrainingState
-        From `train` on.
+        Set by `train`.
     """
 
     state: TrainingState
@@ -200,7 +200,7 @@ class Trainer:
         state.epoch_seconds += time.monotonic() - started
 
     def _finish_epoch(self) -> None:
-        """Validate, save what is better, and report."""
+        """Validate, save the model if it is the best so far, and report."""
         state, config, data = self.state, self.config, self.data
         trained = state.means.result()
         validated = validate_epoch(
@@ -241,7 +241,7 @@ class Trainer:
             self._drawn_at = time.monotonic()
 
     def _save_model(self) -> None:
-        """Write the current weights to the run folder, with the latent vectors that samples are drawn near."""
+        """Write the current weights to the run folder, with latent vectors of training rows for sampling."""
         model = self.state.model.eval()
         with torch.no_grad():
             batches = (rows.to(self.device) for rows in self._latent_rows.split(_ENCODED_ROWS))
