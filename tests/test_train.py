@@ -1,4 +1,4 @@
-"""Training end to end: in this process, and in child processes where signals are tested."""
+"""Training end to end: what a run writes, and its errors. tests/training/test_resume.py tests how it continues."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ import functools
 import json
 import math
 import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.config import TrainingConfig, config_from_dict
 from distill.demo import pca_baseline
 from distill.errors import (
     ConfigError,
@@ -171,43 +165,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(sounds, 
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-def test_a_run_cancelled_in_an_epoch_and_resumed_ends_with_the_same_weights(sounds, cache, config, tmp_path):
-    without = train(sounds, tmp_path / "without", config, cache_dir=cache)
-    config = dataclasses.replace(config, preview_epochs=1)
-    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache, tensorboard=True)
-    assert_same_run(without.run_dir, whole.run_dir)
-    cancel, steps = threading.Event(), []
-
-    def cancel_at_the_fifth_step(event):
-        steps.append(event.kind == "step")
-        if sum(steps) == 5:
-            cancel.set()
-
-    parted = train(
-        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_at_the_fifth_step, cancel_event=cancel
-    )
-    assert parted.status == "interrupted"
-    assert load_model(parted.run_dir)
-    resumed = train(None, tmp_path / "parted", resume=True)
-    assert (resumed.status, resumed.epochs) == ("finished", 3)
-    assert_same_run(whole.run_dir, resumed.run_dir)
-    previews = [
-        {path.relative_to(run): path.read_bytes() for path in (run / "previews").rglob("*.*")}
-        for run in (whole.run_dir, resumed.run_dir)
-    ]
-    assert len(previews[0]) == 3 * 9
-    assert previews[0] == previews[1]
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    weights = [load_file(run / "model.safetensors") for run in (first, second)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    timings = ("seconds", "examples_per_s")
-    lines = [[{k: v for k, v in line.items() if k not in timings} for line in metrics(run)] for run in (first, second)]
-    assert lines[0] == lines[1]
-
-
 def test_early_stopping_ends_a_run_that_does_not_improve(sounds, cache, config, tmp_path):
     stuck = dataclasses.replace(config, epochs=30, patience=2, learning_rate=1.0, gradient_clip=1e6)
     result = train(sounds, tmp_path / "run", stuck, cache_dir=cache)
@@ -239,71 +196,6 @@ def test_one_chunk_trains_with_a_warning(config, tmp_path, caplog):
     assert "only one chunk" in caplog.text
 
 
-def test_resuming_skips_a_damaged_checkpoint(sounds, cache, config, tmp_path, caplog):
-    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
-    train(sounds, tmp_path / "run", config, cache_dir=cache)
-    newest = max((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
-    newest.write_bytes(newest.read_bytes()[:1000])
-    resumed = train(None, tmp_path / "run", resume=True)
-    assert "cannot be read" in caplog.text
-    assert_same_run(whole.run_dir, resumed.run_dir)
-
-
-def truncate(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
-@pytest.mark.parametrize("damage", [Path.unlink, truncate])
-def test_lost_weights_are_written_again_on_resume(sounds, cache, config, tmp_path, name, damage):
-    stuck = dataclasses.replace(config, epochs=30, patience=1, learning_rate=1.0, gradient_clip=1e6)
-    run = train(sounds, tmp_path / "my run", stuck, cache_dir=cache)
-    # So that the best weights are not those of the last epoch.
-    assert run.best["epoch"] < run.epochs
-    before = {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
-    damage(run.run_dir / name)
-    with pytest.raises(RunError, match=name.replace(".", r"\.")) as caught:
-        load_model(run.run_dir)
-    assert caught.value.tip == f"distill train --resume '{run.run_dir}' writes it again"
-    assert train(None, run.run_dir, resume=True).status == "stopped early"
-    assert before == {path.name: path.read_bytes() for path in run.run_dir.glob("model.*")}
-
-
-def test_a_run_that_lost_its_weights_resumes_with_the_same_result(sounds, cache, config, tmp_path):
-    whole = train(sounds, tmp_path / "whole", config, cache_dir=cache)
-    cancel = threading.Event()
-
-    def cancel_in_the_second_epoch(event):
-        if event.kind == "step" and event.values["epoch"] == 2 and event.values["step"] == 1:
-            cancel.set()
-
-    parted = train(
-        sounds, tmp_path / "parted", config, cache_dir=cache, on_event=cancel_in_the_second_epoch, cancel_event=cancel
-    )
-    assert (parted.status, parted.epochs) == ("interrupted", 1)
-    (tmp_path / "parted" / "model.safetensors").unlink()
-    train(None, tmp_path / "parted", resume=True)
-    assert_same_run(whole.run_dir, parted.run_dir)
-
-
-def test_a_planted_pickle_is_not_executed(sounds, cache, config, tmp_path):
-    import pickle
-
-    train(sounds, tmp_path / "run", config, cache_dir=cache)
-    trap = tmp_path / "sprung"
-
-    class Trap:
-        def __reduce__(self):
-            return (os.mkdir, (str(trap),))
-
-    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
-        path.write_bytes(pickle.dumps(Trap(), protocol=2))
-    with pytest.raises(RunError, match="none of its checkpoints can be read"):
-        train(None, tmp_path / "run", resume=True)
-    assert not trap.exists()
-
-
 def test_unusable_arguments_are_errors_before_anything_is_written(sounds, config, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(DatasetError, match="no such folder"):
@@ -325,16 +217,6 @@ def test_a_run_that_could_not_start_leaves_no_folder(sounds, config, tmp_path):
     with pytest.raises(StorageError, match="cannot be written"):
         train(sounds, tmp_path / "run", config, cache_dir=under_a_file)
     assert not (tmp_path / "run").exists()
-
-
-def test_resuming_with_a_changed_dataset_logs_a_warning(sounds, config, tmp_path, caplog):
-    dataset = tmp_path / "dataset"
-    shutil.copytree(sounds / "drums", dataset)
-    train(dataset, tmp_path / "run", dataclasses.replace(config, epochs=1))
-    shutil.copytree(sounds / "metal", dataset / "metal")
-    result = train(None, tmp_path / "run", dataclasses.replace(config, epochs=2), resume=True)
-    assert "the dataset has changed" in caplog.text
-    assert (result.status, result.epochs) == ("finished", 2)
 
 
 def test_a_run_is_never_overwritten(sounds, cache, config, tmp_path):
@@ -393,80 +275,6 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_with_a_remedy(
     assert run.load_state()["step"] == 1
 
 
-def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):
-    train(sounds, tmp_path / "run", config, cache_dir=cache)
-    with pytest.raises(RunError, match="latent_dim was 8, is 4"):
-        train(None, tmp_path / "run", dataclasses.replace(config, latent_dim=4), resume=True)
-    more = dataclasses.replace(config, epochs=4, learning_rate=1e-4)
-    assert train(None, tmp_path / "run", more, resume=True).epochs == 4
-
-
 def test_a_chunk_shorter_than_half_a_frame_is_a_config_error():
     with pytest.raises(ConfigError, match="chunk_samples=256 must be above n_fft/2"):
         config_from_dict({"chunk_samples": 256, "complex_spectrogram": {"n_fft": 512}})
-
-
-class Process:
-    """`python -m distill.train` in a child process."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        self.output = ""
-        command = [sys.executable, "-m", "distill.train", *arguments]
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    def until(self, text: str) -> None:
-        for line in self.process.stdout:
-            self.output += line
-            if text in line:
-                return
-        raise AssertionError(f"{text!r} was never printed:\n{self.output}")
-
-    def end(self) -> int:
-        with self.process:
-            self.output += self.process.stdout.read()
-            return self.process.wait(timeout=120)
-
-
-@pytest.fixture
-def place(sounds, config, tmp_path) -> Path:
-    """A folder with a small dataset, its cache, and a configuration file."""
-    for family in ("drums", "metal"):
-        shutil.copytree(sounds / family, tmp_path / "dataset" / family)
-    (tmp_path / "config.toml").write_text(config_to_toml(dataclasses.replace(config, epochs=4, batch_size=8)))
-    return tmp_path
-
-
-def test_runs_resumed_after_ctrl_c_and_sigkill_end_with_the_weights_of_an_uninterrupted_run(place):
-    options = ("--config", "config.toml", "--no-analyze")
-    whole = Process("dataset", "--out", "whole", *options, cwd=place)
-    assert whole.end() == 0, whole.output
-    assert "30 files decoded" in whole.output
-
-    killed = Process("dataset", "--out", "killed", *options, cwd=place)
-    killed.until("epoch 2/")
-    killed.process.send_signal(signal.SIGKILL)
-    assert killed.end() == -signal.SIGKILL
-    assert "nothing decoded" in killed.output
-    resumed = Process("--resume", "killed", "--no-analyze", cwd=place)
-    assert resumed.end() == 0, resumed.output
-    assert_same_run(place / "whole", place / "killed")
-
-    interrupted = Process("dataset", "--out", "interrupted run", *options, cwd=place)
-    interrupted.until("epoch 2/")
-    sent = time.monotonic()
-    interrupted.process.send_signal(signal.SIGINT)
-    assert interrupted.end() == 130, interrupted.output
-    assert time.monotonic() - sent < 30
-    assert "Traceback" not in interrupted.output
-    command = re.search(r"python -m distill\.train (.*)", interrupted.output)[1]
-    assert command == "--resume 'interrupted run' --no-analyze"
-    resumed = Process("--resume", "interrupted run", "--no-analyze", cwd=place)
-    assert resumed.end() == 0, resumed.output
-    assert_same_run(place / "whole", place / "interrupted run")
