@@ -17,7 +17,6 @@ from distill.index import Dataset, Trust
 from distill.latent.analysis import analyze_rows
 from distill.latent.rows import open_rows
 from distill.preprocess.pipeline import preprocess
-from distill.preprocess.result import PreprocessResult
 from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
 from distill.text import counted, differences
@@ -68,8 +67,8 @@ def train(
     cache_dir : path, optional
         Default: DATASET/.cache.
     trust : {"stat", "content"}
-        Whether a file counts as unchanged if its size and timestamps are, or only if its content is, for which every
-        file is read. Default: "stat".
+        How unchanged files are recognised: by size and timestamps, or by content, for which every file is read.
+        Default: "stat".
     follow_links : bool
         Follow symbolic links that lead out of the dataset, and links to folders. Default: False, or as in the run to
         resume.
@@ -116,7 +115,7 @@ def train(
         on_event(TrainEvent("preprocess", {"stage": stage, "current": current, "total": total}))
 
     try:
-        data, config, _preprocessed = _load_data(dataset, config, checkpoint, progress, confirm_callback)
+        data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback)
     except DistillError as error:
         if isinstance(error, PreprocessingCancelled) and cancel.is_set():
             return TrainResult(run.path, "interrupted", 0, {})
@@ -154,7 +153,8 @@ def _dataset_and_config(
         follow_links = follow_links or before.follow_links
     if dataset_dir is None:
         raise RunError("no dataset was given", "give a folder, or resume a run")
-    return Dataset(dataset_dir, files=files, cache_dir=cache_dir, follow_links=follow_links), config or TrainingConfig()
+    dataset = Dataset(dataset_dir, files=files, cache_dir=cache_dir, follow_links=follow_links)
+    return dataset, config or TrainingConfig()
 
 
 def _load_data(
@@ -163,16 +163,14 @@ def _load_data(
     checkpoint: dict[str, Any] | None,
     progress: ProgressCallback,
     confirm: ConfirmCallback | None,
-) -> tuple[TrainingData, TrainingConfig, PreprocessResult | None]:
-    """Preprocess or decode a dataset.
+) -> tuple[TrainingData, TrainingConfig]:
+    """Preprocess a dataset, or decode it for one channel (the v1.0 path), and choose what depends on its size.
 
     Returns
     -------
     data : TrainingData
     config : TrainingConfig
-        With every field set that depends on the size of the dataset.
-    preprocessed : PreprocessResult or None
-        None for one channel (the v1.0 path), which has no cache.
+        With the fields set that `resolve_training` and preprocessing choose.
     """
     # A run keeps the statistics that it began with, because its weights depend on them.
     stats = checkpoint["normalization_stats"] if checkpoint else None
@@ -182,7 +180,6 @@ def _load_data(
         config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
         data = TrainingData.from_cache(preprocessed.cache_dir, config, stats)
     else:
-        preprocessed = None
         data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"))
     if data.is_shared:
         logger.warning("there is only one chunk: it is used for training and validation, so R² is meaningless")
@@ -192,7 +189,7 @@ def _load_data(
     logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)
     if chosen:
         logger.info("chosen for this size: %s", ", ".join(chosen))
-    return data, config, preprocessed
+    return data, config
 
 
 def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainResult:
