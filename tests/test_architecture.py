@@ -147,26 +147,71 @@ def test_the_kernel_knows_torch_and_triton_and_nothing_of_distill():
         assert outside <= {"torch", "triton"}, path
 
 
+# Strings, characters and comments may contain anything. Unit tests import from the module that they are in.
+RUST_TEXT = re.compile(r"""b?'(?:\\.|[^'\\])'|"(?:\\.|[^"\\])*"|//[^\n]*""")
+RUST_TESTS = re.compile(r"#\[cfg\(test\)\]\s*mod \w+ \{.*?\n\}", re.DOTALL)
+RUST_USE = re.compile(r"\buse ([^;]+);")
+RUST_GROUP = re.compile(r"([\w:]*)\{([^{}]*)\}")
+RUST_PATH = re.compile(r"(?<![\w:])\w+(?:::(?:\w+|\*))+")
+
+
 def rust_modules(crate: Path) -> dict[str, set[str]]:
-    """Top-level modules of a crate, and which of the others each one uses; a folder belongs to its module."""
+    """Modules of a crate, and for each the other modules that define what it uses.
+
+    A module is a file: "crate" is the root, "crate::walk::walker" is src/walk/walker.rs. A name that a
+    module re-exports belongs to the module that defines it.
+    """
     sources: dict[str, str] = {}
     for path in (crate / "src").rglob("*.rs"):
         parts = path.relative_to(crate / "src").with_suffix("").parts
-        if parts[0] not in ("lib", "tests"):
-            sources[parts[0]] = sources.get(parts[0], "") + path.read_text()
-    exported = dict(re.findall(r"pub use (\w+)::\{?([\w:, \n]+)\}?;", (crate / "src" / "lib.rs").read_text()))
-    owner = {name.strip(): module for module, names in exported.items() for name in names.split(",")}
-    used = {
-        module: {
-            owner.get(name, name) for group in re.findall(r"crate::(\w+|\{[^}]*\})", text) for name in words(group)
-        }
-        for module, text in sources.items()
-    }
-    return {module: (names & sources.keys()) - {module} for module, names in used.items()}
+        name = "::".join(["crate", *(part for part in parts if part not in ("lib", "mod"))])
+        sources[name] = RUST_TEXT.sub("", RUST_TESTS.sub("", path.read_text()))
+
+    def is_inside(module: str, path: str) -> bool:
+        first = path.partition("::")[0]
+        return first in ("crate", "super", "self") or f"{module}::{first}" in sources
+
+    imports: dict[str, dict[str, str]] = {}
+    paths: dict[str, set[str]] = {}
+    for module, text in sources.items():
+        used = [item.split(" as ") for tree in RUST_USE.findall(text) for item in use_paths(tree)]
+        imports[module] = {names[-1].rpartition("::")[2]: names[0] for names in used if is_inside(module, names[0])}
+        inline = RUST_PATH.findall(RUST_USE.sub("", text))
+        paths[module] = {path for path in inline if is_inside(module, path)} | set(imports[module].values())
+
+    def owner(module: str, path: str) -> str:
+        """The module that defines `path`, which is relative to `module`."""
+        first, _, rest = path.partition("::")
+        if first in ("crate", "super", "self"):
+            module = {"crate": "crate", "super": module.rpartition("::")[0], "self": module}[first]
+        elif f"{module}::{first}" in sources:
+            module = f"{module}::{first}"
+        elif first in imports[module]:
+            rest = "::".join(filter(None, [imports[module][first], rest]))
+        else:
+            return module
+        return owner(module, rest) if rest else module
+
+    return {module: {owner(module, path) for path in paths[module]} - {module} for module in sources}
 
 
-def words(group: str) -> list[str]:
-    return re.findall(r"\w+", group)
+def use_paths(tree: str) -> list[str]:
+    """Paths of a `use` declaration: `a::{b, c::{d, e}}` has a::b, a::c::d and a::c::e."""
+    grouped = True
+    while grouped:
+        tree, grouped = RUST_GROUP.subn(
+            lambda group: ",".join(group[1] + item.strip() for item in group[2].split(",") if item.strip()), tree
+        )
+    return [path.strip().removesuffix("::self") for path in tree.split(",")]
+
+
+def top_level(modules: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The modules of the root, each with everything below it as one."""
+    tops: dict[str, set[str]] = {}
+    for module, used in modules.items():
+        top, *names = ("::".join(name.split("::")[:2]) for name in (module, *used))
+        tops.setdefault(top, set()).update(names)
+    return {top: used - {top} for top, used in tops.items()}
 
 
 @pytest.mark.parametrize("crate", ["index", "features", "python"])
@@ -175,6 +220,43 @@ def test_no_cycle_in_rust(crate):
     assert len(modules) > 3
     assert any(modules.values())
     assert cycle(modules) == []
+    assert cycle(top_level(modules)) == []
+
+
+def test_the_reader_of_rust_imports_sees_them(tmp_path):
+    sources = {
+        "lib": "mod a;\nmod b;\npub use a::{One, deep::{Deep as Renamed}};\n// crate::b\n",
+        "a/mod": "mod deep;\nmod other;\npub use deep::Deep;\npub struct One;\nfn f() { other::run() }",
+        "a/deep": "/// [`One`](crate::One)\npub struct Deep;\n#[cfg(test)]\nmod tests {\n    use super::super::One;\n}",
+        "a/other": "use std::{fs, io::{self, Read}};\nfn run() { let quote = '\"'; super::Deep }",
+        "b": 'use crate::{Renamed, One}; fn text() { "crate::a::other" }',
+    }
+    for name, text in sources.items():
+        path = tmp_path / "src" / f"{name}.rs"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    modules = rust_modules(tmp_path)
+    assert modules == {
+        "crate": {"crate::a", "crate::a::deep"},
+        "crate::a": {"crate::a::deep", "crate::a::other"},
+        "crate::a::deep": set(),
+        "crate::a::other": {"crate::a::deep"},
+        "crate::b": {"crate::a", "crate::a::deep"},
+    }
+    assert cycle(modules) == cycle(top_level(modules)) == []
+
+    # Through a parent, through a re-export of the root, and between top-level modules only.
+    (tmp_path / "src/a/other.rs").write_text("use super::One;")
+    assert {"crate::a", "crate::a::other"} <= set(cycle(rust_modules(tmp_path)))
+    (tmp_path / "src/a/other.rs").write_text("")
+    (tmp_path / "src/a/deep.rs").write_text("pub struct Deep; fn f(one: crate::One) {}")
+    assert {"crate::a", "crate::a::deep"} <= set(cycle(rust_modules(tmp_path)))
+    (tmp_path / "src/a/deep.rs").write_text("pub struct Deep;")
+    (tmp_path / "src/a/other.rs").write_text("use crate::b::text;")
+    (tmp_path / "src/b.rs").write_text("use crate::Renamed; pub fn text() {}")
+    modules = rust_modules(tmp_path)
+    assert cycle(modules) == []
+    assert {"crate::a", "crate::b"} <= set(cycle(top_level(modules)))
 
 
 def test_importing_distill_and_the_index_imports_neither_torch_nor_numpy():

@@ -113,26 +113,20 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     writer.finish()
 
 
-def _segments(writer: CacheWriter) -> tuple[bytes, np.ndarray]:
-    """Return the hashes of the live contents, and (content, pack, first row, rows) of each of their segments."""
-    hashes, segments, _ = writer.manifest.live()
-    return hashes, np.frombuffer(segments, "<i8").reshape(-1, 4)
-
-
 def _choose(writer: CacheWriter, dead_share: float) -> list[int]:
     """Return packs of one backend whose live rows fit into one new pack, by index; empty if nothing is left to do."""
     packs = writer.manifest.packs()
-    _, table = _segments(writer)
-    live = np.bincount(table[:, 1], weights=table[:, 3], minlength=len(packs)).astype(np.int64)
+    live = writer.manifest.live()
+    live_rows = np.bincount(live.pack, weights=live.rows, minlength=len(packs)).astype(np.int64)
     room = rows_that_fit(writer.row_format.shape, writer.row_format.dtype)
-    chosen = [n for n, pack in enumerate(packs) if pack["rows"] - live[n] > dead_share * pack["rows"]]
+    chosen = [n for n, pack in enumerate(packs) if pack["rows"] - live_rows[n] > dead_share * pack["rows"]]
     chosen = chosen or _small_packs(writer)
     group: list[int] = []
     rows = 0
     for n in chosen:
-        if packs[n]["backend"] == packs[chosen[0]]["backend"] and (not group or rows + live[n] <= room):
+        if packs[n]["backend"] == packs[chosen[0]]["backend"] and (not group or rows + live_rows[n] <= room):
             group.append(n)
-            rows += int(live[n])
+            rows += int(live_rows[n])
     return group
 
 
@@ -151,7 +145,7 @@ def _small_packs(writer: CacheWriter) -> list[int]:
 def _rewrite(writer: CacheWriter, group: list[int]) -> None:
     """Copy the live rows of some packs into a new pack, and move their contents to it in the manifest in memory."""
     packs = writer.manifest.packs()
-    hashes, table = _segments(writer)
+    live = writer.manifest.live()
     row_shape, dtype = writer.row_format.shape, writer.row_format.dtype
     # By (old pack, old first row), the new first row.
     moved: dict[tuple[int, int], int] = {}
@@ -161,7 +155,8 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
         for index in group:
             info = PackInfo.of(packs[index])
             reader = PackReader(writer.packs_dir / info.name, info, row_shape, dtype)
-            for _, _, first, rows in table[table[:, 1] == index].tolist():
+            here = live.pack == index
+            for first, rows in zip(live.first[here].tolist(), live.rows[here].tolist(), strict=True):
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
                     copied = np.arange(start, min(start + _COPY_ROWS, first + rows))
@@ -169,10 +164,12 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
         new_info = new.close()
         undo.pop_all()
     new_index = add_pack(writer.manifest, new_info, packs[group[0]]["backend"])
-    for content in np.unique(table[np.isin(table[:, 1], group), 0]).tolist():
+    for content in np.unique(live.content[np.isin(live.pack, group)]).tolist():
+        of_content = slice(*np.searchsorted(live.content, [content, content + 1]))
+        segments = zip(*(column[of_content].tolist() for column in (live.pack, live.first, live.rows)), strict=True)
         placed = [
             (new_index, moved[pack, first], rows) if (pack, first) in moved else (pack, first, rows)
-            for _, pack, first, rows in table[slice(*np.searchsorted(table[:, 0], [content, content + 1]))].tolist()
+            for pack, first, rows in segments
         ]
-        writer.manifest.move_content(hashes[32 * content : 32 * content + 32], placed)
+        writer.manifest.move_content(live.content_hashes[content], placed)
     writer.manifest.drop_dead()

@@ -67,18 +67,16 @@ class CacheReader:
         self.manifest = manifest
         self.header: dict[str, Any] = json.loads(manifest.header)
         self.row_shape = tuple(self.header["row_shape"])
-        hashes, segments, _ = manifest.live()
-        self.content_hashes = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
-        table = np.frombuffer(segments, "<i8").reshape(-1, 4)
+        live = manifest.live()
+        self.content_hashes = live.content_hashes
         # Before anything is allocated: opening a pack checks that it is as large as the manifest claims, which bounds
         # the number of rows.
         packs = [PackInfo.of(entry) for entry in manifest.packs()]
-        self._readers = {index: self._reader(packs[index]) for index in np.unique(table[:, 1]).tolist()}
-        lengths = table[:, 3]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        self.source = np.repeat(table[:, 0], lengths)
-        self._pack = np.repeat(table[:, 1], lengths)
-        self._row = np.repeat(table[:, 2], lengths) + within
+        self._readers = {index: self._reader(packs[index]) for index in np.unique(live.pack).tolist()}
+        within = np.arange(live.rows.sum()) - np.repeat(np.cumsum(live.rows) - live.rows, live.rows)
+        self.source = np.repeat(live.content, live.rows)
+        self._pack = np.repeat(live.pack, live.rows)
+        self._row = np.repeat(live.first, live.rows) + within
         # A content's segments follow each other, so its rows count up from its first.
         first_row = np.searchsorted(self.source, np.arange(len(self.content_hashes)))
         number = np.arange(len(self.source)) - first_row[self.source]

@@ -147,7 +147,7 @@ class _CachedRows:
         for file in reader.manifest.files():
             files.setdefault(file["content_hash"] or "", file["path"])
         names = [files[content.hex()] for content in reader.content_hashes]
-        silent = np.frombuffer(reader.manifest.live()[2], "<i8").tolist()
+        silent = reader.manifest.live().silent.tolist()
         chunk_s = self.config.chunk_samples / self.config.complex_spectrogram.sample_rate
         rows = zip(reader.source.tolist(), reader.chunk.tolist(), reader.variant.tolist(), strict=True)
         return [

@@ -112,18 +112,16 @@ def _writers_kept_out(cache: Path) -> Iterator[None]:
 def _damaged_packs(
     manifest: _native.Manifest, cache: Path, packs: list[PackInfo], progress: ProgressCallback | None
 ) -> Iterator[tuple[str, str]]:
-    hashes, segments, _ = manifest.live()
-    table = np.frombuffer(segments, "<i8").reshape(-1, 4)
+    live = manifest.live()
     checked = find_damage(cache / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
-        here = table[table[:, 1] == index]
+        here = live.pack == index
         if damage is not None and damage.rows is not None:
             # Damage to dead rows does not count: they are never read.
-            bad = np.searchsorted(damage.rows, here[:, 2]) < np.searchsorted(damage.rows, here[:, 2] + here[:, 3])
-            here = here[bad]
-        if damage is None or not len(here):
+            here &= np.searchsorted(damage.rows, live.first) < np.searchsorted(damage.rows, live.first + live.rows)
+        if damage is None or not here.any():
             continue
-        contents = {hashes[32 * n : 32 * n + 32].hex() for n in here[:, 0].tolist()}
+        contents = {live.content_hashes[content].hex() for content in live.content[here].tolist()}
         paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
         yield f"{PACKS_NAME}/{info.name}", f"{damage.reason}: it holds features of {listed(paths, 3)}"
 

@@ -1,19 +1,20 @@
-//! Mel bands as a walk over the bins of a spectrum, each in two bands at the most.
+//! Mel bands, arranged by bin: a spectrum is read once, and each bin is added to
+//! the one or two bands that it lies in.
 
 use std::ops::Range;
 
 use crate::Error;
 
-/// A band of a mel filterbank: weights of neighbouring bins.
+/// A band of a mel filterbank: the weights of consecutive bins.
 #[derive(Clone, Debug)]
 pub struct Band {
-    /// Bin of the first weight; 0 if there is none.
+    /// Bin of the first weight; 0 if there are no weights.
     pub first: usize,
-    /// Weights; none for a band that lies between two bins.
+    /// Weights; empty for a band that lies between two bins.
     pub weights: Vec<f64>,
-    /// Its centre, bins: what channel 1 counts from.
+    /// Centre in bins. Channel 1 is relative to it.
     pub centre: f64,
-    /// Half its support, bins: the unit of channel 1.
+    /// Half the width of the support in bins, the unit of channel 1.
     pub half_support: f64,
 }
 
@@ -23,40 +24,41 @@ impl Band {
     }
 }
 
-/// Bins that lie in the same bands.
+/// Consecutive bins that lie in the same bands.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Stretch {
+pub(crate) struct Section {
     /// The bin after the last.
     pub(crate) end: usize,
-    /// The bands. Where there are fewer than two, the rest is a band of its
-    /// own, beyond those that there are.
+    /// Indices of the two bands. If there are fewer, the index after the last
+    /// band: its sums are ignored.
     pub(crate) bands: [usize; 2],
 }
 
-/// What a bin adds to the sums of either band that it lies in.
+/// Factors with which a bin is added to the sums of a band.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Share {
+pub(crate) struct BinWeight {
     pub(crate) weight: f32,
-    /// The weight times how far the bin lies from the band's centre.
+    /// The weight times the distance of the bin from the band's centre.
     pub(crate) moment: f32,
 }
 
-pub(crate) struct Walk {
+/// The weights of all bands by bin.
+pub(crate) struct BinWeights {
     /// The first bin.
     pub(crate) start: usize,
-    pub(crate) stretches: Vec<Stretch>,
-    /// A pair for each bin, from the first.
-    pub(crate) shares: Vec<[Share; 2]>,
+    pub(crate) sections: Vec<Section>,
+    /// For each bin from `start` on, its weights in the two bands of its section.
+    pub(crate) weights: Vec<[BinWeight; 2]>,
 }
 
-impl Walk {
-    /// A walk over `bands`, whose weights are multiplied by `scale`.
+impl BinWeights {
+    /// Arranges the weights of `bands`, multiplied by `scale`.
     pub(crate) fn new(bands: &[Band], n_fft: usize, scale: f64) -> Result<Self, Error> {
-        let mut coming: Vec<usize> = (0..bands.len()).collect();
-        coming.retain(|&band| !bands[band].weights.is_empty());
-        coming.sort_by_key(|&band| bands[band].first);
-        let start = coming.first().map_or(1, |&band| bands[band].first);
-        let end = coming.iter().map(|&band| bands[band].bins().end).max();
+        let mut upcoming: Vec<usize> = (0..bands.len()).collect();
+        upcoming.retain(|&band| !bands[band].weights.is_empty());
+        upcoming.sort_by_key(|&band| bands[band].first);
+        let start = upcoming.first().map_or(1, |&band| bands[band].first);
+        let end = upcoming.iter().map(|&band| bands[band].bins().end).max();
         let end = end.unwrap_or(start);
         if start == 0 || end > n_fft / 2 {
             return Err(Error::Invalid(format!(
@@ -65,48 +67,50 @@ impl Walk {
                 n_fft / 2
             )));
         }
-        let mut coming = coming.into_iter().peekable();
-        let mut here: Vec<usize> = Vec::new();
-        let mut walk = Walk {
+        let mut upcoming = upcoming.into_iter().peekable();
+        let mut current: Vec<usize> = Vec::new();
+        let mut plan = BinWeights {
             start,
-            stretches: Vec::new(),
-            shares: Vec::with_capacity(end - start),
+            sections: Vec::new(),
+            weights: Vec::with_capacity(end - start),
         };
         for bin in start..end {
-            here.retain(|&band| bands[band].bins().contains(&bin));
-            here.extend(std::iter::from_fn(|| {
-                coming.next_if(|&band| bands[band].first == bin)
+            current.retain(|&band| bands[band].bins().contains(&bin));
+            current.extend(std::iter::from_fn(|| {
+                upcoming.next_if(|&band| bands[band].first == bin)
             }));
-            if here.len() > 2 {
+            if current.len() > 2 {
                 return Err(Error::Invalid(format!(
-                    "bin {bin} lies in {} bands, and may lie in two",
-                    here.len()
+                    "bin {bin} lies in {} bands; at most 2 are supported",
+                    current.len()
                 )));
             }
-            walk.add(bin, &here, bands, scale);
+            plan.push(bin, &current, bands, scale);
         }
-        Ok(walk)
+        Ok(plan)
     }
 
-    fn add(&mut self, bin: usize, here: &[usize], bands: &[Band], scale: f64) {
-        let mut shares = [Share::default(); 2];
-        let mut names = [bands.len(); 2];
-        for (slot, &name) in here.iter().enumerate() {
-            let band = &bands[name];
+    /// Adds a bin that lies in the bands of `current`.
+    fn push(&mut self, bin: usize, current: &[usize], bands: &[Band], scale: f64) {
+        let mut weights = [BinWeight::default(); 2];
+        let mut indices = [bands.len(); 2];
+        for (slot, &index) in current.iter().enumerate() {
+            let band = &bands[index];
             let weight = band.weights[bin - band.first] * scale;
-            shares[slot] = Share {
+            weights[slot] = BinWeight {
                 weight: weight as f32,
-                // Relative to the centre: as large as the bin's index, it would cost digits.
+                // Relative to the centre, because the bin's index is so much
+                // larger that float32 would lose digits.
                 moment: (weight * (bin as f64 - band.centre)) as f32,
             };
-            names[slot] = name;
+            indices[slot] = index;
         }
-        self.shares.push(shares);
-        match self.stretches.last_mut() {
-            Some(last) if last.bands == names => last.end = bin + 1,
-            _ => self.stretches.push(Stretch {
+        self.weights.push(weights);
+        match self.sections.last_mut() {
+            Some(last) if last.bands == indices => last.end = bin + 1,
+            _ => self.sections.push(Section {
                 end: bin + 1,
-                bands: names,
+                bands: indices,
             }),
         }
     }

@@ -1,4 +1,4 @@
-//! Complex numbers of many frames at once: a lane of each part is a frame.
+//! Vectors of complex numbers, in which each lane belongs to another frame.
 
 use fearless_simd::prelude::*;
 
@@ -30,13 +30,13 @@ impl<S: Simd> Complex<S> {
         Complex::new(self.re - other.re, self.im - other.im)
     }
 
-    /// Times -i.
+    /// The product with -i.
     #[inline(always)]
-    pub(crate) fn turned(self) -> Self {
+    pub(crate) fn times_minus_i(self) -> Self {
         Complex::new(self.im, -self.re)
     }
 
-    /// Times a number that is the same for all frames.
+    /// The product with `factor`, (re, im), which is the same for all frames.
     #[inline(always)]
     pub(crate) fn times(self, simd: S, factor: [f32; 2]) -> Self {
         let (re, im) = (

@@ -1,14 +1,14 @@
-//! A complex FFT of many frames at once, of a power of two points: in place, by
+//! A complex FFT of many frames at once, for powers of two: in place, by
 //! decimation in frequency.
 //!
-//! A pass of radix r over a block of n points, m = n / r, turns points i, i + m,
-//! i + 2m, … into r sums, one for each residue of the frequency modulo r, and so
-//! the block into r blocks of m points. Each is transformed to its end before
-//! the next, so that all passes but the first run in the cache nearest to the
-//! core. Frequencies end where [`Fft::position`] says.
+//! With m = n / r, a pass of radix r over a block of n points replaces the points
+//! i, i + m, i + 2m, … with r sums, one for each residue of the frequency modulo
+//! r. This splits the block into r blocks of m points. Each block is transformed
+//! completely before the next one, so that all passes but the first run in the
+//! first-level cache. [`Fft::position`] is the resulting order of frequencies.
 //!
-//! Radix 8 is the largest that registers hold. Larger radices first, or 16, were
-//! slower by up to half.
+//! Radix 8 is the largest whose points fit the vector registers
+//! (docs/notes/rust.md has measurements of other radices).
 
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
@@ -17,11 +17,11 @@ use fearless_simd::prelude::*;
 use crate::complex::Complex;
 use crate::frames::Frames;
 
-/// What is left free after each block of the first pass: without it, the points
-/// that a pass takes together would all be in the same few lines of the cache.
+/// Unused points after each block of the first pass. Without them, the points of
+/// one step of that pass would compete for the same few lines of the cache.
 const PAD: usize = 1;
 
-/// The passes of a transform, with their twiddles.
+/// The passes of a transform, with their twiddle factors.
 pub(crate) struct Fft {
     passes: Vec<Pass>,
 }
@@ -30,14 +30,15 @@ struct Pass {
     radix: usize,
     /// Points of a block after the pass.
     rest: usize,
-    /// From one block to the next.
+    /// Distance from one block to the next after the pass.
     stride: usize,
-    /// exp(-2πi·i·q/n), q from 1 to radix - 1, for each i in turn.
+    /// exp(-2πi·j·q/n) for each j < n / radix, and for it each q from 1 to
+    /// radix - 1.
     twiddles: Vec<[f32; 2]>,
 }
 
 impl Fft {
-    /// A transform of `points`, a power of two and at least 2.
+    /// A transform of `points` points; a power of two, at least 2.
     pub(crate) fn new(points: usize) -> Self {
         let mut passes = Vec::new();
         let mut rest = points;
@@ -45,9 +46,9 @@ impl Fft {
             let radix = 1 << bits;
             let points = rest;
             rest /= radix;
-            let turn = |i: usize, q: usize| unit(i * q, points);
+            let factor = |i: usize, q: usize| twiddle(i * q, points);
             let twiddles = (0..rest)
-                .flat_map(|i| (1..radix).map(move |q| turn(i, q)))
+                .flat_map(|i| (1..radix).map(move |q| factor(i, q)))
                 .collect();
             passes.push(Pass {
                 radix,
@@ -63,7 +64,7 @@ impl Fft {
         Fft { passes }
     }
 
-    /// Where frequency `k` is after a transform.
+    /// Index of frequency `k` after a transform.
     pub(crate) fn position(&self, mut k: usize) -> usize {
         let mut position = 0;
         for pass in &self.passes {
@@ -73,7 +74,7 @@ impl Fft {
         position
     }
 
-    /// Numbers that a transform works on.
+    /// Length of the buffer of a transform, with the padding.
     pub(crate) fn length(&self) -> usize {
         let Pass {
             radix,
@@ -95,7 +96,8 @@ impl Fft {
     }
 }
 
-/// Radices as powers of two: as few as can be of at most 8, the larger first.
+/// Logarithms of the radices: as few as possible, each at most 3, in descending
+/// order.
 fn radix_bits(bits: u32) -> Vec<u32> {
     let passes = bits.div_ceil(3);
     (0..passes)
@@ -103,14 +105,14 @@ fn radix_bits(bits: u32) -> Vec<u32> {
         .collect()
 }
 
-/// exp(-2πi·k/n)
-pub(crate) fn unit(k: usize, n: usize) -> [f32; 2] {
+/// exp(-2πi·k/n) as (re, im).
+pub(crate) fn twiddle(k: usize, n: usize) -> [f32; 2] {
     let angle = -TAU * (k % n) as f64 / n as f64;
     [angle.cos() as f32, angle.sin() as f32]
 }
 
-/// The passes after the first. What follows a pass of a block does so before
-/// the next block, while the block is near.
+/// Runs the passes after the first. After each pass, each block is transformed
+/// completely before the next one, while it is in the cache.
 #[inline(always)]
 fn in_place<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     let Some((first, rest)) = passes.split_first() else {
@@ -118,23 +120,24 @@ fn in_place<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     };
     for block in block.chunks_exact_mut(first.radix * first.rest) {
         first.run(simd, block, &InPlace);
-        deeper(simd, rest, block);
+        in_place_recursive(simd, rest, block);
     }
 }
 
-/// The same, as a function that can call itself.
-fn deeper<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
+/// [`in_place`], which is inlined, as a function that can be called recursively.
+fn in_place_recursive<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     simd.vectorize(
         #[inline(always)]
         || in_place(simd, passes, block),
     );
 }
 
-/// Where a pass reads from.
+/// Where a pass reads its points.
 trait Source<S: Simd> {
     fn point(&self, simd: S, block: &[Complex<S>], index: usize) -> Complex<S>;
 }
 
+/// Pairs of samples as complex numbers, for the first pass.
 struct Samples<'a> {
     frames: &'a Frames,
 }
@@ -147,6 +150,7 @@ impl<S: Simd> Source<S> for Samples<'_> {
     }
 }
 
+/// The block itself.
 struct InPlace;
 
 impl<S: Simd> Source<S> for InPlace {
@@ -199,7 +203,7 @@ impl Pass {
             }
             let sums = dft(points);
             block[i] = sums[0];
-            // The last pass has a single i, and nothing to turn.
+            // In the last pass all twiddle factors are 1.
             if self.rest == 1 {
                 block[1..R].copy_from_slice(&sums[1..]);
                 continue;
@@ -220,7 +224,7 @@ fn dft2<S: Simd>([a, b]: [Complex<S>; 2]) -> [Complex<S>; 2] {
 #[inline(always)]
 fn dft4<S: Simd>([a, b, c, d]: [Complex<S>; 4]) -> [Complex<S>; 4] {
     let (even, odd) = (a.plus(c), b.plus(d));
-    let (even_rest, odd_rest) = (a.minus(c), b.minus(d).turned());
+    let (even_rest, odd_rest) = (a.minus(c), b.minus(d).times_minus_i());
     [
         even.plus(odd),
         even_rest.plus(odd_rest),
@@ -237,7 +241,7 @@ fn dft8<S: Simd>(simd: S, x: [Complex<S>; 8]) -> [Complex<S>; 8] {
     let odd = [
         odd[0],
         odd[1].times(simd, [R, -R]),
-        odd[2].turned(),
+        odd[2].times_minus_i(),
         odd[3].times(simd, [-R, -R]),
     ];
     [

@@ -1,9 +1,10 @@
-//! Frames of a clip, turned so that a sample of all frames of a group is one
-//! vector.
+//! Frames of a clip, transposed so that one sample of all frames of a group is
+//! one vector.
 //!
-//! Frames overlap, so not frames are turned but hops, the samples between the
-//! starts of two frames: four times fewer, at the defaults. Sample `n` of frame
-//! `f` is sample `n % hop` of hop `f + n / hop`:
+//! Because frames overlap, hops are transposed instead of frames: a hop is the
+//! samples from the start of one frame to the start of the next. By default this
+//! is four times less work. Sample `n` of frame `f` is sample `n % hop` of hop
+//! `f + n / hop`:
 //!
 //! ```text
 //! clip     | hop 0 | hop 1 | hop 2 | hop 3 | hop 4 | hop 5 | hop 6 |
@@ -15,20 +16,20 @@
 
 use fearless_simd::prelude::*;
 
-/// The widest vector's lanes.
+/// Number of lanes of the widest vector.
 const MAX_LANES: usize = 16;
 
-/// A group of frames, one a lane.
+/// A group of frames, one per lane.
 pub(crate) struct Frames {
     n_fft: usize,
     pub(crate) hop_length: usize,
-    /// Hops that the group spans.
+    /// Number of hops that the group spans.
     columns: usize,
-    /// Room for samples that do not lie in a clip as they are needed.
+    /// The samples of a group that extends beyond the clip.
     padded: Vec<f32>,
-    /// Samples by their place in a hop.
+    /// The transposed hops, [sample in the hop][hop].
     hops: Vec<f32>,
-    /// Where each sample of the first frame is among them.
+    /// Index in `hops` of each sample of the first frame.
     places: Vec<u32>,
 }
 
@@ -46,9 +47,9 @@ impl Frames {
         }
     }
 
-    /// The samples from the first frame's first to the last one's last: those
-    /// beyond the ends of the clip are its reflection. Frames that it does not
-    /// have get anything.
+    /// The samples of the group whose first frame is `first`. Beyond the ends of
+    /// the clip they are its reflection. Frames after the last frame of the clip
+    /// have arbitrary values.
     #[inline(always)]
     pub(crate) fn window<'a>(&'a mut self, clip: &'a [f32], first: usize) -> &'a [f32] {
         let start = (first * self.hop_length) as isize - (self.n_fft / 2) as isize;
@@ -73,10 +74,10 @@ impl Frames {
         &self.padded
     }
 
-    /// Takes up the group from frame `first` on.
+    /// Transposes the group whose first frame is `first`.
     #[inline(always)]
-    pub(crate) fn turn<S: Simd>(&mut self, simd: S, clip: &[f32], first: usize) {
-        // Given back below: it is borrowed from `self` or from the clip.
+    pub(crate) fn transpose<S: Simd>(&mut self, simd: S, clip: &[f32], first: usize) {
+        // Taken, because `window` borrows `self`; put back below.
         let mut hops = std::mem::take(&mut self.hops);
         let (columns, hop_length) = (self.columns, self.hop_length);
         let rows = hop_length.min(self.n_fft);
@@ -89,13 +90,13 @@ impl Frames {
                 let start = column * hop_length + row;
                 *vector = S::f32s::from_slice(simd, &samples[start..start + lanes]);
             }
-            let turned = transposed(simd, square);
-            for (row, vector) in (row..).zip(&turned[..lanes]) {
+            let square = transposed(simd, square);
+            for (row, vector) in (row..).zip(&square[..lanes]) {
                 let start = row * columns;
                 vector.store_slice(&mut hops[start..start + lanes]);
             }
         }
-        // The few hops that only the last frames reach, and what fills no square.
+        // The hops after the first `lanes`, and the rows that do not fill a square.
         for column in 0..columns {
             let begin = if column < lanes { whole } else { 0 };
             let start = column * hop_length;
@@ -107,7 +108,7 @@ impl Frames {
         self.hops = hops;
     }
 
-    /// Sample `index` of each frame.
+    /// Sample `index` of every frame.
     #[inline(always)]
     pub(crate) fn sample<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
         let place = self.places[index] as usize;
@@ -115,8 +116,8 @@ impl Frames {
     }
 }
 
-/// A clip's sample; beyond its ends, that of its reflection; and 0 beyond that,
-/// where no frame is.
+/// Sample `index` of a clip that is extended by its reflection at both ends, and
+/// by 0 beyond that, where there are no frames.
 fn reflected(clip: &[f32], index: isize) -> f32 {
     let last = clip.len() as isize - 1;
     let index = index.abs().min((2 * last - index).max(-1));
@@ -126,8 +127,8 @@ fn reflected(clip: &[f32], index: isize) -> f32 {
     sample.copied().unwrap_or(0.0)
 }
 
-/// The first vectors, as many as each has lanes, as a square turned over: a
-/// perfect shuffle of two halves, as often as it takes.
+/// Transposes the first vectors, as many as a vector has lanes, by repeated
+/// perfect shuffles of the two halves.
 #[inline(always)]
 fn transposed<S: Simd>(_: S, mut square: [S::f32s; MAX_LANES]) -> [S::f32s; MAX_LANES] {
     let half = S::f32s::LEN / 2;

@@ -1,11 +1,12 @@
-//! The kernel: clips in, both channels out.
+//! The kernel: computes both channels of clips.
 //!
-//! With `R` the spectrum of the unwindowed frame, the periodic Hann window is a
-//! three-point stencil, and so is its derivative (Auger and Flandrin 1995):
+//! Let `R` be the spectrum of the unwindowed frame. In the frequency domain the
+//! periodic Hann window is a three-point stencil, and so is its derivative, which
+//! gives the reassigned frequency (Auger and Flandrin 1995):
 //!
 //! ```text
-//! 4 X[k] = 2 R[k] - R[k-1] - R[k+1]                  the STFT
-//! 4 C[k] = Re((R[k-1] - R[k+1])·conj X[k])           |X|² times the reassigned frequency less k, bins
+//! 4 X[k] = 2 R[k] - R[k-1] - R[k+1]               the STFT
+//! 4 C[k] = Re((R[k-1] - R[k+1])·conj X[k])        |X|² times (reassigned frequency - k), in bins
 //! channel 0 = log1p(Σ w·|X|²)
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
@@ -14,51 +15,52 @@ use std::thread;
 
 use fearless_simd::{dispatch, prelude::*, Level};
 
-use crate::bands::{Band, Walk};
+use crate::bands::{Band, BinWeights};
 use crate::frames::Frames;
 use crate::log::log1p;
 use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
 use crate::Error;
 
-/// Channel 1 is clamped to this either way.
+/// Channel 1 is clamped to ± this.
 const LIMIT: f32 = 2.0;
 
-/// Bins come twice, and X times 4 of that: what their squares are too large by.
+/// [`Spectra::bin`] returns twice the bin, so the stencil yields 8 X: its square is
+/// too large by a factor of 64.
 const SCALE: f64 = 1.0 / 64.0;
 
-/// Points of transforms below which another thread takes longer to start than
-/// it saves: about 0.2 ms.
-const MIN_SHARE: usize = 1 << 19;
+/// Minimum work of a thread, in samples of frames. Less takes about 0.2 ms, which
+/// is no longer than starting a thread.
+const MIN_SAMPLES: usize = 1 << 19;
 
-/// What the feature is, beside its bands.
+/// The parameters of the features, besides the bands.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Samples of a frame; even, and at least 4.
+    /// Samples per frame; even, at least 4.
     pub n_fft: usize,
-    /// Samples between the starts of two frames; at least 1.
+    /// Samples from one frame to the next; at least 1.
     pub hop_length: usize,
-    /// Power of a band at or below which channel 1 is 0; without it there is no
-    /// channel 1.
+    /// If the power of a band is at most this, channel 1 is 0. `None`: channel 1
+    /// is not computed.
     pub if_masking_threshold: Option<f32>,
 }
 
-/// All that is known before there are samples.
+/// Computes features of one shape; can be shared by threads.
 pub struct Kernel {
     shape: Shape,
     level: Level,
     transform: Transform,
-    walk: Walk,
-    /// Of each band, one over half its support.
+    bin_weights: BinWeights,
+    /// 1 / (half support) of each band.
     per_support: Vec<f32>,
 }
 
 impl Kernel {
-    /// A kernel for this machine.
+    /// A kernel for the instruction set of this machine.
     ///
     /// # Errors
     ///
-    /// If `shape` cannot be, or a bin lies in more than two of `bands`, or one
-    /// of them holds DC or Nyquist.
+    /// If `shape` is invalid, a bin lies in more than two of `bands`, or a band
+    /// includes DC or Nyquist.
     pub fn new(shape: Shape, bands: &[Band]) -> Result<Self, Error> {
         let Shape {
             n_fft, hop_length, ..
@@ -77,7 +79,7 @@ impl Kernel {
             shape,
             level: Level::new(),
             transform: Transform::new(n_fft),
-            walk: Walk::new(bands, n_fft, SCALE)?,
+            bin_weights: BinWeights::new(bands, n_fft, SCALE)?,
             per_support: bands
                 .iter()
                 .map(|band| (1.0 / band.half_support) as f32)
@@ -90,7 +92,7 @@ impl Kernel {
         self.level = level;
     }
 
-    /// Shape of a clip's features: channels, bands, frames.
+    /// Shape of a clip's features: (channels, bands, frames).
     pub fn row_shape(&self, samples: usize) -> [usize; 3] {
         let channels = 1 + usize::from(self.shape.if_masking_threshold.is_some());
         [
@@ -100,13 +102,16 @@ impl Kernel {
         ]
     }
 
-    /// Computes clips of `samples` each, one after another in `clips`, into
-    /// their features, one after another in `out`, on `threads` threads at the
-    /// most, of which the caller's is one.
+    /// Computes the features of clips.
+    ///
+    /// `clips` holds clips of `samples` samples each, `out` receives a row of
+    /// shape [`row_shape`](Self::row_shape) for each. At most `threads` threads
+    /// are used, including the calling one.
     ///
     /// # Errors
     ///
-    /// If lengths do not fit, or a clip is too short to be reflected.
+    /// If the lengths do not match, or a clip is too short to be padded by
+    /// reflection.
     pub fn compute(
         &self,
         clips: &[f32],
@@ -117,7 +122,7 @@ impl Kernel {
         let half = self.shape.n_fft / 2;
         if samples <= half {
             return Err(Error::Invalid(format!(
-                "a clip of {samples} samples must have more than n_fft/2 = {half}"
+                "a clip of {samples} samples is too short: it must have more than n_fft/2 = {half}"
             )));
         }
         let n_clips = clips.len() / samples;
@@ -125,7 +130,7 @@ impl Kernel {
         let row = channels * bands * frames;
         if n_clips * samples != clips.len() || n_clips * row != out.len() {
             return Err(Error::Invalid(format!(
-                "{} samples and {} values must be clips of {samples} and rows of {row}",
+                "{} samples are not clips of {samples}, or {} values of out are not as many rows of {row}",
                 clips.len(),
                 out.len()
             )));
@@ -133,32 +138,32 @@ impl Kernel {
         if n_clips == 0 || row == 0 {
             return Ok(());
         }
-        let worth = n_clips * frames * self.shape.n_fft / MIN_SHARE;
-        let share = n_clips.div_ceil(threads.min(worth).max(1));
+        let useful = n_clips * frames * self.shape.n_fft / MIN_SAMPLES;
+        let share = n_clips.div_ceil(threads.min(useful).max(1));
         let mut shares = clips
             .chunks(share * samples)
             .zip(out.chunks_mut(share * row));
         let own = shares.next();
         thread::scope(|scope| {
             for (clips, out) in shares {
-                scope.spawn(move || self.compute_here(clips, samples, out, row));
+                scope.spawn(move || self.compute_in_thread(clips, samples, out, row));
             }
             if let Some((clips, out)) = own {
-                self.compute_here(clips, samples, out, row);
+                self.compute_in_thread(clips, samples, out, row);
             }
         });
         Ok(())
     }
 
-    fn compute_here(&self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
+    fn compute_in_thread(&self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
         dispatch!(self.level, simd => match &self.transform {
             Transform::Packed(packed) => {
                 Group::new(simd, self, PackedSpectra::new(simd, packed, self.frames(simd)))
-                    .clips(clips, samples, out, row);
+                    .compute(clips, samples, out, row);
             }
             Transform::Single(fft) => {
                 Group::new(simd, self, SingleSpectra::new(simd, fft.as_ref(), self.frames(simd)))
-                    .clips(clips, samples, out, row);
+                    .compute(clips, samples, out, row);
             }
         });
     }
@@ -168,12 +173,13 @@ impl Kernel {
     }
 }
 
-/// Work on as many frames as a vector has lanes.
+/// Computes as many frames at a time as a vector has lanes.
 struct Group<'a, S: Simd, T> {
     simd: S,
     kernel: &'a Kernel,
     spectra: T,
-    /// Power and shift of each band, and of one that takes what is in no band.
+    /// Sums of power and shift of each band, and of one after the last for bins
+    /// that lie in fewer than two bands.
     sums: Vec<[S::f32s; 2]>,
 }
 
@@ -190,7 +196,7 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
     }
 
     #[inline(always)]
-    fn clips(&mut self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
+    fn compute(&mut self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
         let frames = samples / self.kernel.shape.hop_length + 1;
         for (clip, out) in clips.chunks_exact(samples).zip(out.chunks_exact_mut(row)) {
             for first in (0..frames).step_by(S::f32s::LEN) {
@@ -198,17 +204,17 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
                 match self.kernel.shape.if_masking_threshold {
                     Some(threshold) => {
                         self.sum::<true>();
-                        self.put_frequency(out, first, frames, threshold);
+                        self.store_frequency(out, first, frames, threshold);
                     }
                     None => self.sum::<false>(),
                 }
-                self.put_magnitude(out, first, frames);
+                self.store_magnitude(out, first, frames);
             }
         }
     }
 
-    /// Walks over the bins: their power and, with frequency, their shift, into
-    /// the sums of the bands.
+    /// Adds the power of each bin, and its shift if there is channel 1, to the sums
+    /// of its bands.
     #[inline(always)]
     fn sum<const WITH_FREQUENCY: bool>(&mut self) {
         let Group {
@@ -218,48 +224,48 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
             sums,
         } = self;
         let simd = *simd;
-        let walk = &kernel.walk;
+        let plan = &kernel.bin_weights;
         sums.fill([S::f32s::splat(simd, 0.0); 2]);
-        let mut bin = walk.start;
+        let mut bin = plan.start;
         let mut below = spectra.bin(simd, bin - 1);
         let mut here = spectra.bin(simd, bin);
-        let mut shares = walk.shares.iter();
-        for stretch in &walk.stretches {
-            let mut lower = sums[stretch.bands[0]];
-            let mut upper = sums[stretch.bands[1]];
-            for &[low, high] in shares.by_ref().take(stretch.end - bin) {
+        let mut weights = plan.weights.iter();
+        for section in &plan.sections {
+            let mut first_sums = sums[section.bands[0]];
+            let mut second_sums = sums[section.bands[1]];
+            for &[first, second] in weights.by_ref().take(section.end - bin) {
                 let above = spectra.bin(simd, bin + 1);
                 let stft = here.plus(here).minus(below.plus(above));
                 let power = stft.re.mul_add(stft.re, stft.im * stft.im);
                 let slope = below.minus(above);
                 let shift = slope.re.mul_add(stft.re, slope.im * stft.im);
-                for (sums, share) in [(&mut lower, low), (&mut upper, high)] {
-                    let weight = S::f32s::splat(simd, share.weight);
+                for (sums, factors) in [(&mut first_sums, first), (&mut second_sums, second)] {
+                    let weight = S::f32s::splat(simd, factors.weight);
                     sums[0] = power.mul_add(weight, sums[0]);
                     if WITH_FREQUENCY {
-                        let moment = S::f32s::splat(simd, share.moment);
+                        let moment = S::f32s::splat(simd, factors.moment);
                         sums[1] = power.mul_add(moment, shift.mul_add(weight, sums[1]));
                     }
                 }
                 (below, here) = (here, above);
                 bin += 1;
             }
-            sums[stretch.bands[0]] = lower;
-            sums[stretch.bands[1]] = upper;
+            sums[section.bands[0]] = first_sums;
+            sums[section.bands[1]] = second_sums;
         }
     }
 
     #[inline(always)]
-    fn put_magnitude(&self, out: &mut [f32], first: usize, frames: usize) {
+    fn store_magnitude(&self, out: &mut [f32], first: usize, frames: usize) {
         let (magnitude, _) = out.split_at_mut(self.kernel.per_support.len() * frames);
         for (band, [power, _]) in magnitude.chunks_exact_mut(frames).zip(&self.sums) {
-            put::<S>(log1p(self.simd, *power), &mut band[first..]);
+            store::<S>(log1p(self.simd, *power), &mut band[first..]);
         }
     }
 
-    /// NaN stays NaN; 0 where a band is masked.
+    /// Stores 0 where the power is at most `threshold`. NaN stays NaN.
     #[inline(always)]
-    fn put_frequency(&self, out: &mut [f32], first: usize, frames: usize, threshold: f32) {
+    fn store_frequency(&self, out: &mut [f32], first: usize, frames: usize, threshold: f32) {
         let limit = S::f32s::splat(self.simd, LIMIT);
         let zero = S::f32s::splat(self.simd, 0.0);
         let (_, frequency) = out.split_at_mut(self.kernel.per_support.len() * frames);
@@ -269,7 +275,7 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
             let value = shift / power * *per_support;
             let value = value.simd_gt(limit).select(limit, value);
             let value = value.simd_lt(-limit).select(-limit, value);
-            put::<S>(
+            store::<S>(
                 power.simd_le(threshold).select(zero, value),
                 &mut band[first..],
             );
@@ -277,9 +283,9 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
     }
 }
 
-/// The lanes' values, as many as there is room for.
+/// Stores the values of the first lanes, as many as fit into `out`.
 #[inline(always)]
-fn put<S: Simd>(values: S::f32s, out: &mut [f32]) {
+fn store<S: Simd>(values: S::f32s, out: &mut [f32]) {
     match out.get_mut(..S::f32s::LEN) {
         Some(out) => values.store_slice(out),
         None => out.copy_from_slice(&values.as_slice()[..out.len()]),

@@ -1,10 +1,11 @@
-//! log1p of vectors.
+//! The function log1p for vectors.
 
 use std::f32::consts::{LN_2, SQRT_2};
 
 use fearless_simd::prelude::*;
 
-/// log(1 + x) for x from 0 on, within 3 units in the last place; infinity and NaN stay what they are.
+/// log(1 + x) for x ≥ 0, with an error of at most 3 units in the last place.
+/// Infinity and NaN are returned unchanged.
 #[inline(always)]
 pub(crate) fn log1p<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let sum = x + 1.0;
@@ -14,7 +15,7 @@ pub(crate) fn log1p<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let bits = sum.bitcast::<S::u32s>() - root;
     let exponent: S::f32s = (bits.bitcast::<S::i32s>() >> 23).to_float();
     let f = ((bits & 0x007f_ffff) + root).bitcast::<S::f32s>() - 1.0;
-    // log(1 + f) = 2·artanh(s), s = f / (2 + f), as its series; |s| < 0.172.
+    // log(1 + f) = 2·artanh(s) with s = f / (2 + f), as a series; |s| < 0.172.
     let s = f / (f + 2.0);
     let z = s * s;
     let mut series = S::f32s::splat(simd, 2.0 / 9.0);
@@ -42,8 +43,8 @@ mod tests {
     }
 
     #[test]
-    fn within_a_few_units_everywhere() {
-        // Every 1000th number from 0 to the largest.
+    fn the_error_is_at_most_three_units_in_the_last_place() {
+        // Every 1000th float32 from 0 to the largest.
         for bits in (0..f32::INFINITY.to_bits()).step_by(1000) {
             let x = f32::from_bits(bits);
             let exact = f64::from(x).ln_1p();
@@ -51,14 +52,14 @@ mod tests {
             let unit = f64::from(f32::EPSILON) * exact + f64::from(f32::MIN_POSITIVE);
             assert!(
                 error <= 3.0 * unit,
-                "log1p({x:e}): {} and not {exact}",
+                "log1p({x:e}) is {}, not {exact}",
                 value(x)
             );
         }
     }
 
     #[test]
-    fn what_is_not_finite_stays() {
+    fn infinity_and_nan_are_returned_unchanged() {
         assert_eq!(value(f32::INFINITY), f32::INFINITY);
         assert!(value(f32::NAN).is_nan());
         assert_eq!(value(0.0), 0.0);

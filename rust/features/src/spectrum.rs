@@ -1,4 +1,4 @@
-//! The spectrum of the unwindowed frames of a group, bin by bin.
+//! The spectra of the unwindowed frames of a group.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use fearless_simd::prelude::*;
 use realfft::{RealFftPlanner, RealToComplex};
 
 use crate::complex::Complex;
-use crate::fft::{unit, Fft};
+use crate::fft::{twiddle, Fft};
 use crate::frames::Frames;
 
-/// How spectra of a length are made.
+/// The transform for one frame length.
 pub(crate) enum Transform {
-    /// All frames at once, for powers of two.
+    /// Of all frames at once, for powers of two.
     Packed(Packed),
-    /// One frame after another, for other lengths.
+    /// Of one frame after another, for other lengths.
     Single(Arc<dyn RealToComplex<f32>>),
 }
 
@@ -29,25 +29,25 @@ impl Transform {
 
 /// Spectra of a group of frames.
 pub(crate) trait Spectra<S: Simd> {
-    /// Takes up the frames of a clip from `first` on.
+    /// Computes the spectra of a clip's frames from `first` on.
     fn transform(&mut self, simd: S, clip: &[f32], first: usize);
 
     /// Twice bin `k`.
     fn bin(&self, simd: S, k: usize) -> Complex<S>;
 }
 
-/// A real transform of N points through a complex one of N/2, whose points are
-/// the even samples and, as imaginary parts, the odd ones:
+/// A real transform of N samples by a complex one of N/2 points. The real parts
+/// of the points are the even samples, the imaginary parts the odd ones:
 ///
 /// ```text
 /// 2 R[k] = Z[k] + conj Z[N/2-k]  -  i·exp(-2πi·k/N)·(Z[k] - conj Z[N/2-k])
 /// ```
 pub(crate) struct Packed {
     fft: Fft,
-    /// Where Z[k] is, k from 0 to N/2; the last is the first.
+    /// Index of Z[k] after the transform, k from 0 to N/2; Z[N/2] = Z[0].
     positions: Vec<u32>,
     /// exp(-2πi·k/N)
-    units: Vec<[f32; 2]>,
+    twiddles: Vec<[f32; 2]>,
 }
 
 impl Packed {
@@ -56,7 +56,7 @@ impl Packed {
         let fft = Fft::new(half);
         Packed {
             positions: (0..=half).map(|k| fft.position(k % half) as u32).collect(),
-            units: (0..=half).map(|k| unit(k, n_fft)).collect(),
+            twiddles: (0..=half).map(|k| twiddle(k, n_fft)).collect(),
             fft,
         }
     }
@@ -81,7 +81,7 @@ impl<'a, S: Simd> PackedSpectra<'a, S> {
 impl<S: Simd> Spectra<S> for PackedSpectra<'_, S> {
     #[inline(always)]
     fn transform(&mut self, simd: S, clip: &[f32], first: usize) {
-        self.frames.turn(simd, clip, first);
+        self.frames.transpose(simd, clip, first);
         self.packed
             .fft
             .transform(simd, &self.frames, &mut self.data);
@@ -90,17 +90,19 @@ impl<S: Simd> Spectra<S> for PackedSpectra<'_, S> {
     #[inline(always)]
     fn bin(&self, simd: S, k: usize) -> Complex<S> {
         let Packed {
-            positions, units, ..
+            positions,
+            twiddles,
+            ..
         } = self.packed;
         let here = self.data[positions[k] as usize];
         let mirror = self.data[positions[positions.len() - 1 - k] as usize];
         let even = Complex::<S>::new(here.re + mirror.re, here.im - mirror.im);
         let odd = Complex::<S>::new(here.re - mirror.re, here.im + mirror.im);
-        even.plus(odd.times(simd, units[k]).turned())
+        even.plus(odd.times(simd, twiddles[k]).times_minus_i())
     }
 }
 
-/// Spectra that are made frame by frame.
+/// Spectra that are computed frame by frame.
 pub(crate) struct SingleSpectra<'a, S: Simd> {
     fft: &'a dyn RealToComplex<f32>,
     frames: Frames,
@@ -137,7 +139,7 @@ impl<S: Simd> Spectra<S> for SingleSpectra<'_, S> {
                 &mut self.spectrum,
                 &mut self.scratch,
             );
-            debug_assert!(done.is_ok(), "all are as long as it asked for");
+            debug_assert!(done.is_ok(), "the buffers have the lengths of the plan");
             for (bin, value) in self.data.iter_mut().zip(&self.spectrum) {
                 bin.re[lane] = 2.0 * value.re;
                 bin.im[lane] = 2.0 * value.im;

@@ -1,4 +1,4 @@
-//! The kernel at every set of instructions that this machine has, beside the
+//! The kernel with every instruction set of this machine, compared with the
 //! definition in float64.
 
 #![allow(clippy::unwrap_used)]
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::{Band, Error, Kernel, Shape};
 
-/// Every level that this machine has, the least first.
+/// The instruction sets of this machine, in ascending order.
 fn levels() -> Vec<Level> {
     let level = Level::new();
     #[allow(unused_mut)]
@@ -24,7 +24,7 @@ fn levels() -> Vec<Level> {
     levels
 }
 
-/// Triangles whose corners are spread over the bins as squares are.
+/// Triangular bands whose corners are spaced quadratically over the bins.
 fn triangles(n_fft: usize, count: usize) -> Vec<Band> {
     let top = (n_fft / 2) as f64;
     let corner = |i: usize| top * (i as f64 / (count + 1) as f64).powi(2);
@@ -55,9 +55,9 @@ fn noise(samples: usize, seed: u32) -> Vec<f32> {
     (0..samples).map(|t| (tone(t) + next()) as f32).collect()
 }
 
-/// Power of each band and mean of its reassigned frequency, from two windows
-/// and a plain sum for each bin: `[band][frame]`.
-fn define(clip: &[f32], shape: Shape, bands: &[Band]) -> Vec<Vec<(f64, f64)>> {
+/// Power and mean reassigned frequency of each band, `[band][frame]`, by definition:
+/// two windows, and a sum over samples for each bin.
+fn definition(clip: &[f32], shape: Shape, bands: &[Band]) -> Vec<Vec<(f64, f64)>> {
     let Shape {
         n_fft, hop_length, ..
     } = shape;
@@ -116,7 +116,7 @@ fn computed(kernel: &Kernel, clips: &[f32], samples: usize, threads: usize) -> V
 fn check(shape: Shape, count: usize, samples: usize, seed: u32) {
     let bands = triangles(shape.n_fft, count);
     let clip = noise(samples, seed);
-    let expected = define(&clip, shape, &bands);
+    let expected = definition(&clip, shape, &bands);
     let frames = samples / shape.hop_length + 1;
     let mut loud = 0;
     for level in levels() {
@@ -147,7 +147,7 @@ fn check(shape: Shape, count: usize, samples: usize, seed: u32) {
         let alone = computed(&kernel_at(level, without, &bands), &clip, samples, 1);
         assert_eq!(alone, magnitude);
     }
-    assert!(loud > 0, "nothing was loud enough");
+    assert!(loud > 0, "no band was loud enough for a check of channel 1");
 }
 
 fn shape(n_fft: usize, hop_length: usize) -> Shape {
@@ -159,7 +159,7 @@ fn shape(n_fft: usize, hop_length: usize) -> Shape {
 }
 
 #[test]
-fn every_power_of_two() {
+fn every_power_of_two_matches_the_definition() {
     for bits in 2..=12 {
         let n_fft = 1 << bits;
         check(
@@ -172,14 +172,14 @@ fn every_power_of_two() {
 }
 
 #[test]
-fn other_lengths() {
+fn other_frame_lengths_match_the_definition() {
     for n_fft in [6, 10, 14, 24, 94, 400, 1000] {
         check(shape(n_fft, n_fft / 3), 2, 2 * n_fft, 7);
     }
 }
 
 #[test]
-fn many_frames_of_several_groups() {
+fn several_groups_of_frames_match_the_definition() {
     check(shape(64, 16), 12, 16 * 37 + 5, 1);
     check(shape(64, 1), 6, 83, 2);
     check(shape(64, 64), 6, 64 * 19, 3);
@@ -189,7 +189,7 @@ fn many_frames_of_several_groups() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
-    fn any_shape(half in 8_usize..70, hop in 1_usize..150, count in 1_usize..40, more in 1_usize..300, seed: u32) {
+    fn arbitrary_shapes_match_the_definition(half in 8_usize..70, hop in 1_usize..150, count in 1_usize..40, more in 1_usize..300, seed: u32) {
         let n_fft = 2 * half;
         prop_assume!(triangles(n_fft, count).iter().any(|band| band.weights.iter().sum::<f64>() > 0.2));
         check(shape(n_fft, hop), count, half + more, seed);
@@ -197,7 +197,7 @@ proptest! {
 }
 
 #[test]
-fn threads_and_neighbours_change_no_bit() {
+fn threads_and_other_clips_do_not_change_the_result() {
     let shape = shape(1024, 256);
     let samples = 30_000;
     let clips: Vec<f32> = (0..7).flat_map(|seed| noise(samples, seed)).collect();
@@ -214,7 +214,7 @@ fn threads_and_neighbours_change_no_bit() {
 }
 
 #[test]
-fn what_is_not_finite_stays_in_its_frames() {
+fn non_finite_samples_only_affect_their_frames() {
     let shape = shape(64, 16);
     let (samples, at) = (1_000, 500);
     let clean = noise(samples, 3);
@@ -239,7 +239,7 @@ fn what_is_not_finite_stays_in_its_frames() {
 }
 
 #[test]
-fn silence_and_the_least_numbers() {
+fn silence_and_tiny_numbers_give_zeros() {
     for level in levels() {
         let kernel = kernel_at(level, shape(64, 16), &triangles(64, 10));
         for value in [0.0, 1e-40, f32::MIN_POSITIVE] {
@@ -250,31 +250,31 @@ fn silence_and_the_least_numbers() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn errors_name_the_invalid_argument() {
     let bands = triangles(64, 4);
-    let said = |shape, bands: &[Band]| {
+    let error = |shape, bands: &[Band]| {
         let Err(Error::Invalid(reason)) = Kernel::new(shape, bands) else {
-            panic!("{shape:?} was taken");
+            panic!("{shape:?} was accepted");
         };
         reason
     };
-    assert!(said(shape(63, 16), &bands).starts_with("n_fft=63 must be even"));
-    assert!(said(shape(2, 1), &[]).starts_with("n_fft=2 must be"));
-    assert!(said(shape(64, 0), &bands).starts_with("hop_length=0 must be"));
-    assert!(said(shape(32, 8), &bands).contains("between DC and Nyquist, bins 0 and 16"));
+    assert!(error(shape(63, 16), &bands).starts_with("n_fft=63 must be even"));
+    assert!(error(shape(2, 1), &[]).starts_with("n_fft=2 must be"));
+    assert!(error(shape(64, 0), &bands).starts_with("hop_length=0 must be"));
+    assert!(error(shape(32, 8), &bands).contains("between DC and Nyquist, bins 0 and 16"));
     let thrice = [bands[3].clone(), bands[3].clone(), bands[3].clone()];
-    assert!(said(shape(64, 16), &thrice).contains("lies in 3 bands"));
+    assert!(error(shape(64, 16), &thrice).contains("lies in 3 bands"));
 
     let kernel = Kernel::new(shape(64, 16), &bands).unwrap();
     let mut out = vec![0.0; 2 * 4 * 7];
-    let said = |clips: &[f32], samples, out: &mut [f32]| {
+    let error = |clips: &[f32], samples, out: &mut [f32]| {
         kernel
             .compute(clips, samples, out, 1)
             .unwrap_err()
             .to_string()
     };
-    assert!(said(&[0.0; 32], 32, &mut out).contains("more than n_fft/2 = 32"));
-    assert!(said(&[0.0; 150], 100, &mut out).contains("clips of 100"));
-    assert!(said(&[0.0; 100], 100, &mut out[1..]).contains("rows of 56"));
+    assert!(error(&[0.0; 32], 32, &mut out).contains("more than n_fft/2 = 32"));
+    assert!(error(&[0.0; 150], 100, &mut out).contains("clips of 100"));
+    assert!(error(&[0.0; 100], 100, &mut out[1..]).contains("rows of 56"));
     assert!(kernel.compute(&[], 100, &mut [], 1).is_ok());
 }

@@ -1,11 +1,11 @@
-//! Any bytes as a manifest: refused, or read back the same after they were
-//! written. Strings, paths, numbers and tables are all inside.
+//! Arbitrary bytes as a manifest: either rejected, or equal after being written
+//! and read again. Covers strings, paths, numbers and tables.
 #![no_main]
 
 use distill_index::{seal, Manifest};
 use libfuzzer_sys::fuzz_target;
 
-/// What a real one looks like, for the fuzzer to start from.
+/// A valid manifest, which the fuzzer edits.
 const START: &str = "{\n\"version\":1,\n\"header\":{},\n\"packs\":[\n{\"name\":\"p\",\"rows\":9,\
     \"bytes\":7,\"mtime_ns\":1,\"ctime_ns\":-1,\"checksum\":\"HASH\",\"backend\":\"cpu\"}\n],\n\
     \"contents\":[\n{\"hash\":\"HASH\",\"rows\":4,\"segments\":[[0,0,3],[0,5,1]],\"silent\":0,\
@@ -13,7 +13,8 @@ const START: &str = "{\n\"version\":1,\n\"header\":{},\n\"packs\":[\n{\"name\":\
     \"size\":5,\"mtime_ns\":1,\"ctime_ns\":1,\"inode\":3,\"racy\":false,\"content_hash\":\"HASH\",\
     \"skipped\":null}\n],\n";
 
-/// Two bytes choose a place, the next how many go, the rest come instead.
+/// Replaces a part of the valid manifest. Two bytes of `data` are the position,
+/// the third is the number of bytes to remove, the rest is inserted.
 fn edited(data: &[u8]) -> Vec<u8> {
     let mut text = START.replace("HASH", &"0f".repeat(32)).into_bytes();
     if let [high, low, gone, new @ ..] = data {
@@ -26,17 +27,23 @@ fn edited(data: &[u8]) -> Vec<u8> {
 
 fn check(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::from_bytes(bytes) {
-        let again = manifest.to_bytes().expect("what was read can be written");
-        assert_eq!(Manifest::from_bytes(&again).expect("and read"), manifest);
+        let again = manifest.to_bytes().expect("a manifest can be written");
+        let read = Manifest::from_bytes(&again).expect("and read again");
+        assert_eq!(read, manifest);
         let live = manifest.live();
-        assert!(live.segments.iter().all(|s| s[3] > 0));
+        assert!(live.rows.iter().all(|&rows| rows > 0));
+        assert!(live
+            .pack
+            .iter()
+            .chain(&live.first)
+            .all(|&number| number >= 0));
         assert!(manifest.totals().rows <= i64::MAX as u64);
     }
 }
 
 fuzz_target!(|data: &[u8]| {
     check(data);
-    // Past the checksum.
+    // With a valid checksum, so that the parser sees it.
     check(&seal(data.to_vec()));
     check(&seal(edited(data)));
 });

@@ -1,4 +1,4 @@
-//! Any first bytes of a file.
+//! Arbitrary bytes as the start of a file, and as a path.
 #![no_main]
 
 use distill_index::{check_relative, sniff};

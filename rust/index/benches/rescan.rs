@@ -1,7 +1,7 @@
-//! What a rescan of a dataset in which nothing changed costs, beside the least
-//! that any program must do: getdents and one fstatat a file.
+//! The cost of scanning an unchanged dataset again, compared with the minimum
+//! for any program: getdents, and one fstatat per file.
 //!
-//! `cargo bench -p distill-index [-- FILES]`, 100 000 files unless told.
+//! `cargo bench -p distill-index [-- FILES]`; default 100 000 files.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use distill_index::{scan, Content, Manifest, Options, Pack, Segment, Silent};
+use distill_index::{scan, Content, Manifest, NoProgress, Options, Pack, Segment};
 use rustix::fs::{open, openat, statat, AtFlags, Mode, OFlags, RawDir};
 use smallvec::smallvec;
 
@@ -29,7 +29,7 @@ fn main() {
     let root = tempfile::tempdir().unwrap();
     let audio = root.path().join("audio");
     make_tree(&audio, files);
-    // Stamps younger than two seconds are not trusted.
+    // Files that changed in the last two seconds would be hashed again.
     std::thread::sleep(Duration::from_millis(2200));
     let options = Options {
         extensions: vec!["wav".into()],
@@ -45,7 +45,7 @@ fn main() {
     let raw = root.path().join("raw");
     let manifest = Manifest::load(&saved).unwrap();
     let mut copy = manifest.clone();
-    let unchanged = scan(&manifest, &audio, &options, &Silent).unwrap();
+    let unchanged = scan(&manifest, &audio, &options, &NoProgress).unwrap();
     let mut cases: Vec<Case> = vec![
         (
             "floor: getdents + fstatat",
@@ -55,7 +55,7 @@ fn main() {
             "load + scan",
             Box::new(|| {
                 let manifest = Manifest::load(&saved).unwrap();
-                black_box(scan(&manifest, &audio, &options, &Silent).unwrap());
+                black_box(scan(&manifest, &audio, &options, &NoProgress).unwrap());
             }),
         ),
         (
@@ -64,7 +64,7 @@ fn main() {
         ),
         (
             "scan",
-            Box::new(|| drop(scan(&manifest, &audio, &options, &Silent).unwrap())),
+            Box::new(|| drop(scan(&manifest, &audio, &options, &NoProgress).unwrap())),
         ),
         (
             "apply",
@@ -96,10 +96,10 @@ fn make_tree(root: &Path, files: usize) {
     }
 }
 
-/// A manifest in which every content has some rows.
+/// A manifest in which every content has rows.
 fn manifest_of(root: &Path, options: &Options) -> Manifest {
     let mut manifest = Manifest::default();
-    let found = scan(&manifest, root, options, &Silent).unwrap();
+    let found = scan(&manifest, root, options, &NoProgress).unwrap();
     manifest.apply(&found);
     let mut pack = 0;
     for (index, todo) in (0_u64..).zip(&found.todo) {
@@ -135,13 +135,13 @@ fn manifest_of(root: &Path, options: &Options) -> Manifest {
 
 fn assert_nothing_changed(root: &Path, options: &Options, saved: &Path, files: usize) {
     let manifest = Manifest::load(saved).unwrap();
-    let found = scan(&manifest, root, options, &Silent).unwrap();
+    let found = scan(&manifest, root, options, &NoProgress).unwrap();
     assert_eq!(found.counts.unchanged, files as u64);
     assert_eq!(found.counts.refreshed, 0);
     assert!(found.todo.is_empty() && found.removed.is_empty() && found.faults.is_empty());
 }
 
-/// What no program can do without: every folder read, every file's stamps.
+/// What every program must do: read each folder, and stat each file.
 fn floor(root: &Path, files: usize) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = open(root, flags, Mode::empty()).unwrap();
@@ -183,7 +183,7 @@ fn git(root: &Path, arguments: &[&str]) -> bool {
         "-c",
         "user.email=bench@example.org",
     ]);
-    // Or it would go on to tidy up in the background, on our cores.
+    // Otherwise git would use our cores in the background.
     git.args(["-c", "maintenance.auto=false", "-c", "gc.auto=0", "-C"]);
     git.arg(root)
         .args(arguments)
@@ -191,7 +191,8 @@ fn git(root: &Path, arguments: &[&str]) -> bool {
         .is_ok_and(|done| done.status.success())
 }
 
-/// The same tree, committed; the first status brings git's own index up to date.
+/// Commits the tree. The first `git status` updates git's index. Returns whether
+/// git works.
 fn git_repository(root: &Path) -> bool {
     let steps: [&[&str]; 4] = [
         &["init", "-q"],
@@ -206,7 +207,7 @@ fn git_status(root: &Path) {
     assert!(git(root, &["status", "--porcelain"]));
 }
 
-/// Seconds of each case in each round; the cases take turns.
+/// Sorted times of each case in seconds, one per round. The cases alternate.
 fn measure(cases: &mut [Case]) -> Vec<Times> {
     let mut times: Vec<Times> = cases.iter().map(|(name, _)| (*name, vec![])).collect();
     for _ in 0..ROUNDS {

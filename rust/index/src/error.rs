@@ -1,4 +1,4 @@
-//! The one error type of the index.
+//! The error type of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 /// Why an operation on the index failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused an operation on a path that the whole run needs.
-    /// What befalls a single source file is a skip reason instead.
+    /// An I/O error on a path that the whole operation needs. An error on a
+    /// single source file is a skip reason instead.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The path that was worked on.
+        /// The path of the failed operation.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The manifest is damaged, of another version, or breaks one of its own
-    /// rules. Its features must be computed again, never served.
+    /// The manifest is damaged, has another version, or breaks a rule of the
+    /// format. The features that it lists must not be used.
     #[error("{0}")]
     Manifest(String),
-    /// An argument of the caller breaks a rule.
+    /// An argument is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// [`Watch::should_stop`](crate::Watch::should_stop) asked to stop.
+    /// [`Progress::should_stop`](crate::Progress::should_stop) returned true.
     #[error("interrupted")]
     Interrupted,
 }
@@ -31,7 +31,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An I/O error that remembers its path.
+    /// An [`Error::Io`] for `path`.
     pub fn io(path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Error::Io {
             path: path.as_ref().to_path_buf(),

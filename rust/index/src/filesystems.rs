@@ -1,4 +1,4 @@
-//! How far the stamps of each filesystem in a dataset can be trusted.
+//! The precision of each filesystem in a dataset.
 
 use std::sync::OnceLock;
 
@@ -9,13 +9,15 @@ use rustix::path::Arg;
 
 use crate::stat::Precision;
 
-/// Should a dataset hold more filesystems, the others are looked up each time.
+/// Number of filesystems besides the root's whose precision is remembered. Others
+/// are looked up each time.
 const REMEMBERED: usize = 32;
 
-/// The root's filesystem, and those that are mounted below it or linked to.
+/// The filesystem of the root, and those that are mounted below it or linked to,
+/// by device number.
 pub(crate) struct Filesystems {
     root: (u64, Precision),
-    /// Filled from the front and never changed, so that threads need no lock.
+    /// Filled from the front and never changed: threads need no lock.
     others: [OnceLock<(u64, Precision)>; REMEMBERED],
 }
 
@@ -27,8 +29,8 @@ impl Filesystems {
         })
     }
 
-    /// The precision of the filesystem that a stat result is from. What is not
-    /// known yet is asked of `look_up`; what that cannot tell either is coarse.
+    /// The precision of the filesystem of a stat result. An unknown filesystem
+    /// is looked up with `look_up`; if that returns `None`, it is coarse.
     pub(crate) fn precision(
         &self,
         stat: &Stat,
@@ -36,7 +38,7 @@ impl Filesystems {
     ) -> Precision {
         let device = device(stat);
         if device == self.root.0 {
-            return self.root.1; // nearly always
+            return self.root.1; // the usual case
         }
         let mut known = self.others.iter().map_while(OnceLock::get);
         if let Some((_, precision)) = known.find(|(known, _)| *known == device) {
@@ -45,15 +47,15 @@ impl Filesystems {
         let Some(precision) = look_up() else {
             return Precision::Coarse;
         };
-        // Two threads may both note it, which harms nobody.
+        // Two threads may both store it, which is harmless.
         let mut slots = self.others.iter();
         slots.any(|slot| slot.set((device, precision)).is_ok());
         precision
     }
 }
 
-/// What can be told of the filesystem of `name`, if that is still where `stat`
-/// is from. Nothing is opened for reading.
+/// The precision of the filesystem of `name`, if `name` is still on the device of
+/// `stat`. Opens it without permission to read.
 #[cfg(target_os = "linux")]
 pub(crate) fn precision_at(
     at: impl AsFd,
@@ -67,7 +69,7 @@ pub(crate) fn precision_at(
     is_there.then(|| Precision::of(&file))
 }
 
-/// Nothing: here a file must be opened for reading to be asked.
+/// `None`: on this system it would have to be opened for reading.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn precision_at(_: impl AsFd, _: impl Arg, _: &Stat, _: OFlags) -> Option<Precision> {
     None
@@ -90,31 +92,31 @@ mod tests {
     }
 
     #[test]
-    fn each_filesystem_is_looked_up_once_and_has_its_own_precision() {
+    fn each_filesystem_is_looked_up_once() {
         let folder = std::fs::File::open(".").unwrap();
         let filesystems = Filesystems::below(&folder).unwrap();
         let of_root = filesystems.precision(&fstat(&folder).unwrap(), || unreachable!());
         assert_eq!(of_root, Precision::of(&folder));
 
-        let asked = Cell::new(0);
+        let look_ups = Cell::new(0);
         let precision = |device, found| {
             filesystems.precision(&on_device(device), || {
-                asked.set(asked.get() + 1);
+                look_ups.set(look_ups.get() + 1);
                 found
             })
         };
         let far = |n| u64::MAX - n;
-        // What could not be told is coarse, and not remembered.
+        // A failed look-up is coarse, and not remembered.
         assert_eq!(precision(far(0), None), Precision::Coarse);
-        assert_eq!(asked.get(), 1);
+        assert_eq!(look_ups.get(), 1);
         for n in 0..2 * REMEMBERED as u64 {
             let found = [Precision::Exact, Precision::Coarse][n as usize % 2];
             for _ in 0..3 {
                 assert_eq!(precision(far(n), Some(found)), found, "{n}");
             }
         }
-        // As many again are not remembered, and asked for each time.
-        assert_eq!(asked.get(), 1 + REMEMBERED + 3 * REMEMBERED);
+        // The second half is not remembered, and looked up each time.
+        assert_eq!(look_ups.get(), 1 + REMEMBERED + 3 * REMEMBERED);
         assert_eq!(precision(far(1), None), Precision::Coarse);
         assert_eq!(precision(far(0), None), Precision::Exact);
     }

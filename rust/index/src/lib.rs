@@ -1,47 +1,88 @@
-//! What changed in a folder of audio since its features were cached?
+//! Finds out what changed in a folder of audio since its features were cached.
 //!
-//! A [`Manifest`] lists the packs of cached rows, the contents (by BLAKE3)
-//! whose rows they hold, and the files that had those contents. [`scan`]
-//! compares it with a folder and opens only the files whose stamps changed:
+//! A [`Manifest`] has three tables: the packs, which are the files of cached
+//! rows; the contents, each identified by its BLAKE3 hash, with the location of
+//! its rows in the packs; and the source files with the content of each.
+//! [`scan()`] compares a manifest with a folder. It opens only new files and
+//! files whose size, times or inode number changed:
 //!
 //! ```text
-//! walk ──found──► diff ──suspects──► hash ──► Scan { files, todo, added, … }
-//!                  ▲                                   │ adopted by the caller
-//! manifest.json ───┴──────────── load / commit ◄───────┘
+//! walk ──found──► compare ──suspects──► hash ──► Scan { files, todo, added, … }
+//!                    ▲                                │ applied by the caller
+//! manifest.json ─────┴────────── load / save ◄────────┘
 //! ```
 //!
-//! Paths are bytes, relative to the dataset root, with `/` between components.
-//! Nothing here knows Python.
+//! Paths are bytes, relative to the dataset's root, with `/` between components.
+//! This crate does not depend on Python.
+//!
+//! # Example
+//!
+//! A file is renamed: its content is known, so there is nothing to compute.
+//!
+//! ```
+//! use distill_index::{scan, Content, Manifest, NoProgress, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let (old, new) = (folder.path().join("kick.wav"), folder.path().join("drum.wav"));
+//! std::fs::write(&old, b"RIFF\x24\0\0\0WAVEfmt ")?;
+//! let options = Options {
+//!     extensions: vec!["wav".into()],
+//!     ..Options::default()
+//! };
+//!
+//! let mut manifest = Manifest::default();
+//! let first = scan(&manifest, folder.path(), &options, &NoProgress)?;
+//! assert_eq!(first.added, [Box::from(*b"kick.wav")]);
+//! manifest.apply(&first);
+//! for todo in &first.todo {
+//!     // Here the caller computes the features of `todo.path`.
+//!     manifest.set_content(todo.hash, Content::default())?;
+//! }
+//!
+//! std::fs::rename(old, new)?;
+//! let second = scan(&manifest, folder.path(), &options, &NoProgress)?;
+//! assert_eq!(
+//!     second.renamed,
+//!     [(Box::from(*b"kick.wav"), Box::from(*b"drum.wav"))]
+//! );
+//! assert!(second.todo.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-mod diff;
-mod entry;
 mod error;
+mod file_list;
 mod filesystems;
 mod hash;
-mod listed;
+mod hash_files;
+mod hasher;
+mod json_string;
 mod manifest;
-mod outcome;
 mod path;
-mod pool;
-mod reason;
+mod progress;
+mod records;
+mod root;
+mod scan;
+mod scan_result;
+mod skip_reason;
 mod sniff;
 mod stat;
-mod text;
+mod threads;
+mod tree;
 mod walk;
-mod watch;
 
-pub use diff::{scan, Options, Trust};
 pub use error::{Error, Result};
 pub use hash::{checksum_rows, hash_file, Hash, ROW_CHECKSUM_BYTES};
-pub use manifest::{
-    seal, Content, FileEntry, Live, Manifest, Pack, Segment, Summary, Totals, FORMAT_VERSION,
-};
-pub use outcome::{Counts, Scan, Todo};
+pub use manifest::{seal, Live, Manifest, Summary, Totals, FORMAT_VERSION};
 pub use path::check_relative;
+pub use progress::{NoProgress, Progress, Stage};
+pub use records::{Content, FileEntry, Pack, Segment};
+pub use scan::{scan, Options, Trust};
+pub use scan_result::{Counts, Scan, Todo};
 pub use sniff::{sniff, SNIFF_BYTES};
 pub use stat::{Precision, StatKey};
-pub use watch::{Silent, Stage, Watch};

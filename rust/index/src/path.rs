@@ -1,17 +1,21 @@
-//! The rules for a path inside a dataset.
+//! Paths inside a dataset.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Why `path` is not a plain relative path: absolute, empty, with an empty,
-/// `.` or `..` component, or with a NUL.
+/// Checks that `path` is a plain relative path.
+///
+/// # Errors
+///
+/// If the path is absolute or empty, has an empty, `.` or `..` component, or
+/// contains a NUL. The error completes the sentence "the path ...".
 pub fn check_relative(path: &[u8]) -> Result<(), &'static str> {
     if path.starts_with(b"/") {
         return Err("is absolute");
     }
     if path.contains(&0) {
-        return Err("holds a NUL");
+        return Err("contains a NUL");
     }
     for component in path.split(|&byte| byte == b'/') {
         match component {
@@ -23,7 +27,7 @@ pub fn check_relative(path: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// `folder/name`, or `name` in the root.
+/// `folder/name`; the root is the empty folder.
 pub(crate) fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
     if folder.is_empty() {
         return name.into();
@@ -35,13 +39,13 @@ pub(crate) fn join(folder: &[u8], name: &[u8]) -> Box<[u8]> {
     path.into_boxed_slice()
 }
 
-/// The folder of a relative path: empty for the root.
+/// The folder that a relative path is in; empty for the root.
 pub(crate) fn parent(path: &[u8]) -> &[u8] {
     let slash = path.iter().rposition(|&byte| byte == b'/');
     &path[..slash.unwrap_or(0)]
 }
 
-/// A relative path under `root`, for the system.
+/// A relative path joined to `root`.
 pub(crate) fn under(root: &Path, path: &[u8]) -> PathBuf {
     root.join(OsStr::from_bytes(path))
 }

@@ -1,4 +1,5 @@
-//! The stamps by which an unchanged file is known without opening it.
+//! Size, times and inode number: how an unchanged file is recognised without
+//! opening it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,32 +8,34 @@ use rustix::fs::{FileType, Stat};
 
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// What a file's content is identified by between scans. The type is not kept:
-/// only regular files have a key.
+/// What identifies a file's content between scans. Only regular files have a
+/// key, so the file type is not part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatKey {
     /// Size in bytes.
     pub size: u64,
-    /// Last change of the content, nanoseconds since 1970. A program may set it.
+    /// Modification time: last change of the content, ns since 1970. A program
+    /// can set it.
     pub mtime_ns: i64,
-    /// Last change of the inode, nanoseconds since 1970. No program can set it.
+    /// Change time: last change of the inode, ns since 1970. A program cannot
+    /// set it.
     pub ctime_ns: i64,
-    /// The inode's number, or 0 where it means nothing.
+    /// Inode number, or 0 if the filesystem's inode numbers are not stable.
     pub inode: u64,
 }
 
-/// How far the stamps of a filesystem can be trusted.
+/// How precise the times and inode numbers of a filesystem are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Stable inodes and stamps finer than a second.
+    /// Stable inode numbers, and times finer than a second.
     Exact,
-    /// Inodes may be made up at each mount and stamps may be of whole seconds,
-    /// or two (FAT, network filesystems, anything unknown).
+    /// Inode numbers may change at each mount, and times may be multiples of
+    /// one or two seconds (FAT, network filesystems, unknown filesystems).
     Coarse,
 }
 
 impl Precision {
-    /// The precision of the filesystem that holds `fd`. Unknown means coarse.
+    /// The precision of the filesystem of `fd`; coarse if it is unknown.
     pub(crate) fn of(fd: impl AsFd) -> Self {
         match rustix::fs::fstatfs(fd) {
             Ok(statfs) if is_well_behaved(&statfs) => Precision::Exact,
@@ -40,7 +43,8 @@ impl Precision {
         }
     }
 
-    /// The key of a stat result, less what this precision cannot promise.
+    /// The key of a stat result, without the parts that are not reliable at this
+    /// precision.
     pub(crate) fn key(self, stat: &Stat) -> StatKey {
         #[allow(clippy::unnecessary_cast)] // the types differ between systems
         let key = StatKey {
@@ -61,8 +65,8 @@ impl Precision {
     }
 }
 
-/// The first stamps that are too young to be trusted: a write in the same tick
-/// of the filesystem's clock would not move them.
+/// From these times on a file is *racy*: another write within the same tick of
+/// the filesystem's clock would leave its times as they are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RacyFrom {
     exact_ns: i64,
@@ -70,7 +74,7 @@ pub(crate) struct RacyFrom {
 }
 
 impl RacyFrom {
-    /// For a scan that starts now.
+    /// The limits for a scan that starts now.
     pub(crate) fn now() -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -87,10 +91,10 @@ impl RacyFrom {
 }
 
 impl StatKey {
-    /// Whether a later write could leave these stamps as they are. Stamps in
-    /// the future are always racy.
+    /// Whether a later write could leave this key unchanged. Times in the future
+    /// are always racy.
     pub(crate) fn is_racy(&self, from: RacyFrom) -> bool {
-        // Only where inodes mean nothing is there none.
+        // The inode number is 0 if, and only if, the precision is coarse.
         let from = match self.inode {
             0 => from.coarse_ns,
             _ => from.exact_ns,
@@ -99,12 +103,12 @@ impl StatKey {
     }
 }
 
-/// The type of a stat result.
+/// The file type of a stat result.
 pub(crate) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Saturates: btrfs keeps seconds that no 64 bits of nanoseconds can hold.
+/// Saturates: btrfs can store times beyond 64 bits of nanoseconds.
 fn nanoseconds(seconds: i64, nanos: i64) -> i64 {
     seconds.saturating_mul(NS_PER_S).saturating_add(nanos)
 }
@@ -146,12 +150,12 @@ mod tests {
         assert_eq!(whole_seconds(1_999_999_999), 1_000_000_000);
         assert_eq!(whole_seconds(-1), -1_000_000_000);
         assert_eq!(nanoseconds(i64::MAX, 1), i64::MAX);
-        // div_euclid then saturating_mul: the extremes must not overflow.
+        // The extremes must not overflow.
         assert!(whole_seconds(i64::MIN) <= i64::MIN + NS_PER_S);
     }
 
     #[test]
-    fn stamps_at_the_window_and_in_the_future_are_racy() {
+    fn times_from_the_limit_on_and_in_the_future_are_racy() {
         let from = RacyFrom {
             exact_ns: 10,
             coarse_ns: 5,

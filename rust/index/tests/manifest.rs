@@ -1,4 +1,4 @@
-//! The manifest file: what is written is read back, and nothing else is.
+//! The manifest file: what is written can be read, and nothing else can.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use distill_index::{
-    scan, seal, Content, Error, Manifest, Options, Pack, Segment, Silent, FORMAT_VERSION,
+    scan, seal, Content, Error, Manifest, NoProgress, Options, Pack, Segment, FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
 
-/// A manifest with `names` as files, each with a content of `rows` rows.
+/// A manifest of the files `names`. Each two of them have the same content, every
+/// fifth content is skipped for `reason`, and the others have two rows.
 fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest {
     use std::os::unix::ffi::OsStrExt;
     let folder = tempfile::tempdir().unwrap();
@@ -24,7 +25,7 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
         ..Options::default()
     };
     let mut manifest = Manifest::default();
-    let scan = scan(&manifest, folder.path(), &options, &Silent).unwrap();
+    let scan = scan(&manifest, folder.path(), &options, &NoProgress).unwrap();
     manifest.apply(&scan);
     manifest.add_pack(pack("a.safetensors", 1000)).unwrap();
     for (index, todo) in scan.todo.iter().enumerate() {
@@ -70,6 +71,7 @@ fn sample() -> Vec<u8> {
     manifest.to_bytes().unwrap()
 }
 
+/// The file without its last line.
 fn body(bytes: &[u8]) -> &[u8] {
     let tail = "\"checksum\":\"\"}\n".len() + 64;
     &bytes[..bytes.len() - tail]
@@ -108,10 +110,10 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Past the checksum, where the parser is. What is accepted obeys the rules:
-    /// its own text is accepted too.
+    /// Damaged text with a valid checksum, which the parser must handle. If it is
+    /// accepted, it follows the rules: the manifest can be written and read again.
     #[test]
-    fn damage_never_panics(
+    fn damaged_text_never_panics(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4usize), 1..4),
         splice in "[0-9]{0,25}|\\[|\"|\\\\u[dD][0-9a-fA-F]{3}|null|-|\\.\\./|\n",
     ) {
@@ -133,7 +135,7 @@ proptest! {
 }
 
 #[test]
-fn every_flipped_byte_is_noticed() {
+fn every_changed_byte_and_every_truncation_is_detected() {
     let good = sample();
     assert!(Manifest::from_bytes(&good).is_ok());
     for at in 0..good.len() {
@@ -145,10 +147,10 @@ fn every_flipped_byte_is_noticed() {
 }
 
 #[test]
-fn sealed_lies_are_refused() {
+fn invalid_records_with_a_valid_checksum_are_rejected() {
     let good = String::from_utf8(body(&sample()).to_vec()).unwrap();
     let version = format!("\"version\":{FORMAT_VERSION}");
-    let lies = [
+    let cases = [
         (version.as_str(), "\"version\":2", "version"),
         ("\"header\":{", "\"header\":[{", "header"),
         ("\"name\":\"a", "\"name\":\"../a", "plain file name"),
@@ -156,10 +158,18 @@ fn sealed_lies_are_refused() {
         ("\"rows\":1000", "\"rows\":1", "not inside"),
         ("\"rows\":1000", "\"rows\":18446744073709551616", "64 bits"),
         ("\"rows\":1000", "\"rows\":18446744073709551615", "exceed"),
-        ("[0,0,2]", "[7,0,2]", "names pack"),
+        (
+            "[0,0,2]",
+            "[7,0,2]",
+            "refers to pack 7, but there are 1 packs",
+        ),
         ("[0,0,2]", "[0,18446744073709551615,2]", "not inside"),
         ("[0,0,2]", "[0,1,2]", "belongs to two"),
-        ("[0,0,2]", "[0,0,1]", "rows has"),
+        (
+            "[0,0,2]",
+            "[0,0,1]",
+            "rows=2 of a content differs from the 1 rows",
+        ),
         ("1e+300", "1e+999", "finite"),
         ("\"a.wav\"", "\"/a.wav\"", "absolute"),
         ("\"a.wav\"", "\"b/../a.wav\"", "component"),
@@ -169,18 +179,18 @@ fn sealed_lies_are_refused() {
         ("\"a.wav\"", "\"\\ud800\"", "surrogate"),
         ("\"content_hash\":\"", "\"content_hash\":\"f", "hash"),
     ];
-    for (truth, lie, reason) in lies {
-        assert!(good.contains(truth), "{truth} is not in\n{good}");
-        let sealed = seal(good.replacen(truth, lie, 1).into_bytes());
+    for (valid, invalid, reason) in cases {
+        assert!(good.contains(valid), "{valid} is not in\n{good}");
+        let sealed = seal(good.replacen(valid, invalid, 1).into_bytes());
         match Manifest::from_bytes(&sealed) {
-            Err(Error::Manifest(said)) => assert!(said.contains(reason), "{lie}: {said}"),
-            other => panic!("{lie}: {other:?}"),
+            Err(Error::Manifest(error)) => assert!(error.contains(reason), "{invalid}: {error}"),
+            other => panic!("{invalid}: {other:?}"),
         }
     }
 }
 
 #[test]
-fn a_header_that_is_too_large_is_neither_written_nor_read() {
+fn a_too_large_header_can_be_neither_set_nor_read() {
     let largest = format!("{{\"a\":\"{}\"}}", "x".repeat((64 << 10) - 8));
     let larger = format!("{}x\"}}", &largest[..largest.len() - 2]);
     let mut manifest = Manifest::from_bytes(&sample()).unwrap();
@@ -194,41 +204,41 @@ fn a_header_that_is_too_large_is_neither_written_nor_read() {
     let text = String::from_utf8(body(&bytes).to_vec()).unwrap();
     let text = text.replace(&largest, &larger);
     match Manifest::from_bytes(&seal(text.into_bytes())) {
-        Err(Error::Manifest(said)) => assert!(said.contains("exceeds"), "{said}"),
+        Err(Error::Manifest(error)) => assert!(error.contains("exceeds"), "{error}"),
         other => panic!("{other:?}"),
     }
 }
 
-/// A file of holes costs its author nothing, and would cost us its size.
+/// A sparse file takes no space on the disk, and would take all of the memory.
 #[test]
-fn a_file_of_holes_is_refused_before_it_is_read() {
+fn a_sparse_file_is_rejected_before_it_is_read() {
     use std::os::unix::fs::FileExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifest.json");
     let file = fs::File::create(&path).unwrap();
-    // Larger than most memories: to read it would fail in another way.
+    // Larger than most memories: reading it would fail with another error.
     let size = 15 << 30;
     file.set_len(size).unwrap();
-    let said = |path| match Manifest::load(path) {
-        Err(Error::Manifest(said)) => said,
+    let error = |path| match Manifest::load(path) {
+        Err(Error::Manifest(error)) => error,
         other => panic!("{other:?}"),
     };
-    assert!(said(&path).contains("no checksum"));
+    assert!(error(&path).contains("no checksum"));
     let seal = seal(Vec::new());
     file.write_all_at(&seal, size - seal.len() as u64).unwrap();
-    assert!(said(&path).contains("holes"));
-    // A small one is as full as the filesystem tells or does not.
+    assert!(error(&path).contains("sparse"));
+    // A small file is accepted, however many blocks the filesystem reports.
     Manifest::from_bytes(&sample())
         .unwrap()
         .save(&path)
         .unwrap();
     assert!(Manifest::load(&path).is_ok());
     fs::write(&path, b"}\n").unwrap();
-    assert!(said(&path).contains("no checksum"));
+    assert!(error(&path).contains("no checksum"));
 }
 
 #[test]
-fn a_save_replaces_and_leaves_nothing_behind() {
+fn saving_replaces_the_file_and_leaves_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifest.json");
     let manifest = Manifest::from_bytes(&sample()).unwrap();
@@ -245,7 +255,7 @@ fn a_save_replaces_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn dead_packs_go_and_indices_follow() {
+fn packs_without_live_rows_are_removed_and_indices_adjusted() {
     let names = [b"a".to_vec(), b"b".to_vec(), b"c".to_vec()];
     let mut manifest = manifest(&names.into(), [0.0; 5], "");
     let hash = manifest.files()[0].content.unwrap();
@@ -271,27 +281,26 @@ fn dead_packs_go_and_indices_follow() {
     assert_eq!(manifest.totals().dead_rows, 1010 - 4 - 2);
 }
 
-/// Two contents of three rows each in one pack, and a file for each.
+/// Two contents of three rows each in one pack.
 fn two_contents() -> Manifest {
-    let names = [b"a.wav".to_vec(), b"b.wav".to_vec()];
     let mut manifest = Manifest::default();
     manifest.add_pack(pack("one", 6)).unwrap();
-    for (index, _) in names.iter().enumerate() {
+    for index in 0..2 {
         let content = Content {
             segments: smallvec![Segment {
                 pack: 0,
-                first: 3 * index as u64,
+                first: 3 * u64::from(index),
                 rows: 3,
             }],
             ..Content::default()
         };
-        manifest.set_content([index as u8; 32], content).unwrap();
+        manifest.set_content([index; 32], content).unwrap();
     }
     manifest
 }
 
 #[test]
-fn dropping_rows_forgets_the_contents_that_have_them_and_no_others() {
+fn dropping_rows_removes_exactly_the_contents_that_have_them() {
     for row in 0..6 {
         let mut manifest = two_contents();
         assert_eq!(manifest.drop_rows("one", &[row]), 1);
@@ -306,7 +315,7 @@ fn dropping_rows_forgets_the_contents_that_have_them_and_no_others() {
 }
 
 #[test]
-fn a_content_moves_with_all_its_rows_or_not_at_all() {
+fn a_content_can_only_move_with_all_its_rows() {
     let mut manifest = two_contents();
     let to = manifest.add_pack(pack("two", 3)).unwrap();
     let place = |rows| Segment {

@@ -1,4 +1,5 @@
-//! A scan gives the same whatever threads do it, and whichever way it takes.
+//! The result of a scan does not depend on the number of threads, nor on the
+//! shortcut for unchanged folders.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use distill_index::{scan, Content, Error, Manifest, Options, Scan, Silent, Stage, Watch};
+use distill_index::{scan, Content, Error, Manifest, NoProgress, Options, Progress, Scan, Stage};
 
 fn options(workers: usize) -> Options {
     Options {
@@ -17,7 +18,8 @@ fn options(workers: usize) -> Options {
     }
 }
 
-/// Folders in folders, and names that sort between a folder's and its files'.
+/// Creates nested folders with files whose names sort between a folder and its
+/// files. Returns the number of files.
 fn make_tree(root: &Path) -> usize {
     let mut count = 0;
     for path in ["", "a", "a/b", "a/b/c", "a-b", "a.b", "z/y/x/w/v", "empty"] {
@@ -38,11 +40,11 @@ fn make_tree(root: &Path) -> usize {
 }
 
 fn scanned(manifest: &Manifest, root: &Path, workers: usize) -> Scan {
-    scan(manifest, root, &options(workers), &Silent).unwrap()
+    scan(manifest, root, &options(workers), &NoProgress).unwrap()
 }
 
 #[test]
-fn threads_change_nothing() {
+fn the_number_of_threads_does_not_change_the_result() {
     let root = tempfile::tempdir().unwrap();
     let count = make_tree(root.path());
     let alone = scanned(&Manifest::default(), root.path(), 1);
@@ -56,7 +58,7 @@ fn threads_change_nothing() {
 }
 
 #[test]
-fn a_scan_of_nothing_new_is_what_the_long_way_finds() {
+fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
     let root = tempfile::tempdir().unwrap();
     let count = make_tree(root.path()) as u64;
     std::thread::sleep(Duration::from_millis(2100));
@@ -79,7 +81,7 @@ fn a_scan_of_nothing_new_is_what_the_long_way_finds() {
     assert_eq!(same.skipped.len(), (count as usize).div_ceil(7));
     let mut again = manifest.clone();
     assert!(!again.apply(&same));
-    // A file more, and the other way is taken; all else must be as before.
+    // With another file the shortcut is not taken; everything else is the same.
     fs::write(root.path().join("a/new.wav"), "OggSnew").unwrap();
     let more = scanned(&manifest, root.path(), 2);
     assert_eq!(more.counts.unchanged, same.counts.unchanged);
@@ -88,19 +90,20 @@ fn a_scan_of_nothing_new_is_what_the_long_way_finds() {
     fs::remove_file(root.path().join("a/new.wav")).unwrap();
     fs::write(root.path().join("a/0.wav"), "OggSother").unwrap();
     assert_eq!(scanned(&manifest, root.path(), 2).changed.len(), 1);
-    // What is not computed yet is work to do, however unchanged its file.
+    // A content that is not computed is to do, though its file is unchanged.
     again.clear_contents();
     assert_eq!(
         scanned(&again, root.path(), 2).todo.len() as u64,
         count,
-        "each content is its own"
+        "all contents differ"
     );
 }
 
-struct StopsAt(usize, AtomicUsize);
+/// Stops after some polls, which it counts.
+struct StopAfter(usize, AtomicUsize);
 
-impl Watch for StopsAt {
-    fn progress(&self, _: Stage, _: u64, _: u64) {}
+impl Progress for StopAfter {
+    fn report(&self, _: Stage, _: u64, _: u64) {}
 
     fn should_stop(&self) -> bool {
         self.1.fetch_add(1, Ordering::Relaxed) >= self.0
@@ -112,8 +115,8 @@ fn a_walk_in_threads_can_be_stopped() {
     let root = tempfile::tempdir().unwrap();
     make_tree(root.path());
     for polls in 0..3 {
-        let watch = StopsAt(polls, AtomicUsize::new(0));
-        let stopped = scan(&Manifest::default(), root.path(), &options(3), &watch);
+        let progress = StopAfter(polls, AtomicUsize::new(0));
+        let stopped = scan(&Manifest::default(), root.path(), &options(3), &progress);
         assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! BLAKE3 of bytes and of rows.
+//! BLAKE3 of buffers, files and rows.
 
 use distill_index::checksum_rows;
 use pyo3::exceptions::PyValueError;
@@ -6,15 +6,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
 use crate::convert::{to_python, AnyPath};
-use crate::watch::PythonWatch;
+use crate::progress::PythonProgress;
 
-/// Below this releasing the GIL costs more than it lets others do: hashing
-/// 64 KiB takes about 20 µs.
+/// For fewer bytes the GIL is not released: hashing 64 KiB takes about 20 µs.
 const GIL_BYTES: usize = 64 * 1024;
 
-/// The buffer protocol is in the stable ABI from Python 3.11 on only, so other
-/// buffers than `bytes` are copied: piece by piece, to stay in the cache and
-/// to need no second copy of a pack.
+/// Buffers other than `bytes` are copied in pieces of this size, because the
+/// buffer protocol is in the stable ABI only from Python 3.11 on.
 const PIECE_BYTES: usize = 1 << 20;
 
 #[pyfunction]
@@ -33,9 +31,9 @@ pub(crate) fn hash_file<'py>(
     path: AnyPath,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let watch = PythonWatch::new(progress);
-    let hash = py.detach(|| distill_index::hash_file(&path.0, &watch));
-    watch.finish(py)?;
+    let progress = PythonProgress::new(progress);
+    let hash = py.detach(|| distill_index::hash_file(&path.0, &progress));
+    progress.finish(py)?;
     Ok(PyBytes::new(py, &hash.map_err(to_python)?))
 }
 
@@ -60,8 +58,9 @@ pub(crate) fn row_checksums<'py>(
     }
 }
 
-/// Hands out the bytes of a contiguous buffer, and gives their number. All
-/// pieces but the last have `piece_bytes`; a `bytes` object is one piece.
+/// Passes the bytes of a contiguous buffer to `take` and returns their number.
+/// All pieces but the last have `piece_bytes` bytes; a `bytes` object is one
+/// piece.
 fn in_pieces(
     data: &Bound<PyAny>,
     piece_bytes: usize,
@@ -70,13 +69,13 @@ fn in_pieces(
     let py = data.py();
     if let Ok(bytes) = data.cast::<PyBytes>() {
         let bytes = bytes.as_bytes();
-        release(py, bytes, &mut take);
+        without_gil(py, bytes, &mut take);
         return Ok(bytes.len());
     }
     let view = PyMemoryView::from(data)?;
     let length: usize = view.getattr("nbytes")?.extract()?;
     if length == 0 {
-        return Ok(0); // cast refuses shapes with a zero
+        return Ok(0); // memoryview.cast rejects shapes with a zero
     }
     let view = view.call_method1("cast", ("B",))?;
     for start in (0..length).step_by(piece_bytes) {
@@ -87,12 +86,13 @@ fn in_pieces(
             1,
         );
         let piece = view.get_item(slice)?.call_method0("tobytes")?;
-        release(py, piece.cast::<PyBytes>()?.as_bytes(), &mut take);
+        without_gil(py, piece.cast::<PyBytes>()?.as_bytes(), &mut take);
     }
     Ok(length)
 }
 
-fn release(py: Python, bytes: &[u8], take: &mut (impl FnMut(&[u8]) + Send)) {
+/// Calls `take`, without the GIL if the piece is large.
+fn without_gil(py: Python, bytes: &[u8], take: &mut (impl FnMut(&[u8]) + Send)) {
     match bytes.len() >= GIL_BYTES {
         true => py.detach(|| take(bytes)),
         false => take(bytes),

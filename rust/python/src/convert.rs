@@ -1,4 +1,4 @@
-//! Paths, hashes and errors between Rust and Python.
+//! Conversion of paths, hashes and errors between Rust and Python.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyString};
 
 create_exception!(distill._native, ManifestError, PyValueError);
 
-/// A `str`, `bytes` or `os.PathLike`, as `os.fsencode` takes it.
+/// A path given as `str`, `bytes` or `os.PathLike`, converted by `os.fsencode`.
 pub(crate) struct AnyPath(pub(crate) PathBuf);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for AnyPath {
@@ -26,7 +26,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for AnyPath {
     }
 }
 
-/// A path as the `str` that `os.fsdecode` gives.
+/// A path as `str`, converted as by `os.fsdecode`.
 pub(crate) fn fsdecode<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyString>> {
     Ok(OsStr::from_bytes(path).into_pyobject(py)?)
 }
@@ -38,8 +38,8 @@ pub(crate) fn hash_from(bytes: &[u8]) -> PyResult<Hash> {
     })
 }
 
-/// An I/O error with its errno becomes Python's own: `FileNotFoundError`,
-/// `PermissionError` and so on, with its path.
+/// The Python exception for an error. An I/O error with an errno becomes
+/// `FileNotFoundError`, `PermissionError` and so on, with the path.
 pub(crate) fn to_python(error: Error) -> PyErr {
     match error {
         Error::Io { path, source } => match source.raw_os_error() {
@@ -52,7 +52,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
     }
 }
 
-/// "Permission denied", without the number that Rust adds.
+/// The message of an I/O error, without the number that Rust appends.
 fn strerror(source: &std::io::Error) -> String {
     let text = source.to_string();
     let bare = text.split(" (os error").next().map(str::to_owned);

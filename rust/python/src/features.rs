@@ -1,4 +1,4 @@
-//! Both mel channels on the CPU, from and into arrays of numpy.
+//! `distill._native.MelKernel`.
 
 use distill_features::{Band, Error, Kernel, Shape};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray4, PyUntypedArrayMethods};
@@ -12,7 +12,7 @@ pub(crate) struct PyMelKernel(Kernel);
 impl PyMelKernel {
     #[new]
     #[pyo3(signature = (*, n_fft, hop_length, first, width, filterbank, centre, half_support, if_masking_threshold))]
-    #[allow(clippy::too_many_arguments)] // by name, and only by name
+    #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn new(
         n_fft: usize,
         hop_length: usize,
@@ -29,7 +29,7 @@ impl PyMelKernel {
         let counts = [first.len(), width.len(), centre.len(), half_support.len()];
         if counts.iter().any(|&count| count != filterbank.ncols()) {
             return Err(PyValueError::new_err(format!(
-                "arrays of {counts:?} bands must be as long as a row of filterbank, {}",
+                "first, width, centre and half_support have {counts:?} bands; filterbank has {}",
                 filterbank.ncols()
             )));
         }
@@ -61,11 +61,12 @@ impl PyMelKernel {
         mut out: PyReadwriteArray4<f32>,
         threads: usize,
     ) -> PyResult<()> {
-        let samples = waveform.shape()[1];
-        let expected = self.0.row_shape(samples);
-        if out.shape()[0] != waveform.shape()[0] || out.shape()[1..] != expected {
+        let (clips, samples) = (waveform.shape()[0], waveform.shape()[1]);
+        let [channels, bands, frames] = self.0.row_shape(samples);
+        let expected = [clips, channels, bands, frames];
+        if out.shape() != expected {
             return Err(PyValueError::new_err(format!(
-                "out of shape {:?} must be a row {expected:?} for each waveform",
+                "out has shape {:?}; the features have shape {expected:?}",
                 out.shape()
             )));
         }

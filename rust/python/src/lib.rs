@@ -1,15 +1,16 @@
-//! The extension module `distill._native`: a thin edge over `distill-index` and
+//! The extension module `distill._native`: Python bindings of `distill-index` and
 //! `distill-features`.
 //!
-//! Here types are converted, errors become Python's own, and the GIL is
-//! released around work. What the module offers is documented in `_native.pyi`.
+//! Converts types and errors, and releases the GIL during long operations. The
+//! Python interface is documented in `_native.pyi`.
 
 mod checksum;
 mod convert;
 mod features;
+mod live;
 mod manifest;
+mod progress;
 mod scan;
-mod watch;
 
 #[pyo3::pymodule]
 mod _native {
@@ -19,6 +20,8 @@ mod _native {
     use crate::convert::ManifestError;
     #[pymodule_export]
     use crate::features::PyMelKernel;
+    #[pymodule_export]
+    use crate::live::PyLive;
     #[pymodule_export]
     use crate::manifest::{PyManifest, PyTotals};
     #[pymodule_export]

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use distill_index::{Content, Manifest, Options, Pack, Segment, Totals, Trust};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyDict, PyString};
 
 use crate::convert::{fsdecode, hash_from, to_python, AnyPath};
+use crate::live::PyLive;
+use crate::progress::PythonProgress;
 use crate::scan::PyScan;
-use crate::watch::PythonWatch;
 
 #[pyclass(name = "Manifest", module = "distill._native")]
 pub(crate) struct PyManifest(Manifest);
@@ -44,7 +45,7 @@ impl PyManifest {
     #[pyo3(signature = (root, *, extensions, exclude = Vec::new(), files = None,
         follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
         hash_added = true, progress = None))]
-    #[allow(clippy::too_many_arguments)] // Python's keywords
+    #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn scan(
         &self,
         py: Python,
@@ -69,9 +70,9 @@ impl PyManifest {
             workers,
             hash_added,
         };
-        let watch = PythonWatch::new(progress);
-        let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &watch));
-        watch.finish(py)?;
+        let progress = PythonProgress::new(progress);
+        let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &progress));
+        progress.finish(py)?;
         scan.map(PyScan).map_err(to_python)
     }
 
@@ -79,7 +80,7 @@ impl PyManifest {
         self.0.apply(&scan.0)
     }
 
-    #[allow(clippy::too_many_arguments)] // a record's fields
+    #[allow(clippy::too_many_arguments)] // the fields of a pack
     fn add_pack(
         &mut self,
         name: String,
@@ -162,24 +163,9 @@ impl PyManifest {
         py.detach(|| self.0.totals()).into()
     }
 
-    #[allow(clippy::type_complexity)] // three columns
-    fn live<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> (
-        Bound<'py, PyBytes>,
-        Bound<'py, PyBytes>,
-        Bound<'py, PyBytes>,
-    ) {
+    fn live(&self, py: Python) -> PyResult<PyLive> {
         let live = py.detach(|| self.0.live());
-        let segments = live.segments.iter().flatten();
-        let segments: Vec<u8> = segments.flat_map(|n| n.to_le_bytes()).collect();
-        let silent: Vec<u8> = live.silent.iter().flat_map(|n| n.to_le_bytes()).collect();
-        (
-            PyBytes::new(py, live.hashes.as_flattened()),
-            PyBytes::new(py, &segments),
-            PyBytes::new(py, &silent),
-        )
+        PyLive::new(py, live)
     }
 
     fn pack_names(&self) -> Vec<&str> {
@@ -273,7 +259,7 @@ fn trust_from(name: &str) -> PyResult<Trust> {
 
 fn hex(hash: &[u8]) -> String {
     hash.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes all
+        let _ = write!(text, "{byte:02x}"); // cannot fail for a String
         text
     })
 }

@@ -105,10 +105,12 @@ impl PyScan {
     }
 }
 
+/// Paths as `str`.
 fn paths<'py>(py: Python<'py>, paths: &[Box<[u8]>]) -> PyResult<Vec<Text<'py>>> {
     paths.iter().map(|path| fsdecode(py, path)).collect()
 }
 
+/// Paths as `str`, each with its reason.
 fn reasons<'py, 'a>(
     py: Python<'py>,
     reasons: &'a [(Box<[u8]>, String)],

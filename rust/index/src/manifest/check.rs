@@ -1,25 +1,22 @@
-//! The rules that a manifest obeys, whoever wrote it.
+//! The rules for the records of a manifest, in memory and in a file.
 
 use serde_json::value::RawValue;
 
-use super::{Content, Manifest, Pack, Segment};
+use crate::records::{Content, Pack, Segment};
 
-/// The version of the file format.
-pub const FORMAT_VERSION: u64 = 1;
-
-/// Sizes and counts are handed on as signed 64-bit integers.
+/// Sizes and counts must fit a signed 64-bit integer, which Python arrays use.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
-/// A caller's header takes 2 KiB. A larger one would only cost whoever parses it.
+/// A header usually has 2 KiB. The limit protects whoever parses it.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 type Check = Result<(), String>;
 
-/// The header is a JSON object, and not large.
+/// Checks that the header is a JSON object of limited size.
 pub(super) fn header(json: &str) -> Check {
     if json.len() > MAX_HEADER_BYTES {
         return Err(format!(
-            "header of {} bytes exceeds {MAX_HEADER_BYTES}",
+            "header of {} bytes exceeds the limit of {MAX_HEADER_BYTES}",
             json.len()
         ));
     }
@@ -31,7 +28,7 @@ pub(super) fn header(json: &str) -> Check {
     }
 }
 
-/// A pack's name is that of a plain file, and its checksum has the shape of one.
+/// Checks that a pack's name is a plain file name and its checksum 64 hex digits.
 pub(super) fn pack(pack: &Pack) -> Check {
     let name = pack.name.as_str();
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
@@ -47,13 +44,13 @@ pub(super) fn pack(pack: &Pack) -> Check {
     Ok(())
 }
 
-/// A content's rows lie inside its packs, and its sums are finite.
+/// Checks that a content's rows are inside its packs and its sums finite.
 pub(super) fn content(content: &Content, packs: &[Pack]) -> Check {
     for segment in &content.segments {
         self::segment(segment, packs)?;
     }
     if content.skipped.is_some() && !content.segments.is_empty() {
-        return Err("a skipped content has no rows".into());
+        return Err("a skipped content must have no segments".into());
     }
     if content.silent > MAX_COUNT {
         return Err(format!("silent={} exceeds {MAX_COUNT}", content.silent));
@@ -68,7 +65,10 @@ fn segment(segment: &Segment, packs: &[Pack]) -> Check {
     let Segment { pack, first, rows } = *segment;
     let held = usize::try_from(pack).ok().and_then(|i| packs.get(i));
     let Some(held) = held else {
-        return Err(format!("segment names pack {pack} of {}", packs.len()));
+        return Err(format!(
+            "segment refers to pack {pack}, but there are {} packs",
+            packs.len()
+        ));
     };
     let end = first.checked_add(rows);
     if rows == 0 || end.is_none_or(|end| end > held.rows) {
@@ -80,11 +80,11 @@ fn segment(segment: &Segment, packs: &[Pack]) -> Check {
     Ok(())
 }
 
-/// The rules across the tables that only hold of a whole manifest: totals fit
-/// their type, and no row belongs to two contents.
-pub(super) fn whole(manifest: &Manifest) -> Check {
+/// Checks the rules for all packs and contents together: totals fit their type,
+/// and no row belongs to two contents.
+pub(super) fn whole<'a>(packs: &[Pack], contents: impl Iterator<Item = &'a Content>) -> Check {
     let sum = |of: fn(&Pack) -> u64| {
-        let mut counts = manifest.packs.iter().map(of);
+        let mut counts = packs.iter().map(of);
         counts.try_fold(0, |sum: u64, n| {
             sum.checked_add(n).filter(|&n| n <= MAX_COUNT)
         })
@@ -92,7 +92,6 @@ pub(super) fn whole(manifest: &Manifest) -> Check {
     if sum(|pack| pack.rows).is_none() || sum(|pack| pack.bytes).is_none() {
         return Err(format!("the packs' rows or bytes exceed {MAX_COUNT}"));
     }
-    let contents = manifest.contents.values();
     let segments = contents.flat_map(|content| &content.segments);
     let mut runs: Vec<(u64, u64, u64)> = segments.map(|s| (s.pack, s.first, s.rows)).collect();
     runs.sort_unstable();

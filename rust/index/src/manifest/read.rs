@@ -1,49 +1,49 @@
-//! The manifest from JSON.
+//! Reading a manifest from JSON.
 //!
-//! The reader takes exactly what the writer writes: these keys, in this order,
-//! one record a line. Leniency would buy nothing, because an edited file fails
-//! its checksum anyway; and strictness is three times faster than a general
-//! parser and leaves a hostile file few states to reach.
+//! The reader accepts only the exact text that the writer produces: these keys,
+//! in this order, one record per line. An edited file fails its checksum anyway,
+//! and a strict parser is faster than a general one and has few states that a
+//! malicious file could reach (docs/notes/rust.md has the figures).
 
-mod cursor;
-
+use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use super::write::{CHECKSUM_END, CHECKSUM_KEY};
-use super::{check, Content, Contents, FileEntry, Manifest, Pack, Segment, FORMAT_VERSION};
-use crate::hash::Hash;
-use crate::path::check_relative;
-use crate::pool::both;
-use crate::stat::StatKey;
-use crate::{Error, Result};
-use cursor::Cursor;
 use memchr::memmem;
 
-/// How the files begin.
+use super::check;
+use super::cursor::{Cursor, Parsed};
+use super::format::{split_seal, FORMAT_VERSION};
+use super::tables::{Contents, Manifest};
+use crate::hash::Hash;
+use crate::path::check_relative;
+use crate::records::{Content, FileEntry, Pack, Segment};
+use crate::stat::StatKey;
+use crate::threads::both;
+use crate::{Error, Result};
+
+/// The start of the table of files.
 const FILES: &[u8] = b"\"files\":[\n";
 
-/// No record of a content or a file is much smaller.
+/// About the smallest size of a record of a content or a file. An estimate of
+/// the number of records, from the size of a table, is not far too large.
 const RECORD_BYTES: usize = 192;
 
-const DIGITS: usize = 64;
-
-/// The last line.
-pub(super) const SEAL_BYTES: usize = CHECKSUM_KEY.len() + DIGITS + CHECKSUM_END.len();
-
-pub(super) type Parsed<T> = std::result::Result<T, String>;
-
 impl Manifest {
-    /// Reads the bytes of a manifest file, and checks every rule. Never panics,
-    /// and allocates in proportion to the bytes, whatever numbers they hold.
+    /// Parses the bytes of a manifest file, and checks every rule. Arbitrary
+    /// bytes cause no panic and no allocation out of proportion to their length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Manifest`] with the first rule that is broken.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (body, checksum) = split_seal(bytes).map_err(Error::Manifest)?;
-        // A string holds no newline, so these bytes stand in one place alone,
-        // and what comes before them can be read while the files are.
+        // A string contains no newline, so these bytes occur only once. The text
+        // before and after them can be parsed in parallel.
         let cut = memmem::find(body, FILES).unwrap_or(body.len());
         let (tables, files) = body.split_at(cut);
-        // The parser trusts no byte, so it need not wait for the checksum. What
-        // is damaged is called that, whatever the parser made of it.
+        // The parser is safe for any bytes, so it does not wait for the checksum.
+        // A wrong checksum is reported before any error of the parser.
         let (tables, (files, is_sealed)) = both(
             || parse_tables(tables),
             || {
@@ -60,7 +60,7 @@ impl Manifest {
     }
 }
 
-/// All but the files.
+/// Parses the text before the table of files.
 fn parse_tables(tables: &[u8]) -> Parsed<Manifest> {
     let mut cursor = Cursor::new(tables)?;
     cursor.expect("{\n\"version\":")?;
@@ -105,10 +105,10 @@ fn parse_files(table: &[u8]) -> Parsed<Vec<FileEntry>> {
     Ok(files)
 }
 
-/// Checks what holds across the tables.
+/// Adds the files, and checks the rules across the tables.
 fn with_files(manifest: Manifest, files: Vec<FileEntry>) -> Parsed<Manifest> {
     let (whole, known) = both(
-        || check::whole(&manifest),
+        || check::whole(&manifest.packs, manifest.contents.values()),
         || check_known(&files, &manifest.contents),
     );
     whole.and(known)?;
@@ -118,19 +118,8 @@ fn with_files(manifest: Manifest, files: Vec<FileEntry>) -> Parsed<Manifest> {
     })
 }
 
-/// The text before the checksum, and the checksum. The last [`SEAL_BYTES`] of a
-/// file are enough to tell that there is one.
-pub(super) fn split_seal(bytes: &[u8]) -> Parsed<(&[u8], &[u8])> {
-    const CUT: &str = "it has no checksum at its end";
-    let rest = bytes.strip_suffix(CHECKSUM_END).ok_or(CUT)?;
-    let digits = rest.len().checked_sub(DIGITS).ok_or(CUT)?;
-    let (rest, checksum) = rest.split_at(digits);
-    let body = rest.strip_suffix(CHECKSUM_KEY).ok_or(CUT)?;
-    Ok((body, checksum))
-}
-
 fn check_packs(packs: &[Pack]) -> Parsed<()> {
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     for pack in packs {
         check::pack(pack)?;
         if !names.insert(&pack.name) {
@@ -149,32 +138,38 @@ fn contents(cursor: &mut Cursor, packs: &[Pack]) -> Parsed<Contents> {
         }
         check::content(&content, packs)?;
         if rows != content.rows() {
-            return Err(format!("a content of {rows} rows has {}", content.rows()));
+            return Err(format!(
+                "rows={rows} of a content differs from the {} rows of its segments",
+                content.rows()
+            ));
         }
         found.push((hash, content));
         Ok(())
     })?;
-    // Only now is their number known; a table with room for too many costs more
-    // than it spares.
+    // Filled only now that the number of contents is known: a table that is too
+    // large is slower.
     let mut table = Contents::with_capacity_and_hasher(found.len(), BuildHasherDefault::new());
     table.extend(found);
     Ok(table)
 }
 
+/// Checks the rules for one file. The error completes the sentence "path ...".
 fn check_file(file: &FileEntry) -> std::result::Result<(), &'static str> {
     check_relative(&file.path)?;
     match file.content.is_some() == file.skipped.is_some() {
-        true => Err("must have a content or be skipped, and not both"),
+        true => Err("must have either a content hash or a skip reason"),
         false => Ok(()),
     }
 }
 
-/// Each file's content is listed.
+/// Checks that the content of each file is listed.
 fn check_known(files: &[FileEntry], contents: &Contents) -> Parsed<()> {
     for file in files {
         if let Some(hash) = file.content.filter(|hash| !contents.contains_key(hash)) {
             let hash = blake3::Hash::from_bytes(hash);
-            return Err(format!("the content {hash} of a file is not listed"));
+            return Err(format!(
+                "a file has the content {hash}, which is not listed"
+            ));
         }
     }
     Ok(())

@@ -1,39 +1,28 @@
-//! The manifest as JSON: one record a line, in an order that depends on
-//! nothing but what is recorded, and a checksum at the end.
+//! Writing a manifest as JSON: one record per line, sorted, so that equal tables
+//! give equal bytes, and a checksum in the last line.
 
-use super::{check, Content, FileEntry, Manifest, Pack, FORMAT_VERSION};
+use super::check;
+use super::format::{seal, FORMAT_VERSION};
+use super::tables::Manifest;
 use crate::hash::Hash;
-use crate::pool::both;
-use crate::text::write_string;
+use crate::json_string::write_string;
+use crate::records::{Content, FileEntry, Pack};
+use crate::threads::both;
 use crate::{Error, Result};
 
-/// Opens the last line. Nothing before that line may be changed.
-pub(super) const CHECKSUM_KEY: &[u8] = b"\"checksum\":\"";
-/// Ends the file.
-pub(super) const CHECKSUM_END: &[u8] = b"\"}\n";
-
-/// Adds the checksum line to the text before it. For tests of what a reader
-/// makes of well-sealed nonsense.
-pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
-    let checksum = blake3::hash(&body);
-    body.extend_from_slice(&last_line(checksum));
-    body
-}
-
-/// The line with the checksum of all before it.
-pub(super) fn last_line(checksum: blake3::Hash) -> Vec<u8> {
-    [CHECKSUM_KEY, checksum.to_hex().as_bytes(), CHECKSUM_END].concat()
-}
-
 impl Manifest {
-    /// The file's bytes. Files whose content is not computed yet are left out,
-    /// so that what is written is complete in itself.
+    /// The bytes of the manifest file. Files whose content is not in the table
+    /// of contents are left out, so that the file is complete.
+    ///
+    /// # Errors
+    ///
+    /// If two contents have the same row, or totals do not fit 63 bits.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok(seal(self.to_parts()?.concat()))
     }
 
-    /// All but the last line, in three parts that follow each other, each made
-    /// while another is.
+    /// Everything but the last line, in three consecutive parts, which are made
+    /// in parallel.
     pub(super) fn to_parts(&self) -> Result<[Vec<u8>; 3]> {
         let (contents, files) = both(|| self.sorted_contents(), || self.files_table());
         let contents = contents?;
@@ -41,12 +30,12 @@ impl Manifest {
         let (head, rest) = both(
             || {
                 let mut out = self.head(one.len());
-                out.records(one, true);
+                out.contents(one, true);
                 out.bytes
             },
             || {
-                let mut out = Writer::with_room_for(other.len());
-                out.records(other, one.is_empty());
+                let mut out = Writer::with_capacity(other.len());
+                out.contents(other, one.is_empty());
                 out.raw("\n],\n");
                 out.bytes
             },
@@ -54,17 +43,17 @@ impl Manifest {
         Ok([head, rest, files])
     }
 
-    /// What is written must be what a reader takes.
+    /// The contents sorted by hash, after the checks that a reader makes, too.
     fn sorted_contents(&self) -> Result<Vec<(&Hash, &Content)>> {
-        check::whole(self).map_err(Error::Manifest)?;
+        check::whole(&self.packs, self.contents.values()).map_err(Error::Manifest)?;
         let mut contents: Vec<(&Hash, &Content)> = self.contents.iter().collect();
         contents.sort_unstable_by_key(|(hash, _)| *hash);
         Ok(contents)
     }
 
-    /// All that comes before the contents, and room for some.
+    /// A writer with the text before the records of the contents.
     fn head(&self, contents: usize) -> Writer {
-        let mut out = Writer::with_room_for(contents);
+        let mut out = Writer::with_capacity(contents);
         out.raw("{\n\"version\":");
         out.uint(FORMAT_VERSION);
         out.raw(",\n\"header\":");
@@ -80,13 +69,14 @@ impl Manifest {
             let content = file.content.as_ref();
             content.is_none_or(|hash| self.contents.contains_key(hash))
         });
-        let mut out = Writer::with_room_for(self.files.len());
+        let mut out = Writer::with_capacity(self.files.len());
         out.table("files", files, Writer::file);
         out.bytes
     }
 }
 
-/// Appends to the text. By hand and not by serde: a third of the time.
+/// Appends JSON to a text. Written by hand because it is faster than serde
+/// (docs/notes/rust.md).
 #[derive(Default)]
 struct Writer {
     bytes: Vec<u8>,
@@ -95,7 +85,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn with_room_for(records: usize) -> Self {
+    fn with_capacity(records: usize) -> Self {
         Writer {
             // About the size of a record with a path of usual length.
             bytes: Vec::with_capacity(256 * records),
@@ -114,10 +104,11 @@ impl Writer {
         self.raw("\n],\n");
     }
 
-    /// A run of the table of contents; `opens` it, or goes on in it.
-    fn records(&mut self, contents: &[(&Hash, &Content)], opens: bool) {
+    /// Consecutive records of the table of contents. `is_start`: the first of
+    /// them is the first of the table.
+    fn contents(&mut self, contents: &[(&Hash, &Content)], is_start: bool) {
         for (index, content) in contents.iter().enumerate() {
-            let is_first = opens && index == 0;
+            let is_first = is_start && index == 0;
             self.raw(if is_first { "\n" } else { ",\n" });
             self.content(*content);
         }
@@ -205,7 +196,7 @@ impl Writer {
         self.bytes.extend_from_slice(digits.as_bytes());
     }
 
-    /// The shortest digits that read back as the same number.
+    /// The shortest digits that parse to the same number.
     fn float(&mut self, value: f64) {
         let digits = self.float.format_finite(value);
         self.bytes.extend_from_slice(digits.as_bytes());

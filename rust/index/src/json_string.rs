@@ -1,8 +1,8 @@
-//! JSON strings for bytes that need not be UTF-8.
+//! JSON strings of arbitrary bytes.
 //!
-//! A byte that is no part of valid UTF-8 becomes a lone surrogate, `\udc80` to
-//! `\udcff`: Python's "surrogateescape" (PEP 383). Python's `json.loads` then
-//! yields the very `str` that `os.fsdecode` gives for that path.
+//! Each byte that is not part of valid UTF-8 becomes a lone surrogate, `\udc80`
+//! to `\udcff`, as Python's "surrogateescape" (PEP 383) does. Python's
+//! `json.loads` then returns the same `str` as `os.fsdecode` for that path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,8 +35,11 @@ fn write_valid(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-/// The bytes that a JSON string, given with its quotes, stands for. The text
-/// around it must be known to be UTF-8.
+/// Returns the bytes that a JSON string with its quotes represents.
+///
+/// # Errors
+///
+/// If it is not a JSON string, or has a surrogate that represents no byte.
 pub(crate) fn read_string(quoted: &[u8]) -> Result<Cow<'_, [u8]>, &'static str> {
     const BAD: &str = "a damaged string";
     let inner = quoted.strip_prefix(b"\"").ok_or(BAD)?;
@@ -44,27 +47,26 @@ pub(crate) fn read_string(quoted: &[u8]) -> Result<Cow<'_, [u8]>, &'static str> 
     if !inner.contains(&b'\\') {
         return Ok(Cow::Borrowed(inner));
     }
-    // Asked for bytes, serde_json gives a lone surrogate as its three bytes of
-    // generalised UTF-8 (WTF-8) instead of an error.
+    // Deserialized as bytes, a lone surrogate is no error: serde_json returns
+    // its three bytes of generalised UTF-8 (WTF-8).
     let mut json = serde_json::Deserializer::from_slice(quoted);
     let wtf8 = json.deserialize_bytes(Bytes).map_err(|_| BAD)?;
     json.end().map_err(|_| BAD)?;
     unescape_surrogates(&wtf8).map(Cow::Owned)
 }
 
-/// Turns the WTF-8 of U+DC80..=U+DCFF back into the bytes 0x80..=0xFF.
+/// Replaces the WTF-8 of U+DC80..=U+DCFF with the bytes 0x80..=0xFF.
 fn unescape_surrogates(wtf8: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut out = Vec::with_capacity(wtf8.len());
     let mut rest = wtf8;
     while let [first, tail @ ..] = rest {
-        // In WTF-8 a lead byte ED followed by A0..=BF is a surrogate and
-        // nothing else is.
+        // In WTF-8 the surrogates are exactly the sequences ED A0..=BF xx.
         rest = match (first, tail) {
             (0xED, [high @ 0xA0..=0xBF, low, tail @ ..]) => {
                 let code = 0xD000 | u32::from(high & 0x3F) << 6 | u32::from(low & 0x3F);
                 match u8::try_from(code.wrapping_sub(0xDC00)) {
                     Ok(byte @ 0x80..) => out.push(byte),
-                    _ => return Err("a surrogate that stands for no byte"),
+                    _ => return Err("a surrogate that represents no byte"),
                 }
                 tail
             }
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn undecodable_bytes_are_lone_surrogates() {
+    fn undecodable_bytes_become_lone_surrogates() {
         let mut out = Vec::new();
         write_string(&mut out, b"a\xffb\xed\xa0\x80\"\\\n\xc3\xa9");
         let expected = "\"a\\udcffb\\udced\\udca0\\udc80\\\"\\\\\\u000a\u{e9}\"";
@@ -116,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_survive_a_round_trip(bytes: Vec<u8>) {
+        fn bytes_survive_a_round_trip(bytes: Vec<u8>) {
             let mut out = Vec::new();
             write_string(&mut out, &bytes);
             let read = read_string(&out).unwrap();
@@ -124,7 +126,7 @@ mod tests {
         }
 
         #[test]
-        fn hostile_strings_never_panic(text: String) {
+        fn arbitrary_strings_never_panic(text: String) {
             let _ = read_string(format!("\"{text}\"").as_bytes());
             let _ = read_string(text.as_bytes());
         }

@@ -1,13 +1,12 @@
-//! A walk shared out among threads, folder by folder.
+//! A walk in several threads, which take one folder at a time from a queue.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
-use super::{Rules, Tick, Walker};
-use crate::entry::Tree;
-use crate::pool::POLL;
+use super::walker::{Rules, Walker};
+use crate::progress::Tick;
+use crate::threads::run_workers;
+use crate::tree::Tree;
 use crate::{Error, Result};
 
 /// The folders still to visit.
@@ -15,18 +14,18 @@ struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     stop: AtomicBool,
-    /// Files found that the calling thread was not told of.
+    /// Files found that have not been reported yet.
     found: AtomicU64,
 }
 
 struct State {
     pending: Vec<Box<[u8]>>,
-    /// Threads that are in a folder, and may come upon more.
+    /// Number of threads that are visiting a folder, and may find more folders.
     busy: usize,
 }
 
-/// Visits `folders` and all that is below them. The calling thread only ticks,
-/// because a watch may be bound to it.
+/// Visits `folders` and everything below them. Only the calling thread calls
+/// `tick`.
 pub(super) fn walk_in_threads(
     rules: &Rules,
     folders: Vec<Box<[u8]>>,
@@ -42,34 +41,19 @@ pub(super) fn walk_in_threads(
         stop: AtomicBool::new(false),
         found: AtomicU64::new(0),
     };
-    let results: Vec<Result<Tree>> = thread::scope(|scope| {
-        let (sender, receiver) = channel();
-        for started in 0..workers {
-            let sender = sender.clone();
-            let queue = &queue;
-            // Nobody receives only if we gave up already.
-            let worker = move || drop(sender.send(work(rules, queue)));
-            if let Err(error) = thread::Builder::new().spawn_scoped(scope, worker) {
-                // Those that did start do all the work; none cannot.
-                if started == 0 {
-                    return vec![Err(Error::io(&rules.root.path, error))];
-                }
-                break;
-            }
-        }
-        drop(sender); // the channel closes with the last worker
-        let mut results = Vec::new();
-        loop {
-            match receiver.recv_timeout(POLL) {
-                Ok(result) => results.push(result),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return results,
-            }
+    let mut results: Vec<Result<Tree>> = Vec::new();
+    run_workers(
+        workers,
+        // The receiver only goes away after the last worker.
+        |sender| drop(sender.send(work(rules, &queue))),
+        |result| results.push(result),
+        || {
             if !tick(queue.found.swap(0, Relaxed)) {
                 queue.stop();
             }
-        }
-    });
+        },
+    )
+    .map_err(|error| Error::io(&rules.root.path, error))?;
     results.into_iter().collect()
 }
 
@@ -81,7 +65,7 @@ fn work(rules: &Rules, queue: &Queue) -> Result<Tree> {
     let mut walker = Walker::new(rules, &tick);
     while let Some(folder) = queue.take() {
         let visited = walker.visit(folder, false);
-        queue.give(&mut walker.pending);
+        queue.finish(&mut walker.pending);
         if visited.is_err() {
             queue.stop();
             visited?;
@@ -91,7 +75,7 @@ fn work(rules: &Rules, queue: &Queue) -> Result<Tree> {
 }
 
 impl Queue {
-    /// The next folder, once there is one; `None` once there will be none.
+    /// Waits for the next folder. `None` once there will be no more.
     fn take(&self) -> Option<Box<[u8]>> {
         let mut state = self.state();
         loop {
@@ -110,19 +94,20 @@ impl Queue {
         }
     }
 
-    /// Ends the visit of a folder, in which these were found.
-    fn give(&self, folders: &mut Vec<Box<[u8]>>) {
+    /// Ends the visit of a folder that contained `folders`.
+    fn finish(&self, folders: &mut Vec<Box<[u8]>>) {
         let mut state = self.state();
         state.busy -= 1;
-        let is_news = !folders.is_empty() || state.busy == 0;
+        let wakes = !folders.is_empty() || state.busy == 0;
         state.pending.append(folders);
-        if is_news {
+        if wakes {
             self.changed.notify_all();
         }
     }
 
     fn stop(&self) {
-        let _state = self.state(); // nobody is between looking and waiting
+        // With the lock, no thread is between its check of `stop` and its wait.
+        let _state = self.state();
         self.stop.store(true, Relaxed);
         self.changed.notify_all();
     }

@@ -1,10 +1,12 @@
-//! A place in the text of a manifest, and the tokens that may stand there.
+//! A position in the text of a manifest, and the tokens that can be read there.
 
 use std::borrow::Cow;
 
-use super::Parsed;
 use crate::hash::Hash;
-use crate::text::read_string;
+use crate::json_string::read_string;
+
+/// A parsed value, or the reason why the text is invalid.
+pub(super) type Parsed<T> = Result<T, String>;
 
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -17,51 +19,52 @@ impl<'a> Cursor<'a> {
         Ok(Cursor { text, at: 0 })
     }
 
-    /// What was not passed over yet.
+    /// The text from the current position on.
     pub(super) fn rest(&self) -> &'a [u8] {
         &self.text.as_bytes()[self.at..]
     }
 
     #[cold]
-    fn wrong<T>(&self, expected: &str) -> Parsed<T> {
+    fn expected<T>(&self, expected: &str) -> Parsed<T> {
         Err(format!("at byte {}: expected {expected:?}", self.at))
     }
 
-    /// Passes over `literal` if it stands here. Inlined, so that a literal is
-    /// compared as a few words.
+    /// Skips `literal` if the text continues with it. Inlined, so that the
+    /// comparison with a literal is a few machine instructions.
     #[inline(always)]
     pub(super) fn accept(&mut self, literal: &str) -> bool {
-        let stands = self.rest().starts_with(literal.as_bytes());
-        self.at += if stands { literal.len() } else { 0 };
-        stands
+        let found = self.rest().starts_with(literal.as_bytes());
+        self.at += if found { literal.len() } else { 0 };
+        found
     }
 
+    /// Skips `literal`, which must be next.
     #[inline(always)]
     pub(super) fn expect(&mut self, literal: &str) -> Parsed<()> {
         match self.accept(literal) {
             true => Ok(()),
-            false => self.wrong(literal),
+            false => self.expected(literal),
         }
     }
 
     pub(super) fn end(&self) -> Parsed<()> {
         match self.rest() {
             [] => Ok(()),
-            _ => self.wrong("the end of the table"),
+            _ => self.expected("the end of the table"),
         }
     }
 
-    /// The text up to the next newline, which is passed over.
+    /// The text up to the next newline. The newline is skipped.
     pub(super) fn line(&mut self) -> Parsed<&'a str> {
         let Some(length) = self.rest().iter().position(|&byte| byte == b'\n') else {
-            return self.wrong("a line");
+            return self.expected("a line");
         };
         let line = &self.text[self.at..self.at + length];
         self.at += length + 1;
         Ok(line)
     }
 
-    /// A table, one record a line.
+    /// A table with one record per line, each read by `record`.
     pub(super) fn table(
         &mut self,
         name: &str,
@@ -98,13 +101,13 @@ impl<'a> Cursor<'a> {
             let next = value.checked_mul(10);
             let next = next.and_then(|n| n.checked_add(u64::from(digit - b'0')));
             let Some(next) = next else {
-                return self.wrong("an integer of 64 bits");
+                return self.expected("an integer of 64 bits");
             };
             value = next;
             length += 1;
         }
         if length == 0 || (length > 1 && digits[0] == b'0') {
-            return self.wrong("an integer");
+            return self.expected("an integer");
         }
         self.at += length;
         Ok(value)
@@ -117,26 +120,25 @@ impl<'a> Cursor<'a> {
             true => 0i64.checked_sub_unsigned(magnitude),
             false => i64::try_from(magnitude).ok(),
         };
-        value.map_or_else(|| self.wrong("an integer of 64 bits"), Ok)
+        value.map_or_else(|| self.expected("an integer of 64 bits"), Ok)
     }
 
     pub(super) fn float(&mut self) -> Parsed<f64> {
         let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e');
         let length = self.rest().iter().take_while(|byte| is_part(byte)).count();
-        // Correctly rounded, so that every number survives; "inf" and "nan"
-        // are made of other letters.
+        // `parse` also accepts "inf" and "nan", whose letters are excluded here.
         let Ok(value) = self.text[self.at..self.at + length].parse() else {
-            return self.wrong("a number");
+            return self.expected("a number");
         };
         self.at += length;
         Ok(value)
     }
 
-    /// A string as bytes that need not be UTF-8.
+    /// A string of arbitrary bytes.
     pub(super) fn bytes(&mut self) -> Parsed<Cow<'a, [u8]>> {
         let rest = self.rest();
         let Some(length) = string_length(rest) else {
-            return self.wrong("a string");
+            return self.expected("a string");
         };
         match read_string(&rest[..length]) {
             Ok(bytes) => {
@@ -147,7 +149,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A string that is UTF-8.
+    /// A string of UTF-8.
     pub(super) fn text(&mut self) -> Parsed<String> {
         let at = self.at;
         let bytes = self.bytes()?.into_owned();
@@ -160,12 +162,12 @@ impl<'a> Cursor<'a> {
         let is_quoted = rest.first() == Some(&b'"') && rest.get(65) == Some(&b'"');
         let digits = rest.get(1..65).filter(|_| is_quoted).unwrap_or(&[]);
         if digits.is_empty() {
-            return self.wrong("a hash");
+            return self.expected("a hash");
         }
         for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
             let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
             if high > 15 || low > 15 {
-                return self.wrong("a hash");
+                return self.expected("a hash");
             }
             *byte = high << 4 | low;
         }
@@ -185,8 +187,8 @@ const NIBBLES: [u8; 256] = {
     table
 };
 
-/// Length with its quotes of the string that opens `text`. Control characters
-/// may not stand in one.
+/// Length, including the quotes, of the string at the start of `text`. `None` if
+/// it is incomplete or contains a control character.
 fn string_length(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'"') {
         return None;

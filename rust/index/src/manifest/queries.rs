@@ -1,54 +1,64 @@
-//! What a reader of the cache asks a manifest for.
+//! What readers of a cache need from a manifest.
 
-use super::{Content, FileEntry, Manifest};
+use super::tables::Manifest;
 use crate::hash::Hash;
+use crate::records::{Content, FileEntry, Pack};
 
-/// Sums over the live contents: those that a file has, each counted once.
+/// Sums over the live contents, which are those that at least one file has. A
+/// content counts once, however many files have it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// Files in the table.
+    /// Number of files.
     pub files: u64,
-    /// Live contents that are not skipped.
+    /// Number of live contents that are not skipped.
     pub contents: u64,
-    /// Live contents that are skipped.
+    /// Number of live contents that are skipped.
     pub skipped: u64,
-    /// Their rows.
+    /// Number of rows of live contents.
     pub rows: u64,
-    /// Their silent chunks.
+    /// Number of silent chunks of live contents.
     pub silent: u64,
-    /// Their sums, added in the order of the hashes, so that the result does
-    /// not depend on what the files are called.
+    /// [`Content::sums`] of the live contents, added in the order of the hashes,
+    /// so that the result does not depend on file names.
     pub sums: [f64; 5],
-    /// Rows of the packs that belong to no live content.
+    /// Number of rows in packs that belong to no live content.
     pub dead_rows: u64,
-    /// Size of all packs.
+    /// Size of all packs in bytes.
     pub pack_bytes: u64,
 }
 
-/// The live contents that have rows, by column and in the order of the hashes.
+/// Location of the rows of the live contents, column by column. Contents without
+/// rows are left out. The others are sorted by hash, and their segments are in
+/// the same order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live {
-    /// The hashes.
+    /// Hash of each content.
     pub hashes: Vec<Hash>,
-    /// (content, pack, first row, rows) of each segment.
-    pub segments: Vec<[u64; 4]>,
-    /// Silent chunks of each content.
-    pub silent: Vec<u64>,
+    /// Number of silent chunks of each content.
+    pub silent: Vec<i64>,
+    /// Index in `hashes` of the content of each segment.
+    pub content: Vec<i64>,
+    /// Index of the pack of each segment.
+    pub pack: Vec<i64>,
+    /// First row, in its pack, of each segment.
+    pub first: Vec<i64>,
+    /// Number of rows of each segment.
+    pub rows: Vec<i64>,
 }
 
-/// A file, for people.
+/// A file, for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary<'a> {
     /// The file's entry.
     pub file: &'a FileEntry,
-    /// Rows of its content, 0 if that is not computed.
+    /// Number of rows of its content, 0 if that is not computed.
     pub rows: u64,
-    /// Why it, or its content, is skipped.
+    /// Why the file, or its content, is skipped.
     pub skipped: Option<&'a str>,
 }
 
 impl Manifest {
-    /// Counts and sums over what is live.
+    /// Counts and sums over the live contents.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             files: self.files.len() as u64,
@@ -65,7 +75,7 @@ impl Manifest {
                 *total += sum;
             }
         }
-        let sum = |of: fn(&super::Pack) -> u64| {
+        let sum = |of: fn(&Pack) -> u64| {
             let values = self.packs.iter().map(of);
             values.fold(0, u64::saturating_add)
         };
@@ -74,24 +84,28 @@ impl Manifest {
         totals
     }
 
-    /// Where the live rows are.
+    /// Location of the rows of the live contents.
     pub fn live(&self) -> Live {
         let mut live = Live::default();
         for (hash, content) in self.live_contents() {
             if content.segments.is_empty() {
                 continue;
             }
-            let index = live.hashes.len() as u64;
+            let index = live.hashes.len() as i64;
             live.hashes.push(*hash);
-            live.silent.push(content.silent);
-            let rows = content.segments.iter();
-            live.segments
-                .extend(rows.map(|s| [index, s.pack, s.first, s.rows]));
+            // No number exceeds i64::MAX: see `check`.
+            live.silent.push(content.silent as i64);
+            for segment in &content.segments {
+                live.content.push(index);
+                live.pack.push(segment.pack as i64);
+                live.first.push(segment.first as i64);
+                live.rows.push(segment.rows as i64);
+            }
         }
         live
     }
 
-    /// Every file with what is known of its content.
+    /// Every file, with what is known of its content.
     pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
         self.files.iter().map(|file| {
             let content = file.content.as_ref().and_then(|hash| self.content(hash));

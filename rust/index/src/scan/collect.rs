@@ -1,72 +1,76 @@
-//! From settled drafts to the lists and counts of a scan.
+//! Making the lists and counts of a scan from the drafts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::{Draft, State};
-use crate::entry::Fault;
+use super::compare::{Draft, State};
 use crate::hash::Hash;
-use crate::manifest::{FileEntry, Manifest};
-use crate::outcome::{Scan, Todo};
+use crate::manifest::Manifest;
+use crate::records::FileEntry;
+use crate::scan_result::{Scan, Todo};
+use crate::tree::Fault;
 
-pub(super) fn tally(drafts: Vec<Draft>, manifest: &Manifest, faults: Vec<Fault>) -> Scan {
-    let mut tally = Tally {
+/// The result of a scan in which no draft is a suspect any more.
+pub(super) fn collect(drafts: Vec<Draft>, manifest: &Manifest, faults: Vec<Fault>) -> Scan {
+    let mut collector = Collector {
         manifest,
         scan: Scan::default(),
         files: Vec::with_capacity(drafts.len()),
-        added: Vec::new(),
-        is_there: vec![false; manifest.files().len()],
+        new: Vec::new(),
+        still_exists: vec![false; manifest.files().len()],
         queued: HashSet::new(),
     };
     for draft in drafts {
-        tally.draft(draft);
+        collector.add(draft);
     }
-    let mut scan = tally.finish();
+    let mut scan = collector.finish();
     let faults = faults.into_iter().map(|fault| (fault.path, fault.reason));
     scan.faults = faults.collect();
     scan
 }
 
-struct Tally<'a> {
+struct Collector<'a> {
     manifest: &'a Manifest,
     scan: Scan,
     files: Vec<FileEntry>,
-    /// Positions in `files` of what may turn out to be renamed.
-    added: Vec<usize>,
-    /// Which of the old table's files still are.
-    is_there: Vec<bool>,
+    /// Indices in `files` of new files with a content: added or renamed.
+    new: Vec<usize>,
+    /// Whether each file of the old table still exists, under this or, at the
+    /// end, under another path.
+    still_exists: Vec<bool>,
+    /// The contents of `scan.todo`.
     queued: HashSet<Hash>,
 }
 
-impl Tally<'_> {
-    fn draft(&mut self, draft: Draft) {
+impl Collector<'_> {
+    fn add(&mut self, draft: Draft) {
         let (entry, is_kept) = match draft.state {
             State::Settled(entry) => (entry, false),
             State::Kept(entry) => (entry, true),
             State::Unhashed(file) => {
-                self.stands(file.key.size);
+                self.add_size(file.key.size);
                 self.scan.added.push(file.path);
                 return;
             }
             State::Suspect(_) | State::Vanished => return,
         };
-        self.stands(entry.key.size);
+        self.add_size(entry.key.size);
         match draft.known {
-            Some(index) => self.known(index, &entry),
-            None if entry.content.is_some() => self.added.push(self.files.len()),
+            Some(index) => self.add_known(index, &entry),
+            None if entry.content.is_some() => self.new.push(self.files.len()),
             None => {}
         }
-        self.content(&entry, is_kept);
+        self.add_content(&entry, is_kept);
         self.files.push(entry);
     }
 
-    fn stands(&mut self, size: u64) {
+    fn add_size(&mut self, size: u64) {
         self.scan.n_files += 1;
         self.scan.total_bytes = self.scan.total_bytes.saturating_add(size);
     }
 
-    fn known(&mut self, index: usize, entry: &FileEntry) {
-        self.is_there[index] = true;
+    fn add_known(&mut self, index: usize, entry: &FileEntry) {
+        self.still_exists[index] = true;
         let old = &self.manifest.files()[index];
         if old.content != entry.content || old.skipped != entry.skipped {
             self.scan.changed.push(entry.path.clone());
@@ -77,12 +81,12 @@ impl Tally<'_> {
         self.scan.counts.refreshed += u64::from(is_refreshed);
     }
 
-    fn content(&mut self, entry: &FileEntry, is_kept: bool) {
+    fn add_content(&mut self, entry: &FileEntry, is_kept: bool) {
         let mut reason = entry.skipped.as_deref();
         if let Some(hash) = entry.content {
             match self.manifest.content(&hash) {
                 Some(content) => reason = content.skipped.as_deref(),
-                // What is only kept cannot be read now.
+                // A kept file cannot be read now, so there is nothing to do.
                 None if is_kept || !self.queued.insert(hash) => {}
                 None => self.scan.todo.push(Todo {
                     path: entry.path.clone(),
@@ -97,32 +101,34 @@ impl Tally<'_> {
         }
     }
 
-    /// Pairs what came with what went, by content.
+    /// Pairs new files with removed files of the same content: these are
+    /// renamed.
     fn finish(mut self) -> Scan {
         let old = self.manifest.files();
         let mut gone: HashMap<Hash, VecDeque<usize>> = HashMap::new();
         for (index, file) in old.iter().enumerate() {
-            if let (false, Some(hash)) = (self.is_there[index], file.content) {
+            if let (false, Some(hash)) = (self.still_exists[index], file.content) {
                 gone.entry(hash).or_default().push_back(index);
             }
         }
-        for &index in &self.added {
+        for &index in &self.new {
             let file = &self.files[index];
             let from = file
                 .content
                 .and_then(|hash| gone.get_mut(&hash)?.pop_front());
             match from {
                 Some(from) => {
-                    self.is_there[from] = true;
+                    self.still_exists[from] = true;
                     let pair = (old[from].path.clone(), file.path.clone());
                     self.scan.renamed.push(pair);
                 }
                 None => self.scan.added.push(file.path.clone()),
             }
         }
-        self.scan.added.sort_unstable(); // the unhashed came first
-        let gone = old.iter().zip(&self.is_there).filter(|(_, &there)| !there);
-        self.scan.removed = gone.map(|(file, _)| file.path.clone()).collect();
+        self.scan.added.sort_unstable(); // files that were not hashed came first
+        let files = old.iter().zip(&self.still_exists);
+        let removed = files.filter(|(_, &exists)| !exists);
+        self.scan.removed = removed.map(|(file, _)| file.path.clone()).collect();
         let counts = &mut self.scan.counts;
         counts.added = self.scan.added.len() as u64;
         counts.changed = self.scan.changed.len() as u64;

@@ -1,0 +1,96 @@
+//! Hashing many files in several threads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+
+use crate::hasher::{Hasher, Outcome};
+use crate::progress::{Progress, Stage};
+use crate::root::Root;
+use crate::threads::run_workers;
+use crate::{Error, Result};
+
+/// With less work than this for each thread, another thread does not pay.
+const BYTES_PER_WORKER: u64 = 4 << 20;
+const FILES_PER_WORKER: usize = 64;
+
+/// A file to hash.
+pub(crate) struct Job {
+    pub(crate) path: Box<[u8]>,
+    pub(crate) linked: bool,
+    pub(crate) size: u64,
+}
+
+/// What the workers and the calling thread share.
+struct Shared<'a> {
+    root: &'a Root,
+    max_bytes: u64,
+    jobs: &'a [Job],
+    next: AtomicUsize,
+    done_bytes: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Hashes the files of all `jobs`. Returns the outcomes in the same order.
+///
+/// The calling thread only reports progress, because `progress` is bound to it.
+pub(crate) fn hash_all(
+    root: &Root,
+    max_bytes: u64,
+    jobs: &[Job],
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>> {
+    let sizes = jobs.iter().map(|job| job.size);
+    let total = sizes.fold(0, u64::saturating_add);
+    let shared = Shared {
+        root,
+        max_bytes,
+        jobs,
+        next: AtomicUsize::new(0),
+        done_bytes: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    };
+    let mut outcomes = vec![Outcome::Stopped; jobs.len()];
+    run_workers(
+        worker_count(workers, jobs.len(), total),
+        |sender| work(&shared, sender),
+        |(index, outcome): (usize, Outcome)| outcomes[index] = outcome,
+        || {
+            let done = shared.done_bytes.load(Relaxed).min(total);
+            progress.report(Stage::Hash, done, total);
+            if progress.should_stop() {
+                shared.stop.store(true, Relaxed);
+            }
+        },
+    )
+    .map_err(|error| Error::io(&root.path, error))?;
+    match shared.stop.load(Relaxed) {
+        true => Err(Error::Interrupted),
+        false => Ok(outcomes),
+    }
+}
+
+fn worker_count(workers: usize, files: usize, bytes: u64) -> usize {
+    let by_bytes = usize::try_from(bytes / BYTES_PER_WORKER).unwrap_or(usize::MAX);
+    let useful = by_bytes.max(files / FILES_PER_WORKER).max(1);
+    workers.max(1).min(useful).min(files)
+}
+
+/// Takes jobs until there are none left, and sends the outcomes.
+fn work(shared: &Shared, sender: &Sender<(usize, Outcome)>) {
+    let mut hasher = Hasher::new(shared.root, shared.max_bytes);
+    let tick = |bytes| {
+        shared.done_bytes.fetch_add(bytes, Relaxed);
+        !shared.stop.load(Relaxed)
+    };
+    while !shared.stop.load(Relaxed) {
+        let index = shared.next.fetch_add(1, Relaxed);
+        let Some(job) = shared.jobs.get(index) else {
+            return;
+        };
+        let outcome = hasher.hash(&job.path, job.linked, &tick);
+        if sender.send((index, outcome)).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The tables of a manifest in memory, and the operations that change them.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::check;
+use crate::hash::Hash;
+use crate::records::{Content, FileEntry, Pack, Segment};
+use crate::scan_result::Scan;
+use crate::{Error, Result};
+
+/// Contents by hash.
+pub(super) type Contents = HashMap<Hash, Content, BuildHasherDefault<ByPrefix>>;
+
+/// Uses the first 8 bytes of a key, which is a hash already. Files made to have
+/// colliding prefixes would only slow down the dataset that contains them.
+#[derive(Clone, Default)]
+pub(super) struct ByPrefix(u64);
+
+impl Hasher for ByPrefix {
+    fn write(&mut self, bytes: &[u8]) {
+        // Called with the length of the array first, and then with the hash.
+        if let Some(&prefix) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(prefix);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The tables of a manifest, in memory.
+///
+/// A file may have a content that is not in the table of contents, because its
+/// features are not computed yet. Such files are not saved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    pub(super) header: String,
+    pub(super) packs: Vec<Pack>,
+    pub(super) contents: Contents,
+    /// Sorted by path. Shared with the scan that it comes from.
+    pub(super) files: Arc<Vec<FileEntry>>,
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Manifest {
+            header: "{}".into(),
+            packs: Vec::new(),
+            contents: Contents::default(),
+            files: Arc::default(),
+        }
+    }
+}
+
+impl Manifest {
+    /// The header: a JSON object whose content is up to the caller.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// Replaces the header.
+    ///
+    /// # Errors
+    ///
+    /// If `json` is not a JSON object, or exceeds 64 KiB.
+    pub fn set_header(&mut self, json: &str) -> Result<()> {
+        check::header(json).map_err(Error::Invalid)?;
+        // The header is one line of the file. In JSON a newline is never inside a
+        // token, so a space can replace it.
+        self.header = json.trim().replace(['\n', '\r'], " ");
+        Ok(())
+    }
+
+    /// The packs. [`Segment::pack`] is an index into them.
+    pub fn packs(&self) -> &[Pack] {
+        &self.packs
+    }
+
+    /// The files, sorted by path.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.files
+    }
+
+    /// The table of files, without copying it.
+    pub(crate) fn shared_files(&self) -> Arc<Vec<FileEntry>> {
+        Arc::clone(&self.files)
+    }
+
+    /// What was computed from a content; `None` if nothing was.
+    pub fn content(&self, hash: &Hash) -> Option<&Content> {
+        self.contents.get(hash)
+    }
+
+    /// Adds a pack and returns its index.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not a plain file name or already listed, the checksum is not
+    /// 64 hex digits, or a number exceeds 63 bits.
+    pub fn add_pack(&mut self, pack: Pack) -> Result<u64> {
+        check::pack(&pack).map_err(Error::Invalid)?;
+        if self.packs.iter().any(|other| other.name == pack.name) {
+            return Err(Error::Invalid(format!(
+                "pack {:?} is already listed",
+                pack.name
+            )));
+        }
+        self.packs.push(pack);
+        Ok(self.packs.len() as u64 - 1)
+    }
+
+    /// Records the times of a pack that was just verified. Returns whether the
+    /// pack exists.
+    pub fn set_pack_stamps(&mut self, name: &str, mtime_ns: i64, ctime_ns: i64) -> bool {
+        let pack = self.packs.iter_mut().find(|pack| pack.name == name);
+        let found = pack.is_some();
+        if let Some(pack) = pack {
+            (pack.mtime_ns, pack.ctime_ns) = (mtime_ns, ctime_ns);
+        }
+        found
+    }
+
+    /// Records, or replaces, what was computed from a content.
+    ///
+    /// # Errors
+    ///
+    /// If a segment is not inside its pack, a sum is not finite, or a skipped
+    /// content has rows.
+    pub fn set_content(&mut self, hash: Hash, content: Content) -> Result<()> {
+        check::content(&content, &self.packs).map_err(Error::Invalid)?;
+        self.contents.insert(hash, content);
+        Ok(())
+    }
+
+    /// Removes all packs and contents, for a new configuration. The files keep
+    /// their keys and hashes, so that they need not be hashed again.
+    pub fn clear_contents(&mut self) {
+        self.packs.clear();
+        self.contents.clear();
+    }
+
+    /// Removes the contents that no file has, and packs without remaining rows.
+    pub fn drop_dead(&mut self) {
+        let live: HashSet<Hash> = self.files.iter().filter_map(|f| f.content).collect();
+        self.contents.retain(|hash, _| live.contains(hash));
+        self.drop_unused_packs();
+    }
+
+    /// Removes a damaged pack, the contents with rows in it, and packs without
+    /// remaining rows. Returns whether the pack existed.
+    pub fn drop_pack(&mut self, name: &str) -> bool {
+        let Some(index) = self.packs.iter().position(|pack| pack.name == name) else {
+            return false;
+        };
+        let index = index as u64;
+        self.contents
+            .retain(|_, content| content.segments.iter().all(|s| s.pack != index));
+        self.drop_unused_packs();
+        true
+    }
+
+    /// Removes each content with one of these rows of a pack, and packs without
+    /// remaining rows. Returns the number of contents removed.
+    pub fn drop_rows(&mut self, name: &str, rows: &[u64]) -> u64 {
+        let Some(index) = self.packs.iter().position(|pack| pack.name == name) else {
+            return 0;
+        };
+        let mut bad = rows.to_vec();
+        bad.sort_unstable();
+        let is_hit = |segment: &Segment| {
+            let at = bad.partition_point(|&row| row < segment.first);
+            let row = bad.get(at).filter(|_| segment.pack == index as u64);
+            row.is_some_and(|&row| row - segment.first < segment.rows)
+        };
+        let before = self.contents.len();
+        self.contents
+            .retain(|_, content| !content.segments.iter().any(is_hit));
+        self.drop_unused_packs();
+        (before - self.contents.len()) as u64
+    }
+
+    /// Replaces the location of a content's rows.
+    ///
+    /// # Errors
+    ///
+    /// If the content is not listed, a segment is not inside its pack, or the number
+    /// of rows changes.
+    pub fn move_content(&mut self, hash: &Hash, segments: SmallVec<[Segment; 1]>) -> Result<()> {
+        let Some(content) = self.contents.get_mut(hash) else {
+            return Err(Error::Invalid("the content is not listed".into()));
+        };
+        let moved = Content {
+            segments,
+            ..content.clone()
+        };
+        check::content(&moved, &self.packs).map_err(Error::Invalid)?;
+        if moved.rows() != content.rows() {
+            return Err(Error::Invalid(format!(
+                "a content of {} rows cannot move to {} rows",
+                content.rows(),
+                moved.rows()
+            )));
+        }
+        *content = moved;
+        Ok(())
+    }
+
+    /// Removes packs without rows of a listed content, and renumbers the others.
+    fn drop_unused_packs(&mut self) {
+        let mut is_used = vec![false; self.packs.len()];
+        for segment in self.contents.values().flat_map(|c| &c.segments) {
+            is_used[segment.pack as usize] = true;
+        }
+        let mut next = 0;
+        let moved: Vec<u64> = is_used
+            .iter()
+            .map(|&used| {
+                next += u64::from(used);
+                next.saturating_sub(1)
+            })
+            .collect();
+        for segment in self.contents.values_mut().flat_map(|c| &mut c.segments) {
+            segment.pack = moved[segment.pack as usize];
+        }
+        let mut used = is_used.into_iter();
+        self.packs.retain(|_| used.next().unwrap_or(false));
+    }
+
+    /// Replaces the table of files with that of a scan. Returns whether it changed.
+    pub fn apply(&mut self, scan: &Scan) -> bool {
+        let differs = !Arc::ptr_eq(&self.files, &scan.files) && self.files != scan.files;
+        self.files = Arc::clone(&scan.files);
+        differs
+    }
+}

@@ -1,0 +1,73 @@
+//! The records of a manifest's tables: packs, contents and files.
+
+use smallvec::SmallVec;
+
+use crate::hash::Hash;
+use crate::stat::StatKey;
+
+/// An immutable file of cached rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    /// File name in the folder of packs.
+    pub name: String,
+    /// Number of rows.
+    pub rows: u64,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Modification time when the pack was last verified, ns since 1970.
+    pub mtime_ns: i64,
+    /// Change time when the pack was last verified, ns since 1970.
+    pub ctime_ns: i64,
+    /// 64 lower-case hexadecimal digits. The caller decides what they cover.
+    pub checksum: String,
+    /// Name of the backend that computed the rows.
+    pub backend: String,
+}
+
+/// Consecutive rows in one pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Index of the pack in the manifest's table of packs.
+    pub pack: u64,
+    /// The first row in that pack.
+    pub first: u64,
+    /// Number of rows, at least 1.
+    pub rows: u64,
+}
+
+/// What was computed from one content, whichever files have it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    /// Location of its rows, in the order of the rows.
+    pub segments: SmallVec<[Segment; 1]>,
+    /// Number of its chunks that were silent and have no row.
+    pub silent: u64,
+    /// Count of values, then sum and sum of squares of each of two channels.
+    pub sums: [f64; 5],
+    /// Why the content cannot be used, if so.
+    pub skipped: Option<String>,
+}
+
+impl Content {
+    /// Number of rows in all segments.
+    pub fn rows(&self) -> u64 {
+        let rows = self.segments.iter().map(|segment| segment.rows);
+        rows.fold(0, u64::saturating_add)
+    }
+}
+
+/// A source file at the time of the last scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Relative to the dataset's root.
+    pub path: Box<[u8]>,
+    /// Size, times and inode number.
+    pub key: StatKey,
+    /// The file changed so shortly before the scan that a later change might
+    /// leave the same times. It is hashed again at the next scan.
+    pub racy: bool,
+    /// Hash of the content; `None` if the file itself is skipped.
+    pub content: Option<Hash>,
+    /// Why the file itself is skipped, if so.
+    pub skipped: Option<String>,
+}

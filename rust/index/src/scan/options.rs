@@ -1,0 +1,52 @@
+//! The options of a scan.
+
+use std::path::PathBuf;
+
+/// When a file counts as unchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// If its size, times and inode number are those recorded, and it was not
+    /// racy.
+    #[default]
+    Stat,
+    /// If its bytes have the recorded hash. Every file is read.
+    Content,
+}
+
+/// The options of a scan.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Extensions of audio files: lower case, without the dot.
+    pub extensions: Vec<String>,
+    /// Folders to leave out.
+    pub exclude: Vec<PathBuf>,
+    /// Use these paths, relative to the root, instead of walking.
+    pub files: Option<Vec<Vec<u8>>>,
+    /// Follow every symbolic link. Otherwise only links to files inside the
+    /// dataset are followed.
+    pub follow_links: bool,
+    /// When a file counts as unchanged.
+    pub trust: Trust,
+    /// Larger files are skipped.
+    pub max_bytes: u64,
+    /// Maximum number of threads that walk, and that hash.
+    pub workers: usize,
+    /// Whether to hash new files. If not, they are listed as added only: renames
+    /// are not detected, and the new table of files does not include them.
+    pub hash_added: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            extensions: Vec::new(),
+            exclude: Vec::new(),
+            files: None,
+            follow_links: false,
+            trust: Trust::Stat,
+            max_bytes: 64 << 30,
+            workers: 1,
+            hash_added: true,
+        }
+    }
+}

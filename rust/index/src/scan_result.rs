@@ -1,0 +1,68 @@
+//! The result of a scan.
+
+use std::sync::Arc;
+
+use crate::hash::Hash;
+use crate::records::FileEntry;
+
+/// A path, as bytes relative to the dataset's root.
+pub type PathBytes = Box<[u8]>;
+
+/// A content whose features are not computed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Todo {
+    /// The first file with this content.
+    pub path: PathBytes,
+    /// Hash of the content.
+    pub hash: Hash,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// Number of files by what happened to them. A renamed file counts neither as
+/// added nor as removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Known files with the same content as before.
+    pub unchanged: u64,
+    /// Unchanged files whose recorded size, times or inode number changed.
+    pub refreshed: u64,
+    /// New files that are not skipped themselves.
+    pub added: u64,
+    /// Known files that have another content or are now skipped.
+    pub changed: u64,
+    /// New files with the content of a removed file.
+    pub renamed: u64,
+    /// Known files that no longer exist.
+    pub removed: u64,
+    /// Files that are skipped, themselves or because of their content.
+    pub skipped: u64,
+}
+
+/// The difference between a manifest and a folder. Lists are sorted by path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scan {
+    /// The new table of files, for [`Manifest::apply`](crate::Manifest::apply).
+    pub(crate) files: Arc<Vec<FileEntry>>,
+    /// Number of files by what happened to them.
+    pub counts: Counts,
+    /// New files.
+    pub added: Vec<PathBytes>,
+    /// Known files with another content, or newly skipped.
+    pub changed: Vec<PathBytes>,
+    /// Old and new path of each renamed file.
+    pub renamed: Vec<(PathBytes, PathBytes)>,
+    /// Known files that no longer exist.
+    pub removed: Vec<PathBytes>,
+    /// Contents that are not in the manifest, each listed once.
+    pub todo: Vec<Todo>,
+    /// Skipped files, with the reasons.
+    pub skipped: Vec<(PathBytes, String)>,
+    /// Paths that could not be examined, with the reasons. Known files at and
+    /// below such a path stay in the table.
+    pub faults: Vec<(PathBytes, String)>,
+    /// Number of existing files, usable or not.
+    pub n_files: u64,
+    /// Total size of these files in bytes.
+    pub total_bytes: u64,
+}

@@ -1,0 +1,106 @@
+//! The files that a walk, or the look-up of a list of files, finds.
+
+use rustix::io::Errno;
+
+use crate::skip_reason;
+use crate::stat::StatKey;
+
+/// A file that was found. It has not been opened yet.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: Box<[u8]>,
+    pub(crate) key: StatKey,
+    /// It is a symbolic link that may be followed.
+    pub(crate) linked: bool,
+    /// Why it cannot be used, whatever its content.
+    pub(crate) unusable: Option<&'static str>,
+}
+
+/// A path that could not be examined.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) path: Box<[u8]>,
+    pub(crate) reason: String,
+    /// Known files at and below the path may still exist.
+    pub(crate) hides: bool,
+}
+
+/// The files and faults that were found.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    /// Number of files found.
+    pub(crate) files: u64,
+    /// The files of each folder that was read completely, sorted.
+    folders: Vec<Vec<Found>>,
+    /// The files of the folder that is being read.
+    found: Vec<Found>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Tree {
+    pub(crate) fn file(&mut self, path: Box<[u8]>, key: StatKey, linked: bool) {
+        self.push(path, key, linked, None);
+    }
+
+    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
+        self.push(path, key, false, Some(reason));
+    }
+
+    fn push(
+        &mut self,
+        path: Box<[u8]>,
+        key: StatKey,
+        linked: bool,
+        unusable: Option<&'static str>,
+    ) {
+        self.files += 1;
+        self.found.push(Found {
+            path,
+            key,
+            linked,
+            unusable,
+        });
+    }
+
+    /// Records that `path` could not be examined, unless it was just removed.
+    pub(crate) fn fault(&mut self, path: Box<[u8]>, errno: Errno) {
+        if errno != Errno::NOENT {
+            self.faults.push(Fault {
+                path,
+                reason: skip_reason::unreadable(&errno.into()),
+                hides: true,
+            });
+        }
+    }
+
+    /// Sorts the files found since the last call: each thread sorts its own.
+    pub(crate) fn end_folder(&mut self) {
+        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        if !self.found.is_empty() {
+            self.folders.push(std::mem::take(&mut self.found));
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Tree) {
+        self.files += other.files;
+        self.folders.extend(other.folders);
+        self.folders.push(other.found);
+        self.faults.extend(other.faults);
+    }
+
+    /// All files and all faults, sorted by path.
+    pub(crate) fn sorted(mut self) -> (Vec<Found>, Vec<Fault>) {
+        self.end_folder();
+        self.folders.retain(|folder| !folder.is_empty());
+        self.folders.sort_by(|a, b| a[0].path.cmp(&b[0].path));
+        let mut found = Vec::with_capacity(self.folders.iter().map(Vec::len).sum());
+        found.extend(self.folders.into_iter().flatten());
+        // Nearly sorted already, except where files and folders have the same
+        // parent: the stable sort takes advantage of that.
+        found.sort_by(|a: &Found, b| a.path.cmp(&b.path));
+        // readdir may return an entry twice if the folder changes meanwhile.
+        found.dedup_by(|a, b| a.path == b.path);
+        self.faults.sort_by(|a, b| a.path.cmp(&b.path));
+        (found, self.faults)
+    }
+}
