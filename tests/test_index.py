@@ -1,4 +1,4 @@
-"""The index at its public surface, against oracles that are not its own code."""
+"""The public interface of the index, compared with independent implementations."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from distill._native import Live
 from distill.index import (
     AUDIO_EXTENSIONS,
     Dataset,
@@ -46,7 +47,7 @@ def audio(seed: object = 0) -> bytes:
 
 
 def names(root: Path) -> set[str]:
-    """Every visible audio file, by os.walk: links are the tests' own business."""
+    """All audio files that are not hidden, found by os.walk; links are not handled."""
     found = set()
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -60,8 +61,8 @@ def scan_dataset(manifest, root, *, hash_added=True, progress=None, workers=None
     return Dataset(root, **options).scan(manifest, workers=workers, hash_added=hash_added, progress=progress)
 
 
-def adopt(manifest: Manifest, root: Path, **options):
-    """Scan and apply, and record an empty result for each content."""
+def update(manifest: Manifest, root: Path, **options):
+    """Scan, apply the scan, and record an empty result for each content."""
     scan = scan_dataset(manifest, root, **options)
     manifest.apply(scan)
     for _, content, _ in scan.todo:
@@ -70,9 +71,9 @@ def adopt(manifest: Manifest, root: Path, **options):
 
 
 def age(root: Path) -> None:
-    """Wait until no stamp under ``root`` is too young to be trusted."""
-    stamps = [max(s.st_mtime, s.st_ctime) for s in (path.lstat() for path in root.rglob("*"))]
-    time.sleep(max(0.0, max(stamps) + 2.05 - time.time()))
+    """Wait until no file under ``root`` is racy: all changed more than two seconds ago."""
+    times = [max(s.st_mtime, s.st_ctime) for s in (path.lstat() for path in root.rglob("*"))]
+    time.sleep(max(0.0, max(times) + 2.05 - time.time()))
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_blake3_vectors():
+def test_hashes_are_those_of_the_official_test_vectors():
     for length, digest in BLAKE3_VECTORS.items():
         data = bytes(i % 251 for i in range(length))
         for buffer in (data, bytearray(data), memoryview(data)):
@@ -125,7 +126,7 @@ def test_hashes_are_those_of_the_blake3_package(tmp_path: Path):
         hash_file(tmp_path / "gone.ogg")
 
 
-def test_a_walk_sees_what_os_walk_sees(tree: Path):
+def test_a_walk_finds_the_same_files_as_os_walk(tree: Path):
     scan = scan_dataset(Manifest(), tree)
     assert scan.added == sorted(names(tree), key=os.fsencode)
     assert scan.n_files == len(scan.added) == 5
@@ -133,13 +134,13 @@ def test_a_walk_sees_what_os_walk_sees(tree: Path):
     assert [path for path, _, _ in scan.todo] == [os.fsencode(name) for name in scan.added]
 
 
-def test_a_cache_inside_the_dataset_is_left_out(tree: Path):
+def test_the_cache_folder_is_not_walked(tree: Path):
     assert "a/f.ogg" not in scan_dataset(Manifest(), tree, cache_dir=tree / "a").added
 
 
-def test_changes_are_told_apart(tree: Path):
+def test_each_kind_of_change_is_reported(tree: Path):
     manifest = Manifest()
-    adopt(manifest, tree)
+    update(manifest, tree)
     (tree / "a.wav").write_bytes(audio("other"))
     os.utime(tree / "b.WAV", (1, 1))
     (tree / "a/f.ogg").rename(tree / "moved.ogg")
@@ -152,15 +153,15 @@ def test_changes_are_told_apart(tree: Path):
     assert scan.removed == ["a-b/e.mp3"]
     assert scan.added == ["copy.wav", "new.wav"]
     assert scan.counts == {"unchanged": 2, "added": 2, "changed": 1, "renamed": 1, "removed": 1, "skipped": 0}
-    # Equal content is decoded once, known content never.
+    # Equal contents are listed once, known contents never.
     assert [path for path, _, _ in scan.todo] == [b"a.wav", b"copy.wav"]
     assert manifest.apply(scan)
     assert not manifest.apply(scan_dataset(manifest, tree))
 
 
-def test_a_manifest_is_json_that_python_reads(tree: Path, tmp_path: Path):
+def test_python_can_read_a_manifest_as_json(tree: Path, tmp_path: Path):
     odd = b'caf\xe9 \xff\n"\\\xc3\xa9.wav'
-    with contextlib.suppress(OSError):  # some filesystems take UTF-8 only
+    with contextlib.suppress(OSError):  # some filesystems only allow UTF-8
         (tree / os.fsdecode(odd)).write_bytes(audio("odd"))
     manifest = Manifest()
     manifest.header = json.dumps({"config": {"n_fft": 1024}}, indent=2)
@@ -179,8 +180,8 @@ def test_a_manifest_is_json_that_python_reads(tree: Path, tmp_path: Path):
     assert [file["path"] for file in read["files"]] == scan.added
     for file in read["files"]:
         stat = (tree / file["path"]).stat()
-        stamps = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        assert (file["size"], file["mtime_ns"], file["ctime_ns"], file["inode"]) == stamps
+        key = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        assert (file["size"], file["mtime_ns"], file["ctime_ns"], file["inode"]) == key
         assert file["racy"] is True
     assert all(content["sums"] == sums for content in read["contents"])
     assert [c["hash"] for c in read["contents"]] == sorted(content.hex() for _, content, _ in scan.todo)
@@ -197,21 +198,73 @@ def test_a_manifest_is_json_that_python_reads(tree: Path, tmp_path: Path):
     assert (tmp_path / "again.json").read_bytes() == text
 
 
-def test_live_rows_are_ordered_by_hash(tree: Path):
+def test_live_rows_are_sorted_by_hash(tree: Path):
     manifest = Manifest()
     scan = scan_dataset(manifest, tree)
     manifest.apply(scan)
     pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu", 1, 2)
     for index, (_, content, _) in enumerate(scan.todo):
         manifest.set_content(content, [(pack, index, 1)], 10 + index, [1.0] * 5)
-    hashes, segments, silent = manifest.live()
+    live = manifest.live()
     order = sorted(range(len(scan.todo)), key=lambda i: scan.todo[i][1])
-    assert hashes == b"".join(scan.todo[i][1] for i in order)
-    assert list(struct.iter_unpack("<4q", segments)) == [(n, pack, i, 1) for n, i in enumerate(order)]
-    assert list(struct.iter_unpack("<q", silent)) == [(10 + i,) for i in order]
+    assert live.content_hashes == [scan.todo[i][1] for i in order]
+    assert live.content_hashes is live.content_hashes
+    assert _segments(live) == [(n, pack, i, 1) for n, i in enumerate(order)]
+    assert live.silent.tolist() == [10 + i for i in order]
+    for column in (live.content, live.pack, live.first, live.rows, live.silent):
+        assert (column.dtype, column.flags.writeable) == ("int64", False)
 
 
-def test_an_unfinished_commit_is_complete_in_itself(tree: Path, tmp_path: Path):
+def _segments(live: Live) -> list[tuple[int, ...]]:
+    columns = (live.content, live.pack, live.first, live.rows)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def test_live_rows_may_have_several_segments_and_contents_without_rows_are_left_out(tree: Path):
+    manifest = Manifest()
+    assert _segments(manifest.live()) == manifest.live().content_hashes == []
+    scan = scan_dataset(manifest, tree)
+    manifest.apply(scan)
+    for name in "pq":
+        manifest.add_pack(name, 10, 1, CHECKSUM, "cpu", 1, 2)
+    empty, one, two = sorted(content for _, content, _ in scan.todo)[:3]
+    manifest.set_content(empty, [], 7, [0.0] * 5)
+    manifest.set_content(two, [(0, 4, 2), (1, 0, 3)], 0, [1.0] * 5)
+    manifest.set_content(one, [(1, 5, 5)], 0, [1.0] * 5)
+    manifest.set_content(b"h" * 32, [(0, 0, 1)], 0, [1.0] * 5)  # no file has it
+    live = manifest.live()
+    assert live.content_hashes == [one, two]
+    assert _segments(live) == [(0, 1, 5, 5), (1, 0, 4, 2), (1, 1, 0, 3)]
+
+
+def test_live_tables_are_equal_if_all_fields_are(tree: Path):
+    manifest = Manifest()
+    scan = scan_dataset(manifest, tree)
+    manifest.apply(scan)
+    first, second = (content for _, content, _ in scan.todo[:2])
+
+    def live(content: bytes = first, segment: tuple[int, int, int] = (0, 1, 2), silent: int = 3) -> Live:
+        manifest.clear_contents()
+        for name in "pq":
+            manifest.add_pack(name, 10, 1, CHECKSUM, "cpu", 1, 2)
+        manifest.set_content(content, [segment], silent, [1.0] * 5)
+        return manifest.live()
+
+    assert live() == live()
+    assert not live() != live()  # noqa: SIM202 - the other operator
+    for other in (
+        live(second),
+        live(segment=(1, 1, 2)),
+        live(segment=(0, 2, 2)),
+        live(segment=(0, 1, 1)),
+        live(silent=4),
+    ):
+        assert live() != other
+    assert live() != Manifest().live()
+    assert live() != (first, (0, 1, 2), 3)
+
+
+def test_files_without_a_recorded_content_are_not_saved(tree: Path, tmp_path: Path):
     manifest = Manifest()
     scan = scan_dataset(manifest, tree)
     manifest.apply(scan)
@@ -221,16 +274,16 @@ def test_an_unfinished_commit_is_complete_in_itself(tree: Path, tmp_path: Path):
     assert (file["path"], file["skipped"]) == (os.fsdecode(scan.todo[0][0]), "no sound in it")
 
 
-def test_a_new_configuration_costs_no_hash(tree: Path):
+def test_files_are_not_hashed_again_for_a_new_configuration(tree: Path):
     manifest = Manifest()
-    first = adopt(manifest, tree)
+    first = update(manifest, tree)
     age(tree)
-    adopt(manifest, tree)
+    update(manifest, tree)
     manifest.clear_contents()
-    opened = []
-    scan = scan_dataset(manifest, tree, progress=lambda *event: opened.append(event))
+    events = []
+    scan = scan_dataset(manifest, tree, progress=lambda *event: events.append(event))
     assert scan.todo == first.todo
-    assert not any(stage == "hash" for stage, _, _ in opened)
+    assert not any(stage == "hash" for stage, _, _ in events)
     assert any(stage == "hash" for stage, _, _ in _events(manifest, tree, trust="content"))
 
 
@@ -240,19 +293,19 @@ def _events(manifest: Manifest, root: Path, **options) -> list[tuple[str, int, i
     return events
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_a_rescan_opens_no_source(tree: Path):
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify exists on Linux only")
+def test_a_second_scan_opens_no_file(tree: Path):
     manifest = Manifest()
-    adopt(manifest, tree)
+    update(manifest, tree)
     age(tree)
-    adopt(manifest, tree)  # no longer racy
+    update(manifest, tree)  # no longer racy
     assert _opened(tree, lambda: scan_dataset(manifest, tree)) == set()
     (tree / "a.wav").touch()
     assert _opened(tree, lambda: scan_dataset(manifest, tree)) == {"a.wav"}
 
 
 def _opened(root: Path, action) -> set[str]:
-    """Names of files opened under ``root`` meanwhile, as inotify tells."""
+    """Names of the files under ``root`` that `action` opens, from inotify."""
     in_open, in_isdir, nonblock = 0x20, 0x40000000, os.O_NONBLOCK
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(nonblock)
@@ -275,7 +328,7 @@ def _opened(root: Path, action) -> set[str]:
         os.close(fd)
 
 
-def test_hostile_things_are_named_and_nothing_hangs(tmp_path: Path):
+def test_unusable_files_are_skipped_with_a_reason_and_nothing_hangs(tmp_path: Path):
     root = tmp_path / "dataset"
     root.mkdir()
     outside = tmp_path / "outside.wav"
@@ -317,7 +370,7 @@ def test_hostile_things_are_named_and_nothing_hangs(tmp_path: Path):
     assert set(followed.added) == {*scan.added, "outside.wav"}
 
 
-def test_linked_folders_are_visited_once(tmp_path: Path):
+def test_each_folder_is_visited_once_with_followed_links(tmp_path: Path):
     root = tmp_path / "dataset"
     for name in ("b/real", "c"):
         (root / name).mkdir(parents=True)
@@ -331,13 +384,13 @@ def test_linked_folders_are_visited_once(tmp_path: Path):
     assert scan_dataset(Manifest(), root, follow_links=True).added == ["b/real/x.wav", "c/other/y.wav", "c/x.wav"]
 
 
-def test_an_unreadable_folder_is_a_fault_and_keeps_its_files(unprivileged):
+def test_an_unreadable_folder_is_a_fault_and_its_files_stay_known(unprivileged):
     root = unprivileged
     for name in ("a/1.wav", "a/2.wav", "b.wav"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(audio(name))
     manifest = Manifest()
-    adopt(manifest, root)
+    update(manifest, root)
     (root / "a").chmod(0)
     scan = scan_dataset(manifest, root)
     assert scan.faults == [("a", "unreadable: permission denied")]
@@ -345,7 +398,7 @@ def test_an_unreadable_folder_is_a_fault_and_keeps_its_files(unprivileged):
     assert scan.unchanged == 3
 
 
-def test_a_missing_root_is_pythons_own_error(tmp_path: Path):
+def test_a_missing_root_or_manifest_raises_the_usual_os_error(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(FileNotFoundError) as error:
         scan_dataset(Manifest(), tmp_path / "gone")
@@ -356,7 +409,7 @@ def test_a_missing_root_is_pythons_own_error(tmp_path: Path):
         Manifest.load(tmp_path / "none.json")
 
 
-def test_listed_files_replace_the_walk(tree: Path):
+def test_listed_files_are_used_instead_of_walking(tree: Path):
     scan = scan_dataset(Manifest(), tree, files=["a.wav", tree / "deep/er/../er/c.flac", "gone.wav"])
     assert scan.added == ["a.wav", "deep/er/c.flac"]
     assert scan.faults == [("gone.wav", "no such file")]
@@ -366,23 +419,23 @@ def test_listed_files_replace_the_walk(tree: Path):
         Manifest().scan(tree, extensions=["wav"], files=[b"/x.wav"])
 
 
-def test_a_listed_file_may_be_named_in_many_ways(tree: Path, tmp_path: Path, monkeypatch):
+def test_a_listed_file_may_be_given_by_any_path_to_it(tree: Path, tmp_path: Path, monkeypatch):
     (tmp_path / "link").symlink_to(tree)
     (tree / "..odd.wav").write_bytes(audio("odd"))
     monkeypatch.chdir(tree.parent)
-    ways = ["a.wav", "./a.wav", "deep/../a.wav", "../dataset/a.wav", tree / "a.wav", tmp_path / "link" / "a.wav"]
+    paths = ["a.wav", "./a.wav", "deep/../a.wav", "../dataset/a.wav", tree / "a.wav", tmp_path / "link" / "a.wav"]
     for root in (tree, tree.name, f"../{tmp_path.name}/dataset", tmp_path / "link", "link"):
-        for way in ways:
-            if way == "../dataset/a.wav" and "link" in str(root):
+        for path in paths:
+            if path == "../dataset/a.wav" and "link" in str(root):
                 continue
-            assert scan_dataset(Manifest(), root, files=[way]).added == ["a.wav"], (root, way)
+            assert scan_dataset(Manifest(), root, files=[path]).added == ["a.wav"], (root, path)
     assert scan_dataset(Manifest(), tree, files=["..odd.wav"]).added == ["..odd.wav"]
     for outside in ("..", ".", "", "../x.wav", "deep/../../x.wav", tmp_path / "x.wav", f"{tree}-2/a.wav", tree):
         with pytest.raises(ValueError, match="inside the dataset"):
             scan_dataset(Manifest(), tree, files=[outside])
 
 
-def test_names_that_are_plain_are_not_resolved(tree: Path, monkeypatch):
+def test_plain_names_of_listed_files_are_not_resolved(tree: Path, monkeypatch):
     resolved = []
     realpath = os.path.realpath
     monkeypatch.setattr(os.path, "realpath", lambda path, **named: resolved.append(path) or realpath(path, **named))
@@ -391,9 +444,9 @@ def test_names_that_are_plain_are_not_resolved(tree: Path, monkeypatch):
     assert len(resolved) <= 1
 
 
-def test_damage_is_a_manifest_error(tree: Path, tmp_path: Path):
+def test_a_damaged_file_is_a_manifest_error(tree: Path, tmp_path: Path):
     manifest = Manifest()
-    adopt(manifest, tree)
+    update(manifest, tree)
     path = tmp_path / "m.json"
     manifest.save(path)
     text = path.read_bytes()
@@ -404,12 +457,12 @@ def test_damage_is_a_manifest_error(tree: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("header", ["", "[]", "1", "{", "{} {}", "nonsense"])
-def test_a_header_is_an_object(header: str):
+def test_a_header_must_be_a_json_object(header: str):
     with pytest.raises(ValueError, match="header"):
         Manifest().header = header
 
 
-def test_contents_obey_their_pack():
+def test_invalid_contents_are_rejected():
     manifest = Manifest()
     pack = manifest.add_pack("p", 10, 1, CHECKSUM, "cpu", 1, 2)
     for segments in ([(pack, 0, 11)], [(pack, 10, 1)], [(1, 0, 1)], [(pack, 0, 0)], [(pack, 2**64 - 1, 2)]):
@@ -422,7 +475,7 @@ def test_contents_obey_their_pack():
     assert not manifest.has_content(b"h" * 32)
 
 
-def test_ctrl_c_is_answered_at_once(tmp_path: Path):
+def test_ctrl_c_stops_a_scan_within_200_ms(tmp_path: Path):
     with (tmp_path / "long.wav").open("wb") as file:
         file.write(audio())
         file.truncate(60 << 30)  # sparse: ten seconds of hashing
@@ -437,7 +490,7 @@ def test_ctrl_c_is_answered_at_once(tmp_path: Path):
     assert time.monotonic() - start < 0.1 + 0.2
 
 
-def test_what_progress_raises_ends_the_scan(tree: Path):
+def test_an_exception_in_progress_ends_the_scan(tree: Path):
     def progress(stage: str, current: int, total: int) -> None:
         raise RuntimeError(stage)
 
@@ -445,7 +498,7 @@ def test_what_progress_raises_ends_the_scan(tree: Path):
         scan_dataset(Manifest(), tree, progress=progress)
 
 
-def test_workers_agree(tmp_path: Path):
+def test_the_number_of_workers_does_not_change_the_result(tmp_path: Path):
     for index in range(300):
         (tmp_path / f"{index}.ogg").write_bytes(audio(index) + bytes(50_000))
     one = scan_dataset(Manifest(), tmp_path)
@@ -458,8 +511,8 @@ def test_importing_the_index_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class Anything(RuleBasedStateMachine):
-    """After any operations the manifest knows each file by its very bytes."""
+class FileOperations(RuleBasedStateMachine):
+    """After arbitrary file operations the manifest has the hash of each file's current bytes."""
 
     paths = st.sampled_from(["a.wav", "b.wav", "d/c.wav", "d/e.wav"])
 
@@ -484,7 +537,7 @@ class Anything(RuleBasedStateMachine):
         temporary.replace(self.root / path)
 
     @rule(path=paths, content=st.integers(0, 3))
-    def write_and_restore_the_stamp(self, path: str, content: int) -> None:
+    def write_and_restore_the_mtime(self, path: str, content: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             stat = (self.root / path).stat()
             (self.root / path).write_bytes(audio(content))
@@ -529,12 +582,12 @@ class Anything(RuleBasedStateMachine):
         self.manifest = Manifest.load(path)
 
     @invariant()
-    def nothing_is_stale(self) -> None:
+    def hashes_are_current(self) -> None:
         before = {file["path"]: file["content_hash"] for file in self.manifest.files()}
         known = {content for content in before.values() if content}
-        scan = adopt(self.manifest, self.root)
-        oracle = {name: (self.root / name).read_bytes() for name in names(self.root)}
-        expected = {name: hash_bytes(data).hex() if data[:4] == b"OggS" else None for name, data in oracle.items()}
+        scan = update(self.manifest, self.root)
+        data = {name: (self.root / name).read_bytes() for name in names(self.root)}
+        expected = {name: hash_bytes(data[name]).hex() if data[name][:4] == b"OggS" else None for name in data}
         assert {file["path"]: file["content_hash"] for file in self.manifest.files()} == expected
         new = {name for name, content in expected.items() if content and name not in before}
         assert {*scan.added, *(new_name for _, new_name in scan.renamed)} == new
@@ -542,13 +595,13 @@ class Anything(RuleBasedStateMachine):
         assert set(scan.changed) == {
             name for name in before.keys() & expected.keys() if before[name] != expected[name]
         } | {name for name, reason in scan.skipped if name in before and name in scan.changed}
-        # Renames are pairs of equal content.
+        # A renamed file has the same content under both names.
         for old, new_name in scan.renamed:
             assert before[old] == expected[new_name]
         assert not {content.hex() for _, content, _ in scan.todo} & known
 
 
-TestAnything = Anything.TestCase
-TestAnything.settings = settings(
+TestFileOperations = FileOperations.TestCase
+TestFileOperations.settings = settings(
     max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

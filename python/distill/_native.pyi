@@ -1,13 +1,13 @@
-"""Types of the extension module: the index, the manifest, checksums and features.
+"""Types of the extension module: manifest, scan, checksums and mel features.
 
-Paths that are given may be ``str``, ``bytes`` or ``os.PathLike``. Paths that are
-returned as ``str`` are relative to the dataset root and decoded as by
-``os.fsdecode``, so that ``os.fsencode`` gives their bytes back.
+Path arguments may be ``str``, ``bytes`` or ``os.PathLike``. Returned paths are
+relative to the dataset's root and, if they are ``str``, decoded as by
+``os.fsdecode``: ``os.fsencode`` converts them back to the original bytes.
 """
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal, TypedDict, final
+from typing import ClassVar, Literal, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from typing_extensions import Buffer
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 class Counts(TypedDict):
-    """How many files fared how; a renamed file is neither added nor removed."""
+    """Number of files by what happened to them. A renamed file counts neither as added nor as removed."""
 
     unchanged: int
     added: int
@@ -26,7 +26,7 @@ class Counts(TypedDict):
     skipped: int
 
 class Pack(TypedDict):
-    """A pack, as `Manifest.add_pack` was told of it."""
+    """A pack: the arguments of `Manifest.add_pack`."""
 
     name: str
     rows: int
@@ -37,7 +37,7 @@ class Pack(TypedDict):
     backend: str
 
 class File(TypedDict):
-    """A file for display: ``skipped`` is its own reason or its content's."""
+    """A file, for display. ``skipped`` is the reason why the file, or its content, is skipped."""
 
     path: str
     size: int
@@ -47,96 +47,130 @@ class File(TypedDict):
     skipped: str | None
 
 class ManifestError(ValueError):
-    """The manifest is damaged, of another version, or breaks its own rules.
+    """The manifest is damaged, has another version, or breaks a rule of the format.
 
-    Its features must be computed again, never served.
+    The features that it lists must not be used.
     """
 
 @final
 class Totals:
-    """Sums over the live contents: those that a file has, each counted once."""
+    """Sums over the live contents, which are those that at least one file has.
+
+    A content counts once, however many files have it.
+    """
 
     @property
     def files(self) -> int:
-        """Files in the table."""
+        """Number of files."""
     @property
     def contents(self) -> int:
-        """Live contents that are not skipped."""
+        """Number of live contents that are not skipped."""
     @property
     def skipped(self) -> int:
-        """Live contents that are skipped."""
+        """Number of live contents that are skipped."""
     @property
     def rows(self) -> int:
-        """Rows of the live contents."""
+        """Number of rows of live contents."""
     @property
     def silent(self) -> int:
-        """Silent chunks of the live contents."""
+        """Number of silent chunks of live contents."""
     @property
     def sums(self) -> list[float]:
-        """Five sums, added in the order of the hashes.
+        """The five sums of `Manifest.set_content`, added in the order of the hashes.
 
-        They do not depend on what the files are called.
+        They do not depend on file names.
         """
     @property
     def dead_rows(self) -> int:
-        """Rows of the packs that belong to no live content."""
+        """Number of rows in packs that belong to no live content."""
     @property
     def pack_bytes(self) -> int:
         """Size of all packs in bytes."""
 
 @final
+class Live:
+    """Location of the rows of the live contents of a manifest. Immutable.
+
+    Live contents are those that at least one file has. Of these C contents have
+    rows, which lie in N segments: consecutive rows in one pack. Contents are
+    sorted by hash, and segments are in the order of their contents. Two objects
+    are equal if all of their fields are.
+    """
+
+    @property
+    def content_hashes(self) -> list[bytes]:
+        """BLAKE3 of each content, 32 bytes, ascending. The same list at each access."""
+    @property
+    def silent(self) -> npt.NDArray[np.int64]:
+        """Number of silent chunks of each content, shape [C]. Read-only, as all arrays here."""
+    @property
+    def content(self) -> npt.NDArray[np.int64]:
+        """Index in `content_hashes` of the content of each segment, shape [N], ascending."""
+    @property
+    def pack(self) -> npt.NDArray[np.int64]:
+        """Index of the pack of each segment, as in `Manifest.packs`, shape [N]."""
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        """First row of each segment in its pack, shape [N]."""
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Number of rows of each segment, at least 1, shape [N]."""
+    def __eq__(self, other: object) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+@final
 class Scan:
-    """The difference between a manifest and a folder. Lists are in path order."""
+    """The difference between a manifest and a folder. Lists are sorted by path."""
 
     @property
     def counts(self) -> Counts:
-        """How many files fared how."""
+        """Number of files by what happened to them."""
     @property
     def unchanged(self) -> int:
-        """Known files with the content they had."""
+        """Number of known files with the same content as before."""
     @property
     def refreshed(self) -> int:
-        """Those among the unchanged whose recorded stamps are others now."""
+        """Number of unchanged files whose recorded size, times or inode number changed."""
     @property
     def n_files(self) -> int:
-        """Files that stand there, usable or not."""
+        """Number of existing files, usable or not."""
     @property
     def total_bytes(self) -> int:
-        """Their size in bytes."""
+        """Total size of these files in bytes."""
     @property
     def added(self) -> list[str]:
-        """New files that are not skipped by themselves."""
+        """New files that are not skipped themselves."""
     @property
     def changed(self) -> list[str]:
-        """Known files with other content, or newly skipped."""
+        """Known files with another content, or newly skipped."""
     @property
     def renamed(self) -> list[tuple[str, str]]:
-        """Old and new path of new files with the content of one that is gone."""
+        """Old and new path of each new file with the content of a removed one."""
     @property
     def removed(self) -> list[str]:
-        """Known files that are gone."""
+        """Known files that no longer exist."""
     @property
     def todo(self) -> list[tuple[bytes, bytes, int]]:
-        """Path, hash and size of each content the manifest lacks, once each."""
+        """Path, hash and size in bytes of each content that is not in the manifest."""
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Path and reason of files skipped by themselves or for their content."""
+        """Path and reason of each file that is skipped, itself or because of its content."""
     @property
     def faults(self) -> list[tuple[str, str]]:
-        """Path and reason of what could not be looked at, folders above all.
+        """Path and reason of each file or folder that could not be examined.
 
-        Known files at and under such a path are kept as they were.
+        Known files at and below such a path stay in the table of files.
         """
 
 @final
 class Manifest:
-    """What is in the cache, and which files it came from. Empty at first."""
+    """A manifest: what is in a cache, and which files it came from. A new one is empty."""
 
     header: str
-    """The caller's own JSON object, as text; ``"{}"`` at first.
+    """A JSON object whose content is up to the caller. Default: ``"{}"``.
 
-    Setting anything else than a JSON object raises ``ValueError``. Newlines
-    become spaces.
+    Setting anything but a JSON object of at most 64 KiB raises ``ValueError``.
+    Newlines become spaces.
     """
 
     def __init__(self) -> None: ...
@@ -147,24 +181,25 @@ class Manifest:
         Raises
         ------
         FileNotFoundError
-            There is none. Other ``OSError`` likewise.
+            If there is no such file.
+        OSError
+            If it cannot be read.
         ManifestError
-            It cannot be trusted; the message is the reason.
+            If it is invalid. The message is the reason.
         """
     def save(self, path: StrOrBytesPath) -> None:
-        """Replace the manifest file, durably and at once: the only commit.
+        """Replace the manifest file durably and atomically.
 
-        Files whose content is not recorded yet are left out, so that each
-        commit is complete in itself. A writer that is killed may leave
-        ``.NAME.PID-N.tmp`` beside the file; whoever holds the writers' lock may
-        remove it.
+        Files whose content is not recorded yet are left out, so that the file is
+        complete. If a writer is killed it may leave ``.NAME.PID-N.tmp`` in the
+        same folder; whoever holds the writers' lock may remove that file.
 
         Raises
         ------
         OSError
-            The old file is then still in place.
+            If the file cannot be written. The old file is then unchanged.
         ManifestError
-            Two contents claim the same row, or totals exceed 63 bits.
+            If two contents have the same row, or totals exceed 63 bits.
         """
     def scan(
         self,
@@ -180,68 +215,79 @@ class Manifest:
         hash_added: bool = True,
         progress: Callable[[str, int, int], object] | None = None,
     ) -> Scan:
-        """Compare the folder ``root`` with this manifest, and change nothing.
+        """Compare the folder ``root`` with this manifest, which is not changed.
 
-        Opens only files that are new or whose stamps changed or were too young.
+        Opens only files that are new, whose size, times or inode number changed,
+        or that changed within about two seconds before the last scan.
 
         Parameters
         ----------
-        extensions
-            Of audio files: lower case, without the dot.
-        exclude
-            Folders to leave out. Hidden files and folders always are.
-        files
-            Look at these paths, relative to ``root``, instead of walking.
-        follow_links
-            Follow every symbolic link. Otherwise links to files inside ``root``
-            are followed, and no others.
-        trust
-            ``"content"`` reads and hashes every file.
-        max_bytes
-            Larger files are skipped unread. Default 64 GiB.
-        workers
-            At most this many threads walk, and hash.
-        hash_added
-            Without, new files are listed as added but not hashed: renames are
-            not seen, ``todo`` lacks them, and `apply` leaves them out.
-        progress
+        root : path
+            The dataset's root folder.
+        extensions : sequence of str
+            Extensions of audio files: lower case, without the dot.
+        exclude : sequence of path, optional
+            Folders to leave out. Hidden files and folders are always left out.
+        files : sequence of bytes, optional
+            Use these paths, relative to ``root``, instead of walking.
+        follow_links : bool
+            Follow every symbolic link. Otherwise only links to files inside
+            ``root`` are followed. Default: False.
+        trust : {"stat", "content"}
+            With ``"content"`` every file is read and hashed. Default: "stat".
+        max_bytes : int
+            Larger files are skipped without being read. Default: 64 GiB.
+        workers : int
+            Maximum number of threads that walk, and that hash. Default: 1.
+        hash_added : bool
+            If False, new files are listed as added but not hashed: renames are
+            not detected, and ``todo`` and `apply` leave them out. Default: True.
+        progress : callable, optional
             Called with ``("scan", files, 0)`` and ``("hash", bytes, total)``, at
-            most every 50 ms and once at the end. What it raises ends the scan.
+            most every 50 ms and once at the end. An exception ends the scan.
 
         Raises
         ------
         FileNotFoundError, NotADirectoryError, PermissionError
-            ``root`` itself cannot be read.
+            If ``root`` itself cannot be read.
         ValueError
-            A path in ``files`` is absolute or leaves ``root``, or an option is
+            If a path in ``files`` is absolute or leaves ``root``, or ``trust`` is
             unknown.
         KeyboardInterrupt
             Within 200 ms of Ctrl-C.
         """
     def apply(self, scan: Scan) -> bool:
-        """Adopt the files of ``scan``; whether the table is another one now."""
+        """Replace the table of files with that of ``scan``. Returns whether it changed."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
-        """List a pack, and return its index.
+        """Add a pack and return its index.
 
         Parameters
         ----------
-        size
-            Of the file, in bytes.
-        mtime_ns, ctime_ns
-            The file's stamps, in nanoseconds.
+        name : str
+            File name in the folder of packs.
+        rows : int
+            Number of rows.
+        size : int
+            Size of the file in bytes.
+        checksum : str
+            64 lower-case hexadecimal digits.
+        backend : str
+            Name of the backend that computed the rows.
+        mtime_ns, ctime_ns : int
+            Modification and change time of the file, ns since 1970.
 
         Raises
         ------
         ValueError
-            The name is no plain file name or is listed, or ``checksum`` is not
-            64 lower-case hexadecimal digits.
+            If the name is not a plain file name or already listed, or
+            ``checksum`` is not 64 lower-case hexadecimal digits.
         """
     def set_pack_stamps(self, name: str, mtime_ns: int, ctime_ns: int) -> bool:
-        """Record the stamps that a pack had when it was last found whole.
+        """Record the times of a pack that was just verified.
 
-        Whether there is such a pack.
+        Returns whether the pack exists.
         """
     def set_content(
         self,
@@ -251,126 +297,122 @@ class Manifest:
         sums: Sequence[float],
         skipped: str | None = None,
     ) -> None:
-        """Record what was computed from a content, or why nothing could be.
+        """Record what was computed from a content, or why it cannot be used.
 
         Parameters
         ----------
-        content_hash
+        content_hash : bytes
             BLAKE3 of the content, 32 bytes.
-        segments
-            ``(pack index, first row, rows)`` each, in the order of the rows.
-        silent
-            Chunks that gave no row for their silence.
-        sums
-            Count, then sum and sum of squares of each of two channels. Finite.
-        skipped
-            The reason, if these bytes cannot be used; there are no rows then.
+        segments : sequence of (int, int, int)
+            ``(pack index, first row, rows)`` of each, in the order of the rows.
+        silent : int
+            Number of chunks that were silent and have no row.
+        sums : sequence of float
+            Count of values, then sum and sum of squares of each of two channels.
+        skipped : str, optional
+            Why the content cannot be used. It must then have no segments.
 
         Raises
         ------
         ValueError
-            A segment is not inside its pack, or another rule is broken.
+            If a segment is not inside its pack, ``sums`` are not five finite
+            numbers, or another rule is broken.
         """
     def has_content(self, content_hash: bytes) -> bool:
-        """Whether anything, be it a reason, is recorded of a content."""
+        """Return whether rows, or a skip reason, are recorded for a content."""
     def clear_contents(self) -> None:
-        """Forget all contents and packs; files keep their stamps and hashes."""
+        """Remove all contents and packs. Files keep their hashes."""
     def drop_dead(self) -> None:
-        """Forget contents that no file has, and packs left without rows.
+        """Remove the contents that no file has, and packs without remaining rows.
 
         Pack indices change.
         """
     def drop_rows(self, pack_name: str, rows: Sequence[int]) -> int:
-        """Forget each content that has one of these rows of a pack.
+        """Remove each content with one of these rows of a pack.
 
-        Returns how many were forgotten. Pack indices change.
+        Returns the number of contents removed. Pack indices change.
         """
     def move_content(self, content_hash: bytes, segments: Sequence[tuple[int, int, int]]) -> None:
-        """Say that a content's rows are elsewhere now; all else stays.
+        """Replace the location of a content's rows.
 
         Raises
         ------
         ValueError
-            There is no such content, it has another number of rows, or a
-            segment is not inside its pack.
+            If the content is not listed, the number of rows changes, or a segment
+            is not inside its pack.
         """
     def drop_pack(self, name: str) -> bool:
-        """Forget a damaged pack and the contents that have rows in it.
+        """Remove a damaged pack and the contents with rows in it.
 
-        Whether there was such a pack. Pack indices change.
+        Returns whether the pack existed. Pack indices change.
         """
     def totals(self) -> Totals:
-        """Sums over what is live."""
-    def live(self) -> tuple[bytes, bytes, bytes]:
-        """Where the rows of the live contents are, ordered by hash.
-
-        Returns
-        -------
-        hashes
-            32 bytes for each of C contents with rows.
-        segments
-            Little-endian int64 ``(content, pack, first row, rows)`` each.
-        silent
-            Little-endian int64 for each content.
-        """
+        """Return counts and sums over the live contents."""
+    def live(self) -> Live:
+        """Return the location of the rows of the live contents."""
     def pack_names(self) -> list[str]:
-        """Names of the packs by index."""
+        """Return the names of the packs, by index."""
     def packs(self) -> list[Pack]:
-        """The packs by index."""
+        """Return the packs, by index."""
     def files(self) -> list[File]:
-        """Every file, for display."""
-
+        """Return all files, for display."""
     def skipped(self) -> list[tuple[str, str]]:
-        """Path and reason of every file that is skipped, by itself or for its content."""
+        """Return path and reason of each file that is skipped, itself or because of its content."""
 
 def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
-    """BLAKE3 of the bytes that a file has now, 32 bytes.
+    """Return the BLAKE3 of a file's bytes, 32 bytes.
 
     Parameters
     ----------
-    progress
+    path : path
+        The file.
+    progress : callable, optional
         Called with ``("hash", bytes, total)``, at most every 50 ms and once at
-        the end. What it raises ends the reading.
+        the end. An exception ends the operation.
 
     Raises
     ------
     OSError
-        It cannot be read.
+        If the file cannot be read.
     KeyboardInterrupt
         Within 200 ms of Ctrl-C.
     """
 
 def hash_bytes(data: Buffer) -> bytes:
-    """BLAKE3 of a contiguous buffer, 32 bytes."""
+    """Return the BLAKE3 of a contiguous buffer, 32 bytes."""
 
 def row_checksums(data: Buffer, row_bytes: int) -> bytes:
-    """First 8 bytes of the BLAKE3 of each row of a contiguous buffer.
+    """Return the first 8 bytes of the BLAKE3 of each row of a contiguous buffer, concatenated.
 
     Raises
     ------
     ValueError
-        The length of ``data`` is no multiple of ``row_bytes``.
+        If the length of ``data`` is not a multiple of ``row_bytes``.
     """
 
 @final
 class MelKernel:
-    """Both mel channels of waveforms on the CPU; for one shape of the feature, and any thread.
+    """Computes mel features of waveforms on the CPU, for fixed parameters.
+
+    Can be used from several threads at once.
 
     Parameters
     ----------
     n_fft : int
-        Samples of a frame, even and at least 4.
+        Samples per frame, even, at least 4.
     hop_length : int
-        Samples between frames.
+        Samples from one frame to the next.
     first, width, filterbank, centre, half_support : ndarray
-        As the fields of `distill.features.mel.MelBands`.
+        The fields of `distill.features.mel.MelBands`.
     if_masking_threshold : float or None
-        Band power at or below which channel 1 is 0; None for channel 0 alone.
+        If the power of a band is at most this, channel 1 is 0. None: channel 1 is
+        not computed.
 
     Raises
     ------
     ValueError
-        If they do not go together; the message names what.
+        If an argument is invalid or does not match the others; the message names
+        it.
     """
 
     def __new__(
@@ -391,15 +433,16 @@ class MelKernel:
         Parameters
         ----------
         waveform : ndarray of shape [B, S], float32
-            Contiguous; S above n_fft / 2.
+            Contiguous, with S > n_fft / 2.
         out : ndarray of shape [B, 1 or 2, M, T], float32
-            Where they go; contiguous.
+            Receives the features. Contiguous.
         threads : int
-            Threads at the most, which share out waveforms; the calling one is among them. The result is the same,
-            bit for bit, whatever it is.
+            Maximum number of threads, including the calling one. Waveforms are
+            distributed among them. The result is the same, bit for bit, for any
+            number.
 
         Raises
         ------
         ValueError
-            If shapes do not fit.
+            If the shapes do not match.
         """
