@@ -27,7 +27,7 @@ pub(crate) struct Frames {
     columns: usize,
     /// The samples of a group that extends beyond the clip.
     padded: Vec<f32>,
-    /// The transposed hops, [sample in the hop][hop].
+    /// The transposed hops: a row for each sample in a hop.
     hops: Vec<f32>,
     /// Index in `hops` of each sample of the first frame.
     places: Vec<u32>,

@@ -44,7 +44,7 @@ pub(crate) trait Spectra<S: Simd> {
 /// ```
 pub(crate) struct Packed {
     fft: Fft,
-    /// Index of Z[k] after the transform, k from 0 to N/2; Z[N/2] = Z[0].
+    /// Index of `Z[k]` after the transform, k from 0 to N/2; `Z[N/2]` is `Z[0]`.
     positions: Vec<u32>,
     /// exp(-2πi·k/N)
     twiddles: Vec<[f32; 2]>,

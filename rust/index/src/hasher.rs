@@ -63,7 +63,7 @@ impl<'a> Hasher<'a> {
         Outcome::Skipped(None, skip_reason::UNSTABLE.into())
     }
 
-    /// Reads the file once. `None` if it changed meanwhile.
+    /// Reads the file once. `None` if it changed while it was read.
     fn attempt(&mut self, file: &mut File, tick: Tick) -> io::Result<Option<Outcome>> {
         let before = fstat(&*file)?;
         let key = self.root.key(&*file, &before);

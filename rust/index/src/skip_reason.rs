@@ -6,7 +6,7 @@ use std::io;
 const EMPTY: &str = "empty file";
 /// The file has more bytes than the caller allows.
 const TOO_LARGE: &str = "too large";
-/// [`sniff`](crate::sniff) returned false.
+/// [`sniff`](crate::sniff()) returned false.
 pub(crate) const UNRECOGNISED: &str =
     "not an audio file: its first bytes are those of no format that distill reads";
 /// The file changed during every attempt to read it.

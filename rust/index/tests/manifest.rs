@@ -1,4 +1,4 @@
-//! The manifest file: what is written can be read, and nothing else can.
+//! The manifest file: a reader accepts what was written, and rejects anything else.
 
 #![allow(clippy::unwrap_used)]
 

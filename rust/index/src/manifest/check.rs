@@ -7,7 +7,7 @@ use crate::records::{Content, Pack, Segment};
 /// Sizes and counts must fit a signed 64-bit integer, which Python arrays use.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
-/// A header usually has 2 KiB. The limit protects whoever parses it.
+/// A header usually has 2 KiB. The limit bounds the cost of parsing a damaged one.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 type Check = Result<(), String>;

@@ -1,9 +1,11 @@
 //! The manifest: what is in a cache, and which files it came from.
 //!
-//! [`tables`] holds the tables in memory, [`check`] their rules, [`queries`]
-//! what readers of a cache need from them. The file is JSON of a strict form:
-//! [`write`] and [`read`] (with [`cursor`]) convert it, [`format`](mod@format) is
-//! what both share, and [`file`](mod@file) loads and replaces it.
+//! - `tables`: the tables in memory, and the operations that change them
+//! - `check`: the rules for their records
+//! - `queries`: what readers of a cache need from them
+//! - `read`, `cursor`, `write`: conversion from and to JSON
+//! - `format`: what reader and writer share
+//! - `file`: loading and replacing the file
 
 mod check;
 mod cursor;

@@ -78,7 +78,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Visits all pending folders, and those that are found meanwhile.
+    /// Visits all pending folders, and those that are found in them.
     pub(super) fn visit_all(&mut self) -> Result<()> {
         self.visit_pending()?;
         // Real folders first, then links in order: which of two paths to the
