@@ -315,12 +315,12 @@ def test_the_command_reports_that_axes_of_another_dataset_replace_those_of_the_r
     shutil.copytree(run, tmp_path / "run")
     for number in range(2):
         write(tmp_path / "other" / f"{number}.wav", noise(70 + number) * np.linspace(1, number, CHUNK))
-    told = []
+    printed = []
     for argv in ((), (str(tmp_path / "other"),)):
         assert commands.main(["analyze", str(tmp_path / "run"), *argv, "--device", "cpu"]) == 0
-        told.append(capsys.readouterr().out)
-    assert "distill generate --axis" not in told[0]
-    assert f"distill generate --axis moves along these axes, of {tmp_path / 'other'}" in told[1]
+        printed.append(capsys.readouterr().out)
+    assert "distill generate --axis" not in printed[0]
+    assert f"distill generate --axis now uses these axes, of {tmp_path / 'other'}" in printed[1]
 
 
 @pytest.mark.parametrize(
