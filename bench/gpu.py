@@ -100,7 +100,7 @@ def checked_methods(setup: Setup, plan: Any) -> tuple[dict[str, Method | str], d
     found.update(baselines(SPEC, setup.device))
     for name in list(found)[1:]:
         if name in setup.without:
-            found[name] = "not asked for"
+            found[name] = "not requested"
         elif isinstance(found[name], Method):
             found[name] = _reason(found[name], waveforms) or found[name]
     return found, parity

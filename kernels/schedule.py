@@ -9,12 +9,12 @@ from __future__ import annotations
 _BANKS = 32
 
 
-def schedule(wanted: list[list[int]], steps: int) -> list[list[int | None]]:
+def schedule(words: list[list[int]], steps: int) -> list[list[int | None]]:
     """Return which of its words each lane reads at each step, as an index into its list; None for no read.
 
     Parameters
     ----------
-    wanted : list of lists of int
+    words : list of lists of int
         Addresses of the words that each lane must read, each once; at most `steps` per lane.
     steps : int
         Number of steps; each lane reads at most one word per step.
@@ -24,13 +24,13 @@ def schedule(wanted: list[list[int]], steps: int) -> list[list[int | None]]:
     list of lists
         Shape (steps, lanes).
     """
-    left = [dict(enumerate(words)) for words in wanted]
+    left = [dict(enumerate(lane_words)) for lane_words in words]
     plan: list[list[int | None]] = []
     for step in range(steps):
         read: dict[int, set[int]] = {}
-        row: list[int | None] = [None] * len(wanted)
+        row: list[int | None] = [None] * len(words)
         # The lane with the most words left chooses first.
-        for lane in sorted(range(len(wanted)), key=lambda lane: -len(left[lane])):
+        for lane in sorted(range(len(words)), key=lambda lane: -len(left[lane])):
             choice = _choose(left[lane], read, must=len(left[lane]) >= steps - step)
             if choice is not None:
                 word = left[lane].pop(choice)

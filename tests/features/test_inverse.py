@@ -17,8 +17,8 @@ pytestmark = [
 ]
 
 KINDS = {
-    "two channels": lambda **numbers: ComplexSpectrogram(ComplexSpectrogramConfig(**numbers)),
-    "magnitude": lambda **numbers: AudioSpectrogram(SpectrogramConfig(**numbers)),
+    "two channels": lambda **options: ComplexSpectrogram(ComplexSpectrogramConfig(**options)),
+    "magnitude": lambda **options: AudioSpectrogram(SpectrogramConfig(**options)),
 }
 SMALL = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 128, "n_mels": 40}
 
@@ -106,7 +106,7 @@ def test_a_click_keeps_its_position(make, place):
 
 
 @pytest.mark.parametrize(
-    "numbers",
+    "options",
     [
         SMALL,
         {"sample_rate": 16_000, "n_fft": 512, "hop_length": 160, "n_mels": 80},
@@ -115,14 +115,14 @@ def test_a_click_keeps_its_position(make, place):
         {"sample_rate": 16_000, "n_fft": 256, "hop_length": 64, "n_mels": 100},
         {"sample_rate": 16_000, "n_fft": 1_024, "hop_length": 256, "n_mels": 60, "f_min": 100.0, "f_max": 6_000.0},
     ],
-    ids=lambda numbers: ",".join(f"{value:g}" for value in numbers.values()),
+    ids=lambda options: ",".join(f"{value:g}" for value in options.values()),
 )
-def test_features_of_the_result_are_close(make, numbers):
+def test_features_of_the_result_are_close(make, options):
     """By the float64 definition of channel 0. Silence would be at a distance of 1, a random signal farther away."""
-    module = make(**numbers)
+    module = make(**options)
     waveform = signals(0, rate=module.config.sample_rate)
     found = module.inverse(module(waveform), length=16_000)
-    config = ComplexSpectrogramConfig(**numbers)
+    config = ComplexSpectrogramConfig(**options)
     before, after = (define(w[0, 0].double().numpy(), config)[0][0] for w in (waveform, found))
     assert np.linalg.norm(after - before) < 0.25 * np.linalg.norm(before)
 

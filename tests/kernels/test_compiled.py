@@ -73,8 +73,8 @@ def test_executed_instructions_are_within_the_budget(target):
     assert compiled.interior.instructions / compiled.frames <= inside
     assert compiled.interior.instructions < compiled.edge.instructions <= at_edge * compiled.frames
     assert sum(compiled.interior.wavefronts.values()) / compiled.frames <= cycles
-    # A real FFT of 2048 points takes N·log2(N) fused operations, on 32 lanes. Fewer than that, or fewer loads and
-    # stores than samples and features, would mean that the listing was parsed wrongly.
+    # A real FFT of 2048 points takes N·log2(N) fused operations, on 32 lanes. With fewer, or with fewer loads and
+    # stores than samples and features, the listing was parsed wrongly.
     assert compiled.interior.mix["fp32"] / compiled.frames > 2048 * 11 / 32
     assert compiled.interior.mix["global"] / compiled.frames >= (2048 + 2 * 128) / 32
 

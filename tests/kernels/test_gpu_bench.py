@@ -89,7 +89,7 @@ def test_a_run_checks_the_kernel_and_its_baselines(written):
 def test_omitted_methods_are_reported_with_the_reason(written):
     report, table = written
     for method, reason in {
-        "compiled reference": "not asked for",
+        "compiled reference": "not requested",
         "torchaudio": "not importable",
         "flashmel": "not importable",
     }.items():
