@@ -144,7 +144,7 @@ def test_unreadable_folders_are_named_if_no_audio_is_found(run, unprivileged):
     ):
         assert code == 2
         assert "no audio in what could be read of this folder\n  deep: unreadable: permission denied" in out + err
-        assert "tip: make readable" in err
+        assert "tip: make the paths above readable" in err
     assert not (unprivileged / "dataset" / ".cache").exists()
 
 

@@ -280,7 +280,7 @@ def test_an_unusable_sound_is_an_error_with_a_remedy_and_creates_no_folder(run, 
     (tmp_path / "text.wav").write_text("no sound")
     write(tmp_path / "zeros.wav", np.zeros(CHUNK))
     for name, remedy in (
-        ("none.wav", "slip"),
+        ("none.wav", "check its name"),
         ("text.wav", "WAV, FLAC"),
         ("zeros.wav", "can be heard"),
         (".", "*.wav"),

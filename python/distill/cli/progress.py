@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from distill.cli.process import say
 
 if TYPE_CHECKING:
-    from distill.training.trainer import TrainEvent
+    from distill.training.events import TrainEvent
 
 _PLAIN_EVERY_S = 5.0
 # What each stage counts, by the first word of its name.

@@ -15,7 +15,7 @@ from distill.cli.process import INTERRUPTED, say
 from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
 from distill.text import counted
-from distill.training.trainer import TrainResult
+from distill.training.events import TrainResult
 
 _REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
