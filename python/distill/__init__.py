@@ -29,7 +29,7 @@ _PUBLIC = {
 __all__ = ["__version__"]
 __all__ += list(_PUBLIC)
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
+__getattr__, _ = lazy_names(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package that imports `names` on first use.
+def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a module whose names are imported on first use.
 
-    So importing distill does not import torch, and features can be computed where the Rust extension is not built.
+    So that importing distill does not import torch, and the features can be imported without the Rust extension.
 
     Parameters
     ----------
     package : str
-        Name of the package, for the error message.
+        Name of the module, for the error message.
     names : mapping
         Public names, each with the module that defines it.
     """
@@ -25,4 +25,4 @@ def lazy_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
             return getattr(importlib.import_module(names[name]), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return find
+    return find, lambda: sorted(names)

@@ -129,8 +129,8 @@ def play(run_dir: Path, folder: Path, heard: dict[str, Path]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the sounds, train on them, compare the model with a PCA, and make new sounds; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m distill.demo", description=__doc__)
+    """Write sounds made in code, train on them, compare the model with a PCA, and make new sounds with it."""
+    parser = argparse.ArgumentParser(prog="python -m distill.demo", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="folder for the sounds and the run")
     parser.add_argument("--epochs", type=int, default=30, help="maximum number of epochs (default: %(default)s)")
     arguments = parser.parse_args(argv)

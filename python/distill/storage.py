@@ -79,9 +79,9 @@ def check_room(paths: Sequence[Path], *, force: bool) -> None:
     StorageError
         If a folder cannot be written, or is missing and cannot be made.
     """
-    existing = [] if force else [f"{path}: is there already" for path in paths if os.path.lexists(path)]
+    existing = [] if force else [f"{path}: already exists" for path in paths if os.path.lexists(path)]
     if existing:
-        raise ConfigError(existing, "replace what is there with --force, or choose another --out")
+        raise ConfigError(existing, "replace it with --force, or choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
         # A folder that we may not look into counts as missing; its parent is then the one that is not writable.
         nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))

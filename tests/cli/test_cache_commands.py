@@ -35,7 +35,7 @@ def test_the_exit_status_of_verify_says_whether_there_is_damage(run, dataset):
     code, out, _ = run("verify", dataset)
     assert code == 1
     assert "damaged: packs/" in out
-    assert "1 of its rows are damaged: it holds features of" in out
+    assert ": 1 row damaged: it holds features of" in out
     assert "--repair" in out
     code, out, _ = run("verify", dataset, "--repair")
     assert code == 0

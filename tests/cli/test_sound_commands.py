@@ -159,7 +159,7 @@ def test_existing_files_are_replaced_only_with_force(run, tone_run, tone, tmp_pa
             patch.setattr("distill.runs.instrument.Instrument.load", lambda *given: pytest.fail("computed"))
             code, _, err = run(*argv)
         assert code == 2
-        assert f"{out / min(names)}: is there already" in err
+        assert f"{out / min(names)}: already exists" in err
         assert str(out / max(names)) not in err
         assert "--force" in err
         assert (out / min(names)).read_bytes() == b"old"

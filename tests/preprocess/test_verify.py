@@ -73,7 +73,7 @@ def test_a_damaged_row_is_named_and_only_its_file_is_computed_again(made, datase
     assert where == f"packs/{path.name}"
     hit = [source for source in range(5) if row in CacheReader(dataset / ".cache")._row[2 * source : 2 * source + 2]]
     assert len(hit) == 1
-    assert "1 of its rows are damaged" in reason
+    assert reason.startswith("1 row damaged: ")
     assert reason.count("sound-") == 1
     assert_repaired(dataset, made[1], decoded=1)
 

@@ -18,8 +18,4 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -22,7 +22,7 @@ from distill.audio.decode import decode_blocks, peak_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
 
-_FORMATS_TIP = "give a whole sound file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
+_FORMATS_TIP = "give an intact audio file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
 _SILENT_TIP = "give a sound that can be heard; channels of opposite phase cancel out, so that one alone is a remedy"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill.cache.pack import PackInfo, PackReader
 from distill.errors import DamagedPackError
+from distill.text import counted
 from distill.types import ProgressCallback
 
 
@@ -71,5 +72,5 @@ def find_damage(
             yield info, Damage(None, f"cannot be read: {error.strerror or error}")
         else:
             rows = np.concatenate(bad) if bad else np.empty(0, np.int64)
-            yield info, Damage(rows, f"{len(rows)} of its rows are damaged") if len(rows) else None
+            yield info, Damage(rows, f"{counted(len(rows), 'row')} damaged") if len(rows) else None
         done += info.bytes

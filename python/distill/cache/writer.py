@@ -24,6 +24,7 @@ from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.row_format import RowFormat
 from distill.errors import CacheError, StorageError
 from distill.storage import is_full, storage_error
+from distill.text import counted
 from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class CacheWriter:
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
         suspects = [info for info in packs if every or not has_stamps(self.packs_dir / info.name, info)]
         if suspects and not every:
-            logger.info("%d packs are not as they were left: checking their rows", len(suspects))
+            logger.info("%s changed on disk: checking the rows", counted(len(suspects), "pack"))
         for info, damage in find_damage(self.packs_dir, suspects, header, progress):
             self.dirty = True
             if damage is not None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from distill.training.cached import CachedSpectrogramDataset
-from distill.training.loaders import create_complex_data_loaders
+from distill._lazy import lazy_names
 
-__all__ = ["CachedSpectrogramDataset", "create_complex_data_loaders"]
+_PUBLIC = {
+    "AudioTrainingDataset": "distill.training.waveforms",
+    "CachedSpectrogramDataset": "distill.training.cached",
+    "create_complex_data_loaders": "distill.training.loaders",
+    "create_data_loaders": "distill.training.loaders",
+}
+
+__all__ = list(_PUBLIC)
+
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

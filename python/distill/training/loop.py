@@ -12,4 +12,4 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -79,7 +79,7 @@ def save_previews(
             (sound,) = instrument.to_sound([row], samples)
             written = write_wav(folder / f"{kind}-{number}.wav", [sound], instrument.sample_rate, "pcm16")
             sounds[f"{kind}-{number}"] = sound * np.float32(written.gain)
-    shown = [("held out", chunks), *features.items()]
+    shown = [("validation", chunks), *features.items()]
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
         folder / "previews.png",

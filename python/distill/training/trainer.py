@@ -23,6 +23,7 @@ from distill.index import Dataset
 from distill.models import ConvVAE, fit_pca, load_model, save_model
 from distill.models.r2 import BandMeans
 from distill.runs.folder import RunFolder
+from distill.text import counted
 from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
@@ -146,7 +147,7 @@ class Trainer:
         # After everything that builds a model, which draws from the generator.
         torch.set_rng_state(checkpoint["rng"])
         self.run.drop_metrics_from(state.epoch + 1)
-        logger.info("resumed after %d epochs and %d steps", state.epoch, state.epoch_step)
+        logger.info("resumed after %s and %s", counted(state.epoch, "epoch"), counted(state.epoch_step, "step"))
 
     def _run_epochs(self) -> TrainResult:
         state, config, steps = self.state, self.config, len(self.data.sampler)
