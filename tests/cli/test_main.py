@@ -78,9 +78,6 @@ def test_ctrl_c_during_an_import_ends_the_command_without_a_traceback(module, pa
 import signal, sys
 from {module} import main
 
-# A process that was started in the background ignores SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 class Press:
     def find_spec(self, name, path=None, target=None):
         if name == {package!r}:
