@@ -1,4 +1,4 @@
-"""Types that every layer shares."""
+"""Types that every layer shares, and the progress callback of callers that give none."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ ConfirmCallback = Callable[[str], bool]
 """Called with a question; returning False cancels."""
 WavFormat = Literal["pcm16", "pcm24", "float"]
 """Sample format of a WAV file."""
+
+
+def no_progress(stage: str, current: int, total: int) -> None:
+    """Ignore progress."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from distill.cache.reader import CacheReader
 from distill.errors import StorageError
 from distill.features.normalization import normalization_arrays
 from distill.storage import storage_error, write_atomically
+from distill.types import PathLike, ProgressCallback, no_progress
 
 Format = Literal["pt", "npy", "safetensors"]
 
@@ -32,10 +32,10 @@ _PIECE_ROWS = 64
 
 
 def export(
-    cache_dir: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str],
+    cache_dir: PathLike,
+    output_dir: PathLike,
     format: Format = "pt",
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> int:
     """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that describes them.
 
@@ -70,7 +70,7 @@ def export(
     """
     output = Path(output_dir)
     reader = CacheReader(cache_dir)
-    pieces = _pieces(reader, progress or (lambda stage, current, total: None))
+    pieces = _pieces(reader, progress or no_progress)
     with ExitStack() as undo:
         _make_folder(output, undo)
         for name, parts in _FILES[format](reader, pieces):
@@ -117,7 +117,7 @@ def _errors_of_writing(path: Path) -> Iterator[None]:
         raise storage_error(path, error, tip, note_if_full=note) from error
 
 
-def _pieces(reader: CacheReader, progress: Callable[[str, int, int], object]) -> Pieces:
+def _pieces(reader: CacheReader, progress: ProgressCallback) -> Pieces:
     mean, scale = normalization_arrays(reader.header["normalization_stats"])
     for first in range(0, len(reader), _PIECE_ROWS):
         rows = reader.read(np.arange(first, min(first + _PIECE_ROWS, len(reader))), mean, scale)

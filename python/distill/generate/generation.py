@@ -21,7 +21,7 @@ from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, make_folder
-from distill.types import PathLike, ProgressCallback, WavFormat
+from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
 
 _LONGEST_DEFAULT_S = 60.0
 # The end may cut a sound off; longer than the fade of `Instrument`, which is meant for sounds that end in silence.
@@ -118,7 +118,7 @@ def generate(
     check_room(files, force=force)
     instrument = Instrument.load(run_dir, device)
     moves = _axis_moves(recipe, run_dir) if recipe.axis else []
-    progress = progress or (lambda stage, current, total: None)
+    progress = progress or no_progress
     sources = [_open(path, instrument) for path in (recipe.start, recipe.end, recipe.around) if path is not None]
     samples = _duration_samples(recipe, sources, instrument)
     n_windows = instrument.count_windows(samples)

@@ -22,7 +22,7 @@ from distill.plots.sounds import TimeAverage, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, make_folder
 from distill.text import printable
-from distill.types import PathLike, ProgressCallback, WavFormat
+from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def reconstruct(
     paths = [Path(source) for source in sources]
     targets = _check_targets(paths, Path(out), force=force)
     instrument = Instrument.load(run_dir, device)
-    progress = progress or (lambda stage, current, total: None)
+    progress = progress or no_progress
     done: list[tuple[Path, Path, float]] = []
     failed: list[AudioFileError] = []
     logged = 0

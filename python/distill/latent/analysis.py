@@ -22,7 +22,7 @@ from distill.preprocess.result import log_skipped
 from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, axes_metadata
 from distill.runs.trained import TrainedRun
 from distill.storage import storage_error, write_atomically
-from distill.types import PathLike, ProgressCallback
+from distill.types import PathLike, ProgressCallback, no_progress
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def analyze(
         If the cache or the result cannot be written.
     """
     run = TrainedRun.load(run_dir, device)
-    progress = progress or _ignore
+    progress = progress or no_progress
     dataset = _dataset(run, dataset_dir, cache_dir)
     dataset.check()
     if run.config.complex_spectrogram.enabled:
@@ -124,7 +124,7 @@ def analyze_rows(run: TrainedRun, rows: Rows, *, seed: int = 0, progress: Progre
     StorageError
         If the result cannot be written.
     """
-    progress = progress or _ignore
+    progress = progress or no_progress
     encoded = encode(run, rows, progress)
     effects = unit_effects(run.model, encoded.latents, progress)
     principal = principal_axes(encoded.latents, effects)
@@ -140,10 +140,6 @@ def analyze_rows(run: TrainedRun, rows: Rows, *, seed: int = 0, progress: Progre
         tip = "make it writable, or analyse a copy of the run"
         raise storage_error(folder, error, tip, tip_if_full="make room") from error
     return Analysis(findings.report, findings.tensors, folder)
-
-
-def _ignore(stage: str, current: int, total: int) -> None:
-    """Ignore the progress."""
 
 
 def _dataset(run: TrainedRun, dataset_dir: PathLike | None, cache_dir: PathLike | None) -> Dataset:

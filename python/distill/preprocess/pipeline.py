@@ -37,7 +37,7 @@ from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
-from distill.types import ConfirmCallback, PathLike, ProgressCallback
+from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def preprocess(
         workers=workers,
         device=resolve_device(config.device),
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
-        progress=progress or (lambda stage, current, total: None),
+        progress=progress or no_progress,
     )
     if not _has_manifest(dataset.cache_path):
         # Checked before the cache folder is made: a folder without audio gets no cache.
