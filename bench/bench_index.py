@@ -50,9 +50,9 @@ def dataset(tmp_path_factory) -> Path:
             (root / f"recordings-{folder:04}" / f"take-{number:06}.wav").write_bytes(b"OggS%d" % number)
     time.sleep(2.1)  # until the stamps are old enough to be trusted
     rng = np.random.default_rng(0)
-    with CacheWriter(cache_dir) as writer:
-        writer.resume()
-        scan = Dataset(root, cache_dir=cache_dir).scan(writer.manifest)
+    with CacheWriter(root / ".cache") as writer:
+        writer.reopen(cache_dir)
+        scan = Dataset(root).scan(writer.manifest)
         writer.manifest.apply(scan)
         for _, content_hash, _ in scan.todo:
             row = rng.standard_normal((1, *writer.row_format.shape), np.float32)
@@ -78,7 +78,12 @@ def report(benchmark, ours: float, baseline: float, name: str) -> None:
 
 
 def rescan(root: Path):
-    return Dataset(root, cache_dir=root / ".cache").scan(Manifest.load(root / ".cache" / MANIFEST_NAME))
+    return Dataset(root).scan(Manifest.load(manifest_of(root)))
+
+
+def manifest_of(root: Path) -> Path:
+    (path,) = (root / ".cache").glob(f"slots/*/{MANIFEST_NAME}")
+    return path
 
 
 @pytest.mark.benchmark(group="100 000 files, nothing changed")
@@ -132,7 +137,7 @@ def test_system_calls(benchmark, dataset, tmp_path):
         pytest.fail("strace is not installed: apt-get install strace")
     code = f"""
 from distill.index import Dataset, Manifest
-Dataset({str(dataset)!r}).scan(Manifest.load({str(dataset / ".cache" / MANIFEST_NAME)!r}))
+Dataset({str(dataset)!r}).scan(Manifest.load({str(manifest_of(dataset))!r}))
 """
     trace = tmp_path / "trace"
     calls = "openat,open,stat,lstat,newfstatat,statx"
@@ -159,7 +164,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 @pytest.mark.benchmark(group="manifest of 100 000 files")
 def test_commit_compared_with_a_bare_write(benchmark, dataset, tmp_path):
-    saved = dataset / ".cache" / MANIFEST_NAME
+    saved = manifest_of(dataset)
     content = saved.read_bytes()
     manifest = Manifest.load(saved)
     manifest.save(tmp_path / "saved")

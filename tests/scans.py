@@ -24,8 +24,9 @@ def names(root: Path) -> set[str]:
     return found
 
 
-def scan_dataset(manifest, root, *, hash_added=True, progress=None, workers=None, **options):
-    return Dataset(root, **options).scan(manifest, workers=workers, hash_added=hash_added, progress=progress)
+def scan_dataset(manifest, root, *, known=None, hash_added=True, progress=None, workers=None, **options):
+    dataset = Dataset(root, **options)
+    return dataset.scan(manifest, known=known, workers=workers, hash_added=hash_added, progress=progress)
 
 
 def update(manifest: Manifest, root: Path, **options):

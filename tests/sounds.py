@@ -83,6 +83,13 @@ def chunks_by_hand(path: Path) -> np.ndarray:
     return np.pad(samples, (0, -len(samples) % CHUNK)).reshape(-1, CHUNK)
 
 
+def slot_of(folder: Path) -> Path:
+    """Return the only slot of a cache, which is given itself or as that of a dataset."""
+    caches = [cache for cache in (folder, folder / ".cache") if (cache / "slots").is_dir()]
+    (slot,) = (caches[0] / "slots").iterdir()
+    return slot
+
+
 def rows_by_content(cache_dir: Path) -> dict[str, np.ndarray]:
     """Return the rows [k, 2, M, T] of each content hash."""
     reader = CacheReader(cache_dir)

@@ -47,21 +47,21 @@ class File(TypedDict):
     skipped: str | None
 
 class ManifestError(ValueError):
-    """The manifest is damaged, has another version, or breaks a rule of the format.
+    """The manifest is damaged, or breaks a rule of the format. The features that it lists must not be used."""
 
-    The features that it lists must not be used.
-    """
+class NewerFormatError(Exception):
+    """The file is not damaged: a later version of this program wrote it, in a format that this one does not read."""
 
 @final
 class Totals:
-    """Sums over the live contents, which are those that at least one file has.
+    """Sums over the live contents, which are those that at least one selected file has.
 
     A content counts once, however many files have it.
     """
 
     @property
     def files(self) -> int:
-        """Number of files."""
+        """Number of selected files."""
     @property
     def contents(self) -> int:
         """Number of live contents that are not skipped."""
@@ -82,7 +82,7 @@ class Totals:
         """
     @property
     def dead_rows(self) -> int:
-        """Number of rows in packs that belong to no live content."""
+        """Number of rows in packs that belong to no file, selected or not."""
     @property
     def pack_bytes(self) -> int:
         """Size of all packs in bytes."""
@@ -91,7 +91,7 @@ class Totals:
 class Live:
     """Location of the rows of the live contents of a manifest. Immutable.
 
-    Live contents are those that at least one file has. Of these C contents have
+    Live contents are those that at least one selected file has. Of these C contents have
     rows, which lie in N segments: consecutive rows in one pack. Contents are
     sorted by hash, and segments are in the order of their contents. Two objects
     are equal if all of their fields are.
@@ -186,6 +186,8 @@ class Manifest:
             If it cannot be read.
         ManifestError
             If it is invalid. The message is the reason.
+        NewerFormatError
+            If a later version of this program wrote it.
         """
     def save(self, path: StrOrBytesPath) -> None:
         """Replace the manifest file durably and atomically.
@@ -208,6 +210,7 @@ class Manifest:
         extensions: Sequence[str],
         exclude: Sequence[StrOrBytesPath] = (),
         files: Sequence[bytes] | None = None,
+        known: FileTable | None = None,
         follow_links: bool = False,
         trust: Literal["stat", "content"] = "stat",
         max_bytes: int = ...,
@@ -229,7 +232,11 @@ class Manifest:
         exclude : sequence of path, optional
             Folders to leave out. Hidden files and folders are always left out.
         files : sequence of bytes, optional
-            Use these paths, relative to ``root``, instead of walking.
+            Use these paths, relative to ``root``, instead of walking. Other files
+            of the manifest stay in it, but they are not selected: their rows are
+            kept, and not served.
+        known : FileTable, optional
+            Files that need not be hashed, because this table has their hashes.
         follow_links : bool
             Follow every symbolic link. Otherwise only links to files inside
             ``root`` are followed. Default: False.
@@ -318,12 +325,8 @@ class Manifest:
             If a segment is not inside its pack, ``sums`` are not five finite
             numbers, or another rule is broken.
         """
-    def has_content(self, content_hash: bytes) -> bool:
-        """Return whether rows, or a skip reason, are recorded for a content."""
-    def clear_contents(self) -> None:
-        """Remove all contents and packs. Files keep their hashes."""
     def drop_dead(self) -> None:
-        """Remove the contents that no file has, and packs without remaining rows.
+        """Remove the contents that no file has, selected or not, and packs without remaining rows.
 
         Pack indices change.
         """
@@ -350,14 +353,36 @@ class Manifest:
         """Return counts and sums over the live contents."""
     def live(self) -> Live:
         """Return the location of the rows of the live contents."""
+    def kept(self) -> Live:
+        """Return the location of the rows of all contents that a file has, selected or not."""
+    def file_table(self) -> FileTable:
+        """Return all files, selected or not, as a table."""
     def pack_names(self) -> list[str]:
         """Return the names of the packs, by index."""
     def packs(self) -> list[Pack]:
         """Return the packs, by index."""
     def files(self) -> list[File]:
-        """Return all files, for display."""
+        """Return all selected files, for display."""
     def skipped(self) -> list[tuple[str, str]]:
-        """Return path and reason of each file that is skipped, itself or because of its content."""
+        """Return path and reason of each selected file that is skipped, itself or because of its content."""
+
+@final
+class FileTable:
+    """What is known of each file, whatever was computed from it: stamps and hash, or why it is skipped.
+
+    The caches of a dataset share it, so that a new configuration need not hash the files again. A new one is empty.
+    """
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int:
+        """Return the number of files."""
+    @staticmethod
+    def load(path: StrOrBytesPath) -> FileTable:
+        """Read and check a file; raises what `Manifest.load` does."""
+    def save(self, path: StrOrBytesPath) -> None:
+        """Replace the file durably and atomically; raises OSError if it cannot be written."""
+    def apply(self, scan: Scan) -> bool:
+        """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
 
 def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
     """Return the BLAKE3 of a file's bytes, 32 bytes.

@@ -73,11 +73,12 @@ def pca_baseline(
 def compare(dataset: Path, run_dir: Path) -> bool:
     """Print the validation R² of a run and of a PCA of the same size; return whether the run's is higher everywhere."""
     # Imports torch, which must not happen before the train command has set torch's environment variables.
+    from distill.preprocess.plan import dataset_slot  # noqa: PLC0415
     from distill.runs.folder import RunFolder  # noqa: PLC0415
 
     run = RunFolder(run_dir)
     config = run.config()
-    cache = Dataset(dataset).cache_path
+    cache = dataset_slot(Dataset(dataset), config)
     stats = CacheReader(cache).header["normalization_stats"]
     baseline = pca_baseline(cache, config.val_fraction, config.split_by, config.latent_dim, stats)
     best = min(run.metrics(), key=lambda line: line["val_loss"])

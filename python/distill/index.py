@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill._native import (
+    FileTable,
     Manifest,
     ManifestError,
     Scan,
@@ -28,7 +29,9 @@ from distill.types import PathLike, ProgressCallback
 __all__ = [
     "AUDIO_EXTENSIONS",
     "CACHE_NAME",
+    "SLOTS_NAME",
     "Dataset",
+    "FileTable",
     "Manifest",
     "ManifestError",
     "Scan",
@@ -62,6 +65,9 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
 
 CACHE_NAME = ".cache"
 """Default name of the cache folder in a dataset."""
+
+SLOTS_NAME = "slots"
+"""Name of the folder in a cache that holds its slots, one for each configuration."""
 
 Trust = Literal["stat", "content"]
 
@@ -133,8 +139,9 @@ class Dataset:
 
     @property
     def cache_path(self) -> Path:
-        """The cache folder, as a Path."""
-        return self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
+        """The cache folder, as a Path. For a slot, which is what preprocessing returns, the cache that it is in."""
+        path = self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
+        return path.parent.parent if path.parent.name == SLOTS_NAME else path
 
     def check(self) -> None:
         """Check that the folder can be listed.
@@ -157,6 +164,7 @@ class Dataset:
         self,
         manifest: Manifest,
         *,
+        known: FileTable | None = None,
         workers: int | None = None,
         hash_added: bool = True,
         progress: ProgressCallback | None = None,
@@ -167,6 +175,8 @@ class Dataset:
         ----------
         manifest : Manifest
             Not modified; `Manifest.apply` records a scan in it.
+        known : FileTable, optional
+            Files whose hashes are known from another manifest.
         workers : int, optional
             Maximum number of threads that list folders and hash files. Default: one per core.
         hash_added : bool
@@ -186,6 +196,7 @@ class Dataset:
             extensions=AUDIO_EXTENSIONS,
             exclude=(self.cache_path,),
             files=self._relative_files(),
+            known=known,
             follow_links=self.follow_links,
             trust=self.trust,
             workers=workers or default_workers(),

@@ -12,14 +12,14 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
+from distill.audio import load_cache_manifest
 from distill.cache import CacheReader, PackReader, PackWriter, pack
 from distill.cache.compaction import clean
 from distill.errors import CacheError, StorageError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import repair, verify
-from sounds import CHUNK, FEATURE, noise, rows_by_content, training, write, write_dataset
+from sounds import CHUNK, noise, rows_by_content, slot_of, training, write, write_dataset
 
 ROW = (2, 3, 5)
 
@@ -49,7 +49,7 @@ def small_packs(monkeypatch):
 
 
 def packs_of(cache_dir):
-    return sorted((cache_dir / "packs").glob("*.safetensors"))
+    return sorted((slot_of(cache_dir) / "packs").glob("*.safetensors"))
 
 
 def flip(path, offset: int) -> None:
@@ -143,7 +143,7 @@ def test_a_reader_keeps_its_rows_when_the_cache_grows(dataset):
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.4, 0.6, 0.8, 0.98])
 def test_after_a_flipped_bit_in_the_manifest_everything_is_computed_again(dataset, share):
     before = rows_by_content(dataset / ".cache")
-    path = dataset / ".cache" / "manifest.json"
+    path = slot_of(dataset) / "manifest.json"
     flip(path, int(share * path.stat().st_size))
     assert load_cache_manifest(dataset / ".cache") is None
     with pytest.raises(CacheError, match="no valid cache"):
@@ -155,7 +155,7 @@ def test_after_a_flipped_bit_in_the_manifest_everything_is_computed_again(datase
 
 
 def test_a_truncated_empty_foreign_or_newer_manifest_counts_as_missing(dataset):
-    path = dataset / ".cache" / "manifest.json"
+    path = slot_of(dataset) / "manifest.json"
     content = path.read_bytes()
     assert json.loads(content)
     for damaged in (content[:-1], content[: len(content) // 2], b"", b"{}", b"[]", b"\x00" * 100, content + content):
@@ -234,14 +234,14 @@ def test_a_planted_pickle_is_never_loaded(dataset):
     cache_dir = dataset / ".cache"
     planted = pickle.dumps(Planted())
     for name in ("manifest.pkl", "stats.pt", "packs/features.pt", f"packs/{7:016x}.safetensors"):
-        (cache_dir / name).write_bytes(planted)
+        (slot_of(cache_dir) / name).write_bytes(planted)
     assert preprocess(dataset, training()).decoded == 0
     assert len(rows_by_content(cache_dir)) == 5
     (path,) = (path for path in packs_of(cache_dir) if path.stat().st_size > 10_000)
     path.write_bytes(planted)
     with pytest.raises(CacheError, match=path.name):
         rows_by_content(cache_dir)
-    (cache_dir / "manifest.json").write_bytes(planted)
+    (slot_of(cache_dir) / "manifest.json").write_bytes(planted)
     assert load_cache_manifest(cache_dir) is None
     assert preprocess(dataset, training()).decoded == 5
     assert len(packs_of(cache_dir)) == 1
@@ -253,14 +253,16 @@ def test_a_reader_keeps_its_rows_when_the_cache_is_computed_again(tmp_path):
     reader = CacheReader(cache_dir)
     rows = np.arange(len(reader))
     before = CacheReader(cache_dir).read(rows)
-    other = ComplexSpectrogramConfig(**(FEATURE | {"n_mels": 16}))
-    preprocess(tmp_path / "dataset", training(complex_spectrogram=other))
+    manifest = cache_dir / "manifest.json"
+    manifest.write_text("{}")
+    (pack,) = (cache_dir / "packs").iterdir()
+    assert preprocess(tmp_path / "dataset", training()).decoded == 5
+    assert not pack.exists()
     assert np.array_equal(reader.read(rows), before)
-    assert CacheReader(cache_dir).row_shape != reader.row_shape
 
 
 def test_only_files_that_the_cache_made_are_removed(dataset, caplog):
-    cache_dir = dataset / ".cache"
+    cache_dir = slot_of(dataset)
     packs, theirs = cache_dir / "packs", dataset.parent / "theirs"
     theirs.write_text("precious")
     names = [
@@ -289,24 +291,27 @@ def test_only_files_that_the_cache_made_are_removed(dataset, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("level", ["packs", "slot"])
 @pytest.mark.parametrize("where", ["own", ".cache"])
-def test_a_packs_folder_that_is_a_link_is_refused(dataset, tmp_path, where):
+def test_a_packs_folder_that_is_a_link_is_refused(dataset, tmp_path, where, level):
     victim = tmp_path / "victim"
     victim.mkdir()
     for name in ("model.safetensors", f"{6:016x}.safetensors"):
         (victim / name).write_text("precious")
     cache_dir = tmp_path / where
-    cache_dir.mkdir()
-    (cache_dir / "packs").symlink_to(victim)
-    with pytest.raises(StorageError, match="packs: a symbolic link") as caught:
+    slot = preprocess(Dataset(dataset, cache_dir=cache_dir), training()).cache_dir
+    shutil.rmtree(slot if level == "slot" else slot / "packs")
+    link = slot if level == "slot" else slot / "packs"
+    link.symlink_to(victim)
+    with pytest.raises(StorageError, match=f"{link.name}: a symbolic link") as caught:
         preprocess(Dataset(dataset, cache_dir=cache_dir), training())
-    assert str(cache_dir / "packs") in str(caught.value)
+    assert str(link) in str(caught.value)
     assert "remove the link" in caught.value.tip
     assert {path.name: path.read_text() for path in victim.iterdir()} == {
         "model.safetensors": "precious",
         f"{6:016x}.safetensors": "precious",
     }
-    (cache_dir / "packs").unlink()
+    link.unlink()
     assert preprocess(Dataset(dataset, cache_dir=cache_dir), training()).decoded == 5
 
 
@@ -329,7 +334,7 @@ def test_a_pack_that_is_not_a_regular_file_is_damage(dataset, tmp_path, kind):
     shutil.copy2(path, tmp_path / "moved")
     in_place_of(path, kind, tmp_path / "moved")
     ((name, reason),) = verify(dataset).damaged
-    assert name == f"packs/{path.name}"
+    assert name == f"slots/{slot_of(dataset).name}/packs/{path.name}"
     assert reason.startswith("a symbolic link" if kind == "link" else "not a regular file")
     with pytest.raises(CacheError, match=path.name):
         rows_by_content(dataset / ".cache")
@@ -359,5 +364,5 @@ def test_a_lock_without_read_permission_is_an_error(unprivileged):
         verify(unprivileged)
     assert "make it readable" in caught.value.tip
     (unprivileged / ".cache").chmod(0)
-    with pytest.raises(StorageError, match="cannot be written: Permission denied"):
+    with pytest.raises(CacheError, match="cannot be read: Permission denied"):
         preprocess(unprivileged, training())

@@ -165,9 +165,8 @@ def test_compaction_does_not_copy_a_damaged_row(dataset, caplog):
         content[1024 + row * ROW_BYTES + 9] ^= 1
     path.write_bytes(content)
     # As if the disk had corrupted it: the manifest gets the times that the pack has now.
-    writer = compaction.CacheWriter(cache_dir)
-    with writer:
-        writer.resume()
+    with compaction.CacheWriter(dataset / ".cache") as writer:
+        writer.reopen(cache_dir)
         writer.manifest.set_pack_stamps(path.name, path.stat().st_mtime_ns, path.stat().st_ctime_ns)
         writer.dirty = True
         writer.finish()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill.audio import load_cache_manifest
-from sounds import SMALL, age, noise, one_object, reseal, write, write_dataset
+from sounds import SMALL, age, noise, one_object, reseal, slot_of, write, write_dataset
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def dataset(tmp_path, run):
 
 
 def flip_a_row(dataset) -> None:
-    (path,) = (dataset / ".cache" / "packs").iterdir()
+    (path,) = (slot_of(dataset) / "packs").iterdir()
     content = bytearray(path.read_bytes())
     content[2_000] ^= 4
     path.write_bytes(content)
@@ -102,7 +102,7 @@ def test_verify_fails_if_files_cannot_be_read(run, unprivileged):
 
 
 def test_a_cache_without_a_valid_manifest_is_an_error_with_a_remedy(run, dataset, tmp_path):
-    (dataset / ".cache" / "manifest.json").write_text("{}")
+    (slot_of(dataset) / "manifest.json").write_text("{}")
     for options in ([], ["--repair"]):
         code, _, err = run("verify", dataset, *options)
         assert code == 1
@@ -167,7 +167,7 @@ def forge_stamps(dataset, path) -> None:
             return line
         return re.sub(r'"ctime_ns":\d+', f'"ctime_ns":{path.stat().st_ctime_ns}', line)
 
-    reseal(dataset / ".cache" / "manifest.json", edit)
+    reseal(slot_of(dataset) / "manifest.json", edit)
     assert load_cache_manifest(dataset / ".cache") is not None
 
 
@@ -177,7 +177,7 @@ def test_a_cache_of_a_newer_version_is_reported_as_such(run, dataset):
         # A field that this version does not have.
         return re.sub(r'("complex_spectrogram_config": ?{)', r'\1"later":1,', line)
 
-    reseal(dataset / ".cache" / "manifest.json", lambda line: edit(line, "99.0"))
+    reseal(slot_of(dataset) / "manifest.json", lambda line: edit(line, "99.0"))
     result = one_object(*run("status", dataset, "--json"))
     assert "or distill 99.0 wrote what" in result["damage"]
     assert (result["added"], result["unchanged"]) == (result["files"], 0)

@@ -16,7 +16,7 @@ import pytest
 from distill import train
 from distill.audio import load_cache_manifest
 from distill.cli.main import main
-from sounds import CHUNK, SMALL, noise, one_object, write, write_dataset
+from sounds import CHUNK, SMALL, noise, one_object, slot_of, write, write_dataset
 
 PREPROCESS_KEYS = ["cache_dir", "decoded", "normalization_stats", "rows", "seconds", "skipped"]
 STATUS_KEYS = [
@@ -81,7 +81,7 @@ def test_status_json(run, dataset, monkeypatch):
     assert result["rows"] == 10
     ((path, reason),) = (entry.values() for entry in result["skipped_files"])
     assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
-    assert result["bytes"] == sum(path.stat().st_size for path in (dataset / ".cache" / "packs").iterdir())
+    assert result["bytes"] == sum(path.stat().st_size for path in (slot_of(dataset) / "packs").iterdir())
     assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
     code, out, _ = run("status", dataset)
     assert code == 0

@@ -23,7 +23,7 @@ from distill.models import load_model
 from distill.models.store import load_description
 from distill.runs.axes import read_axes
 from distill.training import AudioTrainingDataset, CachedSpectrogramDataset, train
-from sounds import CHUNK, FEATURE, RATE, noise, one_object, sine, training, write
+from sounds import CHUNK, FEATURE, RATE, noise, one_object, sine, slot_of, training, write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -253,7 +253,7 @@ def test_another_dataset_is_preprocessed_and_its_analysis_replaces_the_first(run
     assert (other.report["n_chunks"], other.report["neighbours"]["k"]) == (4, 3)
     assert other.report["files"] != analysis.report["files"]
     assert {"features", "encode", "neighbours"} <= {stage for stage, _, _ in calls}
-    assert (tmp_path / "other" / ".cache" / "manifest.json").exists()
+    assert (slot_of(tmp_path / "other") / "manifest.json").exists()
     report = json.loads((tmp_path / "run" / "latent" / "analysis.json").read_text())
     assert report["dataset"] == str(tmp_path / "other")
     # The normalisation is that of the run, whatever the statistics of the second dataset are.
@@ -267,11 +267,11 @@ def test_a_cache_of_another_configuration_is_refused_and_kept(run, tmp_path):
     write(tmp_path / "sounds" / "a.wav", noise(1))
     write(tmp_path / "sounds" / "b.wav", noise(2))
     preprocess(tmp_path / "sounds", training(normalize="chunk", augmentation_expansion=1))
-    manifest = (tmp_path / "sounds" / ".cache" / "manifest.json").read_bytes()
+    manifest = (slot_of(tmp_path / "sounds") / "manifest.json").read_bytes()
     with pytest.raises(CacheError, match="normalize was chunk, is file") as error:
         analyze(run, tmp_path / "sounds")
     assert "--cache-dir" in error.value.tip
-    assert (tmp_path / "sounds" / ".cache" / "manifest.json").read_bytes() == manifest
+    assert (slot_of(tmp_path / "sounds") / "manifest.json").read_bytes() == manifest
     shutil.copytree(run, tmp_path / "run")
     assert analyze(tmp_path / "run", tmp_path / "sounds", cache_dir=tmp_path / "elsewhere").report["n_chunks"] == 2
 

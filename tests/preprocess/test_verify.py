@@ -17,7 +17,7 @@ from distill.errors import CacheError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import repair, verify
-from sounds import noise, rows_by_content, training, write, write_dataset
+from sounds import noise, rows_by_content, slot_of, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
 
@@ -38,7 +38,7 @@ def dataset(made, tmp_path):
 
 
 def only_pack(dataset: Path) -> Path:
-    (path,) = (dataset / ".cache" / "packs").iterdir()
+    (path,) = (slot_of(dataset) / "packs").iterdir()
     return path
 
 
@@ -70,7 +70,7 @@ def test_a_damaged_row_is_named_and_only_its_file_is_computed_again(made, datase
     path = only_pack(dataset)
     flip_bit(path, 1024 + row * ROW_BYTES + 4_000)
     ((where, reason),) = verify(dataset).damaged
-    assert where == f"packs/{path.name}"
+    assert where == f"slots/{slot_of(dataset).name}/packs/{path.name}"
     hit = [source for source in range(5) if row in CacheReader(dataset / ".cache")._row[2 * source : 2 * source + 2]]
     assert len(hit) == 1
     assert reason.startswith("1 row damaged: ")
@@ -171,12 +171,12 @@ def test_damage_to_dead_rows_is_ignored(dataset):
 
 
 def test_a_cache_without_a_readable_manifest_is_an_error(dataset, tmp_path):
-    (dataset / ".cache" / "manifest.json").write_text("{}")
+    (slot_of(dataset) / "manifest.json").write_text("{}")
     for call in (verify, repair):
         with pytest.raises(CacheError, match="no valid cache") as caught:
             call(dataset)
         assert "distill preprocess" in caught.value.tip
-    assert len(list((dataset / ".cache" / "packs").iterdir())) == 1
+    assert len(list((slot_of(dataset) / "packs").iterdir())) == 1
 
 
 def test_float16_halves_the_size(tmp_path):

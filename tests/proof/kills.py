@@ -39,7 +39,7 @@ from distill.cache import CacheReader, pack
 from distill.cache.compaction import clean
 from distill.errors import StorageError
 from distill.preprocess.pipeline import preprocess
-from sounds import training, write_dataset
+from sounds import slot_of, training, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
 FATES = {"kill": (KILL, 0), "tear": (TEAR, 0), "ENOSPC": (FAIL, errno.ENOSPC), "EIO": (FAIL, errno.EIO)}
@@ -73,7 +73,7 @@ def scenario(name: str, work: Path) -> Scenario:
         before = contents(root)
         for path in aside:
             path.rename(root / path.name)
-        (root / ".cache" / ".manifest.json.1-0.tmp").write_text("what a killed writer leaves")
+        (slot_of(root) / ".manifest.json.1-0.tmp").write_text("what a killed writer leaves")
         return Scenario(root, run, before)
     preprocess(root, training())
     for path in paths[1 : 8 if name == "remove" else 3]:
@@ -124,7 +124,7 @@ def check_recovery(root: Path, expected: dict[bytes, np.ndarray], before: set[by
     """Check that the cache is valid, has lost no content of `before`, and that the next run decodes only the rest."""
     cache_dir = root / ".cache"
     found = set()
-    if (cache_dir / "manifest.json").exists():
+    if list(cache_dir.glob("slots/*/manifest.json")):
         reader = CacheReader(cache_dir)
         assert reader.header["total_spectrograms"] == len(reader)
         rows = reader.read(np.arange(len(reader)))
@@ -171,10 +171,10 @@ def order_of_calls(work: Path) -> int:
             unfinished = {path for path in unflushed if path.endswith(".safetensors")}
             # No manifest names the pack that is still being written.
             assert len(unfinished) <= 1, unfinished
-            assert unflushed <= unfinished | ({str(template / ".cache/packs")} if unfinished else set()), unflushed
-            commits += 1
-            dirty.add(cache_dir)
-    assert cache_dir not in dirty, "the last rename was not flushed"
+            assert unflushed <= unfinished | {str(Path(name).parent) for name in unfinished}, unflushed
+            commits += path.endswith("manifest.json")
+            dirty.add(str(Path(path).parent))
+    assert not {cache_dir, str(slot_of(template))} & dirty, "the last rename was not flushed"
     assert commits > 2
     return commits
 

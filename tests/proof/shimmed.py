@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.audio import load_cache_manifest
 from distill.cache import CacheReader
+from sounds import slot_of
 
 COUNT, KILL, TEAR, FAIL = range(4)
 CAUGHT, THROUGH, WRONG = 3, 4, 9
@@ -63,10 +64,11 @@ def check_rows(cache_dir: Path, expected: dict[bytes, np.ndarray]) -> set[bytes]
 
 
 def check_tidy(cache_dir: Path) -> None:
-    """Check that the cache folder holds only files that the manifest names."""
-    named = {f"packs/{pack['name']}" for pack in load_cache_manifest(cache_dir)["packs"]}
+    """Check that a cache of one slot holds only its own files and those that the manifest names."""
+    slot = slot_of(cache_dir).relative_to(cache_dir)
+    named = {f"{slot}/packs/{pack['name']}" for pack in load_cache_manifest(cache_dir)["packs"]}
     left = {str(path.relative_to(cache_dir)) for path in cache_dir.rglob("*") if path.is_file()}
-    assert left == {"manifest.json", "lock"} | named, left
+    assert left == {"lock", "files.json", "CACHEDIR.TAG", ".gitignore", f"{slot}/manifest.json"} | named, left
 
 
 def arguments() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from distill.cache.export import export
 from distill.errors import StorageError
 from distill.index import Dataset, Manifest
 from distill.preprocess.pipeline import preprocess
-from sounds import age, rows_by_content, training, write_dataset
+from sounds import age, rows_by_content, slot_of, training, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
 
@@ -128,7 +128,7 @@ def test_a_disk_that_fills_up_loses_only_unfinished_files(tmp_path, disk, monkey
     assert filled
     assert str(caught.value).startswith(f"{cache_dir}: the disk is full")
     assert caught.value.tip == "make room, or choose a place for the cache with --cache-dir DIR"
-    packs = {path: path.read_bytes() for path in (cache_dir / "packs").iterdir()}
+    packs = {path: path.read_bytes() for path in (slot_of(cache_dir) / "packs").iterdir()}
     kept = rows_by_content(cache_dir)
     assert 4 <= len(kept) < 8
     assert {path.name for path in packs} == {entry["name"] for entry in load_cache_manifest(cache_dir)["packs"]}

@@ -12,7 +12,7 @@ from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
 from distill.cache import CacheReader
 from distill.errors import CacheError
 from distill.preprocess.pipeline import preprocess
-from sounds import noise, rows_by_content, training, write
+from sounds import noise, rows_by_content, slot_of, training, write
 
 TINY = training(
     complex_spectrogram=ComplexSpectrogramConfig(sample_rate=16_000, n_fft=128, hop_length=64, n_mels=8),
@@ -46,7 +46,7 @@ def assert_recovers(dataset, before) -> None:
 
 def test_damage_at_every_byte_of_the_manifest_is_found(dataset, tried: Counter[str], soak):
     before = rows_by_content(dataset / ".cache")
-    path = dataset / ".cache" / "manifest.json"
+    path = slot_of(dataset) / "manifest.json"
     content = path.read_bytes()
     assert len(content) > 2_000
     for number, bad in enumerate(damaged(content, 1)):
@@ -63,7 +63,7 @@ def test_damage_at_every_byte_of_the_manifest_is_found(dataset, tried: Counter[s
 
 def test_damage_at_every_byte_of_a_pack_is_found(dataset, tmp_path, tried: Counter[str], soak):
     before = rows_by_content(dataset / ".cache")
-    (pack,) = (dataset / ".cache" / "packs").iterdir()
+    (pack,) = (slot_of(dataset) / "packs").iterdir()
     content = pack.read_bytes()
     assert len(content) > 2_000
     copy = tmp_path / "copy"

@@ -12,7 +12,7 @@ _PUBLIC = {
     "PreprocessingCancelled": "distill.errors",
     "SpectrogramConfig": "distill.config",
     "load_audio": "distill.audio.decode",
-    "load_cache_manifest": "distill.cache.manifest",
+    "load_cache_manifest": "distill.cache.slots",
     "preprocess_complex_spectrograms": "distill.preprocess.pipeline",
 }
 

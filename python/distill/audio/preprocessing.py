@@ -5,7 +5,7 @@ from __future__ import annotations
 from distill._lazy import lazy_names
 
 _PUBLIC = {
-    "load_cache_manifest": "distill.cache.manifest",
+    "load_cache_manifest": "distill.cache.slots",
     "preprocess_complex_spectrograms": "distill.preprocess.pipeline",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ import numpy as np
 
 from distill.cache.manifest import require_manifest
 from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.slots import choose_slot, list_slots, slot_path
 from distill.cache.writer import CacheWriter, cache_write_error
 from distill.errors import DamagedPackError, StorageError
+from distill.index import SLOTS_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
     Parameters
     ----------
     cache_dir : path
-        The folder that preprocessing returned.
+        A cache: all of its slots; or one slot, the folder that preprocessing returned.
 
     Returns
     -------
@@ -53,13 +56,30 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
     StorageError
         If the cache cannot be written.
     """
-    cache_dir = Path(cache_dir)
-    require_manifest(cache_dir)
-    with CacheWriter(cache_dir) as writer:
-        writer.resume()
-        rows, size = writer.manifest.totals().dead_rows, _bytes_of_packs(writer)
-        compact(writer, dead_share=0.0)
-        return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer))
+    path = Path(cache_dir)
+    is_slot = path.parent.name == SLOTS_NAME
+    slots = [] if is_slot else [slot.name for slot in list_slots(path) if slot.manifest]
+    if not slots:
+        require_manifest(choose_slot(path))
+    rows, size = 0, 0
+    for name in slots or [path.name]:
+        with CacheWriter(path.parent.parent if is_slot else path) as writer, _same_last_use(writer, name):
+            writer.reopen(slot_path(writer.cache_dir, name))
+            rows, size = rows + writer.manifest.totals().dead_rows, size + _bytes_of_packs(writer)
+            compact(writer, dead_share=0.0)
+            rows, size = rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer)
+    return Cleaned(rows, size)
+
+
+@contextmanager
+def _same_last_use(writer: CacheWriter, name: str) -> Iterator[None]:
+    """Keep the time at which a slot was last used: to clean it is not to use it."""
+    slot = slot_path(writer.cache_dir, name)
+    before = slot.stat() if slot.exists() else None
+    yield
+    with suppress(OSError):
+        if before:
+            os.utime(slot, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _bytes_of_packs(writer: CacheWriter) -> int:
@@ -71,8 +91,8 @@ def _bytes_of_packs(writer: CacheWriter) -> int:
 
 def compact_if_wasteful(writer: CacheWriter) -> None:
     """Compact if many rows are dead or many packs are small. If that fails, log a warning and leave the cache as is."""
-    totals = writer.manifest.totals()
-    is_wasteful = totals.dead_rows > DEAD_SHARE * (totals.rows + totals.dead_rows)
+    rows = sum(pack["rows"] for pack in writer.manifest.packs())
+    is_wasteful = writer.manifest.totals().dead_rows > DEAD_SHARE * rows
     if not is_wasteful and not _small_packs(writer):
         return
     try:
@@ -90,7 +110,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     Parameters
     ----------
     writer : CacheWriter
-        The cache, after `begin` or `resume`.
+        The cache, with an open slot.
     dead_share : float
         Write a pack again if more than this share of its rows is dead.
 
@@ -99,7 +119,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     StorageError
         If the new packs cannot be written.
     DamagedPackError
-        If a live row of a pack is damaged.
+        If a row in use of a pack is damaged.
     """
     writer.manifest.drop_dead()
     writer.dirty = True
@@ -114,19 +134,19 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
 
 
 def _choose(writer: CacheWriter, dead_share: float) -> list[int]:
-    """Return packs of one backend whose live rows fit into one new pack, by index; empty if nothing is left to do."""
+    """Return packs of one backend whose rows in use fit into one new pack, by index; empty if nothing is left to do."""
     packs = writer.manifest.packs()
-    live = writer.manifest.live()
-    live_rows = np.bincount(live.pack, weights=live.rows, minlength=len(packs)).astype(np.int64)
+    kept = writer.manifest.kept()
+    kept_rows = np.bincount(kept.pack, weights=kept.rows, minlength=len(packs)).astype(np.int64)
     room = rows_that_fit(writer.row_format.shape, writer.row_format.dtype)
-    chosen = [n for n, pack in enumerate(packs) if pack["rows"] - live_rows[n] > dead_share * pack["rows"]]
+    chosen = [n for n, pack in enumerate(packs) if pack["rows"] - kept_rows[n] > dead_share * pack["rows"]]
     chosen = chosen or _small_packs(writer)
     group: list[int] = []
     rows = 0
     for n in chosen:
-        if packs[n]["backend"] == packs[chosen[0]]["backend"] and (not group or rows + live_rows[n] <= room):
+        if packs[n]["backend"] == packs[chosen[0]]["backend"] and (not group or rows + kept_rows[n] <= room):
             group.append(n)
-            rows += int(live_rows[n])
+            rows += int(kept_rows[n])
     return group
 
 
@@ -143,9 +163,9 @@ def _small_packs(writer: CacheWriter) -> list[int]:
 
 
 def _rewrite(writer: CacheWriter, group: list[int]) -> None:
-    """Copy the live rows of some packs into a new pack, and move their contents to it in the manifest in memory."""
+    """Copy the rows in use of some packs into a new pack, and move their contents to it in the manifest in memory."""
     packs = writer.manifest.packs()
-    live = writer.manifest.live()
+    kept = writer.manifest.kept()
     row_shape, dtype = writer.row_format.shape, writer.row_format.dtype
     # By (old pack, old first row), the new first row.
     moved: dict[tuple[int, int], int] = {}
@@ -155,8 +175,8 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
         for index in group:
             info = PackInfo.of(packs[index])
             reader = PackReader(writer.packs_dir / info.name, info, row_shape, dtype)
-            here = live.pack == index
-            for first, rows in zip(live.first[here].tolist(), live.rows[here].tolist(), strict=True):
+            here = kept.pack == index
+            for first, rows in zip(kept.first[here].tolist(), kept.rows[here].tolist(), strict=True):
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
                     copied = np.arange(start, min(start + _COPY_ROWS, first + rows))
@@ -164,12 +184,12 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
         new_info = new.close()
         undo.pop_all()
     new_index = add_pack(writer.manifest, new_info, packs[group[0]]["backend"])
-    for content in np.unique(live.content[np.isin(live.pack, group)]).tolist():
-        of_content = slice(*np.searchsorted(live.content, [content, content + 1]))
-        segments = zip(*(column[of_content].tolist() for column in (live.pack, live.first, live.rows)), strict=True)
+    for content in np.unique(kept.content[np.isin(kept.pack, group)]).tolist():
+        of_content = slice(*np.searchsorted(kept.content, [content, content + 1]))
+        segments = zip(*(column[of_content].tolist() for column in (kept.pack, kept.first, kept.rows)), strict=True)
         placed = [
             (new_index, moved[pack, first], rows) if (pack, first) in moved else (pack, first, rows)
             for pack, first, rows in segments
         ]
-        writer.manifest.move_content(live.content_hashes[content], placed)
+        writer.manifest.move_content(kept.content_hashes[content], placed)
     writer.manifest.drop_dead()

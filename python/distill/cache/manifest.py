@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -75,9 +74,9 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
     Raises
     ------
     ManifestError
-        If it is damaged or of another version; the message is the reason.
+        If it is damaged; the message is the reason.
     CacheError
-        If it cannot be read.
+        If it cannot be read, or a later version of distill wrote it.
     """
     path = cache_dir / MANIFEST_NAME
     try:
@@ -89,8 +88,18 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
             f"{path}: cannot be read: {error.strerror or error}",
             "make it readable, or remove it if the features may be computed again",
         ) from error
+    except _native.NewerFormatError as error:
+        raise newer_format(path, error) from error
     _check_header(manifest)
     return manifest
+
+
+def newer_format(path: Path, error: _native.NewerFormatError) -> CacheError:
+    """Return the error for a file that a later version of distill wrote."""
+    return CacheError(
+        f"{path}: a later version of distill wrote this: {error}",
+        "update distill, or choose another cache with --cache-dir DIR",
+    )
 
 
 def build_header(rows: RowFormat, totals: _native.Totals, *, created: str) -> dict[str, Any]:
@@ -215,36 +224,8 @@ def _parse_header(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
 
 
-def load_cache_manifest(cache_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return everything that a cache's manifest says.
-
-    Parameters
-    ----------
-    cache_dir : path
-        The folder that `preprocess_complex_spectrograms` returned.
-
-    Returns
-    -------
-    dict or None
-        None if there is no manifest or it is damaged. Keys: ``version``, ``created``, ``files`` (a list of dicts with
-        ``path`` relative to the dataset, undecodable bytes as surrogate escapes; ``size`` in bytes; ``mtime_ns``;
-        ``content_hash``, BLAKE3 in hex; ``rows``; ``skipped``, None or the reason), ``complex_spectrogram_config``,
-        ``augmentation_config`` (None without augmentation), ``augmentation_expansion``, ``chunk_samples``,
-        ``sample_rate``, ``normalize``, ``dtype``, ``config_fingerprint``, ``normalization_stats`` (``mag_mean``,
-        ``mag_std``, ``if_mean``, ``if_std``), ``total_spectrograms``, ``cache_size_bytes``, and the other fields of
-        the header.
-
-    Raises
-    ------
-    CacheError
-        If the manifest cannot be read.
-    """
-    manifest = open_manifest(Path(cache_dir))
-    return None if manifest is None else describe(manifest)
-
-
 def describe(manifest: _native.Manifest) -> dict[str, Any]:
-    """Return the dict of `load_cache_manifest` for an open manifest."""
+    """Return the dict of `distill.cache.load_cache_manifest` for an open manifest."""
     header = json.loads(manifest.header)
     header.pop("identity")
     return {"version": 1, **header, "files": manifest.files(), "packs": manifest.packs()}

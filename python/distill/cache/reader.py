@@ -13,6 +13,7 @@ import numpy as np
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackReader
+from distill.cache.slots import choose_slot
 from distill.errors import DamagedPackError
 
 
@@ -25,7 +26,7 @@ class CacheReader:
     Parameters
     ----------
     cache_dir : path
-        The folder that preprocessing returned.
+        The folder that preprocessing returned, or a cache with one slot.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class CacheReader:
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
-        self.cache_dir = Path(cache_dir)
+        self.cache_dir = choose_slot(Path(cache_dir))
         before = None
         while True:
             manifest = require_manifest(self.cache_dir)

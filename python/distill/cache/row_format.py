@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill import _native
-from distill.config import ComplexSpectrogramConfig
-from distill.text import differences
+from distill.config import AugmentationConfig, ComplexSpectrogramConfig
+from distill.text import counted, differences
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -61,8 +61,36 @@ class RowFormat:
         """Hash of the identity; rows with equal fingerprints can share a cache."""
         return fingerprint(self.identity)
 
+    @property
+    def words(self) -> str:
+        """The format on one line: what is usually chosen, and what differs from the defaults."""
+        config, defaults = asdict(self.config), asdict(ComplexSpectrogramConfig())
+        usual = ("n_mels", "n_fft", "hop_length", "sample_rate")
+        parts = [f"{name} {config[name]}" for name in usual]
+        parts += [f"chunk_samples {self.identity['chunk_samples']}", counted(self.expansion, "variant"), self.dtype]
+        parts += [f"{name} {config[name]}" for name in config if name not in usual and config[name] != defaults[name]]
+        if self.identity["normalize"] != "file":
+            parts.append(f"normalize {self.identity['normalize']}")
+        if self.expansion:
+            usual_ranges = asdict(AugmentationConfig())
+            ranges = self.identity["augmentation_config"]
+            parts += [f"augmentation.{name} {value}" for name, value in ranges.items() if value != usual_ranges[name]]
+        return ", ".join(parts)
+
+    def is_included_in(self, other: RowFormat) -> bool:
+        """Whether `other` differs only in that it has more variants of each chunk, so that it has all rows of this."""
+        own, others = dict(self.identity), dict(other.identity)
+        if not self.expansion:
+            own["augmentation_config"] = others["augmentation_config"]
+        own["augmentation_expansion"] = others["augmentation_expansion"]
+        return other.expansion > self.expansion and own == others
+
     def changed_fields(self, header: Mapping[str, Any]) -> list[str]:
         """Return why rows under `header` cannot be used, a line per field; empty if they can, or there are none."""
         if not header or header["config_fingerprint"] == self.fingerprint:
             return []
-        return differences(header["identity"], self.identity)
+        before, now = dict(header["identity"]), dict(self.identity)
+        if before["augmentation_config"] is None or now["augmentation_config"] is None:
+            # Only says again that one of them has no variants.
+            del before["augmentation_config"], now["augmentation_config"]
+        return differences(before, now)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,12 @@ import numpy as np
 
 from distill import _native
 from distill.cache.damage import find_damage, has_stamps
+from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.row_format import RowFormat
+from distill.cache.slots import slot_path
 from distill.errors import CacheError, StorageError
 from distill.storage import is_full, storage_error
 from distill.text import counted
@@ -32,7 +35,7 @@ logger = logging.getLogger(__name__)
 _OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
 # A commit that was killed leaves .NAME.PID-N.tmp.
-_PARTIAL = re.compile(rf"\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
+_PARTIAL = re.compile(rf"\.({re.escape(MANIFEST_NAME)}|{re.escape(FILES_NAME)})\.\d+-\d+\.tmp")
 
 
 def cache_write_error(path: Path, error: OSError) -> StorageError:
@@ -53,9 +56,10 @@ def check_space(cache_dir: Path, needed_bytes: int) -> None:
 
 
 class CacheWriter:
-    """Write access to a cache, for one process at a time. Use as a context manager.
+    """Write access to a cache, for one process at a time. Use as a context manager, and open a slot.
 
-    Entering waits for the lock. Leaving after an error or Ctrl-C commits the contents that are finished.
+    Entering waits for the lock. Leaving after an error or Ctrl-C commits the contents that are finished. Nothing but
+    the open slot and the table of files is written.
 
     Parameters
     ----------
@@ -64,10 +68,14 @@ class CacheWriter:
 
     Attributes
     ----------
+    files : _native.FileTable
+        What is known of each file, whatever slot it was scanned for.
+    slot_dir, packs_dir : Path
+        The open slot, and its packs.
     manifest : _native.Manifest
-        The manifest as it was on disk, or an empty one; methods change it in memory, `commit` saves it.
+        The slot's manifest as it was on disk, or an empty one; methods change it in memory, `commit` saves it.
     row_format : RowFormat or None
-        What the rows are; None before `begin`.
+        What the rows are; None before a slot is open.
     backend : str
         What computes the rows, "reference", "rust" or "fused"; the manifest records it for each pack.
     dirty : bool
@@ -83,6 +91,8 @@ class CacheWriter:
 
     def __init__(self, cache_dir: Path) -> None:
         self.cache_dir = cache_dir
+        self.files = _native.FileTable()
+        self.slot_dir = cache_dir
         self.packs_dir = cache_dir / PACKS_NAME
         self.manifest = _native.Manifest()
         self.row_format: RowFormat | None = None
@@ -100,17 +110,10 @@ class CacheWriter:
         with ExitStack() as undo:
             try:
                 undo.enter_context(self._lock)
-                is_link = self.packs_dir.is_symlink()
-                if not is_link:
-                    self.packs_dir.mkdir(exist_ok=True)
+                prepare_folder(self.cache_dir)
             except OSError as error:
                 raise cache_write_error(self.cache_dir, error) from error
-            if is_link:
-                raise StorageError(
-                    f"{self.packs_dir}: a symbolic link: packs are not written to, nor removed from, another folder",
-                    f"remove the link, and {_OTHER_PLACE_TIP}",
-                )
-            self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
+            self.files = load_file_table(self.cache_dir)
             undo.pop_all()
         return self
 
@@ -124,27 +127,87 @@ class CacheWriter:
             # Not raised: most often it has the same cause as the error on its way out, which says more.
             logger.warning("what was finished since the last pack is lost: %s", another)
         finally:
+            self._remove_if_empty()
             self._lock.__exit__(None, None, None)
 
-    def begin(self, row_format: RowFormat) -> None:
-        """Set what the rows are. From here on, an error or Ctrl-C commits what is finished."""
-        self.row_format = row_format
-        header = json.loads(self.manifest.header)
-        is_same = header and header["config_fingerprint"] == row_format.fingerprint
-        self._created = header["created"] if is_same else datetime.now(timezone.utc).isoformat(timespec="seconds")
+    def open(self, row_format: RowFormat) -> None:
+        """Open the slot for rows of a format. From here on, an error or Ctrl-C commits what is finished.
 
-    def resume(self) -> None:
-        """Begin with the row format of the manifest.
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        CacheError
+            If it cannot be read, a later version of distill wrote it, or it holds other rows than its name says.
+        """
+        self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
+        self._open(open_manifest(self.slot_dir) or _native.Manifest(), row_format)
+
+    def reopen(self, slot_dir: Path) -> None:
+        """Open a slot that exists.
 
         Raises
         ------
         CacheError
-            If it has none.
+            If it has no valid manifest.
         """
-        header = json.loads(self.manifest.header)
-        if not header:
-            raise CacheError(f"{self.cache_dir}: no valid cache here", "run: distill preprocess DATASET")
-        self.begin(RowFormat.of_header(header))
+        self.slot_dir = slot_dir
+        manifest = require_manifest(slot_dir)
+        self._open(manifest, RowFormat.of_header(json.loads(manifest.header)))
+
+    def _open(self, manifest: _native.Manifest, row_format: RowFormat) -> None:
+        header = json.loads(manifest.header)
+        if header and header["config_fingerprint"] != row_format.fingerprint:
+            tip = "give the folder the first 16 digits of its own fingerprint as its name, or move it away"
+            raise CacheError(f"{self.slot_dir}: holds features of another configuration than its name says", tip)
+        self.packs_dir = self.slot_dir / PACKS_NAME
+        for folder in (self.slot_dir.parent, self.slot_dir, self.packs_dir):
+            if folder.is_symlink():
+                raise StorageError(
+                    f"{folder}: a symbolic link: packs are not written to, nor removed from, another folder",
+                    f"remove the link, and {_OTHER_PLACE_TIP}",
+                )
+        try:
+            self.packs_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cache_write_error(self.packs_dir, error) from error
+        self.manifest, self.row_format = manifest, row_format
+        self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def keep_hashes(self, scan: _native.Scan) -> None:
+        """Record a scan in the table of files, durably.
+
+        Raises
+        ------
+        StorageError
+            If the table cannot be written.
+        """
+        if self.files.apply(scan):
+            try:
+                self.files.save(self.cache_dir / FILES_NAME)
+            except OSError as error:
+                raise cache_write_error(self.cache_dir, error) from error
+
+    def use_backend(self, backend: str) -> None:
+        """Set what computes the rows from here on. A pack holds rows of one backend."""
+        if backend != self.backend and self._pack is not None and self._pack.rows:
+            try:
+                self._close_pack()
+            except OSError as error:
+                raise cache_write_error(self.cache_dir, error) from error
+        self.backend = backend
+
+    def mark_used(self) -> None:
+        """Record, as the time of the slot's folder, that it is used now."""
+        with suppress(OSError):
+            os.utime(self.slot_dir)
+
+    def _remove_if_empty(self) -> None:
+        """Remove a slot that was begun, but never committed."""
+        if self.row_format is not None and not os.path.lexists(self.slot_dir / MANIFEST_NAME):
+            with suppress(OSError):
+                self.packs_dir.rmdir()
+                self.slot_dir.rmdir()
 
     def drop_damaged(self, *, every: bool = False, progress: ProgressCallback | None = None) -> None:
         """Forget rows that are missing or damaged, so that they are computed again.
@@ -267,7 +330,7 @@ class CacheWriter:
         """
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
-        self.manifest.save(self.cache_dir / MANIFEST_NAME)
+        self.manifest.save(self.slot_dir / MANIFEST_NAME)
         self.dirty = False
         self.has_committed = True
 
@@ -283,7 +346,8 @@ class CacheWriter:
         """
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
-        partial = [path for path in self.cache_dir.iterdir() if _PARTIAL.fullmatch(path.name)]
+        folders = (self.cache_dir, self.slot_dir)
+        partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):
             # Unlinking a symbolic link leaves its target alone.
             if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFLNK):

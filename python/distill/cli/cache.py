@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
 from distill.cache.compaction import clean as clean_cache
+from distill.cache.removal import choose_removals, remove
 from distill.cli.options import CleanArguments, StatusArguments, VerifyArguments
-from distill.cli.process import say
+from distill.cli.process import ask, say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.preprocess.status import dataset_status
@@ -22,13 +27,26 @@ def status(arguments: StatusArguments) -> int:
         return 0
     counts = ", ".join(f"{found[kind]} {kind}" for kind in ("unchanged", "added", "changed", "renamed", "removed"))
     say(f"{arguments.dataset}: {counted(found['files'], 'audio file')} ({counts})")
-    unused = f" and {counted(found['dead_rows'], 'unused row')}" if found["dead_rows"] else ""
-    say(f"cache: {counted(found['rows'], 'row')}{unused}, {found['bytes'] / 1e6:.1f} MB in {found['cache_dir']}")
-    if found["damage"]:
-        say(f"  damaged: manifest.json: {printable(found['damage'])}; all features will be computed again")
+    total = sum(slot["bytes"] for slot in found["slots"])
+    say(f"cache: {counted(len(found['slots']), 'slot')}, {total / 1e6:.1f} MB in {found['cache_dir']}")
+    for slot in found["slots"]:
+        say(f"  {_slot_line(slot)}")
+    if found["leftover"]:
+        left = found["leftover"]
+        files = f"{counted(left['files'], 'file')} of an earlier program, {left['bytes'] / 1e6:.1f} MB"
+        say(f"  {left['name']}: {files}; not used, and left alone until distill clean --slot {left['name']}")
     for entry in found["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
     return 0
+
+
+def _slot_line(slot: dict[str, Any]) -> str:
+    if slot["damage"]:
+        return f"{slot['name']}: {slot['bytes'] / 1e6:.1f} MB, damaged: {printable(slot['damage'])}"
+    unused = f" and {counted(slot['dead_rows'], 'unused row')}" if slot["dead_rows"] else ""
+    rows = f"{counted(slot['rows'], 'row')}{unused}, {slot['bytes'] / 1e6:.1f} MB"
+    used = datetime.fromisoformat(slot["last_used"]).astimezone()
+    return f"{slot['name']}: {rows}, used {used:%Y-%m-%d %H:%M}: {slot['configuration']}"
 
 
 def verify(arguments: VerifyArguments) -> int:
@@ -64,7 +82,25 @@ def clean(arguments: CleanArguments) -> int:
     """Run ``distill clean``."""
     dataset = arguments.to_dataset()
     dataset.check()
+    if arguments.slot or arguments.older_than:
+        return _remove_slots(dataset.cache_path, arguments)
     with ProgressView():
         cleaned = clean_cache(dataset.cache_path)
     say(f"removed {counted(cleaned.rows, 'unused row')}, freed {cleaned.bytes / 1e6:.1f} MB")
+    return 0
+
+
+def _remove_slots(cache_dir: Path, arguments: CleanArguments) -> int:
+    chosen = choose_removals(cache_dir, arguments.slot, arguments.oldest_s)
+    if not chosen:
+        say(f"nothing to remove: no slot was unused for {arguments.older_than}")
+        return 0
+    for removal in chosen:
+        say(f"to be removed: {removal.name}: {removal.words}, {removal.bytes / 1e6:.1f} MB")
+    if not (arguments.yes or ask("remove?")):
+        say("nothing was removed")
+        return 0
+    with ProgressView():
+        remove(cache_dir, chosen)
+    say(f"removed {counted(len(chosen), 'slot')}, freed {sum(removal.bytes for removal in chosen) / 1e6:.1f} MB")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill.cache.export import export as export_features
+from distill.cache.slots import choose_slot
 from distill.cli.options import ExportArguments, PreprocessArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
@@ -29,6 +30,7 @@ def export(arguments: ExportArguments) -> int:
     dataset = arguments.to_dataset()
     dataset.check()
     with ProgressView() as view:
-        rows = export_features(dataset.cache_path, arguments.output, arguments.format, view.progress)
+        slot = choose_slot(dataset.cache_path, arguments.slot)
+        rows = export_features(slot, arguments.output, arguments.format, view.progress)
     say(f"{counted(rows, 'row')} in {arguments.output}")
     return 0

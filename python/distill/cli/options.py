@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from distill.config import TrainingConfig
-from distill.errors import DatasetError
+from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
 from distill.types import WavFormat
@@ -120,9 +120,10 @@ class StatusArguments(ScanArguments, DatasetArguments):
     """Show what the cache of a dataset holds and which files have changed, without decoding any."""
 
     json: bool = False
-    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, rows, bytes, dead_rows,
-    skipped_files (path and reason of each, also of unreadable folders), cache_dir, damage (what is wrong with the
-    manifest, or null)."""
+    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, skipped_files (path and
+    reason of each, also of unreadable folders), cache_dir, slots (name, fingerprint, configuration, rows, dead_rows,
+    bytes, last_used, damage of each, the last used first), leftover (of an earlier program), and rows, bytes,
+    dead_rows and damage of the slot last used, with which the files are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +145,43 @@ class VerifyArguments(DatasetArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class CleanArguments(DatasetArguments):
-    """Free the space of features that no file used when the dataset was last preprocessed."""
+    """Free space in the cache.
+
+    Without options: removes features that no file used when the dataset was last preprocessed. With --slot or
+    --older-than: removes all features of a configuration, after a question.
+    """
+
+    slot: tuple[str, ...] = ()
+    """Remove these slots: names that distill status shows, or their beginnings; predecessor: the cache of an earlier
+    program."""
+    older_than: str | None = None
+    """Remove the slots that were not used for so long, such as 30d, 12h or 4w."""
+    yes: bool = False
+    """Remove without a question."""
+
+    def check(self) -> None:
+        """Raise ConfigError if --older-than is not a time."""
+        _ = self.oldest_s
+
+    @property
+    def oldest_s(self) -> float | None:
+        """`older_than` in seconds."""
+        if self.older_than is None:
+            return None
+        found = re.fullmatch(r"(\d{1,6})([hdw])", self.older_than)
+        if not found:
+            raise ConfigError(
+                [f"--older-than {self.older_than}: must be a number of hours, days or weeks, such as 30d"]
+            )
+        return int(found[1]) * {"h": 3600, "d": 86_400, "w": 7 * 86_400}[found[2]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments(DatasetArguments):
     """Write the normalised features of a dataset as files for other tools, with a manifest.json."""
 
+    slot: str | None = None
+    """Name of the slot to export, or its beginning, as distill status shows it. Default: the only one."""
     output: tyro.conf.Positional[Path]
     """Folder to write to; must be new or empty."""
     format: Literal["pt", "npy", "safetensors"] = "pt"

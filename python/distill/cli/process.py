@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from distill.errors import DistillError
+from distill.errors import ConfigError, DistillError
 
 INTERRUPTED = 130
 # How often an idle thread of torch looks for work before it sleeps. The default of OpenMP, 300 000, keeps a core busy
@@ -23,6 +23,20 @@ def say(text: str, stream: TextIO | None = None) -> None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def ask(question: str) -> bool:
+    """Ask a question on the terminal; return whether the answer is yes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no terminal to ask on.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigError([f"{question} There is no terminal to ask on"], "answer in advance with --yes")
+    say(f"{question} [y/N]", sys.stderr)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def run_command(body: Callable[[], int]) -> int:

@@ -16,7 +16,7 @@ from distill.latent.decomposition import principal_axes
 from distill.latent.encoding import encode, unit_effects
 from distill.latent.pictures import save_pictures
 from distill.latent.report import Findings, summarize
-from distill.latent.rows import Rows, check_cache, open_rows
+from distill.latent.rows import Rows, open_rows
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.result import log_skipped
 from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, axes_metadata
@@ -81,7 +81,7 @@ def analyze(
     DatasetError, NothingUsableError
         If there are fewer than two rows, or all of them have the same latent vector.
     CacheError
-        If the cache is damaged, or has another configuration than the run.
+        If the cache is damaged or cannot be read.
     DeviceError
         If the machine has no such device.
     StorageError
@@ -92,7 +92,6 @@ def analyze(
     dataset = _dataset(run, dataset_dir, cache_dir)
     dataset.check()
     if run.config.complex_spectrogram.enabled:
-        check_cache(dataset.cache_path, run.config)
         preprocess(dataset, replace(run.config, device=device), progress=progress).log()
     return analyze_rows(run, open_rows(run, dataset, log_skipped), seed=seed, progress=progress)
 

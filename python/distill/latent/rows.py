@@ -6,28 +6,25 @@ in the order of the content hashes, as in `CachedSpectrogramDataset(split="all")
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distill.audio.chunking import Chunks
-from distill.cache.manifest import load_manifest
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
-from distill.errors import AudioFileError, CacheError
+from distill.errors import AudioFileError
 from distill.features.normalization import normalization_arrays, normalize
 from distill.features.spectrogram import AudioSpectrogram
-from distill.index import Dataset, Manifest, ManifestError
+from distill.index import Dataset, Manifest
+from distill.preprocess.plan import dataset_slot
 from distill.preprocess.result import nothing_usable
 from distill.runs.trained import TrainedRun
-from distill.text import differences
 from distill.types import ProgressCallback
 
 _BATCH_ROWS = 64
@@ -84,41 +81,11 @@ def open_rows(run: TrainedRun, dataset: Dataset, on_skipped: Callable[[Skipped],
     Raises
     ------
     CacheError
-        If the cache is missing or damaged, or has another configuration than the run.
+        If the cache is damaged, or has no features of the run's configuration.
     """
     if not run.config.complex_spectrogram.enabled:
         return _DecodedRows(dataset, run.config, run.stats, on_skipped)
-    reader = CacheReader(dataset.cache_path)
-    _check_identity(reader.header, dataset.cache_path, run.config)
-    return _CachedRows(dataset, run.config, run.stats, reader)
-
-
-def check_cache(cache_dir: Path, config: TrainingConfig) -> None:
-    """Check that preprocessing with `config` would not replace the features in a cache.
-
-    Raises
-    ------
-    CacheError
-        If the cache holds features of another configuration.
-    """
-    try:
-        manifest = load_manifest(cache_dir)
-    except ManifestError:
-        return  # preprocessing reports it, and computes the features again
-    if manifest is not None:
-        _check_identity(json.loads(manifest.header), cache_dir, config)
-
-
-def _check_identity(header: Mapping[str, Any], cache_dir: Path, config: TrainingConfig) -> None:
-    before = header["identity"]
-    expansion = config.augmentation_expansion
-    wanted = config.identity(before["augmentation_expansion"] if expansion is None else expansion)
-    changed = differences({name: before.get(name) for name in wanted}, wanted)
-    if changed:
-        raise CacheError(
-            f"{cache_dir}: holds features of another configuration than the run's: {'; '.join(changed)}",
-            "choose another cache for the run's features with --cache-dir DIR",
-        )
+    return _CachedRows(dataset, run.config, run.stats, CacheReader(dataset_slot(dataset, run.config)))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
 
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
-_BATCH_ROWS = 8
+BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
 
 
@@ -103,7 +103,7 @@ class Extractor:
         try:
             batches = self._batches(chunks, source.content_hash, check_stop)
             for rows in feature_rows(batches, self.spectrogram, self.device):
-                sums += _sums(rows)
+                sums += row_sums(rows)
                 if not np.isfinite(sums).all():
                     reason = "has samples so large that its features are not finite"
                     break
@@ -121,7 +121,7 @@ class Extractor:
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
         """Yield batches [B, S] of chunks, each chunk followed by its variants. The next batch overwrites the last."""
         augmentation, rate = self.config.augmentation, self.config.complex_spectrogram.sample_rate
-        size = _CUDA_BATCH_ROWS if self.device.type == "cuda" else _BATCH_ROWS
+        size = _CUDA_BATCH_ROWS if self.device.type == "cuda" else BATCH_ROWS
         batch, filled = np.empty((size, self.config.chunk_samples), np.float32), 0
         for index, chunk in enumerate(chunks):
             for number in range(1 + self.expansion):
@@ -135,7 +135,7 @@ class Extractor:
             yield batch[:filled]
 
 
-def _sums(rows: np.ndarray) -> np.ndarray:
+def row_sums(rows: np.ndarray) -> np.ndarray:
     """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
     values = rows.reshape(len(rows), 2, -1).astype(np.float64)
     # Not np.dot, because the threads of BLAS spin while they wait.

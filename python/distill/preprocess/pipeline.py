@@ -18,10 +18,12 @@ import torch
 
 from distill.audio.chunking import SILENT
 from distill.cache.compaction import compact_if_wasteful
-from distill.cache.manifest import MANIFEST_NAME, open_manifest
+from distill.cache.folder import load_file_table
+from distill.cache.manifest import open_manifest
 from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
-from distill.cache.writer import CacheWriter, cache_write_error
+from distill.cache.slots import find_slot, list_slots
+from distill.cache.writer import CacheWriter
 from distill.config import (
     AugmentationConfig,
     CacheDtype,
@@ -37,6 +39,7 @@ from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
+from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
 logger = logging.getLogger(__name__)
@@ -103,7 +106,7 @@ def preprocess_complex_spectrograms(
     Returns
     -------
     cache_dir : Path
-        The cache folder.
+        The slot of the cache for this configuration, a folder that all readers accept.
     normalization_stats : dict
         mag_mean, mag_std, if_mean, if_std over all rows.
 
@@ -189,13 +192,16 @@ def preprocess(
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
     )
-    if not _has_manifest(dataset.cache_path):
+    cache_dir = dataset.cache_path
+    if not list_slots(cache_dir):
         # Checked before the cache folder is made: a folder without audio gets no cache.
-        dataset.require_audio(dataset.scan(Manifest(), workers=workers, hash_added=False, progress=run.progress))
+        run.require_audio()
     try:
-        with CacheWriter(dataset.cache_path) as writer:
+        with CacheWriter(cache_dir) as writer:
+            writer.open(resolve_row_format(config, cache_dir, run.require_audio))
             writer.drop_damaged(every=check_packs, progress=run.progress)
             result = _update(run, writer, confirm)
+            writer.mark_used()
     except StorageError as error:
         # A cache on a read-only disk can be used as long as nothing has changed and no repair is requested.
         result = None if check_packs else _unchanged(run)
@@ -218,47 +224,57 @@ class _Run:
     spectrogram: ComplexSpectrogram
     progress: ProgressCallback
 
-
-def _has_manifest(cache_dir: Path) -> bool:
-    try:
-        (cache_dir / MANIFEST_NAME).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise cache_write_error(cache_dir, error) from error
-    return True
+    def require_audio(self) -> int:
+        """Return the number of audio files, without opening any; raise DatasetError if there is none."""
+        scan = self.dataset.scan(Manifest(), workers=self.workers, hash_added=False, progress=self.progress)
+        self.dataset.require_audio(scan)
+        return scan.n_files
 
 
 def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> PreprocessResult:
     """Plan, extract, commit."""
-    plan = make_plan(run.dataset, run.config, writer.manifest, workers=run.workers, progress=run.progress)
-    if plan.sources:
+    plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress)
+    backend = writer.backend
+    if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
         chunk = torch.empty((1, 1, run.config.chunk_samples), device=run.device)
-        writer.backend = run.spectrogram.backend_for(chunk)
+        backend = run.spectrogram.backend_for(chunk)
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
-
-    has_changes = writer.manifest.apply(plan.scan) or bool(plan.changed_fields)
-    writer.dirty = writer.dirty or has_changes
-    writer.begin(plan.row_format)
-    decoded, failed = _extract(run, writer, plan)
+    writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
+    sources = [*plan.sources, *_copy(run, writer, plan)]
+    writer.use_backend(backend)
+    decoded, failed = _extract(run, writer, sources)
 
     writer.finish()
     if writer.has_committed:
         compact_if_wasteful(writer)
     return _result(
-        run.dataset.cache_path,
+        writer.slot_dir,
         writer.manifest,
         plan.scan,
-        plan.row_format,
+        writer.row_format,
         decoded=decoded,
         failed=[(os.path.relpath(source.path, run.dataset.path), reason) for source, reason in failed],
         changed_fields=plan.changed_fields,
     )
 
 
-def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tuple[Source, str]]]:
-    """Compute the rows of the planned sources and hand them to the writer.
+def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
+    """Copy the rows that another slot has; return the sources that have to be computed, because those are damaged."""
+    if plan.copies is None:
+        return []
+    damaged = []
+    sources = {source.content_hash: source for source in plan.copied}
+    for number, (content_hash, is_done) in enumerate(plan.copies.copy(writer), 1):
+        if not is_done:
+            damaged.append(sources[content_hash])
+        run.progress("features", number, len(sources))
+    logger.info("%s of features copied from slot %s", counted(plan.copies.rows, "row"), plan.copies.slot)
+    return damaged
+
+
+def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> tuple[int, list[tuple[Source, str]]]:
+    """Compute the rows of some sources and hand them to the writer.
 
     Returns
     -------
@@ -267,9 +283,9 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
     failed : list of (Source, reason)
         Sources that could not be read this time. Sources that never can be are recorded in the manifest instead.
     """
-    extractor = Extractor(run.spectrogram, run.device, run.config, plan.row_format.expansion)
+    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion)
     ended, decoded, failed = 0, 0, []
-    with closing(extract(extractor, plan.sources, min(run.workers, max(1, len(plan.sources))))) as events:
+    with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
         for event in events:
             content_hash = event.source.content_hash
             if isinstance(event, Rows):
@@ -287,31 +303,32 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
                 failed.append((event.source, event.reason))
             ended += not isinstance(event, Rows)
             # Also after rows, so that the callback can cancel in the middle of a long file.
-            run.progress("features", ended, len(plan.sources))
+            run.progress("features", ended, len(sources))
     return decoded, failed
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
     """Return the result if the cache already has everything, without writing; else None."""
     cache_dir = run.dataset.cache_path
-    manifest = open_manifest(cache_dir)
-    if manifest is None:
+    row_format = resolve_row_format(run.config, cache_dir, run.require_audio)
+    slot = find_slot(cache_dir, row_format.fingerprint)
+    manifest = slot and open_manifest(slot)
+    if not manifest:
         return None
-    scan = run.dataset.scan(manifest, workers=run.workers, progress=run.progress)
-    header = json.loads(manifest.header)
-    row_format = resolve_row_format(run.config, header, scan.n_files)
+    known = load_file_table(cache_dir)
+    scan = run.dataset.scan(manifest, known=known, workers=run.workers, progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.
-    if row_format.changed_fields(header) or scan.todo or manifest.live() != rows:
+    if scan.todo or manifest.live() != rows:
         return None
     try:
         # Checks that the packs exist. The rows are checked when they are read.
-        CacheReader(cache_dir)
+        CacheReader(slot)
     except CacheError as error:
         logger.warning("%s", error)
         return None
-    return _result(cache_dir, manifest, scan, row_format)
+    return _result(slot, manifest, scan, row_format)
 
 
 def _result(

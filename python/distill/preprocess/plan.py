@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import torch
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.cache.row_format import RowFormat, fingerprint
-from distill.cache.writer import check_space
+from distill.cache.slots import find_slot, list_slots
+from distill.cache.writer import CacheWriter, check_space
 from distill.config import TrainingConfig
-from distill.errors import PreprocessingCancelled
+from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
-from distill.index import Dataset, Manifest, Scan
+from distill.index import Dataset, Scan
+from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
 from distill.preprocess.result import log_found
 from distill.text import counted
@@ -40,74 +42,89 @@ class Plan:
 
     Attributes
     ----------
-    row_format : RowFormat
-        What a row is.
     changed_fields : list of str
-        Why none of the rows in the cache can be used; empty if they can, or there are none.
+        How the configuration differs from that of the slot last used, if there is no slot for it yet.
     scan : Scan
-        The comparison of the dataset with the manifest.
+        The comparison of the dataset with the slot's manifest.
+    copies : Copies or None
+        The rows that are copied from another slot.
+    copied : list of Source
+        The contents whose rows are copied.
     sources : list of Source
         The contents to compute, the longest first.
     rows, bytes : int
-        Number and size of the rows to compute, at most: silent chunks, which are left out, are counted.
+        Number and size of the rows to compute or copy, at most: silent chunks, which are left out, are counted.
     """
 
-    row_format: RowFormat
     changed_fields: list[str]
     scan: Scan
+    copies: Copies | None
+    copied: list[Source]
     sources: list[Source]
     rows: int
     bytes: int
 
 
 def make_plan(
-    dataset: Dataset, config: TrainingConfig, manifest: Manifest, *, workers: int, progress: ProgressCallback
+    dataset: Dataset, config: TrainingConfig, writer: CacheWriter, *, workers: int, progress: ProgressCallback
 ) -> Plan:
-    """Compare a dataset with the manifest of its cache, and plan what has to be computed.
-
-    If the configuration asks for other rows than the manifest has, its contents are cleared, in memory.
+    """Compare a dataset with the open slot of its cache, and plan what has to be computed. Hashes are kept at once.
 
     Raises
     ------
-    ConfigError
-        If an augmentation needs a library that is not installed.
     DatasetError
         If there is no audio.
+    StorageError
+        If the table of files cannot be written.
     """
-    scan = dataset.scan(manifest, workers=workers, progress=progress)
+    row_format = writer.row_format
+    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, progress=progress)
     dataset.require_audio(scan)
-    header = json.loads(manifest.header)
-    row_format = resolve_row_format(config, header, scan.n_files)
-    changed_fields = row_format.changed_fields(header)
-    if changed_fields:
-        logger.info("all features are computed again: %s", "; ".join(changed_fields))
-        manifest.clear_contents()
-        scan = dataset.scan(manifest, workers=workers, progress=progress)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
+    changed_fields = _changed_fields(writer)
+    writer.keep_hashes(scan)
 
+    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo])
     root = os.fsencode(dataset.folder)
-    sources = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
+    todo = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
+    copied = [source for source in todo if copies and source.content_hash in copies.rows_of]
+    sources = [source for source in todo if not (copies and source.content_hash in copies.rows_of)]
     durations = [duration_s(source.path) for source in sources]
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
-    rows = chunks * (1 + row_format.expansion)
+    rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
     row_bytes = math.prod(row_format.shape) * np.dtype(row_format.dtype).itemsize
     # Longest first, so that no thread is left with a long file when the others have finished.
     by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: -pair[0])
-    return Plan(row_format, changed_fields, scan, [source for _, source in by_length], rows, rows * row_bytes)
+    longest_first = [source for _, source in by_length]
+    return Plan(changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes)
 
 
-def resolve_row_format(config: TrainingConfig, header: Mapping[str, Any], n_files: int) -> RowFormat:
+def _changed_fields(writer: CacheWriter) -> list[str]:
+    """Return how a new slot differs from the one last used, and log that it is begun; empty for a slot that exists."""
+    others = [slot for slot in list_slots(writer.cache_dir) if slot.manifest]
+    if json.loads(writer.manifest.header) or not others:
+        return []
+    changed_fields = writer.row_format.changed_fields(others[0].header)
+    logger.info(
+        "features of this configuration are computed into a slot of their own (%s); those of %s stay",
+        "; ".join(changed_fields),
+        "the other configuration" if len(others) == 1 else f"{len(others)} other configurations",
+    )
+    return changed_fields
+
+
+def resolve_row_format(config: TrainingConfig, cache_dir: Path, count_files: Callable[[], int]) -> RowFormat:
     """Return what a row is for a configuration; if it leaves the number of variants open, choose one.
 
     Parameters
     ----------
     config : TrainingConfig
         The configuration.
-    header : mapping
-        The header of the cache's manifest; empty if there is none.
-    n_files : int
-        Files in the dataset.
+    cache_dir : Path
+        The cache. What was chosen for it before is chosen again: one more file must not make every row invalid.
+    count_files : callable
+        Returns the number of files in the dataset. Called if nothing was chosen before.
 
     Raises
     ------
@@ -117,16 +134,42 @@ def resolve_row_format(config: TrainingConfig, header: Mapping[str, Any], n_file
     expansion = config.augmentation_expansion
     is_chosen = expansion is None
     if expansion is None:
-        # What was chosen before is kept: one more file must not make every row invalid.
-        before = header.get("augmentation_expansion", 0)
-        if header.get("expansion_is_chosen") and header["config_fingerprint"] == fingerprint(_identity(config, before)):
-            expansion = before
-        else:
-            expansion = _SMALL_DATASET_EXPANSION if n_files <= _SMALL_DATASET_FILES else 0
+        expansion = _chosen_before(config, cache_dir)
+        if expansion is None:
+            expansion = _SMALL_DATASET_EXPANSION if count_files() <= _SMALL_DATASET_FILES else 0
         logger.info("chosen: augmentation_expansion=%d", expansion)
     if expansion:
         check_available(config.augmentation)
     return RowFormat(config.complex_spectrogram, _identity(config, expansion), is_chosen)
+
+
+def _chosen_before(config: TrainingConfig, cache_dir: Path) -> int | None:
+    """Return the number of variants that was chosen for the slot of this configuration, the one last used."""
+    for slot in list_slots(cache_dir):
+        header = slot.header
+        before = header.get("augmentation_expansion", 0)
+        if header.get("expansion_is_chosen") and header["config_fingerprint"] == fingerprint(_identity(config, before)):
+            return before
+    return None
+
+
+def dataset_slot(dataset: Dataset, config: TrainingConfig) -> Path:
+    """Return the folder of the slot that `preprocess` computes for a configuration.
+
+    Raises
+    ------
+    CacheError
+        If there is none.
+    """
+    expansion = config.augmentation_expansion
+    if expansion is None:
+        expansion = _chosen_before(config, dataset.cache_path)
+    slot = None if expansion is None else find_slot(dataset.cache_path, fingerprint(_identity(config, expansion)))
+    if slot is None:
+        raise CacheError(
+            f"{dataset.cache_path}: holds no features of this configuration", "preprocess the dataset first"
+        )
+    return slot
 
 
 def _identity(config: TrainingConfig, expansion: int) -> dict[str, Any]:
@@ -144,7 +187,8 @@ def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: Con
     PreprocessingCancelled
         If `confirm` returned False.
     """
-    work = f"{counted(len(plan.sources), 'file')} to compute: {counted(plan.rows, 'row')}"
+    copied = f", {counted(len(plan.copied), 'file')} to copy from {plan.copies.slot}" if plan.copies else ""
+    work = f"{counted(len(plan.sources), 'file')} to compute{copied}: {counted(plan.rows, 'row')}"
     message = f"{work}, {plan.bytes / 1e6:.0f} MB in {cache_dir}"
     logger.info("%s, on %s", message, device)
     check_space(cache_dir, plan.bytes)

@@ -21,7 +21,7 @@ class PreprocessResult:
     Attributes
     ----------
     cache_dir : Path
-        The cache folder.
+        The slot of the cache for this configuration.
     normalization_stats : dict
         mag_mean, mag_std, if_mean, if_std.
     rows : int
@@ -36,7 +36,7 @@ class PreprocessResult:
     augmentation_expansion : int
         Augmented variants of each chunk, requested or chosen.
     changed_fields : list of str
-        Why the rows that were in the cache could not be used; empty if they could, or there were none.
+        If the cache had no slot for this configuration: how it differs from that of the slot last used.
     seconds : float
         Duration of the run.
     """

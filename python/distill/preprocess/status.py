@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from distill import _native
-from distill.cache.manifest import load_manifest
+from distill.cache.folder import leftover, load_file_table
+from distill.cache.slots import Slot, list_slots
 from distill.index import Dataset
 from distill.types import PathLike, ProgressCallback
 
@@ -25,36 +25,55 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     -------
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
-        ``rows`` and ``bytes`` in the cache; ``dead_rows``, rows in the cache that belong to no file any more;
         ``skipped_files``, a list of {path, reason} of files that cannot be used and folders that cannot be read;
-        ``skipped``, its length; ``cache_dir``; ``damage``, None or what is wrong with the manifest, in which case all
-        features will be computed again.
+        ``skipped``, its length; ``cache_dir``; ``slots``, the slots of the cache, the last used first, each with
+        ``name``, ``fingerprint``, ``configuration`` in words, ``rows``, ``dead_rows`` (which belong to no file any
+        more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or why it cannot be used; ``leftover``, None or
+        {name, files, bytes} of what an earlier program left in the cache. Files are compared with the slot last used;
+        ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its own.
 
     Raises
     ------
     DatasetError
         If the dataset is not a folder, or holds no audio.
     CacheError
-        If the manifest cannot be read.
+        If the cache, or the manifest of the slot last used, cannot be read.
     """
     dataset = Dataset.of(dataset)
     dataset.check()
-    try:
-        manifest, damage = load_manifest(dataset.cache_path), None
-    except _native.ManifestError as error:
-        manifest, damage = None, str(error)
-    header = json.loads(manifest.header) if manifest else {}
-    scan = dataset.scan(manifest or _native.Manifest(), progress=progress)
+    cache_dir = dataset.cache_path
+    slots = list_slots(cache_dir)
+    if slots and slots[0].error:
+        raise slots[0].error
+    last_used = slots[0].manifest if slots else None
+    known = load_file_table(cache_dir)
+    scan = dataset.scan(last_used or _native.Manifest(), known=known, progress=progress)
     dataset.require_audio(scan)
     skipped = [*scan.skipped, *scan.faults]
+    described = [_describe(slot) for slot in slots]
+    nothing = {"rows": 0, "bytes": 0, "dead_rows": 0, "damage": None}
+    unused = leftover(cache_dir)
     return {
         "files": scan.n_files,
         **scan.counts,
         "skipped": len(skipped),
-        "rows": header.get("total_spectrograms", 0),
-        "bytes": header.get("cache_size_bytes", 0),
-        "dead_rows": header.get("dead_rows", 0),
+        **{name: (described[0] if slots else nothing)[name] for name in nothing},
         "skipped_files": [{"path": path, "reason": reason} for path, reason in skipped],
-        "cache_dir": str(dataset.cache_path),
-        "damage": damage,
+        "cache_dir": str(cache_dir),
+        "slots": described,
+        "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},
+    }
+
+
+def _describe(slot: Slot) -> dict[str, Any]:
+    header = slot.header
+    return {
+        "name": slot.name,
+        "fingerprint": header.get("config_fingerprint"),
+        "configuration": slot.words,
+        "rows": header.get("total_spectrograms", 0),
+        "dead_rows": header.get("dead_rows", 0),
+        "bytes": slot.bytes,
+        "last_used": slot.last_used.isoformat(),
+        "damage": slot.fault,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from distill.cache.damage import find_damage
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
+from distill.cache.slots import list_slots
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
 from distill.errors import CacheError
 from distill.index import Dataset, check_workers
@@ -42,8 +44,8 @@ class Verification:
     rows, packs, files : int
         Numbers of rows, packs and files that were checked.
     damaged : list of (path, reason)
-        Packs as packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes; also files
-        that exist and could not be checked.
+        Packs as slots/SLOT/packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes;
+        also files that exist and could not be checked.
     """
 
     rows: int
@@ -55,7 +57,7 @@ class Verification:
 def verify(
     dataset: Dataset | PathLike, *, workers: int | None = None, progress: ProgressCallback | None = None
 ) -> Verification:
-    """Check every row against its checksum, and every file in the manifest against its content hash.
+    """Check every row of all slots against its checksum, and every file in a manifest against its content hash.
 
     Writes nothing. New, removed and moved files do not count as damage. Preprocessing of the dataset waits meanwhile.
 
@@ -85,13 +87,23 @@ def verify(
     dataset = Dataset.of(dataset)
     dataset.check()
     cache = dataset.cache_path
+    rows, n_packs, paths = 0, 0, set[str]()
+    # Keyed by path: a file of several slots is reported once.
+    damaged: dict[str, str] = {}
     with _writers_kept_out(cache):
-        manifest = require_manifest(cache)
-        packs = [PackInfo.of(entry) for entry in manifest.packs()]
-        damaged = list(_damaged_packs(manifest, cache, packs, progress))
-        damaged += _damaged_files(manifest, dataset, workers, progress)
-        totals = manifest.totals()
-    return Verification(totals.rows, len(packs), totals.files, damaged)
+        for slot in _slots(cache):
+            manifest = require_manifest(slot)
+            packs = [PackInfo.of(entry) for entry in manifest.packs()]
+            damaged |= dict(_damaged_packs(manifest, slot, packs, progress, os.path.relpath(slot, cache)))
+            damaged |= dict(_damaged_files(manifest, dataset, workers, progress))
+            rows, n_packs = rows + manifest.totals().rows, n_packs + len(packs)
+            paths.update(entry["path"] for entry in manifest.files())
+    return Verification(rows, n_packs, len(paths), list(damaged.items()))
+
+
+def _slots(cache: Path) -> list[Path]:
+    """Return the folders of all slots; if there is none, the cache itself, about which an error then says more."""
+    return [slot.path for slot in list_slots(cache)] or [cache]
 
 
 @contextmanager
@@ -110,10 +122,10 @@ def _writers_kept_out(cache: Path) -> Iterator[None]:
 
 
 def _damaged_packs(
-    manifest: _native.Manifest, cache: Path, packs: list[PackInfo], progress: ProgressCallback | None
+    manifest: _native.Manifest, slot: Path, packs: list[PackInfo], progress: ProgressCallback | None, name: str
 ) -> Iterator[tuple[str, str]]:
-    live = manifest.live()
-    checked = find_damage(cache / PACKS_NAME, packs, json.loads(manifest.header), progress)
+    live = manifest.kept()
+    checked = find_damage(slot / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
         here = live.pack == index
         if damage is not None and damage.rows is not None:
@@ -123,7 +135,7 @@ def _damaged_packs(
             continue
         contents = {live.content_hashes[content].hex() for content in live.content[here].tolist()}
         paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
-        yield f"{PACKS_NAME}/{info.name}", f"{damage.reason}: it holds features of {listed(paths, 3)}"
+        yield os.path.join(name, PACKS_NAME, info.name), f"{damage.reason}: it holds features of {listed(paths, 3)}"
 
 
 def _with_known_files(dataset: Dataset, manifest: _native.Manifest) -> Dataset:
@@ -183,6 +195,7 @@ def repair(
     Returns
     -------
     PreprocessResult
+        That of the slot used least lately, which is the last to be repaired.
 
     Raises
     ------
@@ -191,11 +204,20 @@ def repair(
     DistillError
         As `preprocess`.
     """
-    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - imports torch, which `verify` does not need
-
     dataset = Dataset.of(dataset)
     dataset.check()
-    manifest = require_manifest(dataset.cache_path)
+    result = None
+    for slot in _slots(dataset.cache_path):
+        result = _repair_slot(dataset, slot, workers, progress)
+    return result
+
+
+def _repair_slot(
+    dataset: Dataset, slot: Path, workers: int | None, progress: ProgressCallback | None
+) -> PreprocessResult:
+    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - imports torch, which `verify` does not need
+
+    manifest = require_manifest(slot)
     header = json.loads(manifest.header)
     config = TrainingConfig(
         complex_spectrogram=ComplexSpectrogramConfig(**header["complex_spectrogram_config"]),

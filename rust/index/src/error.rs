@@ -15,10 +15,17 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// The manifest is damaged, has another version, or breaks a rule of the
-    /// format. The features that it lists must not be used.
+    /// The file is damaged, or breaks a rule of the format. The features that it lists must not be used.
     #[error("{0}")]
     Manifest(String),
+    /// The file was written by a later version of this program. It is not damaged.
+    #[error("its format is {found}, this program reads up to {newest}")]
+    Newer {
+        /// The version of the file's format.
+        found: u64,
+        /// The latest version that this program reads.
+        newest: u64,
+    },
     /// An argument is invalid.
     #[error("{0}")]
     Invalid(String),

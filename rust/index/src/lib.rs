@@ -78,7 +78,7 @@ mod walk;
 
 pub use error::{Error, Result};
 pub use hash::{checksum_rows, hash_file, Hash, ROW_CHECKSUM_BYTES};
-pub use manifest::{seal, Live, Manifest, Summary, Totals, FORMAT_VERSION};
+pub use manifest::{seal, FileTable, Live, Manifest, Summary, Totals, FORMAT_VERSION};
 pub use path::check_relative;
 pub use progress::{NoProgress, Progress, Stage};
 pub use records::{Content, FileEntry, Pack, Segment};

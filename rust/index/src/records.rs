@@ -70,4 +70,8 @@ pub struct FileEntry {
     pub content: Option<Hash>,
     /// Why the file itself is skipped, if so.
     pub skipped: Option<String>,
+    /// Whether the dataset consists of this file among others. False if the last
+    /// scan was limited to a list of files without it: its rows are kept, and not
+    /// served.
+    pub selected: bool,
 }

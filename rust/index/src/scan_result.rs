@@ -44,6 +44,8 @@ pub struct Counts {
 pub struct Scan {
     /// The new table of files, for [`Manifest::apply`](crate::Manifest::apply).
     pub(crate) files: Arc<Vec<FileEntry>>,
+    /// Whether only a list of files was looked at.
+    pub(crate) is_partial: bool,
     /// Number of files by what happened to them.
     pub counts: Counts,
     /// New files.
@@ -61,7 +63,7 @@ pub struct Scan {
     /// Paths that could not be examined, with the reasons. Known files at and
     /// below such a path stay in the table.
     pub faults: Vec<(PathBytes, String)>,
-    /// Number of existing files, usable or not.
+    /// Number of existing files, usable or not; of a list of files, those listed.
     pub n_files: u64,
     /// Total size of these files in bytes.
     pub total_bytes: u64,

@@ -91,7 +91,8 @@ fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
     fs::write(root.path().join("a/0.wav"), "OggSother").unwrap();
     assert_eq!(scanned(&manifest, root.path(), 2).changed.len(), 1);
     // A content that is not computed is to do, though its file is unchanged.
-    again.clear_contents();
+    again = Manifest::default();
+    again.apply(&same);
     assert_eq!(
         scanned(&again, root.path(), 2).todo.len() as u64,
         count,

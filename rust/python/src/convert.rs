@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use distill_index::{Error, Hash};
 use pyo3::create_exception;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 create_exception!(distill._native, ManifestError, PyValueError);
+create_exception!(distill._native, NewerFormatError, PyException);
 
 /// A path given as `str`, `bytes` or `os.PathLike`, converted by `os.fsencode`.
 pub(crate) struct AnyPath(pub(crate) PathBuf);
@@ -47,6 +48,7 @@ pub(crate) fn to_python(error: Error) -> PyErr {
             None => PyOSError::new_err(format!("{}: {source}", path.display())),
         },
         Error::Manifest(reason) => ManifestError::new_err(reason),
+        Error::Newer { .. } => NewerFormatError::new_err(error.to_string()),
         Error::Invalid(reason) => PyValueError::new_err(reason),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
     }

@@ -7,6 +7,7 @@
 mod checksum;
 mod convert;
 mod features;
+mod file_table;
 mod live;
 mod manifest;
 mod progress;
@@ -17,9 +18,11 @@ mod _native {
     #[pymodule_export]
     use crate::checksum::{hash_bytes, hash_file, row_checksums};
     #[pymodule_export]
-    use crate::convert::ManifestError;
+    use crate::convert::{ManifestError, NewerFormatError};
     #[pymodule_export]
     use crate::features::PyMelKernel;
+    #[pymodule_export]
+    use crate::file_table::PyFileTable;
     #[pymodule_export]
     use crate::live::PyLive;
     #[pymodule_export]

@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use distill_index::{Content, Manifest, Options, Pack, Segment, Totals, Trust};
+use distill_index::{Content, FileTable, Manifest, Options, Pack, Segment, Totals, Trust};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::convert::{fsdecode, hash_from, to_python, AnyPath};
+use crate::file_table::PyFileTable;
 use crate::live::PyLive;
 use crate::progress::PythonProgress;
 use crate::scan::PyScan;
@@ -43,7 +44,7 @@ impl PyManifest {
     }
 
     #[pyo3(signature = (root, *, extensions, exclude = Vec::new(), files = None,
-        follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
+        known = None, follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
         hash_added = true, progress = None))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn scan(
@@ -53,6 +54,7 @@ impl PyManifest {
         extensions: Vec<String>,
         exclude: Vec<AnyPath>,
         files: Option<Vec<Vec<u8>>>,
+        known: Option<&PyFileTable>,
         follow_links: bool,
         trust: &str,
         max_bytes: u64,
@@ -64,6 +66,7 @@ impl PyManifest {
             extensions,
             exclude: exclude.into_iter().map(|path| path.0).collect(),
             files,
+            known: known.map(|table| table.0.clone()).unwrap_or_default(),
             follow_links,
             trust: trust_from(trust)?,
             max_bytes,
@@ -129,14 +132,6 @@ impl PyManifest {
         self.0.set_content(hash, content).map_err(to_python)
     }
 
-    fn has_content(&self, content_hash: &[u8]) -> PyResult<bool> {
-        Ok(self.0.content(&hash_from(content_hash)?).is_some())
-    }
-
-    fn clear_contents(&mut self) {
-        self.0.clear_contents();
-    }
-
     fn drop_dead(&mut self) {
         self.0.drop_dead();
     }
@@ -166,6 +161,15 @@ impl PyManifest {
     fn live(&self, py: Python) -> PyResult<PyLive> {
         let live = py.detach(|| self.0.live());
         PyLive::new(py, live)
+    }
+
+    fn kept(&self, py: Python) -> PyResult<PyLive> {
+        let kept = py.detach(|| self.0.kept());
+        PyLive::new(py, kept)
+    }
+
+    fn file_table(&self, py: Python) -> PyFileTable {
+        PyFileTable(py.detach(|| FileTable::of(self.0.files())))
     }
 
     fn pack_names(&self) -> Vec<&str> {

@@ -43,18 +43,22 @@ impl Manifest {
     /// As [`Manifest::to_bytes`], and [`Error::Io`] if it cannot be written. The
     /// old manifest is then unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let parts = self.to_parts()?;
-        let temporary = temporary_path(path)?;
-        let result = write_durably(&temporary, &parts).and_then(|()| replace(&temporary, path));
-        if result.is_err() {
-            // An error of the removal would hide the first one.
-            let _ = fs::remove_file(&temporary);
-        }
-        result
+        save_parts(&self.to_parts()?, path)
     }
 }
 
-fn read_regular(path: &Path) -> Result<Vec<u8>> {
+/// Replaces a file by some parts and a last line, durably and atomically.
+pub(super) fn save_parts(parts: &[Vec<u8>], path: &Path) -> Result<()> {
+    let temporary = temporary_path(path)?;
+    let result = write_durably(&temporary, parts).and_then(|()| replace(&temporary, path));
+    if result.is_err() {
+        // An error of the removal would hide the first one.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+pub(super) fn read_regular(path: &Path) -> Result<Vec<u8>> {
     let failed = |error: io::Error| match error.kind() {
         // `save` replaces the file by renaming, so another program did this.
         io::ErrorKind::UnexpectedEof => {

@@ -1,9 +1,14 @@
 //! The parts of the file format that its reader and its writer share.
 
-use super::cursor::Parsed;
+use super::cursor::{Cursor, Parsed};
+use crate::{Error, Result};
 
-/// The version of the file format.
-pub const FORMAT_VERSION: u64 = 1;
+/// The version of the file format that is written.
+pub const FORMAT_VERSION: u64 = 2;
+
+/// The oldest version that is read. Version 2 added `selected`, which is left out
+/// where it is true, so version 1 is read by the same parser.
+const OLDEST_VERSION: u64 = 1;
 
 /// The start of the last line, which holds the checksum of everything before.
 const CHECKSUM_KEY: &[u8] = b"\"checksum\":\"";
@@ -36,4 +41,34 @@ pub(super) fn split_seal(bytes: &[u8]) -> Parsed<(&[u8], &[u8])> {
     let (rest, checksum) = rest.split_at(digits);
     let body = rest.strip_suffix(CHECKSUM_KEY).ok_or(MISSING)?;
     Ok((body, checksum))
+}
+
+/// Reads the start of a file, up to the version, and checks it.
+pub(super) fn version(cursor: &mut Cursor) -> Parsed<()> {
+    cursor.expect("{\n\"version\":")?;
+    let version = cursor.uint()?;
+    match (OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
+        true => Ok(()),
+        false => Err(format!(
+            "its version is {version}, this program reads {OLDEST_VERSION} to {FORMAT_VERSION}"
+        )),
+    }
+}
+
+/// Rejects an undamaged file of a later version: what it lists is not lost.
+pub(super) fn check_not_newer(body: &[u8]) -> Result<()> {
+    let start = body.strip_prefix(b"{\n\"version\":").unwrap_or_default();
+    let digits = start.iter().take_while(|byte| byte.is_ascii_digit());
+    let version = digits.fold(0, |value: u64, digit| {
+        value
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    });
+    match version > FORMAT_VERSION {
+        true => Err(Error::Newer {
+            found: version,
+            newest: FORMAT_VERSION,
+        }),
+        false => Ok(()),
+    }
 }

@@ -6,16 +6,19 @@
 //! - `read`, `cursor`, `write`: conversion from and to JSON
 //! - `format`: what reader and writer share
 //! - `file`: loading and replacing the file
+//! - `file_table`: the table of files alone, which the caches of a dataset share
 
 mod check;
 mod cursor;
 mod file;
+mod file_table;
 mod format;
 mod queries;
 mod read;
 mod tables;
 mod write;
 
+pub use file_table::FileTable;
 pub use format::{seal, FORMAT_VERSION};
 pub use queries::{Live, Summary, Totals};
 pub use tables::Manifest;

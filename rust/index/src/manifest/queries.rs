@@ -1,14 +1,15 @@
-//! What readers of a cache need from a manifest.
+//! What readers of a cache need from a manifest. It serves the rows of the files
+//! that are selected.
 
 use super::tables::Manifest;
 use crate::hash::Hash;
 use crate::records::{Content, FileEntry, Pack};
 
-/// Sums over the live contents, which are those that at least one file has. A
-/// content counts once, however many files have it.
+/// Sums over the live contents, which are those that at least one selected file
+/// has. A content counts once, however many files have it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// Number of files.
+    /// Number of selected files.
     pub files: u64,
     /// Number of live contents that are not skipped.
     pub contents: u64,
@@ -21,7 +22,7 @@ pub struct Totals {
     /// [`Content::sums`] of the live contents, added in the order of the hashes,
     /// so that the result does not depend on file names.
     pub sums: [f64; 5],
-    /// Number of rows in packs that belong to no live content.
+    /// Number of rows in packs that belong to no file, selected or not.
     pub dead_rows: u64,
     /// Size of all packs in bytes.
     pub pack_bytes: u64,
@@ -61,10 +62,10 @@ impl Manifest {
     /// Counts and sums over the live contents.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            files: self.files.len() as u64,
+            files: self.selected().count() as u64,
             ..Totals::default()
         };
-        for (_, content) in self.live_contents() {
+        for (_, content) in self.contents_of(self.selected()) {
             match content.skipped {
                 Some(_) => totals.skipped += 1,
                 None => totals.contents += 1,
@@ -79,15 +80,58 @@ impl Manifest {
             let values = self.packs.iter().map(of);
             values.fold(0, u64::saturating_add)
         };
-        totals.dead_rows = sum(|pack| pack.rows).saturating_sub(totals.rows);
+        let kept = self.contents_of(self.files.iter());
+        let kept = kept.iter().map(|(_, content)| content.rows());
+        let kept = kept.fold(0, u64::saturating_add);
+        totals.dead_rows = sum(|pack| pack.rows).saturating_sub(kept);
         totals.pack_bytes = sum(|pack| pack.bytes);
         totals
     }
 
     /// Location of the rows of the live contents.
     pub fn live(&self) -> Live {
+        Live::of(self.contents_of(self.selected()))
+    }
+
+    /// Location of the rows of all contents that a file has, selected or not.
+    pub fn kept(&self) -> Live {
+        Live::of(self.contents_of(self.files.iter()))
+    }
+
+    /// Every selected file, with what is known of its content.
+    pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
+        self.selected().map(|file| {
+            let content = file.content.as_ref().and_then(|hash| self.content(hash));
+            let reason = content.and_then(|content| content.skipped.as_deref());
+            Summary {
+                file,
+                rows: content.map_or(0, Content::rows),
+                skipped: file.skipped.as_deref().or(reason),
+            }
+        })
+    }
+
+    fn selected(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().filter(|file| file.selected)
+    }
+
+    /// The listed contents of some files, each once, sorted by hash.
+    fn contents_of<'a>(
+        &self,
+        files: impl Iterator<Item = &'a FileEntry>,
+    ) -> Vec<(&Hash, &Content)> {
+        let mut hashes: Vec<&Hash> = files.filter_map(|f| f.content.as_ref()).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let known = |hash| self.contents.get_key_value(hash);
+        hashes.into_iter().filter_map(known).collect()
+    }
+}
+
+impl Live {
+    fn of(contents: Vec<(&Hash, &Content)>) -> Self {
         let mut live = Live::default();
-        for (hash, content) in self.live_contents() {
+        for (hash, content) in contents {
             if content.segments.is_empty() {
                 continue;
             }
@@ -103,30 +147,5 @@ impl Manifest {
             }
         }
         live
-    }
-
-    /// Every file, with what is known of its content.
-    pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
-        self.files.iter().map(|file| {
-            let content = file.content.as_ref().and_then(|hash| self.content(hash));
-            let reason = content.and_then(|content| content.skipped.as_deref());
-            Summary {
-                file,
-                rows: content.map_or(0, Content::rows),
-                skipped: file.skipped.as_deref().or(reason),
-            }
-        })
-    }
-
-    fn live_contents(&self) -> Vec<(&Hash, &Content)> {
-        let mut hashes: Vec<&Hash> = self
-            .files
-            .iter()
-            .filter_map(|f| f.content.as_ref())
-            .collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let known = |hash| self.contents.get_key_value(hash);
-        hashes.into_iter().filter_map(known).collect()
     }
 }

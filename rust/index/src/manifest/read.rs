@@ -13,7 +13,7 @@ use memchr::memmem;
 
 use super::check;
 use super::cursor::{Cursor, Parsed};
-use super::format::{split_seal, FORMAT_VERSION};
+use super::format::{check_not_newer, split_seal, version};
 use super::tables::{Contents, Manifest};
 use crate::hash::Hash;
 use crate::path::check_relative;
@@ -46,30 +46,26 @@ impl Manifest {
         // A wrong checksum is reported before any error of the parser.
         let (tables, (files, is_sealed)) = both(
             || parse_tables(tables),
-            || {
-                let files = parse_files(files);
-                let is_sealed = blake3::hash(body).to_hex().as_bytes() == checksum;
-                (files, is_sealed)
-            },
+            || (parse_files(files), check_seal(body, checksum)),
         );
-        if !is_sealed {
-            return Err(Error::Manifest("its checksum is wrong".into()));
-        }
+        is_sealed?;
+        check_not_newer(body)?;
         let manifest = tables.and_then(|tables| with_files(tables, files?));
         manifest.map_err(Error::Manifest)
+    }
+}
+
+pub(super) fn check_seal(body: &[u8], checksum: &[u8]) -> Result<()> {
+    match blake3::hash(body).to_hex().as_bytes() == checksum {
+        true => Ok(()),
+        false => Err(Error::Manifest("its checksum is wrong".into())),
     }
 }
 
 /// Parses the text before the table of files.
 fn parse_tables(tables: &[u8]) -> Parsed<Manifest> {
     let mut cursor = Cursor::new(tables)?;
-    cursor.expect("{\n\"version\":")?;
-    let version = cursor.uint()?;
-    if version != FORMAT_VERSION {
-        return Err(format!(
-            "its version is {version}, this program reads {FORMAT_VERSION}"
-        ));
-    }
+    version(&mut cursor)?;
     cursor.expect(",\n\"header\":")?;
     let header = cursor.line()?.strip_suffix(',');
     let header = header.ok_or("the header does not end in a comma")?;
@@ -88,7 +84,7 @@ fn parse_tables(tables: &[u8]) -> Parsed<Manifest> {
     Ok(manifest)
 }
 
-fn parse_files(table: &[u8]) -> Parsed<Vec<FileEntry>> {
+pub(super) fn parse_files(table: &[u8]) -> Parsed<Vec<FileEntry>> {
     let mut cursor = Cursor::new(table)?;
     let mut files: Vec<FileEntry> = Vec::with_capacity(table.len() / RECORD_BYTES);
     cursor.table("files", |cursor| {
@@ -256,6 +252,7 @@ fn file(cursor: &mut Cursor) -> Parsed<FileEntry> {
     let content = cursor.optional(Cursor::hash)?;
     cursor.expect(",\"skipped\":")?;
     let skipped = cursor.optional(Cursor::text)?;
+    let selected = !cursor.accept(",\"selected\":false");
     cursor.expect("}")?;
     Ok(FileEntry {
         path,
@@ -268,5 +265,6 @@ fn file(cursor: &mut Cursor) -> Parsed<FileEntry> {
         racy,
         content,
         skipped,
+        selected,
     })
 }

@@ -137,14 +137,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Removes all packs and contents, for a new configuration. The files keep
-    /// their keys and hashes, so that they need not be hashed again.
-    pub fn clear_contents(&mut self) {
-        self.packs.clear();
-        self.contents.clear();
-    }
-
-    /// Removes the contents that no file has, and packs without remaining rows.
+    /// Removes the contents that no file has, selected or not, and packs without
+    /// remaining rows.
     pub fn drop_dead(&mut self) {
         let live: HashSet<Hash> = self.files.iter().filter_map(|f| f.content).collect();
         self.contents.retain(|hash, _| live.contains(hash));

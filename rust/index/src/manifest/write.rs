@@ -53,10 +53,8 @@ impl Manifest {
 
     /// A writer with the text before the records of the contents.
     fn head(&self, contents: usize) -> Writer {
-        let mut out = Writer::with_capacity(contents);
-        out.raw("{\n\"version\":");
-        out.uint(FORMAT_VERSION);
-        out.raw(",\n\"header\":");
+        let mut out = Writer::start(contents);
+        out.raw("\"header\":");
         out.raw(&self.header);
         out.raw(",\n");
         out.table("packs", self.packs.iter(), Writer::pack);
@@ -75,6 +73,13 @@ impl Manifest {
     }
 }
 
+/// The text of a table of files, without the last line.
+pub(super) fn file_table(files: &[FileEntry]) -> Vec<u8> {
+    let mut out = Writer::start(files.len());
+    out.table("files", files.iter(), Writer::file);
+    out.bytes
+}
+
 /// Appends JSON to a text. Written by hand because it is faster than serde
 /// (docs/notes/rust.md).
 #[derive(Default)]
@@ -91,6 +96,15 @@ impl Writer {
             bytes: Vec::with_capacity(256 * records),
             ..Writer::default()
         }
+    }
+
+    /// A writer with the first lines of a file.
+    fn start(records: usize) -> Self {
+        let mut out = Writer::with_capacity(records);
+        out.raw("{\n\"version\":");
+        out.uint(FORMAT_VERSION);
+        out.raw(",\n");
+        out
     }
 
     fn table<T>(&mut self, name: &str, rows: impl Iterator<Item = T>, row: fn(&mut Self, T)) {
@@ -179,7 +193,12 @@ impl Writer {
         }
         self.raw(",\"skipped\":");
         self.optional_string(file.skipped.as_deref());
-        self.raw("}");
+        // Left out where true, so that the usual manifest is not longer for it.
+        self.raw(if file.selected {
+            "}"
+        } else {
+            ",\"selected\":false}"
+        });
     }
 
     fn raw(&mut self, text: &str) {

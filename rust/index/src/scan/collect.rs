@@ -46,7 +46,23 @@ impl Collector<'_> {
     fn add(&mut self, draft: Draft) {
         let (entry, is_kept) = match draft.state {
             State::Settled(entry) => (entry, false),
-            State::Kept(entry) => (entry, true),
+            State::Kept(entry) => (
+                FileEntry {
+                    selected: true,
+                    ..entry
+                },
+                true,
+            ),
+            State::Unlisted(entry) => {
+                if let Some(index) = draft.known {
+                    self.still_exists[index] = true;
+                }
+                self.files.push(FileEntry {
+                    selected: false,
+                    ..entry
+                });
+                return;
+            }
             State::Unhashed(file) => {
                 self.add_size(file.key.size);
                 self.scan.added.push(file.path);

@@ -28,6 +28,8 @@ pub(super) enum State {
     Kept(FileEntry),
     /// It must be hashed.
     Suspect(Found),
+    /// It is known, and the scan was limited to a list of files without it.
+    Unlisted(FileEntry),
     /// It is new, and new files are not to be hashed.
     Unhashed(Found),
     /// It disappeared after it was found.
@@ -42,7 +44,8 @@ pub(super) struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Merges the files found with those known; both lists are sorted by path.
-    /// A known file that was not found has a draft only if a fault may hide it.
+    /// A known file that was not found has a draft only if a fault may hide it, or
+    /// if it was not looked for.
     pub(super) fn drafts(
         &self,
         found: Vec<Found>,
@@ -50,6 +53,7 @@ impl Comparison<'_> {
         faults: &[Fault],
     ) -> Vec<Draft> {
         let hidden = Hidden::new(faults);
+        let listed = self.listed();
         let mut drafts = Vec::with_capacity(found.len());
         let mut next = 0;
         let mut keep_before = |drafts: &mut Vec<Draft>, limit: Option<&[u8]>| {
@@ -57,12 +61,16 @@ impl Comparison<'_> {
                 if limit.is_some_and(|path| &*entry.path >= path) {
                     break;
                 }
-                if hidden.hides(&entry.path) {
-                    drafts.push(Draft {
-                        known: Some(next),
-                        state: State::Kept(entry.clone()),
-                    });
-                }
+                let is_listed = listed.as_ref().is_none_or(|set| set.contains(&*entry.path));
+                let state = match is_listed {
+                    false => Some(State::Unlisted(entry.clone())),
+                    true if hidden.hides(&entry.path) => Some(State::Kept(entry.clone())),
+                    true => None,
+                };
+                drafts.extend(state.map(|state| Draft {
+                    known: Some(next),
+                    state,
+                }));
                 next += 1;
             }
             // The entry with the path `limit`, if there is one.
@@ -81,18 +89,29 @@ impl Comparison<'_> {
         drafts
     }
 
+    fn listed(&self) -> Option<HashSet<&[u8]>> {
+        let files = self.options.files.as_ref()?;
+        Some(files.iter().map(Vec::as_slice).collect())
+    }
+
     fn state(&self, file: Found, known: Option<&FileEntry>) -> State {
         if let Some(reason) = self.unusable(&file) {
             return State::Settled(self.skipped(file, reason.to_owned()));
         }
-        match known {
-            Some(entry) if self.is_unchanged(&file, entry) => State::Settled(FileEntry {
+        let elsewhere = || self.options.known.find(&file.path);
+        let unchanged = |entry: &&FileEntry| self.is_unchanged(&file, entry);
+        let entry = known
+            .filter(unchanged)
+            .or_else(|| elsewhere().filter(unchanged));
+        match entry {
+            Some(entry) => State::Settled(FileEntry {
                 path: file.path,
                 skipped: entry.skipped.clone(),
+                selected: true,
                 ..*entry
             }),
-            None if !self.options.hash_added => State::Unhashed(file),
-            _ => State::Suspect(file),
+            None if known.is_none() && !self.options.hash_added => State::Unhashed(file),
+            None => State::Suspect(file),
         }
     }
 
@@ -119,6 +138,7 @@ impl Comparison<'_> {
             key: file.key,
             content: None,
             skipped: Some(reason),
+            selected: true,
         }
     }
 
@@ -162,6 +182,7 @@ impl Comparison<'_> {
                 key,
                 content: Some(hash),
                 skipped: None,
+                selected: true,
             }),
             Outcome::Skipped(key, reason) => {
                 file.key = key.unwrap_or(file.key);

@@ -54,5 +54,7 @@ pub fn scan(
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
     comparison.hash_suspects(&root, &mut drafts, progress)?;
-    Ok(collect::collect(drafts, manifest, faults))
+    let mut scan = collect::collect(drafts, manifest, faults);
+    scan.is_partial = options.files.is_some();
+    Ok(scan)
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::manifest::FileTable;
+
 /// When a file counts as unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
@@ -20,8 +22,11 @@ pub struct Options {
     pub extensions: Vec<String>,
     /// Folders to leave out.
     pub exclude: Vec<PathBuf>,
-    /// Use these paths, relative to the root, instead of walking.
+    /// Use these paths, relative to the root, instead of walking. What is known of
+    /// other files stays in the table, but they are not selected.
     pub files: Option<Vec<Vec<u8>>>,
+    /// Files that another manifest has hashed already.
+    pub known: FileTable,
     /// Follow every symbolic link. Otherwise only links to files inside the
     /// dataset are followed.
     pub follow_links: bool,
@@ -42,6 +47,7 @@ impl Default for Options {
             extensions: Vec::new(),
             exclude: Vec::new(),
             files: None,
+            known: FileTable::default(),
             follow_links: false,
             trust: Trust::Stat,
             max_bytes: 64 << 30,

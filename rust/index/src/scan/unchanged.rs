@@ -58,6 +58,7 @@ fn part(
     let mut part = Part::default();
     for (file, entry) in found.iter().zip(known) {
         let is_same = file.path == entry.path
+            && entry.selected
             && comparison.unusable(file).is_none()
             && comparison.is_unchanged(file, entry);
         if !is_same {

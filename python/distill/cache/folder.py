@@ -1,0 +1,147 @@
+"""The folder of a cache, besides its slots: its marks, the table of files, and what earlier programs left there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill import _native
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
+from distill.cache.pack import is_pack_name
+from distill.cache.slots import entries, list_slots, slot_path, unreadable
+from distill.storage import sync_folder, write_atomically
+from distill.text import listed
+
+logger = logging.getLogger(__name__)
+
+FILES_NAME = "files.json"
+_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This folder is a cache of distill. What is in it can be computed again.
+# About this file: https://bford.info/cachedir/
+"""
+_PREDECESSOR_ROW = re.compile(r"\d{6,}\.pt")
+
+
+def prepare_folder(cache_dir: Path) -> None:
+    """Mark a cache folder, so that backups and git leave it out, and move a cache without slots into its slot.
+
+    The caller holds the lock.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    CacheError
+        If a later version of distill wrote what is there.
+    """
+    for name, content in (("CACHEDIR.TAG", _TAG), (".gitignore", b"*\n")):
+        if not os.path.lexists(cache_dir / name):
+            write_atomically(cache_dir / name, content)
+    if os.path.lexists(cache_dir / MANIFEST_NAME):
+        _adopt(cache_dir)
+    if unused := leftover(cache_dir):
+        size = f"{unused.bytes / 1e6:.1f} MB"
+        remedy = f"distill clean DATASET --slot {unused.name} removes it"
+        logger.warning(
+            "%s: holds %s of %s, which is not used and left alone; %s", cache_dir, unused.words, size, remedy
+        )
+
+
+def _adopt(cache_dir: Path) -> None:
+    """Move manifest and packs of the layout without slots into a slot. Nothing is computed.
+
+    The manifest moves last. After a kill in between, the next call moves it.
+    """
+    try:
+        manifest = load_manifest(cache_dir)
+    except _native.ManifestError:
+        manifest = None
+    slot = manifest and slot_path(cache_dir, json.loads(manifest.header)["config_fingerprint"])
+    if slot is None or os.path.lexists(slot / MANIFEST_NAME):
+        return
+    slot.mkdir(parents=True, exist_ok=True)
+    packs, new_packs = cache_dir / PACKS_NAME, slot / PACKS_NAME
+    if packs.is_dir() and not packs.is_symlink():
+        # A slot without a manifest holds nothing but what a killed writer left.
+        for path in entries(new_packs):
+            if is_pack_name(path.name):
+                path.unlink()
+        packs.rename(new_packs)
+        sync_folder(slot)
+    (cache_dir / MANIFEST_NAME).rename(slot / MANIFEST_NAME)
+    for folder in (slot, slot.parent, cache_dir):
+        sync_folder(folder)
+    manifest.file_table().save(cache_dir / FILES_NAME)
+    logger.info("%s: moved into its slot, %s", cache_dir, slot.name)
+
+
+def load_file_table(cache_dir: Path) -> _native.FileTable:
+    """Return the table of files that the slots share; empty if there is none or, after a warning, if it is damaged.
+
+    Raises
+    ------
+    CacheError
+        If it cannot be read, or a later version of distill wrote it.
+    """
+    path = cache_dir / FILES_NAME
+    try:
+        return _native.FileTable.load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except _native.ManifestError as error:
+        logger.warning("%s: %s; files are hashed again", path, error)
+    except _native.NewerFormatError as error:
+        raise newer_format(path, error) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return _native.FileTable()
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Files of a cache of another program version that this one cannot use, directly in the cache folder.
+
+    Attributes
+    ----------
+    name : str
+        "predecessor" or "damaged", by which commands refer to it.
+    paths : list of Path
+        Its files.
+    bytes : int
+        Their size.
+    """
+
+    name: str
+    paths: list[Path]
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        """What it is."""
+        kind = "a cache of distill's predecessor" if self.name == "predecessor" else "a damaged cache without slots"
+        return f"{kind} ({listed([path.name for path in self.paths], 2)})"
+
+
+def leftover(cache_dir: Path) -> Leftover | None:
+    """Return what an earlier program left in a cache folder and this one cannot use, if there is any.
+
+    Raises
+    ------
+    CacheError
+        If the folder cannot be read.
+    """
+    manifest = cache_dir / MANIFEST_NAME
+    is_slot = os.path.lexists(manifest) and any(slot.path == cache_dir for slot in list_slots(cache_dir))
+    named = [manifest] if os.path.lexists(manifest) and not is_slot else []
+    try:
+        rows = [path for path in entries(cache_dir) if _PREDECESSOR_ROW.fullmatch(path.name)]
+        packs = [path for path in entries(cache_dir / PACKS_NAME) if named and is_pack_name(path.name)]
+        paths = [*named, *rows, *packs]
+        size = sum(path.lstat().st_size for path in paths)
+    except OSError as error:
+        raise unreadable(error.filename or cache_dir, error) from error
+    return Leftover("predecessor" if rows else "damaged", paths, size) if rows or named else None

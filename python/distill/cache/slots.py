@@ -1,0 +1,233 @@
+"""The slots of a cache: a folder for each configuration of its rows, and the table of files that all of them share.
+
+::
+
+    CACHE/lock                    one writer at a time, for all slots
+    CACHE/files.json              what is known of each file: stamps and hash, or why it is skipped
+    CACHE/slots/NAME/             the rows of one configuration; NAME is the start of its fingerprint
+        manifest.json, packs/
+
+A slot is complete without the rest: readers need its folder only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from distill import _native
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest
+from distill.cache.row_format import RowFormat
+from distill.errors import CacheError
+from distill.index import SLOTS_NAME
+from distill.types import PathLike
+
+_NAME_DIGITS = 16
+
+
+def slot_path(cache_dir: Path, fingerprint: str) -> Path:
+    """Return the folder of the slot for a configuration's fingerprint, which may not exist yet."""
+    return cache_dir / SLOTS_NAME / fingerprint[:_NAME_DIGITS]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot of a cache, as it is on disk.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder; the cache itself, for one of the layout without slots that was not written to since.
+    manifest : _native.Manifest or None
+        None if it cannot be used.
+    fault : str or None
+        Why not.
+    error : CacheError or None
+        The error, if that is not for damage: it cannot be read now, or a later version of distill wrote it.
+    bytes : int
+        Size of its files.
+    last_used_ns : int
+        When preprocessing, training or analysis last used it, ns since 1970.
+    """
+
+    path: Path
+    manifest: _native.Manifest | None
+    fault: str | None
+    error: CacheError | None
+    bytes: int
+    last_used_ns: int
+
+    @classmethod
+    def at(cls, path: Path) -> Slot:
+        """Return the slot in a folder."""
+        manifest, fault, unusable = None, None, None
+        try:
+            manifest = load_manifest(path)
+        except _native.ManifestError as error:
+            fault = f"{MANIFEST_NAME}: {error}"
+        except CacheError as error:
+            fault, unusable = str(error), error
+        return cls(path, manifest, fault, unusable, _size(path), path.stat().st_mtime_ns)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The header of the manifest; empty if there is none."""
+        return json.loads(self.manifest.header) if self.manifest else {}
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, by which commands refer to it."""
+        return self.path.name if self.path.parent.name == SLOTS_NAME else self.header["config_fingerprint"][:16]
+
+    @property
+    def words(self) -> str:
+        """The configuration of its rows in words, or why the slot cannot be used."""
+        return RowFormat.of_header(self.header).words if self.manifest else f"cannot be used: {self.fault}"
+
+    @property
+    def last_used(self) -> datetime:
+        """When it was last used, UTC."""
+        return datetime.fromtimestamp(self.last_used_ns // 10**9, timezone.utc)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a slot's manifest and packs."""
+    files = [path / MANIFEST_NAME, *entries(path / PACKS_NAME)]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if there is no such folder."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def list_slots(cache_dir: Path) -> list[Slot]:
+    """Return all slots of a cache that have a manifest, the last used first.
+
+    Raises
+    ------
+    CacheError
+        If the cache cannot be read.
+    """
+    folders = _slot_folders(cache_dir)
+    try:
+        slots = [Slot.at(path) for path in folders]
+        if os.path.lexists(cache_dir / MANIFEST_NAME):
+            old = Slot.at(cache_dir)
+            slots += (
+                [old] if old.manifest and not slot_path(cache_dir, old.header["config_fingerprint"]).exists() else []
+            )
+    except OSError as error:
+        raise unreadable(error.filename or cache_dir, error) from error
+    return sorted(slots, key=lambda slot: -slot.last_used_ns)
+
+
+def unreadable(path: str | Path, error: OSError) -> CacheError:
+    """Return the error for a file or folder of a cache that cannot be read."""
+    return CacheError(
+        f"{path}: cannot be read: {error.strerror or error}",
+        "make it readable, or choose a place for the cache with --cache-dir DIR",
+    )
+
+
+def find_slot(cache_dir: Path, fingerprint: str) -> Path | None:
+    """Return the folder with the rows of a configuration, or None if there is none.
+
+    A cache of the layout without slots is found too: on a disk that cannot be written to it stays as it is.
+    """
+    path = slot_path(cache_dir, fingerprint)
+    if os.path.lexists(path / MANIFEST_NAME):
+        return path
+    try:
+        manifest = load_manifest(cache_dir)
+    except _native.ManifestError:
+        return None
+    is_here = manifest is not None and json.loads(manifest.header)["config_fingerprint"] == fingerprint
+    return cache_dir if is_here else None
+
+
+def choose_slot(cache_dir: Path, name: str | None = None) -> Path:
+    """Return the folder with the rows that a path means.
+
+    Parameters
+    ----------
+    cache_dir : Path
+        A slot, or a cache.
+    name : str, optional
+        The name of a slot, or its start. Default: the only slot of the cache.
+
+    Returns
+    -------
+    Path
+        `cache_dir` itself if it is no cache with slots.
+
+    Raises
+    ------
+    CacheError
+        If there is no such slot, or more than one.
+    """
+    slots = _slot_folders(cache_dir)
+    fitting = [path for path in slots if name is None or path.name.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if name is None and not slots:
+        return cache_dir
+    lines = "".join(f"\n  {slot.name}: {slot.words}" for slot in list_slots(cache_dir))
+    if name is None:
+        raise CacheError(
+            f"{cache_dir}: holds features of {len(slots)} configurations:{lines}",
+            f"choose one: {cache_dir / SLOTS_NAME}/NAME, or --slot NAME",
+        )
+    number = "more than one slot has" if fitting else "no slot has"
+    raise CacheError(f"{cache_dir}: {number} a name that begins with {name!r}; there are:{lines or ' none'}")
+
+
+def _slot_folders(cache_dir: Path) -> list[Path]:
+    """Return the folders of the slots that have a manifest."""
+    try:
+        return [path for path in entries(cache_dir / SLOTS_NAME) if os.path.lexists(path / MANIFEST_NAME)]
+    except OSError as error:
+        raise unreadable(error.filename or cache_dir, error) from error
+
+
+def load_cache_manifest(cache_dir: PathLike) -> dict[str, Any] | None:
+    """Return everything that a cache's manifest says.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The folder that `preprocess_complex_spectrograms` returned, or a cache with one slot.
+
+    Returns
+    -------
+    dict or None
+        None if there is no manifest or it is damaged. Keys: ``version``, ``created``, ``files`` (a list of dicts with
+        ``path`` relative to the dataset, undecodable bytes as surrogate escapes; ``size`` in bytes; ``mtime_ns``;
+        ``content_hash``, BLAKE3 in hex; ``rows``; ``skipped``, None or the reason), ``complex_spectrogram_config``,
+        ``augmentation_config`` (None without augmentation), ``augmentation_expansion``, ``chunk_samples``,
+        ``sample_rate``, ``normalize``, ``dtype``, ``config_fingerprint``, ``normalization_stats`` (``mag_mean``,
+        ``mag_std``, ``if_mean``, ``if_std``), ``total_spectrograms``, ``cache_size_bytes``, and the other fields of
+        the header.
+
+    Raises
+    ------
+    CacheError
+        If the manifest cannot be read, or `cache_dir` is a cache with several slots.
+    """
+    manifest = open_manifest(choose_slot(Path(cache_dir)))
+    return None if manifest is None else describe(manifest)
+
+
+def siblings(cache_dir: Path, rows: RowFormat) -> Iterator[Slot]:
+    """Yield the other slots whose rows include those of a format: they differ only in having more variants."""
+    for slot in list_slots(cache_dir):
+        if slot.manifest and rows.is_included_in(RowFormat.of_header(slot.header)):
+            yield slot

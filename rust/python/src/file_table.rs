@@ -1,0 +1,36 @@
+//! `distill._native.FileTable`.
+
+use distill_index::FileTable;
+use pyo3::prelude::*;
+
+use crate::convert::{to_python, AnyPath};
+use crate::scan::PyScan;
+
+#[pyclass(name = "FileTable", module = "distill._native")]
+pub(crate) struct PyFileTable(pub(crate) FileTable);
+
+#[pymethods]
+impl PyFileTable {
+    #[new]
+    fn new() -> Self {
+        PyFileTable(FileTable::default())
+    }
+
+    #[staticmethod]
+    fn load(py: Python, path: AnyPath) -> PyResult<Self> {
+        let table = py.detach(|| FileTable::load(&path.0));
+        table.map(PyFileTable).map_err(to_python)
+    }
+
+    fn save(&self, py: Python, path: AnyPath) -> PyResult<()> {
+        py.detach(|| self.0.save(&path.0)).map_err(to_python)
+    }
+
+    fn apply(&mut self, py: Python, scan: &PyScan) -> bool {
+        py.detach(|| self.0.apply(&scan.0))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.files().len()
+    }
+}
