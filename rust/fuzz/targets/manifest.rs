@@ -2,7 +2,7 @@
 //! and read again. Covers strings, paths, numbers and tables.
 #![no_main]
 
-use distill_index::{seal, Manifest};
+use distill_index::{seal, FileTable, Manifest};
 use libfuzzer_sys::fuzz_target;
 
 /// A valid manifest, which the fuzzer edits.
@@ -38,6 +38,10 @@ fn check(bytes: &[u8]) {
             .chain(&live.first)
             .all(|&number| number >= 0));
         assert!(manifest.totals().rows <= i64::MAX as u64);
+    }
+    if let Ok(table) = FileTable::from_bytes(bytes) {
+        let read = FileTable::from_bytes(&table.to_bytes()).expect("a table can be read again");
+        assert_eq!(read, table);
     }
 }
 

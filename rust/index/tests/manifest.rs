@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use distill_index::{
-    scan, seal, Content, Error, Manifest, NoProgress, Options, Pack, Segment, FORMAT_VERSION,
+    scan, seal, Content, Error, FileTable, Manifest, NoProgress, Options, Pack, Segment,
+    FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -151,7 +152,7 @@ fn invalid_records_with_a_valid_checksum_are_rejected() {
     let good = String::from_utf8(body(&sample()).to_vec()).unwrap();
     let version = format!("\"version\":{FORMAT_VERSION}");
     let cases = [
-        (version.as_str(), "\"version\":2", "version"),
+        (version.as_str(), "\"version\":0", "version"),
         ("\"header\":{", "\"header\":[{", "header"),
         ("\"name\":\"a", "\"name\":\"../a", "plain file name"),
         ("\"name\":\"a", "\"name\":\".a", "plain file name"),
@@ -186,6 +187,61 @@ fn invalid_records_with_a_valid_checksum_are_rejected() {
             Err(Error::Manifest(error)) => assert!(error.contains(reason), "{invalid}: {error}"),
             other => panic!("{invalid}: {other:?}"),
         }
+    }
+}
+
+/// A file of a later version is not damaged. Without a valid checksum it is.
+#[test]
+fn a_later_version_is_told_from_damage() {
+    let text = String::from_utf8(body(&sample()).to_vec()).unwrap();
+    let version = format!("\"version\":{FORMAT_VERSION}");
+    for later in [
+        (FORMAT_VERSION + 1).to_string(),
+        "18446744073709551999".into(),
+    ] {
+        let text = text.replacen(&version, &format!("\"version\":{later}"), 1);
+        // Whatever follows the version may look different there.
+        for text in [text.clone(), text.replace("\"header\"", "\"titles\"")] {
+            let sealed = seal(text.into_bytes());
+            let is_newer = |found| matches!(found, Err(Error::Newer { .. }));
+            assert!(is_newer(Manifest::from_bytes(&sealed)));
+            assert!(matches!(
+                FileTable::from_bytes(&sealed),
+                Err(Error::Newer { .. })
+            ));
+            let damaged = Manifest::from_bytes(&sealed[..sealed.len() - 1]);
+            assert!(matches!(damaged, Err(Error::Manifest(_))));
+        }
+    }
+}
+
+/// Version 1 had no `selected`, and is otherwise the same.
+#[test]
+fn the_version_before_is_read() {
+    let sample = sample();
+    let text = String::from_utf8(body(&sample).to_vec()).unwrap();
+    let before = text.replacen("\"version\":2", "\"version\":1", 1);
+    assert_ne!(before, text);
+    let read = Manifest::from_bytes(&seal(before.into_bytes())).unwrap();
+    assert_eq!(read, Manifest::from_bytes(&sample).unwrap());
+}
+
+#[test]
+fn a_table_of_files_survives_a_round_trip_and_detects_damage() {
+    let manifest = Manifest::from_bytes(&sample()).unwrap();
+    let table = FileTable::of(manifest.files());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("files.json");
+    table.save(&path).unwrap();
+    assert_eq!(FileTable::load(&path).unwrap(), table);
+    assert_eq!(table.files(), manifest.files());
+    let good = table.to_bytes();
+    assert_eq!(fs::read(&path).unwrap(), good);
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert!(FileTable::from_bytes(&bad).is_err(), "byte {at}");
+        assert!(FileTable::from_bytes(&good[..at]).is_err(), "cut at {at}");
     }
 }
 

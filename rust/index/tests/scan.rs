@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use distill_index::{scan, Content, Error, Manifest, NoProgress, Options, Progress, Scan, Stage};
+use distill_index::{
+    scan, Content, Error, FileTable, Manifest, NoProgress, Options, Progress, Scan, Stage,
+};
 
 fn options(workers: usize) -> Options {
     Options {
@@ -120,4 +122,67 @@ fn a_walk_in_threads_can_be_stopped() {
         let stopped = scan(&Manifest::default(), root.path(), &options(3), &progress);
         assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     }
+}
+
+/// A scan of a list keeps what is known of other files, without looking at them,
+/// in the manifest and in the table that manifests share.
+#[test]
+fn a_list_of_files_leaves_the_others_known_and_unselected() {
+    let root = tempfile::tempdir().unwrap();
+    let count = make_tree(root.path());
+    let mut manifest = Manifest::default();
+    let mut table = FileTable::default();
+    let whole = scanned(&manifest, root.path(), 2);
+    assert!(manifest.apply(&whole) && table.apply(&whole));
+    assert!(!table.apply(&whole));
+    let listed = Options {
+        files: Some(vec![b"a/0.wav".to_vec(), b"gone.wav".to_vec()]),
+        ..options(2)
+    };
+    let part = scan(&manifest, root.path(), &listed, &NoProgress).unwrap();
+    assert_eq!((part.n_files, part.counts.unchanged), (1, 1));
+    assert_eq!((part.counts.removed, part.removed.len()), (0, 0));
+    assert!(manifest.apply(&part));
+    assert!(!table.apply(&part));
+    assert_eq!(manifest.files().len(), count);
+    let selected = manifest.files().iter().filter(|file| file.selected);
+    let paths: Vec<_> = selected.map(|file| &*file.path).collect();
+    assert_eq!(paths, [b"a/0.wav"]);
+    assert_eq!(manifest.totals().files, 1);
+    // A new manifest of a list leaves the other files in the table.
+    let mut other = Manifest::default();
+    fs::write(root.path().join("new.wav"), "OggSnew").unwrap();
+    let listed = Options {
+        files: Some(vec![b"new.wav".to_vec()]),
+        ..listed
+    };
+    let part = scan(&other, root.path(), &listed, &NoProgress).unwrap();
+    other.apply(&part);
+    assert_eq!(other.files().len(), 1);
+    assert!(table.apply(&part));
+    assert_eq!(table.files().len(), count + 1);
+    assert!(table.files().is_sorted_by(|a, b| a.path < b.path));
+    assert!(table.files().iter().all(|file| file.selected));
+}
+
+/// Hashes in the table are used where stamps fit, and nowhere else.
+#[test]
+fn known_hashes_are_used_only_for_unchanged_files() {
+    let root = tempfile::tempdir().unwrap();
+    make_tree(root.path());
+    std::thread::sleep(Duration::from_millis(2100));
+    let empty = Manifest::default();
+    let mut known = FileTable::default();
+    let first = scanned(&empty, root.path(), 2);
+    known.apply(&first);
+    let with_table = Options {
+        known,
+        ..options(2)
+    };
+    let again = scan(&empty, root.path(), &with_table, &NoProgress).unwrap();
+    assert_eq!(again, first);
+    fs::write(root.path().join("a/0.wav"), "OggSother").unwrap();
+    let changed = scan(&empty, root.path(), &with_table, &NoProgress).unwrap();
+    assert_eq!(changed, scanned(&empty, root.path(), 2));
+    assert_ne!(changed, first);
 }
