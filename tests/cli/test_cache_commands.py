@@ -34,7 +34,7 @@ def test_the_exit_status_of_verify_says_whether_there_is_damage(run, dataset):
     flip_a_row(dataset)
     code, out, _ = run("verify", dataset)
     assert code == 1
-    assert "damaged: packs/" in out
+    assert f"damaged: slots/{slot_of(dataset).name}/packs/" in out
     assert ": 1 row damaged: it holds features of" in out
     assert "--repair" in out
     code, out, _ = run("verify", dataset, "--repair")
@@ -171,19 +171,36 @@ def forge_stamps(dataset, path) -> None:
     assert load_cache_manifest(dataset / ".cache") is not None
 
 
-def test_a_cache_of_a_newer_version_is_reported_as_such(run, dataset):
+@pytest.mark.parametrize("version", ["99.0", "0.1.1", "0.2.0rc1"])
+def test_a_header_of_a_later_version_is_refused_and_left_alone(run, dataset, version):
     def edit(line: str, version: str) -> str:
         line = re.sub(r'("distill_version": ?)"[^"]+"', rf'\1"{version}"', line)
         # A field that this version does not have.
         return re.sub(r'("complex_spectrogram_config": ?{)', r'\1"later":1,', line)
 
-    reseal(slot_of(dataset) / "manifest.json", lambda line: edit(line, "99.0"))
+    path = slot_of(dataset) / "manifest.json"
+    reseal(path, lambda line: edit(line, version))
+    before = path.read_bytes()
+    for command in (["status"], ["preprocess", *SMALL], ["verify"], ["clean"]):
+        code, _, err = run(command[0], dataset, *command[1:])
+        assert code == 1, command
+        assert f"manifest.json: a later version of distill wrote this: distill {version}" in err
+        assert "update distill" in err
+    assert path.read_bytes() == before
+
+
+def test_a_header_of_an_earlier_version_that_is_not_read_is_computed_again(run, dataset):
+    def edit(line: str) -> str:
+        line = re.sub(r'("distill_version": ?)"[^"]+"', r'\1"0.0.9"', line)
+        return re.sub(r'("complex_spectrogram_config": ?{)', r'\1"earlier":1,', line)
+
+    reseal(slot_of(dataset) / "manifest.json", edit)
     result = one_object(*run("status", dataset, "--json"))
-    assert "or distill 99.0 wrote what" in result["damage"]
+    assert "or distill 0.0.9 wrote what" in result["damage"]
     assert (result["added"], result["unchanged"]) == (result["files"], 0)
     code, out, err = run("preprocess", dataset, *SMALL)
     assert code == 0
-    assert "distill 99.0 wrote" in out + err
+    assert "distill 0.0.9 wrote" in out + err
     assert one_object(*run("status", dataset, "--json"))["damage"] is None
 
 

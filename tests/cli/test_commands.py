@@ -81,7 +81,7 @@ def test_status_json(run, dataset, monkeypatch):
     assert result["rows"] == 10
     ((path, reason),) = (entry.values() for entry in result["skipped_files"])
     assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
-    assert result["bytes"] == sum(path.stat().st_size for path in (slot_of(dataset) / "packs").iterdir())
+    assert result["bytes"] == sum(path.stat().st_size for path in slot_of(dataset).rglob("*") if path.is_file())
     assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
     code, out, _ = run("status", dataset)
     assert code == 0
@@ -91,7 +91,7 @@ def test_status_json(run, dataset, monkeypatch):
 
 def test_cache_dir(run, dataset, tmp_path):
     result = one_object(*run("preprocess", dataset, *SMALL, "--json", "--cache-dir", tmp_path / "elsewhere"))
-    assert result["cache_dir"] == str(tmp_path / "elsewhere")
+    assert result["cache_dir"] == str(slot_of(tmp_path / "elsewhere"))
     assert not (dataset / ".cache").exists()
     assert one_object(*run("status", dataset, "--json"))["rows"] == 0
     assert one_object(*run("status", dataset, "--json", "--cache-dir", tmp_path / "elsewhere"))["unchanged"] == 5

@@ -17,7 +17,7 @@ from blake3 import blake3
 from safetensors.numpy import load_file
 
 from distill.audio import AudioSpectrogram, SpectrogramConfig
-from distill.errors import CacheError, DatasetError, NothingUsableError, RunError, StorageError
+from distill.errors import DatasetError, NothingUsableError, RunError, StorageError
 from distill.latent.analysis import analyze
 from distill.models import load_model
 from distill.models.store import load_description
@@ -261,19 +261,18 @@ def test_another_dataset_is_preprocessed_and_its_analysis_replaces_the_first(run
     assert again.report == analysis.report
 
 
-def test_a_cache_of_another_configuration_is_refused_and_kept(run, tmp_path):
+def test_a_cache_of_another_configuration_gets_a_slot_for_the_run(run, tmp_path):
     from distill.preprocess.pipeline import preprocess
 
     write(tmp_path / "sounds" / "a.wav", noise(1))
     write(tmp_path / "sounds" / "b.wav", noise(2))
     preprocess(tmp_path / "sounds", training(normalize="chunk", augmentation_expansion=1))
-    manifest = (slot_of(tmp_path / "sounds") / "manifest.json").read_bytes()
-    with pytest.raises(CacheError, match="normalize was chunk, is file") as error:
-        analyze(run, tmp_path / "sounds")
-    assert "--cache-dir" in error.value.tip
-    assert (slot_of(tmp_path / "sounds") / "manifest.json").read_bytes() == manifest
+    slot = slot_of(tmp_path / "sounds")
+    before = {path: path.read_bytes() for path in slot.rglob("*") if path.is_file()}
     shutil.copytree(run, tmp_path / "run")
-    assert analyze(tmp_path / "run", tmp_path / "sounds", cache_dir=tmp_path / "elsewhere").report["n_chunks"] == 2
+    assert analyze(tmp_path / "run", tmp_path / "sounds").report["n_chunks"] == 2
+    assert len(list(slot.parent.iterdir())) == 2
+    assert {path: path.read_bytes() for path in slot.rglob("*") if path.is_file()} == before
 
 
 def test_unusable_runs_and_datasets_are_errors(run, tmp_path):

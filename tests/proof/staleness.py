@@ -20,7 +20,7 @@ from pathlib import Path
 from blake3 import blake3
 from shimmed import arguments, report, set_clock
 
-from distill.index import Dataset, Manifest, Scan
+from distill.index import Dataset, FileTable, Manifest, Scan
 
 TICK_S = 0.012
 NAMES = [
@@ -174,18 +174,25 @@ class Folder:
         return found
 
 
-def scan_and_apply(manifest: Manifest, root: Path, tried: Counter[str]) -> tuple[Manifest, Scan]:
-    """Scan, record new contents as preprocessing does, and save and load the manifest."""
+def scan_and_apply(slot: str, root: Path, tried: Counter[str]) -> tuple[Manifest, Scan]:
+    """Scan for a slot, record new contents as preprocessing does, and save its manifest and the table of files."""
+    path, table_path = root.with_name(f"{root.name}-{slot}.json"), root.with_name(f"{root.name}-files.json")
+    manifest = Manifest.load(path) if path.exists() else Manifest()
+    table = FileTable.load(table_path) if table_path.exists() else FileTable()
     hashed = []
     scan = Dataset(root).scan(
-        manifest, progress=lambda stage, current, total: hashed.append(total) if stage == "hash" else None
+        manifest,
+        known=table,
+        progress=lambda stage, current, total: hashed.append(total) if stage == "hash" else None,
     )
     manifest.apply(scan)
+    if table.apply(scan):
+        table.save(table_path)
     for _, content_hash, _ in scan.todo:
         manifest.set_content(content_hash, [], 1, [0.0] * 5)
-    manifest.save(root.with_suffix(".json"))
+    manifest.save(path)
     tried["scans that trusted every stamp"] += not hashed
-    return Manifest.load(root.with_suffix(".json")), scan
+    return Manifest.load(path), scan
 
 
 def compare(folder: Folder, manifest: Manifest, scan: Scan) -> None:
@@ -199,14 +206,14 @@ def compare(folder: Folder, manifest: Manifest, scan: Scan) -> None:
 
 
 def rounds(folder: Folder, operations: int, tried: Counter[str]) -> None:
-    manifest = Manifest()
     while operations > 0:
         count = folder.random.randrange(6)
         set_clock(10 if folder.random.random() < 0.8 else 0)
         time.sleep(TICK_S)
         folder.work(count)
         time.sleep(TICK_S)
-        manifest, scan = scan_and_apply(manifest, folder.root, tried)
+        # Each slot sees only some of the changes, and knows of the others by the table.
+        manifest, scan = scan_and_apply(folder.random.choice("ab"), folder.root, tried)
         compare(folder, manifest, scan)
         operations -= max(count, 1)
         tried["operations"] += count
@@ -215,14 +222,13 @@ def rounds(folder: Folder, operations: int, tried: Counter[str]) -> None:
 
 def concurrent_rounds(folder: Folder, scans: int, tried: Counter[str]) -> None:
     """Scan while files are changing, then again without changes: the second scan must find everything."""
-    manifest = Manifest()
     set_clock(0)
     for _ in range(scans):
         worker = threading.Thread(target=folder.work, args=(30,))
         worker.start()
-        manifest, _ = scan_and_apply(manifest, folder.root, tried)
+        scan_and_apply("a", folder.root, tried)
         worker.join()
-        manifest, scan = scan_and_apply(manifest, folder.root, tried)
+        manifest, scan = scan_and_apply(folder.random.choice("ab"), folder.root, tried)
         compare(folder, manifest, scan)
         tried["operations"] += 30
         tried["scans"] += 2

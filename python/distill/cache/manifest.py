@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.json"
 PACKS_NAME = "packs"
+# A header has at most 64 KiB.
+_HEADER_LINES_BYTES = (64 << 10) + 100
 
 
 def open_manifest(cache_dir: Path) -> _native.Manifest | None:
@@ -81,6 +83,7 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
     path = cache_dir / MANIFEST_NAME
     try:
         manifest = _native.Manifest.load(path)
+        _check_header(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -90,7 +93,6 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
         ) from error
     except _native.NewerFormatError as error:
         raise newer_format(path, error) from error
-    _check_header(manifest)
     return manifest
 
 
@@ -132,7 +134,7 @@ def build_header(rows: RowFormat, totals: _native.Totals, *, created: str) -> di
 
 
 def _check_header(manifest: _native.Manifest) -> None:
-    """Raise ManifestError unless the header equals what `build_header` makes of its own fields and the tables.
+    """Raise ManifestError or NewerFormatError unless the header equals what `build_header` makes of it and the tables.
 
     Whoever can write the file can also write its checksum, so no field of the header is trusted: the header is built
     again and compared. A key added to the header therefore makes old caches invalid, as a new `FEATURE_VERSION` does.
@@ -151,10 +153,16 @@ def _check_header(manifest: _native.Manifest) -> None:
             raise _header_error(manifest.header, f"{name} does not fit the rest")
 
 
-def _header_error(header: str, fault: str) -> _native.ManifestError:
-    # Searched in the text, because the header may not be valid JSON. The version is reported and decides nothing.
+def _version(text: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d{1,9}", text)]
+
+
+def _header_error(header: str, fault: str) -> Exception:
+    # Searched in the text, because the header may not be valid JSON.
     written = re.search(r'"distill_version": ?"([0-9A-Za-z.+-]{1,40})"', header)
     if written and written[1] != __version__:
+        if _version(written[1]) > _version(__version__):
+            return _native.NewerFormatError(f"distill {written[1]}, this is {__version__}: {fault}")
         return _native.ManifestError(
             f"its header is damaged, or distill {written[1]} wrote what {__version__} does not read: {fault}"
         )
@@ -163,6 +171,15 @@ def _header_error(header: str, fault: str) -> _native.ManifestError:
 
 def _rebuilt_header(header: Mapping[str, Any], totals: _native.Totals) -> dict[str, Any]:
     """Return the header built from the fields of `header` that no other field decides, each of them checked."""
+    expected = build_header(_row_format(header), totals, created=_entry(header, "created", str))
+    stats = expected["normalization_stats"]
+    if not all(abs(value) <= np.finfo(np.float32).max for value in stats.values()):
+        raise ValueError(f"normalization_stats={stats} must be finite")
+    return expected
+
+
+def _row_format(header: Mapping[str, Any]) -> RowFormat:
+    """Return the row format of a header that nobody has checked; raise ValueError or TypeError if it is none."""
     claimed = _entry(header, "identity", dict)
     spectrogram = ComplexSpectrogramConfig(**_entry(header, "complex_spectrogram_config", dict))
     identity = feature_identity(
@@ -185,12 +202,21 @@ def _rebuilt_header(header: Mapping[str, Any], totals: _native.Totals) -> dict[s
     ):
         if not is_possible:
             raise ValueError(f"{name}={identity[name]!r} is out of range")
-    rows = RowFormat(spectrogram, identity, _entry(header, "expansion_is_chosen", bool))
-    expected = build_header(rows, totals, created=_entry(header, "created", str))
-    stats = expected["normalization_stats"]
-    if not all(abs(value) <= np.finfo(np.float32).max for value in stats.values()):
-        raise ValueError(f"normalization_stats={stats} must be finite")
-    return expected
+    return RowFormat(spectrogram, identity, _entry(header, "expansion_is_chosen", bool))
+
+
+def peek_format(slot: Path) -> RowFormat | None:
+    """Return the row format that a slot's manifest claims, from its first lines; None if they say none.
+
+    The manifest of a million files takes a second to read and to check. This does neither, so it may only decide what
+    is looked at next.
+    """
+    try:
+        with (slot / MANIFEST_NAME).open("rb") as file:
+            header = file.read(_HEADER_LINES_BYTES).split(b"\n", 3)[2]
+        return _row_format(_parse_header(header.removeprefix(b'"header":').removesuffix(b",").decode()))
+    except (OSError, IndexError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _entry(values: Mapping[str, Any], name: str, *kinds: type) -> Any:

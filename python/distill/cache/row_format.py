@@ -85,11 +85,9 @@ class RowFormat:
         own["augmentation_expansion"] = others["augmentation_expansion"]
         return other.expansion > self.expansion and own == others
 
-    def changed_fields(self, header: Mapping[str, Any]) -> list[str]:
-        """Return why rows under `header` cannot be used, a line per field; empty if they can, or there are none."""
-        if not header or header["config_fingerprint"] == self.fingerprint:
-            return []
-        before, now = dict(header["identity"]), dict(self.identity)
+    def changed_fields(self, other: RowFormat) -> list[str]:
+        """Return how this format differs from another one, a line per field."""
+        before, now = dict(other.identity), dict(self.identity)
         if before["augmentation_config"] is None or now["augmentation_config"] is None:
             # Only says again that one of them has no variants.
             del before["augmentation_config"], now["augmentation_config"]

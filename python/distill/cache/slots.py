@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from distill import _native
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest, peek_format
 from distill.cache.row_format import RowFormat
 from distill.errors import CacheError
 from distill.index import SLOTS_NAME
@@ -72,7 +71,7 @@ class Slot:
             fault = f"{MANIFEST_NAME}: {error}"
         except CacheError as error:
             fault, unusable = str(error), error
-        return cls(path, manifest, fault, unusable, _size(path), path.stat().st_mtime_ns)
+        return cls(path, manifest, fault, unusable, _size(path), _last_used_ns(path))
 
     @property
     def header(self) -> dict[str, Any]:
@@ -93,6 +92,14 @@ class Slot:
     def last_used(self) -> datetime:
         """When it was last used, UTC."""
         return datetime.fromtimestamp(self.last_used_ns // 10**9, timezone.utc)
+
+
+def _last_used_ns(path: Path) -> int:
+    """Return when a slot was last used: `CacheWriter.mark_used` sets the time of its folder."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0  # removed meanwhile
 
 
 def _size(path: Path) -> int:
@@ -226,8 +233,11 @@ def load_cache_manifest(cache_dir: PathLike) -> dict[str, Any] | None:
     return None if manifest is None else describe(manifest)
 
 
-def siblings(cache_dir: Path, rows: RowFormat) -> Iterator[Slot]:
-    """Yield the other slots whose rows include those of a format: they differ only in having more variants."""
-    for slot in list_slots(cache_dir):
-        if slot.manifest and rows.is_included_in(RowFormat.of_header(slot.header)):
-            yield slot
+def slot_formats(cache_dir: Path) -> list[tuple[Path, RowFormat]]:
+    """Return the folder and the row format of each slot, the last used first. The manifests are not checked."""
+    folders = _slot_folders(cache_dir)
+    if os.path.lexists(cache_dir / MANIFEST_NAME):
+        folders.append(cache_dir)
+    found = [(folder, peek_format(folder)) for folder in folders]
+    found.sort(key=lambda pair: -_last_used_ns(pair[0]))
+    return [(folder, rows) for folder, rows in found if rows is not None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.cache.reader import CacheReader
-from distill.cache.slots import siblings
+from distill.cache.slots import slot_formats
 from distill.cache.writer import CacheWriter
 from distill.errors import CacheError
 from distill.preprocess.extraction import BATCH_ROWS, row_sums
@@ -74,9 +74,11 @@ class Copies:
 def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
     """Return which of some contents can be copied into the open slot; None if no other slot has any of them."""
     best = None
-    for slot in siblings(writer.cache_dir, writer.row_format) if hashes else ():
+    for slot, rows in slot_formats(writer.cache_dir) if hashes else ():
+        if not writer.row_format.is_included_in(rows):
+            continue
         try:
-            reader = CacheReader(slot.path)
+            reader = CacheReader(slot)
         except CacheError as error:
             logger.warning("%s; its rows are not used", error)
             continue

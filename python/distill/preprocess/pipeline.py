@@ -22,7 +22,7 @@ from distill.cache.folder import load_file_table
 from distill.cache.manifest import open_manifest
 from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
-from distill.cache.slots import find_slot, list_slots
+from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter
 from distill.config import (
     AugmentationConfig,
@@ -193,7 +193,7 @@ def preprocess(
         progress=progress or no_progress,
     )
     cache_dir = dataset.cache_path
-    if not list_slots(cache_dir):
+    if not slot_formats(cache_dir):
         # Checked before the cache folder is made: a folder without audio gets no cache.
         run.require_audio()
     try:

@@ -17,7 +17,7 @@ import torch
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION, duration_s
 from distill.cache.row_format import RowFormat, fingerprint
-from distill.cache.slots import find_slot, list_slots
+from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, check_space
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
@@ -102,10 +102,12 @@ def make_plan(
 
 def _changed_fields(writer: CacheWriter) -> list[str]:
     """Return how a new slot differs from the one last used, and log that it is begun; empty for a slot that exists."""
-    others = [slot for slot in list_slots(writer.cache_dir) if slot.manifest]
-    if json.loads(writer.manifest.header) or not others:
+    if json.loads(writer.manifest.header):
         return []
-    changed_fields = writer.row_format.changed_fields(others[0].header)
+    others = [rows for slot, rows in slot_formats(writer.cache_dir) if slot != writer.slot_dir]
+    if not others:
+        return []
+    changed_fields = writer.row_format.changed_fields(others[0])
     logger.info(
         "features of this configuration are computed into a slot of their own (%s); those of %s stay",
         "; ".join(changed_fields),
@@ -145,11 +147,9 @@ def resolve_row_format(config: TrainingConfig, cache_dir: Path, count_files: Cal
 
 def _chosen_before(config: TrainingConfig, cache_dir: Path) -> int | None:
     """Return the number of variants that was chosen for the slot of this configuration, the one last used."""
-    for slot in list_slots(cache_dir):
-        header = slot.header
-        before = header.get("augmentation_expansion", 0)
-        if header.get("expansion_is_chosen") and header["config_fingerprint"] == fingerprint(_identity(config, before)):
-            return before
+    for _, rows in slot_formats(cache_dir):
+        if rows.expansion_is_chosen and rows.identity == _identity(config, rows.expansion):
+            return rows.expansion
     return None
 
 
