@@ -16,6 +16,7 @@ from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
 from distill.text import counted
 from distill.training.events import TrainResult
+from distill.training.split import FEW_CHUNKS
 
 _REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
@@ -74,7 +75,9 @@ def _say_result(result: TrainResult) -> None:
     say(f"finished and saved ({_REASONS[result.status]}): {epochs}, the best was epoch {best.get('epoch')}")
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
-    say(f"validation R²: {shown}")
+    chunks = best.get("val_chunks", FEW_CHUNKS)
+    few = f" (uncertain: of only {counted(chunks, 'validation chunk')})" if chunks < FEW_CHUNKS else ""
+    say(f"validation R²: {shown}{few}")
 
 
 def _say_what_is_there(run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:

@@ -40,7 +40,11 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         Files that could not be used.
     content_key : str
         Equal for equal contents of the files.
+    val_limit : int or None
+        The largest hash of a chunk that the last `split` held out.
     """
+
+    val_limit: int | None = None
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         return torch.from_numpy(self._chunks[index])[None]
 
     def split(
-        self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk"
+        self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk", *, val_limit: int | None = None
     ) -> tuple[Subset[torch.Tensor], Subset[torch.Tensor]]:
         """Return the training and validation parts, split as by `CachedSpectrogramDataset`.
 
@@ -85,7 +89,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         check_split("all", val_fraction, split_by)
         hashes = np.frombuffer(b"".join(key[0] for key in self._keys), np.uint8).reshape(-1, 32)
         index = np.array([key[1] for key in self._keys], np.int64)
-        validation = held_out(hashes, index, val_fraction, split_by)
+        validation, self.val_limit = held_out(hashes, index, val_fraction, split_by, val_limit)
         train = np.flatnonzero(~validation).tolist()
         return Subset(self, train), Subset(self, np.flatnonzero(validation).tolist() or train)
 
