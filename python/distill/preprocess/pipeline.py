@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from distill.audio.chunking import SILENT
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.manifest import MANIFEST_NAME, open_manifest
 from distill.cache.reader import CacheReader
@@ -241,7 +240,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     has_changes = writer.manifest.apply(plan.scan) or bool(plan.changed_fields)
     writer.dirty = writer.dirty or has_changes
     writer.begin(plan.row_format)
-    decoded, failed = _extract(run, writer, plan)
+    decoded, failed, with_offset = _extract(run, writer, plan)
 
     writer.finish()
     if writer.has_committed:
@@ -254,10 +253,11 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         decoded=decoded,
         failed=[(os.path.relpath(source.path, run.dataset.path), reason) for source, reason in failed],
         changed_fields=plan.changed_fields,
+        with_offset=[os.path.relpath(source.path, run.dataset.path) for source in with_offset],
     )
 
 
-def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tuple[Source, str]]]:
+def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tuple[Source, str]], list[Source]]:
     """Compute the rows of the planned sources and hand them to the writer.
 
     Returns
@@ -266,9 +266,11 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
         Number of sources whose rows were computed.
     failed : list of (Source, reason)
         Sources that could not be read this time. Sources that never can be are recorded in the manifest instead.
+    with_offset : list of Source
+        Sources with rows whose constant offset was removed.
     """
     extractor = Extractor(run.spectrogram, run.device, run.config, plan.row_format.expansion)
-    ended, decoded, failed = 0, 0, []
+    ended, decoded, failed, with_offset = 0, 0, [], []
     with closing(extract(extractor, plan.sources, min(run.workers, max(1, len(plan.sources))))) as events:
         for event in events:
             content_hash = event.source.content_hash
@@ -278,8 +280,9 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
                 decoded += 1
                 if event.sums[0]:
                     writer.finish_content(content_hash, event.silent, event.sums)
+                    with_offset += [event.source] if event.levels.offset else []
                 else:
-                    writer.skip_content(content_hash, SILENT, event.silent)
+                    writer.skip_content(content_hash, event.levels.silence, event.silent)
             elif event.permanent:
                 writer.skip_content(content_hash, event.reason)
             else:
@@ -288,7 +291,7 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
             ended += not isinstance(event, Rows)
             # Also after rows, so that the callback can cancel in the middle of a long file.
             run.progress("features", ended, len(plan.sources))
-    return decoded, failed
+    return decoded, failed, with_offset
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -323,6 +326,7 @@ def _result(
     decoded: int = 0,
     failed: Sequence[tuple[str, str]] = (),
     changed_fields: Sequence[str] = (),
+    with_offset: Sequence[str] = (),
 ) -> PreprocessResult:
     header = json.loads(manifest.header)
     return PreprocessResult(
@@ -334,4 +338,5 @@ def _result(
         counts=dict(scan.counts),
         augmentation_expansion=row_format.expansion,
         changed_fields=list(changed_fields),
+        with_offset=sorted(with_offset),
     )

@@ -16,7 +16,7 @@ from distill.config import TrainingConfig
 from distill.features.normalization import energy_of, normalize, silence_of
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset
-from distill.preprocess.result import log_skipped, nothing_usable
+from distill.preprocess.result import log_offsets, log_skipped, nothing_usable
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
@@ -192,6 +192,7 @@ class TrainingData:
         if not len(waveforms):
             raise nothing_usable(dataset.path, skipped)
         logger.info("%s decoded", counted(len(waveforms), "chunk"))
+        log_offsets(waveforms.with_offset)
         log_skipped(skipped)
         spectrogram = AudioSpectrogram(config.spectrogram)
         if stats is None:
