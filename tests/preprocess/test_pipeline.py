@@ -275,6 +275,40 @@ def test_it_continues_if_confirmed(dataset, monkeypatch):
     preprocess(dataset, training(), confirm=lambda message: pytest.fail("asked although nothing has to be written"))
 
 
+def test_much_data_is_said_with_what_makes_it_smaller(tmp_path, monkeypatch, caplog):
+    """Short sounds, padded to a chunk, with variants: each remedy has the size that it leads to, and it is true."""
+    monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000_000)
+    caplog.set_level("INFO")
+    for number in range(100):
+        write(tmp_path / "dataset" / f"{number}.wav", noise(number, CHUNK // 5))
+    config = training(augmentation_expansion=4)
+    with pytest.raises(PreprocessingCancelled) as caught:
+        preprocess(tmp_path / "dataset", config, confirm=lambda question: False)
+    assert f"500 rows, 4 MB in {tmp_path / 'dataset' / '.cache'}" in caplog.text
+    said = caught.value.tip
+    assert "--augmentation-expansion 0 (1 MB)" in said
+    assert "--cache-dtype float16 (2 MB)" in said
+    assert "80% of the rows is padding" in said
+    assert "--cache-dir DIR" in said
+    # It is also said if nobody can be asked.
+    preprocess(tmp_path / "dataset", config)
+    assert caplog.text.count(said) == 2
+    for smaller, size in (({"augmentation_expansion": 0}, 0.8e6), ({"cache_dtype": "float16"}, 2.05e6)):
+        preprocess(
+            Dataset(tmp_path / "dataset", cache_dir=tmp_path / str(size)), dataclasses.replace(config, **smaller)
+        )
+        packs = sum(path.stat().st_size for path in (tmp_path / str(size)).rglob("*.safetensors"))
+        assert packs == pytest.approx(size, rel=0.05)
+
+
+def test_a_long_recording_is_not_called_padding(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000)
+    write(tmp_path / "dataset" / "a.wav", noise(1, 10 * CHUNK + 5))
+    with pytest.raises(PreprocessingCancelled) as caught:
+        preprocess(tmp_path / "dataset", training(cache_dtype="float16"), confirm=lambda question: False)
+    assert caught.value.tip == "--cache-dir DIR keeps it in another folder"
+
+
 def test_progress_counts_up_to_the_total(dataset):
     calls = []
     preprocess(dataset, training(), progress=lambda *call: calls.append(call))

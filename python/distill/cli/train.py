@@ -25,7 +25,7 @@ def train(arguments: TrainArguments) -> int:
     """Run ``distill train``."""
     run_dir = arguments.run_dir
     cancel = threading.Event()
-    with ProgressView() as view, cancelled_by_ctrl_c(cancel):
+    with ProgressView(yes=arguments.yes) as view, cancelled_by_ctrl_c(cancel):
         result = train_model(
             arguments.dataset,
             run_dir,
@@ -36,6 +36,7 @@ def train(arguments: TrainArguments) -> int:
             cache_dir=arguments.cache_dir,
             trust=arguments.trust,
             follow_links=arguments.follow_links,
+            confirm_callback=view.confirm,
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
