@@ -82,7 +82,7 @@ def test_rows_are_the_features_of_the_chunks(dataset):
 
 def test_statistics_are_those_of_all_rows(dataset):
     cache_dir, stats = preprocess_complex_spectrograms(
-        None, dataset, ComplexSpectrogramConfig(**FEATURE), None, 1, CHUNK, RATE, device="cpu"
+        None, dataset, ComplexSpectrogramConfig(**FEATURE), AugmentationConfig(), 1, CHUNK, RATE, device="cpu"
     )
     assert cache_dir == dataset / ".cache"
     rows = np.concatenate(list(rows_by_content(cache_dir).values())).astype(np.float64)
@@ -307,6 +307,33 @@ def test_a_long_recording_is_not_called_padding(tmp_path, monkeypatch):
     with pytest.raises(PreprocessingCancelled) as caught:
         preprocess(tmp_path / "dataset", training(cache_dtype="float16"), confirm=lambda question: False)
     assert caught.value.tip == "--cache-dir DIR keeps it in another folder"
+
+
+def test_empty_bands_are_reported_once_in_a_run(dataset, caplog):
+    config = training(complex_spectrogram=ComplexSpectrogramConfig(**(FEATURE | {"n_mels": 100})))
+    preprocess(dataset, config)
+    assert caplog.text.count("of 100 mel bands") == 1
+    # Also if nothing is decoded: the rows that are trained on have them.
+    preprocess(dataset, config)
+    assert caplog.text.count("of 100 mel bands") == 2
+    caplog.clear()
+    preprocess(dataset, training())
+    assert "mel bands" not in caplog.text
+
+
+def test_no_augmentation_gives_no_variants(dataset, tmp_path, caplog):
+    """None means no augmentation, as it did in version 1; with ranges, there are as many variants as asked for."""
+    feature = ComplexSpectrogramConfig(**FEATURE)
+    options = {"augmentation_expansion": 3, "chunk_samples": CHUNK, "sample_rate": RATE}
+    none, stats = preprocess_complex_spectrograms(None, dataset, feature, None, **options, cache_dir=tmp_path / "a")
+    assert load_cache_manifest(none)["total_spectrograms"] == 10
+    assert "augmentation_config=None" in caplog.text
+    plain = {**options, "augmentation_expansion": 0}
+    assert stats == preprocess_complex_spectrograms(None, dataset, feature, **plain, cache_dir=tmp_path / "b")[1]
+    some, _ = preprocess_complex_spectrograms(
+        None, dataset, feature, AugmentationConfig(), **options, cache_dir=tmp_path / "c"
+    )
+    assert load_cache_manifest(some)["total_spectrograms"] == 40
 
 
 def test_progress_counts_up_to_the_total(dataset):

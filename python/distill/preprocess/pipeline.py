@@ -31,6 +31,7 @@ from distill.config import (
 )
 from distill.device import resolve_device
 from distill.errors import CacheError, ConfigError, StorageError
+from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
@@ -71,7 +72,8 @@ def preprocess_complex_spectrograms(
     complex_spectrogram_config : ComplexSpectrogramConfig
         The feature.
     augmentation_config : AugmentationConfig, optional
-        Ranges of the augmented variants. Default: ``AugmentationConfig()``.
+        Ranges of the augmented variants. Default: None, no augmentation: there are no variants then, whatever
+        `augmentation_expansion` is, which is logged.
     augmentation_expansion : int
         Augmented variants of each chunk, besides the original. Default: 0.
     chunk_samples : int
@@ -123,11 +125,17 @@ def preprocess_complex_spectrograms(
         raise ConfigError(
             [f"sample_rate={sample_rate} must equal the feature's, {complex_spectrogram_config.sample_rate}"]
         )
+    if augmentation_config is None and augmentation_expansion:
+        logger.warning(
+            "augmentation_config=None: no augmentation, so augmentation_expansion=%s has no effect; "
+            "pass AugmentationConfig() for variants with the default ranges",
+            augmentation_expansion,
+        )
     with collecting_faults():
         config = TrainingConfig(
             complex_spectrogram=replace(complex_spectrogram_config, enabled=True),
             augmentation=augmentation_config or AugmentationConfig(),
-            augmentation_expansion=augmentation_expansion,
+            augmentation_expansion=augmentation_expansion if augmentation_config else 0,
             chunk_samples=chunk_samples,
             normalize=normalize,
             cache_dtype=cache_dtype,
@@ -188,6 +196,8 @@ def preprocess(
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
     )
+    if message := empty_bands(MelSpec.of(config.complex_spectrogram)):
+        logger.warning("%s", message)
     if not _has_manifest(dataset.cache_path):
         # Checked before the cache folder is made: a folder without audio gets no cache.
         dataset.require_audio(dataset.scan(Manifest(), workers=workers, hash_added=False, progress=run.progress))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from distill.config import TrainingConfig
+from distill.features.mel import MelSpec, empty_bands
 from distill.features.normalization import energy_of, normalize, silence_of
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset
@@ -184,6 +185,8 @@ class TrainingData:
         NothingUsableError
             If no file gives a single chunk.
         """
+        if message := empty_bands(MelSpec.of(config.spectrogram)):
+            logger.warning("%s", message)
         files, skipped = list_files(dataset)
         logger.info("%s: %s", dataset.path, counted(len(files) + len(skipped), "audio file"))
         train, val = create_data_loaders(files, config, progress=progress, val_limit=val_limit)
