@@ -23,6 +23,7 @@ from distill.text import counted, differences
 from distill.training.data import TrainingData
 from distill.training.defaults import resolve_training
 from distill.training.events import TrainEvent, TrainResult
+from distill.training.split import FEW_CHUNKS, fixed_limit
 from distill.training.tensorboard import check_tensorboard
 from distill.training.trainer import Trainer
 from distill.types import ConfirmCallback, PathLike, ProgressCallback
@@ -172,18 +173,28 @@ def _load_data(
     config : TrainingConfig
         With the fields set that `resolve_training` and preprocessing choose.
     """
-    # A run keeps the statistics that it began with, because its weights depend on them.
-    stats = checkpoint["normalization_stats"] if checkpoint else None
+    # A run keeps the statistics that it began with, because its weights depend on them, and what it holds out.
+    stats, val_limit = None, None
+    if checkpoint:
+        stats, val_limit = checkpoint["normalization_stats"], checkpoint.get("val_limit")
+        val_limit = fixed_limit(config.val_fraction) if val_limit is None else val_limit
     if config.complex_spectrogram.enabled:
         preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
         preprocessed.log()
         config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
-        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats)
+        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats, val_limit)
     else:
-        data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"))
+        data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"), val_limit)
     if data.is_shared:
-        logger.warning("there is only one chunk: it is used for training and validation, so R² is meaningless")
+        logger.warning(
+            "there is only one %s: it is used for training and validation, so R² is meaningless", config.split_by
+        )
     rows, held_out = data.sampler.length, len(data.val.dataset)  # type: ignore[arg-type]
+    if not data.is_shared and held_out < FEW_CHUNKS:
+        logger.warning(
+            "R² rests on only %s, so it is uncertain: more recordings or a larger --val-fraction make it reliable",
+            counted(held_out, "validation chunk"),
+        )
     config, chosen = resolve_training(config, rows)
     device = resolve_device(config.device)
     logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)

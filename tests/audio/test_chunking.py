@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -9,7 +11,7 @@ import soundfile
 from distill.audio import chunking, decode
 from distill.audio.chunking import Chunks
 from distill.audio.decode import duration_s
-from sounds import noise, write
+from sounds import noise, sine, write
 
 RATE, CHUNK = 16_000, 4_000
 
@@ -94,7 +96,7 @@ def test_silence_is_below_minus_60_dbfs(tmp_path, peak, kept, normalize):
 
 
 def test_with_normalisation_per_chunk_only_a_chunk_without_signal_is_silent(tmp_path):
-    parts = [noise(1, CHUNK, 2e-6), np.zeros(CHUNK), noise(2, CHUNK, 0.5e-6)]
+    parts = [noise(1, CHUNK, 1.01e-4), np.zeros(CHUNK), noise(2, CHUNK, 0.99e-4)]
     chunks = Chunks(write(tmp_path / "a.wav", np.concatenate(parts)), RATE, CHUNK, "chunk")
     (found,) = chunks
     assert np.abs(found).max() == pytest.approx(1)
@@ -107,6 +109,81 @@ def test_a_silent_file_gives_no_chunks_and_counts_them_as_silent(tmp_path, norma
     chunks = Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK, normalize)
     assert list(chunks) == []
     assert chunks.silent == 3
+
+
+def dither(seed, samples=4 * CHUNK):
+    """Return triangular dither of 16 bits, as it is left where a recording is silent."""
+    random = np.random.default_rng(seed)
+    return np.round(random.random(samples) - random.random(samples)) / 32_768
+
+
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+def test_dither_is_no_signal(tmp_path, normalize):
+    """Also if it is left by two channels that cancel out, or beside an offset."""
+    left = np.round(32_767 * noise(1, 4 * CHUNK, 0.9)) / 32_768
+    for name, samples in {
+        "alone": dither(1),
+        "cancelled": np.stack([left + dither(1), -left + dither(2)], axis=1),
+        "offset": 0.25 + dither(1),
+    }.items():
+        path = write(tmp_path / f"{name}.wav", samples, subtype="PCM_16")
+        chunks = Chunks(path, RATE, CHUNK, normalize)
+        assert list(chunks) == []
+        assert chunks.silent == 4
+        assert re.search(r"silent throughout: .*its peak is -(84|90) dBFS", chunks.levels.silence)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
+@pytest.mark.parametrize("peak_db", [-60, -78])
+def test_a_faint_recording_is_normalised(tmp_path, subtype, peak_db):
+    samples = noise(1, 4 * CHUNK, 10 ** (peak_db / 20))
+    chunks = np.concatenate(list(Chunks(write(tmp_path / "a.wav", samples, subtype=subtype), RATE, CHUNK)))
+    assert np.abs(chunks).max() == pytest.approx(1)
+    assert np.corrcoef(chunks, samples)[0, 1] > 0.9999
+
+
+@pytest.mark.parametrize("offset", [0.5, -1e-2, 1.0])
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+def test_a_constant_is_silent(tmp_path, normalize, offset):
+    for samples in (CHUNK, 3 * CHUNK + 5):
+        chunks = Chunks(write(tmp_path / "a.wav", np.full(samples, offset)), RATE, CHUNK, normalize)
+        assert list(chunks) == []
+        assert f"constant offset (DC) of {round(20 * np.log10(abs(offset)))} dBFS" in chunks.levels.silence
+
+
+@pytest.mark.parametrize("held_s", [0.5, 60.0])
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+@pytest.mark.parametrize("offset", [0.02, -0.3])
+def test_an_offset_is_removed_before_normalisation(tmp_path, monkeypatch, normalize, offset, held_s):
+    """The chunks are those of the file less its mean; what is silent but for the offset is silent."""
+    monkeypatch.setattr(chunking, "_HELD_S", held_s)
+    monkeypatch.setattr(decode, "BLOCK_FRAMES", 5_000)
+    samples = np.concatenate([scaled_noise(0.2, 0.1), np.zeros(CHUNK // 2 + CHUNK), sine(300, 0.6, level=0.1)])
+    assert len(samples) % CHUNK
+    shifted = write(tmp_path / "shifted.wav", samples + offset)
+    centred = write(tmp_path / "centred.wav", samples - samples.mean())
+    chunks = Chunks(shifted, RATE, CHUNK, normalize)
+    found = np.stack(list(chunks))
+    np.testing.assert_allclose(found, np.stack(list(Chunks(centred, RATE, CHUNK, normalize))), atol=1e-6)
+    assert chunks.silent == 1
+    assert chunks.levels.offset == pytest.approx(offset + samples.mean(), abs=1e-6)
+    assert not found[-1, -10:].any()
+
+
+def kick(seconds):
+    """Return a drum whose mean is not 0, although it has no offset: its tail is at 0."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    return np.exp(-8 * time) * np.sin(2 * np.pi * (50 * time + 5 * (1 - np.exp(-30 * time))))
+
+
+@pytest.mark.parametrize(
+    "samples", [kick(0.3), kick(2.0), noise(3, 9 * CHUNK), sine(31.7, 2.1), np.exp(-np.arange(CHUNK) / 400)]
+)
+def test_a_sound_whose_mean_is_no_offset_keeps_its_bits(tmp_path, samples):
+    path = write(tmp_path / "a.wav", samples)
+    (first, *_), peak = Chunks(path, RATE, CHUNK), np.float32(np.abs(samples.astype(np.float32)).max())
+    count = min(len(samples), CHUNK)
+    np.testing.assert_array_equal(first[:count], samples.astype(np.float32)[:count] * np.float32(1 / float(peak)))
 
 
 def test_iterating_again_starts_counting_from_zero(tmp_path):

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -338,3 +342,82 @@ def test_control_characters_in_a_name_are_escaped(run, dataset):
     assert code == 0
     assert "\x1b" not in out
     assert r"a\x1b]0;title\x07b.wav" in out
+
+
+# A row of one second takes 3 MB, so that 40 seconds take more than 100 MB.
+LARGE_ROWS = [*SMALL, "--complex-spectrogram.hop-length", "1"]
+
+
+def at_a_terminal(answer, *argv, limit=100_000_000):
+    """Run a command in a new process on a terminal, type an answer when asked; return exit status and output."""
+    leader, follower = pty.openpty()
+    code = f"import sys; from distill.preprocess import plan; plan.CONFIRM_ABOVE_BYTES = {limit}"
+    code += "; from distill.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    # Wide, so that no line is wrapped.
+    environment = os.environ | {"COLUMNS": "1000", "TERM": "dumb"}
+    process = subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
+    )
+    os.close(follower)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal's output
+        while piece := os.read(leader, 4096):
+            shown += piece
+            if b"[y/N]" in shown and answer is not None:
+                if callable(answer):
+                    answer(process)
+                else:
+                    os.write(leader, answer)
+                answer = None
+    os.close(leader)
+    return process.wait(60), shown.decode()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A folder whose features take more than 100 MB with LARGE_ROWS."""
+    folder = tmp_path_factory.mktemp("large")
+    write(folder / "long.wav", noise(1, 80 * CHUNK))
+    return folder
+
+
+def interrupt(process):
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("train", b"n\n"),
+        ("train", interrupt),
+        ("preprocess", b"\n"),
+        ("preprocess", b"\x04"),
+        ("preprocess", interrupt),
+    ],
+    ids=["train-n", "train-ctrl-c", "preprocess-enter", "preprocess-ctrl-d", "preprocess-ctrl-c"],
+)
+def test_on_a_terminal_it_asks_before_more_than_100_mb(large, tmp_path, command, answer):
+    """Any answer but yes computes nothing, and leaves no run."""
+    options = ("--out", tmp_path / "run") if command == "train" else ()
+    code, shown = at_a_terminal(answer, command, large, *LARGE_ROWS, "--cache-dir", tmp_path / "cache", *options)
+    assert code == 1
+    assert re.search(rf"80 rows, 1\d\d MB in {tmp_path / 'cache'}\. Go on\? \[y/N\]", shown)
+    assert "--cache-dtype float16" in shown
+    assert "cancelled before anything was computed" in shown
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", ["yes", "--yes", "no terminal"])
+def test_with_yes_or_without_a_terminal_it_goes_on(run, large, tmp_path, monkeypatch, how):
+    argv = ["preprocess", large, *SMALL, "--cache-dir", tmp_path / "cache"]
+    if how == "no terminal":
+        monkeypatch.setattr("distill.preprocess.plan.CONFIRM_ABOVE_BYTES", 1_000)
+        code, shown, _ = run(*argv)
+    else:
+        code, shown = at_a_terminal(b"y\n", *argv, *(["--yes"] if how == "--yes" else []), limit=1_000)
+    assert code == 0
+    assert ("Go on?" in shown) == (how == "yes")
+    assert "--cache-dtype float16" in shown
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1

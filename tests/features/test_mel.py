@@ -1,11 +1,15 @@
 """MelSpec, window and mel bands, against torch's and torchaudio's own."""
 
+import re
+import warnings
+
+import librosa
 import numpy as np
 import pytest
 import torch
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
-from distill.features.mel import MelSpec, hann_window, mel_bands
+from distill.features.mel import MelSpec, empty_bands, hann_window, mel_bands
 
 SPEC = MelSpec(48_000, 2048, 512, 128)
 
@@ -49,3 +53,28 @@ def test_a_spec_holds_the_numbers_of_its_configuration():
     assert MelSpec.of(one).channels == 1
     assert SPEC.n_frames(47_999) == 94
     np.testing.assert_allclose(SPEC.centres_hz(), mel_bands(SPEC).centre * 48_000 / 2048)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "n_mels", "f_min"), [(48_000, 512, 128, 0.0), (44_100, 1024, 200, 20.0), (96_000, 256, 64, 0.0)]
+)
+def test_empty_bands_are_those_of_librosa_and_each_remedy_leaves_none(rate, n_fft, n_mels, f_min):
+    def empty(**changes):
+        values = {"sr": rate, "n_fft": n_fft, "n_mels": n_mels, "fmin": f_min} | changes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # librosa's own warning about them
+            return np.flatnonzero(~librosa.filters.mel(htk=True, norm=None, **values)[:, 1:-1].any(axis=1))
+
+    spec = MelSpec(rate, n_fft, 128, n_mels, f_min)
+    found = empty()
+    edges = librosa.mel_frequencies(n_mels + 2, fmin=f_min, fmax=rate / 2, htk=True)
+    text = empty_bands(spec)
+    low, high = edges[found[0]], edges[found[-1] + 2]
+    assert text.startswith(f"{len(found)} of {n_mels} mel bands, between {low:.0f} and {high:.0f} Hz, are empty")
+    larger, fewer = map(int, re.search(r"n_fft=(\d+) or n_mels=(\d+) leaves none empty", text).groups())
+    assert (len(empty(n_fft=larger)), len(empty(n_fft=larger // 2)) > 0) == (0, True)
+    assert (len(empty(n_mels=fewer)), len(empty(n_mels=fewer + 1)) > 0) == (0, True)
+
+
+def test_the_default_feature_has_no_empty_bands():
+    assert empty_bands(MelSpec.of(ComplexSpectrogramConfig())) is None

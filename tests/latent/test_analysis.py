@@ -175,6 +175,27 @@ def test_neighbours_agree_with_a_kd_tree_of_the_originals_of_other_chunks(analys
     assert any(index // 2 != row // 2 for row, index in enumerate(near[:, 1]))
 
 
+def test_among_many_originals_neighbours_are_those_of_a_sample_and_that_is_said(run, analysis, monkeypatch, caplog):
+    monkeypatch.setattr("distill.latent.report._CANDIDATES", 20)
+    caplog.set_level("INFO")
+    found = analyze(run).report["neighbours"]
+    latents = analysis.tensors["latents"].double().numpy()
+    originals = np.arange(0, len(latents), 2)
+    assert analysis.report["neighbours"]["candidates"] == len(originals) > 20
+    assert found["candidates"] == 20
+    assert f"neighbours are those among 20 of the {len(originals)} original rows" in caplog.text
+    sample = np.unique(found["indices"])
+    assert len(sample) == 20
+    assert set(sample) <= set(originals)
+    # From all parts of the dataset.
+    assert np.diff(sample).max() <= 2 * len(latents) / 20
+    distances, near = scipy.spatial.cKDTree(latents[sample]).query(latents, 6)
+    near = sample[near]
+    for row, (indices, expected) in enumerate(zip(near, distances, strict=True)):
+        kept = indices // 2 != row // 2
+        np.testing.assert_allclose(found["distances"][row], expected[kept][:5], atol=1e-5)
+
+
 def test_the_first_axis_is_loudness_if_only_loudness_varies_and_other_features_are_constant(tmp_path):
     levels_db = np.random.default_rng(4).uniform(-40, 0, 30)
     sound = 0.6 * sine(440, CHUNK / RATE) + noise(1, level=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from distill.audio import (
 from distill.errors import ConfigError, DatasetError, NothingUsableError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
+from distill.training import AudioTrainingDataset
 from sounds import CHUNK, FEATURE, RATE, chunks_by_hand, noise, rows_by_path, sine, training, write, write_dataset
 
 
@@ -144,3 +146,51 @@ def test_a_file_outside_the_dataset_is_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match="must lie inside"):
         preprocess(Dataset(dataset, files=[tmp_path / "outside.wav"]), training())
     assert not (dataset / ".cache").exists()
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """A folder with a sound, the same with an offset, and three files that hold no sound."""
+    steps = np.random.default_rng(0).integers(-1, 2, (2, 2 * CHUNK)) / 32_768
+    sound = noise(1, 2 * CHUNK, 0.5)
+    sound = np.round(2**15 * (sound - sound.mean())) / 2**15
+    folder = tmp_path / "uneven"
+    write(folder / "shifted.wav", sound + 0.25, subtype="PCM_16")
+    write(folder / "sound.wav", sound, subtype="PCM_16")
+    write(folder / "dither.wav", steps[0], subtype="PCM_16")
+    write(folder / "opposite.wav", np.stack([sound + steps[0], steps[1] - sound], axis=1), subtype="PCM_16")
+    write(folder / "constant.wav", np.full(CHUNK, 0.5))
+    return folder
+
+
+def test_dither_and_constants_are_skipped_and_offsets_removed_and_both_are_said(uneven, caplog):
+    caplog.set_level("INFO")
+    result = preprocess(uneven, training())
+    result.log()
+    assert [path for path, _ in result.skipped] == ["constant.wav", "dither.wav", "opposite.wav"]
+    assert [("DC" in reason, "its peak is -" in reason) for _, reason in result.skipped] == [
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    assert result.with_offset == ["shifted.wav"]
+    assert "a constant offset (DC) was removed from 1 file: shifted.wav" in caplog.text
+    rows = rows_by_path(result.cache_dir)
+    assert sorted(rows) == ["shifted.wav", "sound.wav"]
+    assert np.median(np.abs(rows["shifted.wav"] - rows["sound.wav"])) < 1e-3
+    # The next run decodes none of them, and still says which were skipped.
+    again = preprocess(uneven, training())
+    assert (again.decoded, again.skipped) == (0, result.skipped)
+
+
+def test_the_path_without_a_cache_treats_levels_alike(uneven):
+    names = ["constant", "dither", "opposite", "shifted", "sound"]
+    waveforms = AudioTrainingDataset([uneven / f"{name}.wav" for name in names], CHUNK, RATE)
+    skipped = preprocess(uneven, training()).skipped
+    assert [(Path(path).name, reason) for path, reason in waveforms.skipped] == skipped
+    assert [Path(path).name for path in waveforms.with_offset] == ["shifted.wav"]
+    chunks = np.concatenate([waveforms[i].numpy() for i in range(len(waveforms))])
+    np.testing.assert_array_equal((np.corrcoef(chunks) > 0.9999).sum(axis=0), [2, 2, 2, 2])
+    np.testing.assert_allclose(
+        sorted(np.abs(chunks).sum(axis=1))[::2], sorted(np.abs(chunks).sum(axis=1))[1::2], rtol=1e-3
+    )

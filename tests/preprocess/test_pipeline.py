@@ -83,7 +83,7 @@ def test_rows_are_the_features_of_the_chunks(dataset):
 
 def test_statistics_are_those_of_all_rows(dataset):
     cache_dir, stats = preprocess_complex_spectrograms(
-        None, dataset, ComplexSpectrogramConfig(**FEATURE), None, 1, CHUNK, RATE, device="cpu"
+        None, dataset, ComplexSpectrogramConfig(**FEATURE), AugmentationConfig(), 1, CHUNK, RATE, device="cpu"
     )
     assert cache_dir == slot_of(dataset)
     rows = np.concatenate(list(rows_by_content(cache_dir).values())).astype(np.float64)
@@ -272,6 +272,67 @@ def test_it_continues_if_confirmed(dataset, monkeypatch):
     monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000)
     assert preprocess(dataset, training(), confirm=lambda message: True).decoded == 5
     preprocess(dataset, training(), confirm=lambda message: pytest.fail("asked although nothing has to be written"))
+
+
+def test_much_data_is_said_with_what_makes_it_smaller(tmp_path, monkeypatch, caplog):
+    """Short sounds, padded to a chunk, with variants: each remedy has the size that it leads to, and it is true."""
+    monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000_000)
+    caplog.set_level("INFO")
+    for number in range(100):
+        write(tmp_path / "dataset" / f"{number}.wav", noise(number, CHUNK // 5))
+    config = training(augmentation_expansion=4)
+    with pytest.raises(PreprocessingCancelled) as caught:
+        preprocess(tmp_path / "dataset", config, confirm=lambda question: False)
+    assert f"500 rows, 4 MB in {tmp_path / 'dataset' / '.cache'}" in caplog.text
+    said = caught.value.tip
+    assert "--augmentation-expansion 0 (1 MB)" in said
+    assert "--cache-dtype float16 (2 MB)" in said
+    assert "80% of the rows is padding" in said
+    assert "--cache-dir DIR" in said
+    # It is also said if nobody can be asked.
+    preprocess(tmp_path / "dataset", config)
+    assert caplog.text.count(said) == 2
+    for smaller, size in (({"augmentation_expansion": 0}, 0.8e6), ({"cache_dtype": "float16"}, 2.05e6)):
+        preprocess(
+            Dataset(tmp_path / "dataset", cache_dir=tmp_path / str(size)), dataclasses.replace(config, **smaller)
+        )
+        packs = sum(path.stat().st_size for path in (tmp_path / str(size)).rglob("*.safetensors"))
+        assert packs == pytest.approx(size, rel=0.05)
+
+
+def test_a_long_recording_is_not_called_padding(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "CONFIRM_ABOVE_BYTES", 1_000)
+    write(tmp_path / "dataset" / "a.wav", noise(1, 10 * CHUNK + 5))
+    with pytest.raises(PreprocessingCancelled) as caught:
+        preprocess(tmp_path / "dataset", training(cache_dtype="float16"), confirm=lambda question: False)
+    assert caught.value.tip == "--cache-dir DIR keeps it in another folder"
+
+
+def test_empty_bands_are_reported_once_in_a_run(dataset, caplog):
+    config = training(complex_spectrogram=ComplexSpectrogramConfig(**(FEATURE | {"n_mels": 200})))
+    preprocess(dataset, config)
+    assert caplog.text.count("of 200 mel bands") == 1
+    # Also if nothing is decoded: the rows that are trained on have them.
+    preprocess(dataset, config)
+    assert caplog.text.count("of 200 mel bands") == 2
+    caplog.clear()
+    preprocess(dataset, training())
+    assert "mel bands" not in caplog.text
+
+
+def test_no_augmentation_gives_no_variants(dataset, tmp_path, caplog):
+    """None means no augmentation, as it did in version 1; with ranges, there are as many variants as asked for."""
+    feature = ComplexSpectrogramConfig(**FEATURE)
+    options = {"augmentation_expansion": 3, "chunk_samples": CHUNK, "sample_rate": RATE}
+    none, stats = preprocess_complex_spectrograms(None, dataset, feature, None, **options, cache_dir=tmp_path / "a")
+    assert load_cache_manifest(none)["total_spectrograms"] == 10
+    assert "augmentation_config=None" in caplog.text
+    plain = {**options, "augmentation_expansion": 0}
+    assert stats == preprocess_complex_spectrograms(None, dataset, feature, **plain, cache_dir=tmp_path / "b")[1]
+    some, _ = preprocess_complex_spectrograms(
+        None, dataset, feature, AugmentationConfig(), **options, cache_dir=tmp_path / "c"
+    )
+    assert load_cache_manifest(some)["total_spectrograms"] == 40
 
 
 def test_progress_counts_up_to_the_total(dataset):

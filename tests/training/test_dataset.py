@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from distill.audio import AudioSpectrogram, load_cache_manifest
 from distill.cache import CacheReader
+from distill.config import ComplexSpectrogramConfig, TrainingConfig
 from distill.errors import CacheError, ConfigError
 from distill.preprocess.pipeline import preprocess
 from distill.training import (
@@ -65,16 +65,76 @@ def test_splits_share_no_chunk_and_validation_has_no_variants(cache, split_by):
     assert 0.15 < len(val) / (len(everything) / 2) < 0.45
 
 
-def test_adding_a_file_moves_no_chunk_to_the_other_split(sounds, small_config, tmp_path):
-    dataset = tmp_path / "dataset"
-    shutil.copytree(sounds / "drums", dataset)
-    before = set(keys(preprocess(dataset, small_config).cache_dir, "val"))
-    for path in (sounds / "metal").iterdir():
-        shutil.copy(path, dataset)
-    cache_dir = preprocess(dataset, small_config).cache_dir
-    after, train = set(keys(cache_dir, "val")), set(keys(cache_dir, "train"))
-    assert before < after
-    assert not before & train
+def many_chunks(folder, chunks, seed=0):
+    """Add a file of this many chunks of 64 samples."""
+    soundfile.write(folder / f"{seed}.wav", np.random.default_rng(seed).uniform(-1, 1, 64 * chunks), 16_000, "PCM_24")
+
+
+@pytest.fixture
+def tiny():
+    """A configuration whose chunks have 64 samples."""
+    feature = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=64, hop_length=64, n_mels=4)
+    return TrainingConfig(feature, chunk_samples=64, augmentation_expansion=1, device="cpu")
+
+
+@pytest.mark.parametrize("split_by", ["chunk", "file"])
+@pytest.mark.parametrize("n", [2, 12, 21, 100])
+def test_the_share_that_is_held_out_is_exact(tmp_path, tiny, n, split_by):
+    """It is not left to chance: the share is rounded up, and both sides get some."""
+    files = n if split_by == "file" else 1
+    for seed in range(files):
+        many_chunks(tmp_path, n // files, seed)
+    cache_dir = preprocess(tmp_path, tiny).cache_dir
+    waveforms = AudioTrainingDataset(sorted(tmp_path.glob("*.wav")), 64, 16_000)
+    for percent in (1, 7, 15, 50, 99):
+        fraction, expected = percent / 100, min(-(-percent * n // 100), n - 1)
+        assert len(keys(cache_dir, "val", val_fraction=fraction, split_by=split_by)) == expected
+        assert [len(part) for part in waveforms.split(fraction, split_by)] == [n - expected, expected]
+
+
+def test_adding_a_file_moves_at_most_as_many_others_as_it_has_chunks(tmp_path, tiny):
+    many_chunks(tmp_path, 400)
+    before = {split: set(keys(preprocess(tmp_path, tiny).cache_dir, split)) for split in ("train", "val")}
+    moved = []
+    for seed in range(1, 21):
+        many_chunks(tmp_path, 3, seed)
+        after = {split: set(keys(preprocess(tmp_path, tiny).cache_dir, split)) for split in ("train", "val")}
+        moved.append(
+            len({key for key in before["val"] if key in after["train"]})
+            + len({key[:2] for key in before["train"]} & {key[:2] for key in after["val"]})
+        )
+        before = after
+    assert max(moved) <= 3
+    assert sum(moved) < 20
+
+
+def test_adding_a_file_to_many_chunks_moves_none(tmp_path, tiny):
+    few = dataclasses.replace(tiny, augmentation_expansion=0)
+    many_chunks(tmp_path, 10_000)
+    before = set(keys(preprocess(tmp_path, few).cache_dir, "val"))
+    assert 0.14 < len(before) / 10_000 < 0.16
+    many_chunks(tmp_path, 500, seed=1)
+    cache_dir = preprocess(tmp_path, few).cache_dir
+    assert before < set(keys(cache_dir, "val"))
+    assert not before & set(keys(cache_dir, "train"))
+
+
+def test_with_the_limit_of_a_run_adding_files_moves_no_chunk(tmp_path, tiny):
+    many_chunks(tmp_path, 12)
+    begun = CachedSpectrogramDataset(preprocess(tmp_path, tiny).cache_dir, "val")
+    before = set(keys(begun_dir := tmp_path / ".cache", "val"))
+    assert len(before) == 2
+    many_chunks(tmp_path, 88, seed=1)
+    preprocess(tmp_path, tiny)
+    after = {split: set(keys(begun_dir, split, val_limit=begun.val_limit)) for split in ("train", "val")}
+    assert before < after["val"]
+    assert not {key[:2] for key in after["train"]} & {key[:2] for key in after["val"]}
+    (tmp_path / "0.wav").unlink()
+    preprocess(tmp_path, tiny)
+    # Both sides keep a chunk, also for a limit below or above all of them.
+    for limit in (0, 2**64 - 1):
+        sizes = [len(CachedSpectrogramDataset(begun_dir, split, val_limit=limit)) for split in ("train", "val")]
+        assert min(sizes) > 0
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.15, 0.999])

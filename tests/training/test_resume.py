@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from distill.config import TrainingConfig, config_to_toml
 from distill.errors import RunError
 from distill.models import load_model
+from distill.training import AudioTrainingDataset
 from distill.training import train as train_and_analyze
 
 train = functools.partial(train_and_analyze, analyze=False)
@@ -35,6 +36,10 @@ def config(small_config) -> TrainingConfig:
 
 def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def newest_state(run: Path) -> dict:
+    return torch.load(max((run / "checkpoints").glob("step-*.pt")), weights_only=True)
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -147,6 +152,36 @@ def test_resuming_with_a_changed_dataset_logs_a_warning(sounds, config, tmp_path
     result = train(None, tmp_path / "run", dataclasses.replace(config, epochs=2), resume=True)
     assert "the dataset has changed" in caplog.text
     assert (result.status, result.epochs) == ("finished", 2)
+
+
+@pytest.mark.parametrize("is_complex", [True, False])
+def test_a_resumed_run_holds_out_the_chunks_that_it_began_with(sounds, config, tmp_path, caplog, is_complex):
+    """Also if the dataset has grown; a run of an earlier version keeps its rule, a fixed limit."""
+    features = dataclasses.replace(config.complex_spectrogram, enabled=is_complex)
+    config = dataclasses.replace(config, complex_spectrogram=features, epochs=1, batch_size=64, val_fraction=0.15)
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    files = sorted((sounds / "drums").iterdir())
+    for path in files[:4]:
+        shutil.copy(path, dataset)
+    train(dataset, tmp_path / "run", config)
+    assert "R² rests on only" in caplog.text
+    begun = newest_state(tmp_path / "run")["val_limit"]
+    assert metrics(tmp_path / "run")[0]["val_chunks"] < 10
+    for path in files[4:]:
+        shutil.copy(path, dataset)
+    train(None, tmp_path / "run", dataclasses.replace(config, epochs=2), resume=True)
+    assert newest_state(tmp_path / "run")["val_limit"] == begun
+    waveforms = AudioTrainingDataset(sorted(dataset.glob("*.*")), config.chunk_samples, 16_000)
+    sizes = {limit: len(waveforms.split(0.15, val_limit=limit)[1]) for limit in (begun, int(0.15 * 2**64))}
+    assert metrics(tmp_path / "run")[1]["val_chunks"] == sizes[begun]
+    # As a checkpoint of an earlier version, which has no limit.
+    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        del state["val_limit"]
+        torch.save(state, path)
+    train(None, tmp_path / "run", dataclasses.replace(config, epochs=3), resume=True)
+    assert metrics(tmp_path / "run")[2]["val_chunks"] == sizes[int(0.15 * 2**64)]
 
 
 def test_resuming_with_another_architecture_is_an_error(sounds, cache, config, tmp_path):

@@ -3,6 +3,8 @@
 file     |-------------------------------------------|
 chunks   |-----------|-----------|-----------|-------000|
                           silent: left out
+
+A constant offset (DC) of the file is removed first.
 """
 
 from __future__ import annotations
@@ -14,17 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distill.audio.decode import Block, decode_blocks, peak_of
+from distill.audio.levels import NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
 
-SILENCE_PEAK = 1e-3
-"""A chunk whose peak, after normalisation, is below this is silent: -60 dBFS."""
-NO_SIGNAL_PEAK = 1e-6
-"""A file or chunk whose peak is below this is not normalised but counts as silent: -120 dBFS."""
-FAINT = "mixed to mono, nothing in it is above -60 dBFS"
-"""Message for a file that does not reach `SILENCE_PEAK`."""
-SILENT = f"silent throughout: {FAINT}"
-"""Reason for skipping a file all of whose chunks are silent."""
-# Files up to this length are kept in memory while their peak is found; longer ones are decoded twice.
+# Files up to this length are kept in memory while their levels are found; longer ones are decoded twice.
 _HELD_S = 60.0
 
 
@@ -50,6 +45,8 @@ class Chunks:
     ----------
     silent : int
         Number of chunks that were left out so far.
+    levels : Levels
+        Peak and offset of the file, once iteration has begun.
 
     Yields
     ------
@@ -67,32 +64,36 @@ class Chunks:
     normalize: Normalize = "file"
     on_block: Callable[[], object] | None = None
     silent: int = field(default=0, init=False)
+    levels: Levels = field(default_factory=Levels, init=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.silent = 0
-        blocks, factor = self._blocks()
-        for chunk in _cut(blocks, self.chunk_samples, factor):
-            if self.normalize == "chunk":
-                chunk *= np.float32(_to_full_scale(peak_of(chunk)))
-            if peak_of(chunk) < SILENCE_PEAK:
+        blocks = self._blocks()
+        factor, least = 1.0, SILENCE_PEAK
+        if self.normalize == "file":
+            factor = 1 / self.levels.peak if self.levels.peak >= NO_SIGNAL_PEAK else 0.0
+        elif self.normalize == "chunk":
+            least = NO_SIGNAL_PEAK
+        for chunk, filled in _cut(blocks, self.chunk_samples, self.levels.offset, factor):
+            if level_of(chunk[:filled]) < least:
                 self.silent += 1
-            else:
-                yield chunk
+                continue
+            if self.normalize == "chunk":
+                chunk *= np.float32(1 / peak_of(chunk))
+            yield chunk
 
-    def _blocks(self) -> tuple[Iterable[Block], float]:
-        """Return the decoded blocks, and the factor to scale them with."""
-        if self.normalize != "file":
-            return self._decoded(), 1.0
+    def _blocks(self) -> Iterable[Block]:
+        """Find the levels of the file, and return its decoded blocks."""
         held: list[Block] = []
         limit = _HELD_S * self.sample_rate
-        samples, peak = 0, 0.0
+        self.levels = levels = Levels()
         for block in self._decoded():
-            samples, peak = samples + block.samples.size, max(peak, block.peak)
-            if samples <= limit:
+            levels.add(block)
+            if levels.samples <= limit:
                 held.append(block)
             else:
                 held.clear()
-        return (held if samples <= limit else self._decoded()), _to_full_scale(peak)
+        return held if levels.samples <= limit else self._decoded()
 
     def _decoded(self) -> Iterator[Block]:
         for block in decode_blocks(self.path, self.sample_rate):
@@ -101,22 +102,19 @@ class Chunks:
             yield block
 
 
-def _to_full_scale(peak: float) -> float:
-    return 1.0 / peak if peak >= NO_SIGNAL_PEAK else 0.0
-
-
-def _cut(blocks: Iterable[Block], chunk_samples: int, factor: float) -> Iterator[np.ndarray]:
-    """Yield chunks of scaled samples; the last one is padded with zeros."""
+def _cut(blocks: Iterable[Block], chunk_samples: int, offset: float, factor: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield chunks of samples without their offset, scaled, and how many there are before the zeros of the last one."""
     chunk, filled = np.empty(chunk_samples, np.float32), 0
-    for samples, _ in blocks:
+    for block in blocks:
+        samples = block.samples - np.float32(offset) if offset else block.samples
         start = 0
         while start < samples.size:
             taken = min(chunk_samples - filled, samples.size - start)
             np.multiply(samples[start : start + taken], np.float32(factor), out=chunk[filled : filled + taken])
             filled, start = filled + taken, start + taken
             if filled == chunk_samples:
-                yield chunk
+                yield chunk, filled
                 chunk, filled = np.empty(chunk_samples, np.float32), 0
     if filled:
         chunk[filled:] = 0
-        yield chunk
+        yield chunk, filled

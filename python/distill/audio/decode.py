@@ -81,12 +81,19 @@ class Block(NamedTuple):
 
     samples: np.ndarray
     """[n], float32."""
-    peak: float
-    """Their largest magnitude."""
+    low: float
+    """The lowest of them."""
+    high: float
+    """The highest of them."""
+
+    @property
+    def peak(self) -> float:
+        """Their largest magnitude."""
+        return max(self.high, -self.low)
 
 
 def peak_of(samples: np.ndarray) -> float:
-    """Return the largest magnitude in `samples`, which is not empty; NaN or infinite if one of them is."""
+    """Return the largest magnitude in `samples`, which is not empty."""
     return float(max(samples.max(), -samples.min()))
 
 
@@ -123,12 +130,12 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Bl
             if last and produced == 0:
                 block = mono[:1]  # shorter than one sample at the new rate
             if block.size:
-                peak = peak_of(block)
+                low, high = float(block.min()), float(block.max())
                 # This also finds samples that were not finite before resampling: what comes out of the resampler is
                 # then not finite either, in this block or in the next one.
-                if not math.isfinite(peak):
+                if not (math.isfinite(low) and math.isfinite(high)):
                     raise AudioFileError(os.fspath(path), _not_finite_reason(previous, mono))
-                yield Block(block, peak)
+                yield Block(block, low, high)
             previous = mono
 
 

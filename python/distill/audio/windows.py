@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.audio.chunking import NO_SIGNAL_PEAK, SILENCE_PEAK, SILENT
 from distill.audio.decode import decode_blocks, peak_of
+from distill.audio.levels import NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
 
@@ -37,7 +37,7 @@ class Windows(NamedTuple):
 
 
 class WindowedFile:
-    """A file that is read window by window, after it was decoded once to find its length and peak.
+    """A file that is read window by window, after it was decoded once to find its length and levels.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ class WindowedFile:
     samples : int
         Length of the file at `sample_rate`.
     peak : float
-        Largest magnitude in the file.
+        Largest magnitude in the file, without the offset.
+    offset : float
+        Constant offset (DC) of the file, which windows are without.
 
     Raises
     ------
@@ -76,16 +78,16 @@ class WindowedFile:
         self._path, self._rate, self._normalize = path, sample_rate, normalize
         self._size, self._step = window_samples, step_samples
         _check_file(Path(path))
-        self.samples, self.peak = 0, 0.0
+        levels = Levels()
         try:
             for block in decode_blocks(path, sample_rate):
-                self.samples += block.samples.size
-                self.peak = max(self.peak, block.peak)
+                levels.add(block)
         except AudioFileError as error:
             error.tip = _FORMATS_TIP
             raise
+        self.samples, self.peak, self.offset = levels.samples, levels.peak, levels.offset
         if self.peak < (SILENCE_PEAK if normalize == "none" else NO_SIGNAL_PEAK):
-            raise AudioFileError(os.fspath(path), SILENT, _SILENT_TIP)
+            raise AudioFileError(os.fspath(path), levels.silence, _SILENT_TIP)
 
     def batches(self, count: int, size: int) -> Iterator[Windows]:
         """Yield the first `count` windows, at most `size` at a time. Beyond the end of the file there are zeros.
@@ -105,7 +107,8 @@ class WindowedFile:
         held = np.empty(0, np.float32)
         needed = max(self._size, self._step)
         for block in decode_blocks(self._path, self._rate):
-            held = np.concatenate([held, block.samples])
+            samples = block.samples - np.float32(self.offset) if self.offset else block.samples
+            held = np.concatenate([held, samples])
             while held.size >= needed:
                 yield self._scaled(held[: self._size])
                 held = held[self._step :]
@@ -116,7 +119,7 @@ class WindowedFile:
     def _scaled(self, window: np.ndarray) -> tuple[np.ndarray, np.float32]:
         """Return a normalised window and its level."""
         peak = peak_of(window)
-        if peak < SILENCE_PEAK * self.peak:
+        if level_of(window) < max(SILENCE_PEAK * self.peak, NO_SIGNAL_PEAK if self._normalize == "chunk" else 0.0):
             return np.zeros_like(window), np.float32(0)
         scale = {"file": self.peak, "chunk": peak, "none": 1.0}[self._normalize]
         level = peak / self.peak if self._normalize == "chunk" else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from distill.cache.compaction import clean as clean_cache
 from distill.cache.removal import choose_removals, remove
 from distill.cli.options import CleanArguments, StatusArguments, VerifyArguments
-from distill.cli.process import ask, say
+from distill.cli.process import ask, is_terminal, say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
+from distill.errors import ConfigError
 from distill.preprocess.status import dataset_status
 from distill.preprocess.verify import repair
 from distill.preprocess.verify import verify as verify_cache
@@ -97,9 +99,12 @@ def _remove_slots(cache_dir: Path, arguments: CleanArguments) -> int:
         return 0
     for removal in chosen:
         say(f"to be removed: {removal.name}: {removal.words}, {removal.bytes / 1e6:.1f} MB")
-    if not (arguments.yes or ask("remove?")):
-        say("nothing was removed")
-        return 0
+    if not arguments.yes:
+        if not is_terminal(sys.stdin):
+            raise ConfigError(["nothing was removed: there is no terminal to ask on"], "answer in advance with --yes")
+        if not ask("Remove?", sys.stderr):
+            say("nothing was removed")
+            return 0
     with ProgressView():
         remove(cache_dir, chosen)
     say(f"removed {counted(len(chosen), 'slot')}, freed {sum(removal.bytes for removal in chosen) / 1e6:.1f} MB")

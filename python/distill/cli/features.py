@@ -14,9 +14,13 @@ from distill.text import counted
 
 def preprocess(arguments: PreprocessArguments) -> int:
     """Run ``distill preprocess``."""
-    with ProgressView(json=arguments.json) as view:
+    with ProgressView(json=arguments.json, yes=arguments.yes) as view:
         result = preprocess_dataset(
-            arguments.to_dataset(), arguments.training, workers=arguments.workers, progress=view.progress
+            arguments.to_dataset(),
+            arguments.training,
+            workers=arguments.workers,
+            progress=view.progress,
+            confirm=view.confirm,
         )
         result.log()
     if arguments.json:

@@ -63,6 +63,8 @@ class ConfigArguments(ScanArguments):
 
     config: Path | None = None
     """TOML file with training options; flags override it."""
+    yes: bool = False
+    """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
     preset: Literal["default", "quick", "large"] = "default"
     """Named set of training options; --config and flags override it."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
@@ -207,6 +209,8 @@ class AnalyzeArguments(Arguments):
     """auto, cpu, cuda, cuda:N or mps."""
     seed: int = 0
     """Seed of the choice of sounds on the map, if there are too many to show all."""
+    yes: bool = False
+    """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
     json: bool = False
     """Print one JSON object: the content of analysis.json."""
 

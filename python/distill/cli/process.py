@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from distill.errors import ConfigError, DistillError
+from distill.errors import DistillError
 
 INTERRUPTED = 130
 # How often an idle thread of torch looks for work before it sleeps. The default of OpenMP, 300 000, keeps a core busy
@@ -25,17 +25,14 @@ def say(text: str, stream: TextIO | None = None) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def ask(question: str) -> bool:
-    """Ask a question on the terminal; return whether the answer is yes.
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
 
-    Raises
-    ------
-    ConfigError
-        If there is no terminal to ask on.
-    """
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigError([f"{question} There is no terminal to ask on"], "answer in advance with --yes")
-    say(f"{question} [y/N]", sys.stderr)
+
+def ask(question: str, stream: TextIO) -> bool:
+    """Ask a question on a terminal; return whether the answer is yes. The end of the input means no."""
+    say(f"{question} [y/N]", stream)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distill.cli.process import say
+from distill.cli.process import ask, is_terminal, say
 
 if TYPE_CHECKING:
     from distill.training.events import TrainEvent
@@ -48,9 +49,12 @@ class ProgressView:
     ----------
     json : bool
         Write to standard error, because standard output is for a JSON result. Default: False, to standard output.
+    yes : bool
+        Answer questions with yes, without asking. Default: False.
     """
 
-    def __init__(self, *, json: bool = False) -> None:
+    def __init__(self, *, json: bool = False, yes: bool = False) -> None:
+        self._assume_yes = yes
         self.stream = sys.stderr if json else sys.stdout
         self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
         columns = (
@@ -89,6 +93,24 @@ class ProgressView:
             self._console.print(text.encode("utf-8", "backslashreplace").decode())
         else:
             say(text, self.stream)
+
+    def confirm(self, question: str) -> bool:
+        """Ask a question on the terminal; Ctrl-C and the end of the input mean no. Without a terminal, go on."""
+        streams = [stream for stream in (self.stream, sys.stderr) if is_terminal(stream)]
+        if self._assume_yes or not streams or not is_terminal(sys.stdin):
+            return True
+        if self._bar:
+            self._bar.stop()
+        # A command may have a handler that only ends its work after the current step.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return ask(question, streams[0])
+        except KeyboardInterrupt:
+            return False
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if self._bar:
+                self._bar.start()
 
     def progress(self, stage: str, current: int, total: int) -> None:
         """Progress callback; without a terminal, it prints a line if none was printed for 5 s."""

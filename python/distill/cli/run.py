@@ -23,7 +23,7 @@ _CORRELATIONS_SHOWN = 3
 
 def analyze(arguments: AnalyzeArguments) -> int:
     """Run ``distill analyze``."""
-    with ProgressView(json=arguments.json) as view:
+    with ProgressView(json=arguments.json, yes=arguments.yes) as view:
         analysis = analyze_latent(
             arguments.run,
             arguments.dataset,
@@ -31,6 +31,7 @@ def analyze(arguments: AnalyzeArguments) -> int:
             device=arguments.device,
             seed=arguments.seed,
             progress=view.progress,
+            confirm=view.confirm,
         )
     report = analysis.report
     if arguments.json:

@@ -16,6 +16,7 @@ from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
 from distill.text import counted
 from distill.training.events import TrainResult
+from distill.training.split import FEW_CHUNKS
 
 _REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
@@ -24,7 +25,7 @@ def train(arguments: TrainArguments) -> int:
     """Run ``distill train``."""
     run_dir = arguments.run_dir
     cancel = threading.Event()
-    with ProgressView() as view, cancelled_by_ctrl_c(cancel):
+    with ProgressView(yes=arguments.yes) as view, cancelled_by_ctrl_c(cancel):
         result = train_model(
             arguments.dataset,
             run_dir,
@@ -35,6 +36,7 @@ def train(arguments: TrainArguments) -> int:
             cache_dir=arguments.cache_dir,
             trust=arguments.trust,
             follow_links=arguments.follow_links,
+            confirm_callback=view.confirm,
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
@@ -74,7 +76,9 @@ def _say_result(result: TrainResult) -> None:
     say(f"finished and saved ({_REASONS[result.status]}): {epochs}, the best was epoch {best.get('epoch')}")
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
-    say(f"validation R²: {shown}")
+    chunks = best.get("val_chunks", FEW_CHUNKS)
+    few = f" (uncertain: of only {counted(chunks, 'validation chunk')})" if chunks < FEW_CHUNKS else ""
+    say(f"validation R²: {shown}{few}")
 
 
 def _say_what_is_there(run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -108,9 +109,7 @@ def mel_bands(spec: MelSpec) -> MelBands:
         Cached: the same object for the same spec.
     """
     n_fft = spec.n_fft
-    top = spec.sample_rate / 2 if spec.f_max is None else spec.f_max
-    edges_mel = np.linspace(hertz_to_mel(spec.f_min), hertz_to_mel(top), spec.n_mels + 2)
-    edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0) * n_fft / spec.sample_rate
+    edges = _edges_hz(spec) * n_fft / spec.sample_rate
     bins = np.arange(n_fft // 2 + 1, dtype=np.float64)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
@@ -129,6 +128,37 @@ def mel_bands(spec: MelSpec) -> MelBands:
     for array in vars(bands).values():
         array.flags.writeable = False
     return bands
+
+
+def empty_bands(spec: MelSpec) -> str | None:
+    """Return what is to be said about bands that contain no bin and are 0 in every row; None if there are none."""
+    empty = np.flatnonzero(_is_empty(spec))
+    if not len(empty):
+        return None
+    low, high = _edges_hz(spec)[[empty[0], empty[-1] + 2]]
+    sizes = (2**power for power in range(spec.n_fft.bit_length(), 17))
+    remedies = [f"n_fft={size}" for size in sizes if not _is_empty(spec._replace(n_fft=size)).any()][:1]
+    # The more bands, the narrower they are.
+    fewer = bisect_left(range(1, spec.n_mels), True, key=lambda count: _is_empty(spec._replace(n_mels=count)).any())
+    remedies += [f"n_mels={fewer}"] if fewer else []
+    bins = f"with n_fft={spec.n_fft}, bins are {spec.sample_rate / spec.n_fft:.0f} Hz apart"
+    found = f"{len(empty)} of {spec.n_mels} mel bands, between {low:.0f} and {high:.0f} Hz, are empty: {bins}"
+    return f"{found}; {' or '.join(remedies)} leaves none empty" if remedies else found
+
+
+def _is_empty(spec: MelSpec) -> np.ndarray:
+    """Return which bands contain no bin between DC and Nyquist, (M,), without computing the filterbank."""
+    edges = _edges_hz(spec) * spec.n_fft / spec.sample_rate
+    first = np.maximum(np.floor(edges[:-2] + _ROUNDING) + 1, 1)
+    last = np.minimum(np.ceil(edges[2:] - _ROUNDING) - 1, spec.n_fft // 2 - 1)
+    return first > last
+
+
+def _edges_hz(spec: MelSpec) -> np.ndarray:
+    """Return the edges of the bands, Hz, (M + 2,): band m reaches from edge m to edge m + 2."""
+    top = spec.sample_rate / 2 if spec.f_max is None else spec.f_max
+    edges_mel = np.linspace(hertz_to_mel(spec.f_min), hertz_to_mel(top), spec.n_mels + 2)
+    return 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
 
 
 def _extent(filterbank: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.audio.chunking import FAINT, SILENCE_PEAK
+from distill.audio.levels import FAINT, SILENCE_PEAK, decibels
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
@@ -189,6 +189,9 @@ def _reconstruct(
     file = WindowedFile(source, rate, config.chunk_samples, instrument.step_samples, config.normalize)
     if file.peak < SILENCE_PEAK:
         logger.warning("%s: %s; its reconstruction is as quiet", printable(os.fspath(source)), FAINT)
+    if file.offset:
+        offset = decibels(file.offset)
+        logger.info("%s: its constant offset (DC) of %s was removed", printable(os.fspath(source)), offset)
     average = TimeAverage(file.samples // instrument.hop_length + 1)
     features = instrument.join(_input_and_output(instrument, file, progress, f"reconstruct {printable(source.name)}"))
     sound = instrument.to_sound(_outputs(features, average), file.samples)

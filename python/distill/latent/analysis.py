@@ -22,7 +22,7 @@ from distill.preprocess.result import log_skipped
 from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, axes_metadata
 from distill.runs.trained import TrainedRun
 from distill.storage import storage_error, write_atomically
-from distill.types import PathLike, ProgressCallback, no_progress
+from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def analyze(
     device: str = "auto",
     seed: int = 0,
     progress: ProgressCallback | None = None,
+    confirm: ConfirmCallback | None = None,
 ) -> Analysis:
     """Analyse the latent space of a run on the sounds of a dataset, and write the result to RUN/latent.
 
@@ -69,6 +70,8 @@ def analyze(
     progress : callable, optional
         Called with (stage, current, total): the stages of preprocessing, then "encode" ("decode" for a one-channel
         run), "effect" and "neighbours".
+    confirm : callable, optional
+        Called with a question before more than 100 MB of features are computed; returning False cancels.
 
     Returns
     -------
@@ -76,6 +79,8 @@ def analyze(
 
     Raises
     ------
+    PreprocessingCancelled
+        If `confirm` returned False.
     RunError
         If `run_dir` holds no run with a trained model.
     DatasetError, NothingUsableError
@@ -92,7 +97,7 @@ def analyze(
     dataset = _dataset(run, dataset_dir, cache_dir)
     dataset.check()
     if run.config.complex_spectrogram.enabled:
-        preprocess(dataset, replace(run.config, device=device), progress=progress).log()
+        preprocess(dataset, replace(run.config, device=device), progress=progress, confirm=confirm).log()
     return analyze_rows(run, open_rows(run, dataset, log_skipped), seed=seed, progress=progress)
 
 

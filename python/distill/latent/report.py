@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,10 @@ ACTIVE_VARIANCE = 0.01
 """Variance over the dataset of the posterior mean of a latent unit above which the unit counts as active."""
 
 _NEIGHBOURS = 5
+# Above this many originals, a sample of them is searched for neighbours: the time then grows in proportion to the rows.
+_CANDIDATES = 30_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,19 @@ def _ranges(coordinates: Tensor, scale: Tensor) -> list[dict[str, float]]:
 
 
 def _places_and_neighbours(encoded: Encoded, originals: Sequence[int], progress: ProgressCallback) -> dict[str, Any]:
-    """Return the place of each row, and its nearest neighbours among the originals."""
+    """Return the place of each row, and its nearest neighbours among the originals, or a sample if there are many."""
     places = encoded.places
     chunks: dict[tuple[str, int], int] = {}
     chunk_of = [chunks.setdefault((place.file, place.chunk), len(chunks)) for place in places]
-    k = min(_NEIGHBOURS, len(originals) - 1)
+    # Evenly spaced: the order of the rows, by content hash, is random.
+    count = min(len(originals), _CANDIDATES)
+    candidates = [originals[number * len(originals) // count] for number in range(count)]
+    if count < len(originals):
+        logger.info("neighbours are those among %d of the %d original rows", count, len(originals))
+    k = min(_NEIGHBOURS, count - 1)
     indices, distances = nearest(
         encoded.latents,
-        torch.tensor(originals),
+        torch.tensor(candidates),
         torch.tensor(chunk_of),
         k,
         lambda current, total: progress("neighbours", current, total),
@@ -112,5 +122,5 @@ def _places_and_neighbours(encoded: Encoded, originals: Sequence[int], progress:
             "offset_s": [place.offset_s for place in places],
             "variant": [place.variant for place in places],
         },
-        "neighbours": {"k": k, "indices": indices.tolist(), "distances": distances.tolist()},
+        "neighbours": {"k": k, "candidates": count, "indices": indices.tolist(), "distances": distances.tolist()},
     }

@@ -150,10 +150,12 @@ class _DecodedRows:
         for number, (name, _, _) in enumerate(contents, 1):
             path = os.fsdecode(name)
             try:
-                chunks, places = self._decode(path)
+                chunks, places, silence = self._decode(path)
             except AudioFileError as error:
                 skipped.append((path, error.reason))
                 continue
+            if not chunks:
+                skipped.append((path, silence))
             for start in range(0, len(chunks), _BATCH_ROWS):
                 waveforms = torch.from_numpy(np.stack(chunks[start : start + _BATCH_ROWS]))[:, None]
                 with torch.no_grad():
@@ -166,8 +168,11 @@ class _DecodedRows:
         if self.on_skipped is not None:
             self.on_skipped(sorted(skipped))
 
-    def _decode(self, path: str) -> tuple[list[np.ndarray], list[Place]]:
-        """Decode a file to the end before any of its chunks are used: a fault at the end excludes all of them."""
+    def _decode(self, path: str) -> tuple[list[np.ndarray], list[Place], str]:
+        """Return the chunks of a file, their places, and why there are none, if so.
+
+        It is decoded to the end before any chunk is used: a fault at the end excludes all of them.
+        """
         config = self.config
         rate = config.spectrogram.sample_rate
         source = Chunks(self.dataset.path / path, rate, config.chunk_samples, config.normalize)
@@ -175,4 +180,4 @@ class _DecodedRows:
         for number, chunk in enumerate(source):
             chunks.append(chunk)
             places.append(Place(path, number, (number + source.silent) * config.chunk_samples / rate, 0))
-        return chunks, places
+        return chunks, places, source.levels.silence

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from distill.plots.features import Margins, draw_grid, input_and_output_rows
 from distill.plots.figure import save_figure
+from distill.text import counted
 
 
 class _Panel(NamedTuple):
@@ -60,7 +61,8 @@ def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         loss.yaxis.set_minor_locator(NullLocator())
         loss.yaxis.set_major_formatter("{x:g}")
     _plot(r2, metrics, {"val_magnitude_r2": "magnitude", "val_if_r2": "instantaneous frequency"})
-    r2.set(ylabel="validation R²")
+    chunks = metrics[-1].get("val_chunks") if metrics else None
+    r2.set(ylabel=f"validation R² of {counted(chunks, 'chunk')}" if chunks else "validation R²")
     for axes in (loss, r2):
         axes.legend()
     save_figure(figure, path)

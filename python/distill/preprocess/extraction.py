@@ -20,6 +20,7 @@ import torch
 from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import Chunks
+from distill.audio.levels import Levels
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
@@ -52,6 +53,8 @@ class Finished(NamedTuple):
     """Number of its chunks that were left out as silent."""
     sums: list[float]
     """[n, sum, sum of squares, sum, sum of squares] over its rows; n values per channel."""
+    levels: Levels
+    """Its peak, and the constant offset that was removed."""
 
 
 class Failed(NamedTuple):
@@ -116,7 +119,7 @@ class Extractor:
         elif reason is not None:
             yield Failed(source, reason, permanent=True)
         else:
-            yield Finished(source, chunks.silent, sums.tolist())
+            yield Finished(source, chunks.silent, sums.tolist(), chunks.levels)
 
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
         """Yield batches [B, S] of chunks, each chunk followed by its variants. The next batch overwrites the last."""

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from distill.audio.chunking import SILENT
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.folder import load_file_table
 from distill.cache.manifest import open_manifest
@@ -34,6 +33,7 @@ from distill.config import (
 )
 from distill.device import resolve_device
 from distill.errors import CacheError, ConfigError, StorageError
+from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
@@ -75,7 +75,8 @@ def preprocess_complex_spectrograms(
     complex_spectrogram_config : ComplexSpectrogramConfig
         The feature.
     augmentation_config : AugmentationConfig, optional
-        Ranges of the augmented variants. Default: ``AugmentationConfig()``.
+        Ranges of the augmented variants. Default: None, no augmentation: there are no variants then, whatever
+        `augmentation_expansion` is, which is logged.
     augmentation_expansion : int
         Augmented variants of each chunk, besides the original. Default: 0.
     chunk_samples : int
@@ -127,11 +128,17 @@ def preprocess_complex_spectrograms(
         raise ConfigError(
             [f"sample_rate={sample_rate} must equal the feature's, {complex_spectrogram_config.sample_rate}"]
         )
+    if augmentation_config is None and augmentation_expansion:
+        logger.warning(
+            "augmentation_config=None: no augmentation, so augmentation_expansion=%s has no effect; "
+            "pass AugmentationConfig() for variants with the default ranges",
+            augmentation_expansion,
+        )
     with collecting_faults():
         config = TrainingConfig(
             complex_spectrogram=replace(complex_spectrogram_config, enabled=True),
             augmentation=augmentation_config or AugmentationConfig(),
-            augmentation_expansion=augmentation_expansion,
+            augmentation_expansion=augmentation_expansion if augmentation_config else 0,
             chunk_samples=chunk_samples,
             normalize=normalize,
             cache_dtype=cache_dtype,
@@ -192,6 +199,8 @@ def preprocess(
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
     )
+    if message := empty_bands(MelSpec.of(config.complex_spectrogram)):
+        logger.warning("%s", message)
     cache_dir = dataset.cache_path
     if not slot_formats(cache_dir):
         # Checked before the cache folder is made: a folder without audio gets no cache.
@@ -243,7 +252,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
     sources = [*plan.sources, *_copy(run, writer, plan)]
     writer.use_backend(backend)
-    decoded, failed = _extract(run, writer, sources)
+    decoded, failed, with_offset = _extract(run, writer, sources)
 
     writer.finish()
     if writer.has_committed:
@@ -256,6 +265,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         decoded=decoded,
         failed=[(os.path.relpath(source.path, run.dataset.path), reason) for source, reason in failed],
         changed_fields=plan.changed_fields,
+        with_offset=[os.path.relpath(source.path, run.dataset.path) for source in with_offset],
     )
 
 
@@ -273,7 +283,9 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
     return damaged
 
 
-def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> tuple[int, list[tuple[Source, str]]]:
+def _extract(
+    run: _Run, writer: CacheWriter, sources: Sequence[Source]
+) -> tuple[int, list[tuple[Source, str]], list[Source]]:
     """Compute the rows of some sources and hand them to the writer.
 
     Returns
@@ -282,9 +294,11 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> tuple
         Number of sources whose rows were computed.
     failed : list of (Source, reason)
         Sources that could not be read this time. Sources that never can be are recorded in the manifest instead.
+    with_offset : list of Source
+        Sources with rows whose constant offset was removed.
     """
     extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion)
-    ended, decoded, failed = 0, 0, []
+    ended, decoded, failed, with_offset = 0, 0, [], []
     with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
         for event in events:
             content_hash = event.source.content_hash
@@ -294,8 +308,9 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> tuple
                 decoded += 1
                 if event.sums[0]:
                     writer.finish_content(content_hash, event.silent, event.sums)
+                    with_offset += [event.source] if event.levels.offset else []
                 else:
-                    writer.skip_content(content_hash, SILENT, event.silent)
+                    writer.skip_content(content_hash, event.levels.silence, event.silent)
             elif event.permanent:
                 writer.skip_content(content_hash, event.reason)
             else:
@@ -304,7 +319,7 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> tuple
             ended += not isinstance(event, Rows)
             # Also after rows, so that the callback can cancel in the middle of a long file.
             run.progress("features", ended, len(sources))
-    return decoded, failed
+    return decoded, failed, with_offset
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -340,6 +355,7 @@ def _result(
     decoded: int = 0,
     failed: Sequence[tuple[str, str]] = (),
     changed_fields: Sequence[str] = (),
+    with_offset: Sequence[str] = (),
 ) -> PreprocessResult:
     header = json.loads(manifest.header)
     return PreprocessResult(
@@ -351,4 +367,5 @@ def _result(
         counts=dict(scan.counts),
         augmentation_expansion=row_format.expansion,
         changed_fields=list(changed_fields),
+        with_offset=sorted(with_offset),
     )

@@ -32,6 +32,8 @@ from distill.types import ConfirmCallback, ProgressCallback
 logger = logging.getLogger(__name__)
 
 CONFIRM_ABOVE_BYTES = 100_000_000
+# Share of padding from which shorter chunks are worth a mention.
+_MUCH_PADDING = 0.25
 _SMALL_DATASET_FILES = 1000
 _SMALL_DATASET_EXPANSION = 4
 
@@ -42,6 +44,8 @@ class Plan:
 
     Attributes
     ----------
+    row_format : RowFormat
+        What a row is.
     changed_fields : list of str
         How the configuration differs from that of the slot last used, if there is no slot for it yet.
     scan : Scan
@@ -54,8 +58,11 @@ class Plan:
         The contents to compute, the longest first.
     rows, bytes : int
         Number and size of the rows to compute or copy, at most: silent chunks, which are left out, are counted.
+    padding : float
+        Share of the rows that is not sound, because the last chunk of each file is padded with zeros.
     """
 
+    row_format: RowFormat
     changed_fields: list[str]
     scan: Scan
     copies: Copies | None
@@ -63,6 +70,7 @@ class Plan:
     sources: list[Source]
     rows: int
     bytes: int
+    padding: float
 
 
 def make_plan(
@@ -97,7 +105,8 @@ def make_plan(
     # Longest first, so that no thread is left with a long file when the others have finished.
     by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: -pair[0])
     longest_first = [source for _, source in by_length]
-    return Plan(changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes)
+    padding = 1 - sum(durations) / (chunks * chunk_s) if chunks else 0.0
+    return Plan(row_format, changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes, padding)
 
 
 def _changed_fields(writer: CacheWriter) -> list[str]:
@@ -192,5 +201,24 @@ def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: Con
     message = f"{work}, {plan.bytes / 1e6:.0f} MB in {cache_dir}"
     logger.info("%s, on %s", message, device)
     check_space(cache_dir, plan.bytes)
-    if plan.bytes > CONFIRM_ABOVE_BYTES and confirm and not confirm(f"{message}. Go on?"):
-        raise PreprocessingCancelled("preprocessing was cancelled before anything was computed")
+    if plan.bytes <= CONFIRM_ABOVE_BYTES:
+        return
+    advice = _smaller_or_elsewhere(plan)
+    logger.info("%s", advice)
+    if confirm and not confirm(f"{message}. Go on?"):
+        raise PreprocessingCancelled("preprocessing was cancelled before anything was computed", advice)
+
+
+def _smaller_or_elsewhere(plan: Plan) -> str:
+    """Return how to make the cache smaller, with the size that it then has, and how to keep it elsewhere."""
+    row_format, options = plan.row_format, []
+    if row_format.expansion:
+        size = plan.bytes / (1 + row_format.expansion) / 1e6
+        variants = counted(row_format.expansion, "variant")
+        options.append(f"--augmentation-expansion 0 ({size:.0f} MB), without {variants} of each chunk")
+    if row_format.dtype == "float32":
+        options.append(f"--cache-dtype float16 ({plan.bytes / 2e6:.0f} MB)")
+    if plan.padding >= _MUCH_PADDING:
+        options.append(f"a smaller --chunk-samples ({plan.padding:.0%} of the rows is padding of short sounds)")
+    elsewhere = "--cache-dir DIR keeps it in another folder"
+    return f"train and preprocess make it smaller with {', or '.join(options)}; {elsewhere}" if options else elsewhere

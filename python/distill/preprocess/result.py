@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distill._native import Scan
 from distill.errors import NothingUsableError
-from distill.text import counted, printable, reason_lines
+from distill.text import counted, listed, printable, reason_lines
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class PreprocessResult:
         Augmented variants of each chunk, requested or chosen.
     changed_fields : list of str
         If the cache had no slot for this configuration: how it differs from that of the slot last used.
+    with_offset : list of str
+        Files decoded by this run whose constant offset (DC) was removed, as paths relative to the dataset.
     seconds : float
         Duration of the run.
     """
@@ -49,6 +51,7 @@ class PreprocessResult:
     counts: dict[str, int]
     augmentation_expansion: int
     changed_fields: list[str] = field(default_factory=list)
+    with_offset: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def log(self) -> None:
@@ -57,6 +60,7 @@ class PreprocessResult:
         if self.decoded:
             work = f"{counted(self.decoded, 'file')} decoded"
         logger.info("%s of features, %s", counted(self.rows, "row"), work)
+        log_offsets(self.with_offset)
         log_skipped(self.skipped)
 
 
@@ -81,6 +85,13 @@ def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
         logger.warning("%s skipped:", counted(len(skipped), "file"))
     for path, reason in skipped:
         logger.warning("  %s: %s", printable(path), reason)
+
+
+def log_offsets(paths: Sequence[str]) -> None:
+    """Log from which files a constant offset was removed."""
+    if paths:
+        names = listed([printable(path) for path in paths], 5)
+        logger.info("a constant offset (DC) was removed from %s: %s", counted(len(paths), "file"), names)
 
 
 def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:

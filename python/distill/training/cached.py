@@ -35,9 +35,13 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         Whether chunks are held out one by one, or all chunks of a file together. Default: "chunk".
     normalization_stats : dict, optional
         mag_mean, mag_std, if_mean, if_std to normalise with. Default: those of the cache.
+    val_limit : int, optional
+        Hold out the chunks that a run holds out whose `val_limit` this is, instead of a share of all. Default: None.
 
     Attributes
     ----------
+    val_limit : int or None
+        The largest hash of a chunk that is held out; None for "all".
     normalization_stats : dict
         The statistics that rows are normalised with.
     row_shape : tuple of int
@@ -62,6 +66,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         val_fraction: float = VAL_FRACTION,
         split_by: SplitBy = "chunk",
         normalization_stats: dict[str, float] | None = None,
+        *,
+        val_limit: int | None = None,
     ) -> None:
         check_split(split, val_fraction, split_by)
         self._reader = CacheReader(cache_dir)
@@ -70,22 +76,25 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
         self._mean, self._scale = normalization_arrays(self.normalization_stats)
         self._held: torch.Tensor | None = None
-        self._select(split, val_fraction, split_by)
+        self._select(split, val_fraction, split_by, val_limit)
 
-    def with_split(self, split: Split, val_fraction: float, split_by: SplitBy) -> CachedSpectrogramDataset:
+    def with_split(
+        self, split: Split, val_fraction: float, split_by: SplitBy, *, val_limit: int | None = None
+    ) -> CachedSpectrogramDataset:
         """Return another split of the same open cache, so that both see the same manifest even if it is replaced."""
         check_split(split, val_fraction, split_by)
         other = copy.copy(self)
-        other._select(split, val_fraction, split_by)
+        other._select(split, val_fraction, split_by, val_limit)
         return other
 
-    def _select(self, split: Split, val_fraction: float, split_by: SplitBy) -> None:
+    def _select(self, split: Split, val_fraction: float, split_by: SplitBy, val_limit: int | None) -> None:
         reader = self._reader
+        self.val_limit = val_limit
         if split == "all":
             self._rows, self.is_shared = np.arange(len(reader)), False
             return
         hashes = np.frombuffer(b"".join(reader.content_hashes), np.uint8).reshape(-1, 32)
-        validation = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by)
+        validation, self.val_limit = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by, val_limit)
         self.is_shared = not validation.any()
         originals = reader.variant == 0
         if self.is_shared:

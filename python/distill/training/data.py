@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from distill.config import TrainingConfig
+from distill.features.mel import MelSpec, empty_bands
 from distill.features.normalization import energy_of, normalize, silence_of
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset
-from distill.preprocess.result import log_skipped, nothing_usable
+from distill.preprocess.result import log_offsets, log_skipped, nothing_usable
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
@@ -118,6 +119,8 @@ class TrainingData:
         Whether training and validation are the same chunk because there is only one.
     content_key : str
         Equal for equal audio; a resumed run compares it with that of its checkpoint.
+    val_limit : int
+        The largest hash of a chunk that is held out; a resumed run keeps it, so that no chunk changes sides.
     """
 
     train: DataLoader[Tensor]
@@ -126,10 +129,15 @@ class TrainingData:
     stats: dict[str, float]
     is_shared: bool
     content_key: str
+    val_limit: int
 
     @classmethod
     def from_cache(
-        cls, cache_dir: str | os.PathLike[str], config: TrainingConfig, stats: dict[str, float] | None = None
+        cls,
+        cache_dir: str | os.PathLike[str],
+        config: TrainingConfig,
+        stats: dict[str, float] | None = None,
+        val_limit: int | None = None,
     ) -> TrainingData:
         """Training data of a cache of two-channel features.
 
@@ -139,11 +147,14 @@ class TrainingData:
         config : TrainingConfig
         stats : dict, optional
             Statistics to normalise with. Default: the cache's.
+        val_limit : int, optional
+            That of a run to resume.
         """
-        train, val = create_complex_data_loaders(cache_dir, config, normalization_stats=stats)
+        train, val = create_complex_data_loaders(cache_dir, config, normalization_stats=stats, val_limit=val_limit)
         rows = train.dataset
         assert isinstance(rows, CachedSpectrogramDataset)
-        return cls(train, val, None, rows.normalization_stats, rows.is_shared, rows.content_key)
+        assert rows.val_limit is not None
+        return cls(train, val, None, rows.normalization_stats, rows.is_shared, rows.content_key, rows.val_limit)
 
     @classmethod
     def from_audio(
@@ -152,6 +163,7 @@ class TrainingData:
         config: TrainingConfig,
         stats: dict[str, float] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        val_limit: int | None = None,
     ) -> TrainingData:
         """Training data of a folder of audio, decoded into memory (the v1.0 path).
 
@@ -163,6 +175,8 @@ class TrainingData:
             Statistics to normalise with. Default: those of the training rows.
         progress : callable, optional
             Called with (files decoded, files).
+        val_limit : int, optional
+            That of a run to resume.
 
         Raises
         ------
@@ -171,20 +185,24 @@ class TrainingData:
         NothingUsableError
             If no file gives a single chunk.
         """
+        if message := empty_bands(MelSpec.of(config.spectrogram)):
+            logger.warning("%s", message)
         files, skipped = list_files(dataset)
         logger.info("%s: %s", dataset.path, counted(len(files) + len(skipped), "audio file"))
-        train, val = create_data_loaders(files, config, progress=progress)
+        train, val = create_data_loaders(files, config, progress=progress, val_limit=val_limit)
         waveforms: AudioTrainingDataset = train.dataset.dataset  # type: ignore[attr-defined]
         skipped += waveforms.skipped
         if not len(waveforms):
             raise nothing_usable(dataset.path, skipped)
         logger.info("%s decoded", counted(len(waveforms), "chunk"))
+        log_offsets(waveforms.with_offset)
         log_skipped(skipped)
         spectrogram = AudioSpectrogram(config.spectrogram)
         if stats is None:
             stats = _magnitude_stats(features_of(batch, spectrogram, None, _CPU, cached=False) for batch in train)
         is_shared = train.dataset.indices == val.dataset.indices  # type: ignore[attr-defined]
-        return cls(train, val, spectrogram, stats, is_shared, waveforms.content_key)
+        assert waveforms.val_limit is not None
+        return cls(train, val, spectrogram, stats, is_shared, waveforms.content_key, waveforms.val_limit)
 
     @property
     def is_cached(self) -> bool:

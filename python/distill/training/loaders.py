@@ -74,6 +74,7 @@ def create_complex_data_loaders(
     val_fraction: float | None = None,
     *,
     normalization_stats: dict[str, float] | None = None,
+    val_limit: int | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
@@ -90,6 +91,8 @@ def create_complex_data_loaders(
         Share of the chunks that is held out. Default: that of `config`.
     normalization_stats : dict, optional
         Statistics to normalise with, such as those of a run to resume. Default: those of the cache.
+    val_limit : int, optional
+        Hold out the chunks of a run to resume, whose `val_limit` this is. Default: a share of all chunks.
 
     Returns
     -------
@@ -102,13 +105,15 @@ def create_complex_data_loaders(
         If there is no valid cache.
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
-    train = CachedSpectrogramDataset(cache_dir, "train", fraction, config.split_by, normalization_stats)
+    train = CachedSpectrogramDataset(
+        cache_dir, "train", fraction, config.split_by, normalization_stats, val_limit=val_limit
+    )
     device = resolve_device(config.device)
     fits = train.cache_bytes <= _budget_bytes(config, device)
     if fits:
         train.hold(device)
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
-    val = train.with_split("val", fraction, config.split_by)
+    val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
     if fits:
         return _loaders(train, val, config)
     return _loaders(train, val, config, loader=_PrefetchLoader, pin_memory=device.type == "cuda")
@@ -120,6 +125,7 @@ def create_data_loaders(
     val_fraction: float | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    val_limit: int | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of waveforms [B, 1, S] for the v1.0 path.
 
@@ -133,6 +139,8 @@ def create_data_loaders(
         Share of the chunks that is held out. Default: that of `config`.
     progress : callable, optional
         Called with (files decoded, files).
+    val_limit : int, optional
+        As for `create_complex_data_loaders`.
 
     Returns
     -------
@@ -142,7 +150,7 @@ def create_data_loaders(
     fraction = config.val_fraction if val_fraction is None else val_fraction
     rate = config.features.sample_rate
     dataset = AudioTrainingDataset(files, config.chunk_samples, rate, config.normalize, progress)
-    return _loaders(*dataset.split(fraction, config.split_by), config)
+    return _loaders(*dataset.split(fraction, config.split_by, val_limit=val_limit), config)
 
 
 def _loaders(

@@ -28,6 +28,8 @@ class TrainingState:
         Statistics that features are normalised with. A run keeps those it began with: its weights depend on them.
     content_key : str
         The `TrainingData.content_key` of the audio that the run was last trained on.
+    val_limit : int or None
+        The `TrainingData.val_limit` that the run began with; None: the `split.fixed_limit` of its `val_fraction`.
     step : int
         Steps taken in the run.
     epoch : int
@@ -49,6 +51,7 @@ class TrainingState:
     band_means: Tensor
     normalization_stats: dict[str, float]
     content_key: str
+    val_limit: int | None = None
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0

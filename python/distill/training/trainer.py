@@ -123,7 +123,7 @@ class Trainer:
             seed=config.seed,
         )
         model.init_linear_path(pca)
-        self.state = TrainingState(model, optimizer, means.result().float(), stats, data.content_key)
+        self.state = TrainingState(model, optimizer, means.result().float(), stats, data.content_key, data.val_limit)
         self.run.drop_metrics_from(1)
         # Before the first step too: as a PCA, the model is already usable.
         self._save_model()
@@ -221,7 +221,7 @@ class Trainer:
                 f"start again with a --learning-rate below {config.learning_rate:g}",
             )
         state.epoch += 1
-        line = _metrics_line(state, trained, validated)
+        line = _metrics_line(state, trained, validated, len(data.val.dataset))  # type: ignore[arg-type]
         is_best = validated["loss"] < state.best_loss
         if is_best:
             state.best_loss, state.since_best = validated["loss"], 0
@@ -289,7 +289,9 @@ def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
     )
 
 
-def _metrics_line(state: TrainingState, trained: dict[str, float], validated: dict[str, float]) -> dict[str, Any]:
+def _metrics_line(
+    state: TrainingState, trained: dict[str, float], validated: dict[str, float], val_chunks: int
+) -> dict[str, Any]:
     """Return the line of metrics.jsonl of the epoch that just ended."""
     return {
         "epoch": state.epoch,
@@ -306,6 +308,7 @@ def _metrics_line(state: TrainingState, trained: dict[str, float], validated: di
         "val_magnitude": validated["magnitude"],
         "val_if": validated["instantaneous_frequency"],
         "val_kl": validated["kl"],
+        "val_chunks": val_chunks,
     }
 
 

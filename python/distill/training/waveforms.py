@@ -38,9 +38,15 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     ----------
     skipped : list of (path, reason)
         Files that could not be used.
+    with_offset : list of str
+        Files whose constant offset (DC) was removed.
     content_key : str
         Equal for equal contents of the files.
+    val_limit : int or None
+        The largest hash of a chunk that the last `split` held out.
     """
+
+    val_limit: int | None = None
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.skipped: list[tuple[str, str]] = []
+        self.with_offset: list[str] = []
         found: dict[tuple[bytes, int], np.ndarray] = {}
         for number, path in enumerate(files):
             if progress is not None:
@@ -58,11 +65,17 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
             chunks = Chunks(path, sample_rate, chunk_samples, normalize)
             try:
                 content_hash = _native.hash_file(path)
-                found |= {(content_hash, index): chunk for index, chunk in enumerate(chunks)}
+                of_file = {(content_hash, index): chunk for index, chunk in enumerate(chunks)}
             except AudioFileError as error:
                 self.skipped.append((os.fspath(path), error.reason))
             except OSError as error:
                 self.skipped.append((os.fspath(path), f"cannot be read: {error.strerror or error}"))
+            else:
+                found |= of_file
+                if not of_file:
+                    self.skipped.append((os.fspath(path), chunks.levels.silence))
+                elif chunks.levels.offset:
+                    self.with_offset.append(os.fspath(path))
         # In the order of the content hashes, as in the cache, so that file names and their order do not matter.
         self._keys = sorted(found)
         self._chunks = [found[key] for key in self._keys]
@@ -76,7 +89,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         return torch.from_numpy(self._chunks[index])[None]
 
     def split(
-        self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk"
+        self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk", *, val_limit: int | None = None
     ) -> tuple[Subset[torch.Tensor], Subset[torch.Tensor]]:
         """Return the training and validation parts, split as by `CachedSpectrogramDataset`.
 
@@ -85,7 +98,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         check_split("all", val_fraction, split_by)
         hashes = np.frombuffer(b"".join(key[0] for key in self._keys), np.uint8).reshape(-1, 32)
         index = np.array([key[1] for key in self._keys], np.int64)
-        validation = held_out(hashes, index, val_fraction, split_by)
+        validation, self.val_limit = held_out(hashes, index, val_fraction, split_by, val_limit)
         train = np.flatnonzero(~validation).tolist()
         return Subset(self, train), Subset(self, np.flatnonzero(validation).tolist() or train)
 
