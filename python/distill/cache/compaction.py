@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.cache.manifest import require_manifest
-from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.pack_reader import PackReader
 from distill.cache.writer import CacheWriter, cache_write_error
-from distill.errors import DamagedPackError, StorageError
+from distill.errors import CacheError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def compact_if_wasteful(writer: CacheWriter) -> None:
         return
     try:
         compact(writer, dead_share=DEAD_SHARE)
-    except (StorageError, DamagedPackError) as error:
+    except (StorageError, CacheError) as error:
         logger.warning("the cache could not be made smaller: %s", error)
 
 
@@ -85,7 +86,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     """Write packs again without their dead rows, and merge small packs.
 
     Each step fills at most one new pack, commits, and removes the packs that it replaces, so it needs little free
-    space. A reader of a removed pack keeps it mapped.
+    space. A reader of a removed pack keeps it open, or finds the rows in the new one.
 
     Parameters
     ----------
@@ -98,8 +99,8 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     ------
     StorageError
         If the new packs cannot be written.
-    DamagedPackError
-        If a live row of a pack is damaged.
+    CacheError
+        If a live row of a pack is damaged, or cannot be read.
     """
     writer.manifest.drop_dead()
     writer.dirty = True
@@ -159,8 +160,7 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
             for first, rows in zip(live.first[here].tolist(), live.rows[here].tolist(), strict=True):
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
-                    copied = np.arange(start, min(start + _COPY_ROWS, first + rows))
-                    new.append(reader.checked(copied)[copied])
+                    new.append(reader.read(np.arange(start, min(start + _COPY_ROWS, first + rows))))
         new_info = new.close()
         undo.pop_all()
     new_index = add_pack(writer.manifest, new_info, packs[group[0]]["backend"])

@@ -21,8 +21,9 @@ from distill.cache.damage import find_damage, has_stamps
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
+from distill.cache.pack_reader import require_packs_folder
 from distill.cache.row_format import RowFormat
-from distill.errors import CacheError, StorageError
+from distill.errors import CacheError, StorageError, UnreadablePackError
 from distill.storage import is_full, storage_error
 from distill.text import counted
 from distill.types import ProgressCallback
@@ -101,7 +102,10 @@ class CacheWriter:
             try:
                 undo.enter_context(self._lock)
                 is_link = self.packs_dir.is_symlink()
-                if not is_link:
+                manifest = None if is_link else open_manifest(self.cache_dir)
+                if manifest and manifest.pack_names():
+                    require_packs_folder(self.packs_dir)
+                elif not is_link:
                     self.packs_dir.mkdir(exist_ok=True)
             except OSError as error:
                 raise cache_write_error(self.cache_dir, error) from error
@@ -110,7 +114,7 @@ class CacheWriter:
                     f"{self.packs_dir}: a symbolic link: packs are not written to, nor removed from, another folder",
                     f"remove the link, and {_OTHER_PLACE_TIP}",
                 )
-            self.manifest = open_manifest(self.cache_dir) or _native.Manifest()
+            self.manifest = manifest or _native.Manifest()
             undo.pop_all()
         return self
 
@@ -155,6 +159,11 @@ class CacheWriter:
             Check every row. Default: only rows of packs whose size or times differ from those recorded.
         progress : callable, optional
             Called with ("check", bytes checked, bytes to check).
+
+        Raises
+        ------
+        UnreadablePackError
+            If a pack cannot be read at the moment: nothing is known to be wrong with it.
         """
         header = json.loads(self.manifest.header)
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
@@ -162,6 +171,8 @@ class CacheWriter:
         if suspects and not every:
             logger.info("%s changed on disk: checking the rows", counted(len(suspects), "pack"))
         for info, damage in find_damage(self.packs_dir, suspects, header, progress):
+            if isinstance(damage, UnreadablePackError):
+                raise damage
             self.dirty = True
             if damage is not None:
                 logger.warning("%s: %s; computed again", self.packs_dir / info.name, damage.reason)

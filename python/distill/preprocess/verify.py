@@ -18,7 +18,7 @@ from distill.cache.lock import CacheLock
 from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
-from distill.errors import CacheError
+from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
 from distill.text import listed
 from distill.types import PathLike, ProgressCallback
@@ -42,8 +42,8 @@ class Verification:
     rows, packs, files : int
         Numbers of rows, packs and files that were checked.
     damaged : list of (path, reason)
-        Packs as packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes; also files
-        that exist and could not be checked.
+        Packs as packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes; also packs
+        and files that exist and could not be checked.
     """
 
     rows: int
@@ -116,6 +116,9 @@ def _damaged_packs(
     checked = find_damage(cache / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
         here = live.pack == index
+        if isinstance(damage, UnreadablePackError):
+            yield f"{PACKS_NAME}/{info.name}", f"could not be checked: {damage.reason}"
+            continue
         if damage is not None and damage.rows is not None:
             # Damage to dead rows does not count: they are never read.
             here &= np.searchsorted(damage.rows, live.first) < np.searchsorted(damage.rows, live.first + live.rows)
