@@ -77,8 +77,9 @@ class PackReader:
         """
         row = np.empty(self._row_shape, self._dtype)
         data = row.reshape(-1).view(np.uint8)
+        size = data.size
         for number in numbers.tolist():
-            if self._read(data, HEADER_BYTES + number * self._row_bytes) < data.size:
+            if self._read(data, HEADER_BYTES + number * self._row_bytes) < size:
                 raise self._damaged("it is cut short")
             if not self._checked[number]:
                 if self._mismatches(data, np.array([number])).size:
@@ -171,13 +172,11 @@ class PackReader:
         """Return the error for a pack that cannot be opened: it is gone, or it cannot be had at the moment."""
         try:
             is_file = stat.S_ISREG(self.path.lstat().st_mode)
-        except FileNotFoundError:
-            is_file = False
-        except OSError:
-            is_file = True
+        except OSError as looking:
+            require_packs_folder(self.path.parent)
+            is_file = not isinstance(looking, FileNotFoundError)
         if is_file:
             return self._unreadable(error)
-        require_packs_folder(self.path.parent)
         return MissingPackError(self.path, error.strerror or str(error))
 
     def _unreadable(self, error: OSError) -> UnreadablePackError:
