@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +49,24 @@ def open_audio(path: str | os.PathLike[str]) -> soundfile.SoundFile:
         raise AudioFileError(os.fspath(path), f"cannot be read: {error.strerror or error}") from error
     reason = _header_fault(sound)
     if reason:
-        sound.close()
+        _close(sound)
         raise AudioFileError(os.fspath(path), reason)
     return sound
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+    sound = open_audio(path)
+    try:
+        yield sound
+    finally:
+        _close(sound)
+
+
+def _close(sound: soundfile.SoundFile) -> None:
+    # On a disk that went away closing fails, too. What was read is complete, or its error is already on its way out.
+    with suppress(soundfile.LibsndfileError):
+        sound.close()
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
@@ -112,7 +128,7 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Bl
     AudioFileError
         If decoding fails, gives fewer frames than the header promises, or gives NaN or infinity.
     """
-    with open_audio(path) as sound:
+    with _opened(path) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
@@ -178,7 +194,7 @@ def _mono(block: np.ndarray) -> np.ndarray:
 def duration_s(path: str | os.PathLike[str]) -> float:
     """Return the length that the header promises, seconds; 0 if the file cannot be opened."""
     try:
-        with open_audio(path) as sound:
+        with _opened(path) as sound:
             return float(sound.frames / sound.samplerate)
     except AudioFileError:
         return 0.0

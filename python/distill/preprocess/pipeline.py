@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from distill.audio.chunking import SILENT
+from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.manifest import MANIFEST_NAME, open_manifest
 from distill.cache.reader import CacheReader
@@ -112,7 +113,7 @@ def preprocess_complex_spectrograms(
     ConfigError
         If the configuration cannot be used.
     DatasetError
-        If the dataset is not a folder, or holds no audio.
+        If the dataset is not a folder, holds no audio, or goes away meanwhile. What was finished is kept.
     NothingUsableError
         If no file gives a single chunk.
     PreprocessingCancelled
@@ -183,6 +184,7 @@ def preprocess(
     dataset.check()
     run = _Run(
         dataset=dataset,
+        root=RootFolder.at(dataset.path),
         config=config,
         workers=workers,
         device=resolve_device(config.device),
@@ -202,6 +204,10 @@ def preprocess(
         if result is None:
             raise
         logger.info("%s; nothing has changed, so nothing has to be written", error)
+    except OSError:
+        # The folder of the dataset may be gone since it was checked.
+        run.root.check()
+        raise
     if not result.rows:
         raise nothing_usable(dataset.path, result.skipped)
     return replace(result, seconds=time.monotonic() - start)
@@ -212,6 +218,7 @@ class _Run:
     """The arguments of a call of `preprocess`, checked, and what follows from them."""
 
     dataset: Dataset
+    root: RootFolder
     config: TrainingConfig
     workers: int
     device: torch.device
@@ -267,7 +274,7 @@ def _extract(run: _Run, writer: CacheWriter, plan: Plan) -> tuple[int, list[tupl
     failed : list of (Source, reason)
         Sources that could not be read this time. Sources that never can be are recorded in the manifest instead.
     """
-    extractor = Extractor(run.spectrogram, run.device, run.config, plan.row_format.expansion)
+    extractor = Extractor(run.spectrogram, run.device, run.config, plan.row_format.expansion, run.root)
     ended, decoded, failed = 0, 0, []
     with closing(extract(extractor, plan.sources, min(run.workers, max(1, len(plan.sources))))) as events:
         for event in events:

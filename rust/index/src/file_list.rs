@@ -36,8 +36,11 @@ pub(crate) fn look_up(
         }
         let is_inside = root.follow_links || folder.is_inside(root, parent(path));
         look_up_file(root, path, is_inside, &mut tree);
+        if tree.is_away() {
+            break;
+        }
     }
-    Ok(tree.sorted())
+    tree.sorted(root)
 }
 
 fn look_up_file(root: &Root, path: &[u8], is_inside: bool, tree: &mut Tree) {

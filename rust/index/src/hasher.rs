@@ -7,6 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{fstat, openat, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::away::is_away;
 use crate::hash::{fill, Hash, BUFFER_BYTES};
 use crate::progress::Tick;
 use crate::root::Root;
@@ -26,6 +27,8 @@ pub(crate) enum Outcome {
     Skipped(Option<StatKey>, String),
     /// It no longer exists.
     Vanished,
+    /// It cannot be had at the moment.
+    Away(Errno),
     /// The operation was stopped.
     Stopped,
 }
@@ -141,6 +144,7 @@ fn failed(error: &io::Error) -> Outcome {
         Some(Errno::LOOP) => Outcome::Skipped(None, skip_reason::UNSTABLE.into()),
         // Sockets cannot be opened.
         Some(Errno::NXIO) => Outcome::Skipped(None, skip_reason::NOT_REGULAR.into()),
+        Some(errno) if is_away(errno) => Outcome::Away(errno),
         _ => Outcome::Skipped(None, skip_reason::unreadable(error)),
     }
 }

@@ -55,6 +55,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod away;
 mod error;
 mod file_list;
 mod filesystems;

@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{open, statat, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{fstat, open, statat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::away::is_away;
 use crate::filesystems::{precision_at, Filesystems};
 use crate::path::under;
 use crate::skip_reason;
@@ -43,6 +44,18 @@ impl Root {
             follow_links,
             canonical,
         })
+    }
+
+    /// Checks that this folder is still at its path: files of a folder that was
+    /// unmounted or moved meanwhile seem to be removed.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let opened = fstat(&self.fd).map(identity);
+        match rustix::fs::stat(&self.path).map(identity) {
+            Err(errno) if errno != Errno::NOENT => Err(Error::io(&self.path, errno)),
+            there if there.is_ok() && there == opened => Ok(()),
+            _ => Err(Error::io(&self.path, Errno::STALE)),
+        }
     }
 
     /// The target of `path` relative to the root; `None` if it is outside.
@@ -94,6 +107,10 @@ impl Root {
             Ok(stat) => stat,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 return unusable(skip_reason::DANGLING)
+            }
+            // A link out of the dataset is not followed, so its target need not be there.
+            Err(errno) if is_away(errno) && !self.follow_links => {
+                return unusable(skip_reason::ESCAPES)
             }
             Err(errno) => return Err(errno),
         };

@@ -167,7 +167,8 @@ impl Comparison<'_> {
                 file.key = key.unwrap_or(file.key);
                 State::Settled(self.skipped(file, reason))
             }
-            Outcome::Vanished | Outcome::Stopped => State::Vanished,
+            // A scan in which a file is away, or that was stopped, has no result.
+            Outcome::Vanished | Outcome::Away(_) | Outcome::Stopped => State::Vanished,
         }
     }
 }

@@ -96,6 +96,10 @@ impl<'a> Walker<'a> {
     fn visit_pending(&mut self) -> Result<()> {
         while let Some(path) = self.pending.pop() {
             self.visit(path, false)?;
+            if self.tree.is_away() {
+                self.pending.clear();
+                self.linked.clear();
+            }
         }
         Ok(())
     }
