@@ -23,14 +23,19 @@ _USED_UP = {*_FILES_USED_UP, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 def is_away(error: OSError) -> bool:
     """Whether an error says nothing about the file: its disk is away, or this process has no memory or descriptors."""
-    return error.errno in _AWAY or error.errno in _USED_UP
+    return error.errno in _AWAY or is_used_up(error)
+
+
+def is_used_up(error: OSError) -> bool:
+    """Whether this process or the system has no descriptors or memory left."""
+    return error.errno in _USED_UP
 
 
 def remedy(error: OSError, tip: str = "make it readable, and run again") -> str:
     """Return what to do about a file that cannot be read now; `tip` if the error is about the file itself."""
     if error.errno in _FILES_USED_UP:
         return "raise the limit on open files (ulimit -n), or close other programs, and run again"
-    if error.errno in _USED_UP:
+    if is_used_up(error):
         return "close other programs, and run again"
     if error.errno in _AWAY:
         return "run again when its disk is back"

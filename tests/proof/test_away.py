@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.errors import CacheError, DatasetError
+from distill.errors import CacheError, DatasetError, StorageError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import verify
@@ -155,7 +155,7 @@ def test_too_many_open_files_end_preprocessing(folder, whole, tmp_path, stage, c
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
     try:
-        with pytest.raises((DatasetError, CacheError), match="Too many open files") as caught:
+        with pytest.raises((DatasetError, CacheError, StorageError), match="Too many open files") as caught:
             preprocess(Dataset(folder, cache_dir=cache_dir), training(), progress=at_stage(stage, count, use_up))
     finally:
         give_back()

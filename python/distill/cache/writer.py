@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill import _native
+from distill.availability import is_used_up, remedy
 from distill.cache.damage import find_damage, has_stamps
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest
@@ -39,7 +40,8 @@ _PARTIAL = re.compile(rf"\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 def cache_write_error(path: Path, error: OSError) -> StorageError:
     """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
     named = path if is_full(error) else Path(error.filename or path)
-    return storage_error(named, error, _OTHER_PLACE_TIP, note_if_full="what was finished is kept")
+    tip = remedy(error) if is_used_up(error) else _OTHER_PLACE_TIP
+    return storage_error(named, error, tip, note_if_full="what was finished is kept")
 
 
 def check_space(cache_dir: Path, needed_bytes: int) -> None:
