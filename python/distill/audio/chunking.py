@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.audio.decode import Block, decode_blocks, peak_of
 from distill.config import Normalize
+from distill.types import Reason
 
 SILENCE_PEAK = 1e-3
 """A chunk whose peak, after normalisation, is below this is silent: -60 dBFS."""
@@ -22,7 +23,7 @@ NO_SIGNAL_PEAK = 1e-6
 """A file or chunk whose peak is below this is not normalised but counts as silent: -120 dBFS."""
 FAINT = "mixed to mono, nothing in it is above -60 dBFS"
 """Message for a file that does not reach `SILENCE_PEAK`."""
-SILENT = f"silent throughout: {FAINT}"
+SILENT = Reason(f"silent throughout: {FAINT}", "silent")
 """Reason for skipping a file all of whose chunks are silent."""
 # Files up to this length are kept in memory while their peak is found; longer ones are decoded twice.
 _HELD_S = 60.0

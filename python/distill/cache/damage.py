@@ -11,16 +11,16 @@ import numpy as np
 
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import PackReader
-from distill.errors import DamagedPackError, UnreadablePackError
+from distill.errors import DamagedPackError, MissingPackError, UnreadablePackError
 from distill.text import counted
-from distill.types import ProgressCallback
+from distill.types import ProgressCallback, Reason
 
 
 class Damage(NamedTuple):
     """Damage of a pack: the indices of its damaged rows, or None if the whole pack is lost, and the reason."""
 
     rows: np.ndarray | None
-    reason: str
+    reason: Reason
 
 
 def has_stamps(path: Path, info: PackInfo) -> bool:
@@ -75,10 +75,13 @@ def find_damage(
                 if progress is not None:
                     progress("check", done + checked_bytes, total)
         except DamagedPackError as error:
-            yield info, Damage(None, error.reason)
+            yield (
+                info,
+                Damage(None, Reason(error.reason, "missing" if isinstance(error, MissingPackError) else "damaged")),
+            )
         except UnreadablePackError as error:
             yield info, error
         else:
             rows = np.concatenate(bad) if bad else np.empty(0, np.int64)
-            yield info, Damage(rows, f"{counted(len(rows), 'row')} damaged") if len(rows) else None
+            yield info, Damage(rows, Reason(f"{counted(len(rows), 'row')} damaged", "damaged")) if len(rows) else None
         done += info.bytes

@@ -25,12 +25,13 @@ from distill.config import TrainingConfig
 from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
+from distill.types import Reason
 
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
 _BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
-_CHANGED = "changed while it was read"
-_NOT_FINITE = "has samples so large that its features are not finite"
+_CHANGED = Reason("changed while it was read", "unstable")
+_NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
 
 
 class Source(NamedTuple):
@@ -61,7 +62,7 @@ class Failed(NamedTuple):
     """The end of a source that cannot be used."""
 
     source: Source
-    reason: str
+    reason: Reason
     permanent: bool
     """True if its bytes are unusable, False if it changed while it was read, or could not be read this time."""
 
@@ -124,7 +125,7 @@ class Extractor:
                     break
                 yield Rows(source, rows)
         except AudioFileError as error:
-            reason = error.reason
+            reason = Reason.of(error.reason)
         # Also after a failure: a file that is replaced while it is decoded may fail only because of that.
         unread = self._changed(source, stamps, check_stop)
         if unread is not None:
@@ -134,14 +135,14 @@ class Extractor:
         else:
             yield Finished(source, chunks.silent, sums.tolist())
 
-    def _looked_at(self, path: str) -> tuple[tuple[int, ...], str | None]:
+    def _looked_at(self, path: str) -> tuple[tuple[int, ...], Reason | None]:
         """Return the stamps of a file, and why it cannot be looked at, if so."""
         try:
             return _stamps(path), None
         except OSError as error:
             return (), self._unread(path, error)
 
-    def _unread(self, path: str, error: OSError) -> str:
+    def _unread(self, path: str, error: OSError) -> Reason:
         """Return why a file could not be read this time; raise DatasetError if that is not about the file."""
         if is_away(error):
             raise dataset_away(path, error) from error
@@ -149,9 +150,9 @@ class Extractor:
         self.root.check()
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return _CHANGED
-        return f"unreadable: {(error.strerror or str(error)).lower()}"
+        return Reason(f"unreadable: {(error.strerror or str(error)).lower()}", "unreadable")
 
-    def _changed(self, source: Source, before: tuple[int, ...], check_stop: CheckStop) -> str | None:
+    def _changed(self, source: Source, before: tuple[int, ...], check_stop: CheckStop) -> Reason | None:
         """Return None if a file has the bytes of its content hash, and had them since `before`; else the reason.
 
         The hash alone would miss other bytes that were there only while the file was decoded.
@@ -164,11 +165,13 @@ class Extractor:
             return self._unread(source.path, error)
         return None if is_same else _CHANGED
 
-    def _fails_again(self, source: Source, reason: str, check_stop: CheckStop) -> bool:
+    def _fails_again(self, source: Source, reason: Reason, check_stop: CheckStop) -> bool:
         """Whether decoding a file fails for the same reason again.
 
-        The decoder does not say if it failed because of the bytes, or because they could not be read for a moment.
+        The decoder often does not say if it failed because of the bytes or because they could not be read for a moment.
         """
+        if reason.code == "unreadable":
+            return False
         config = self.config
         rate = config.complex_spectrogram.sample_rate
         try:

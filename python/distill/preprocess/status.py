@@ -8,7 +8,7 @@ from typing import Any
 from distill import _native
 from distill.cache.manifest import load_manifest
 from distill.index import Dataset
-from distill.types import PathLike, ProgressCallback
+from distill.types import PathLike, ProgressCallback, Reason
 
 
 def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
         ``rows`` and ``bytes`` in the cache; ``dead_rows``, rows in the cache that belong to no file any more;
-        ``skipped_files``, a list of {path, reason} of files that cannot be used and folders that cannot be read;
+        ``skipped_files``, a list of {path, reason, code} of files that cannot be used and folders that cannot be read;
         ``skipped``, its length; ``cache_dir``; ``damage``, None or what is wrong with the manifest, in which case all
         features will be computed again.
 
@@ -54,7 +54,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         "rows": header.get("total_spectrograms", 0),
         "bytes": header.get("cache_size_bytes", 0),
         "dead_rows": header.get("dead_rows", 0),
-        "skipped_files": [{"path": path, "reason": reason} for path, reason in skipped],
+        "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
         "cache_dir": str(dataset.cache_path),
         "damage": damage,
     }

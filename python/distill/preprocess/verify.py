@@ -21,16 +21,16 @@ from distill.config import AugmentationConfig, ComplexSpectrogramConfig, Trainin
 from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
 from distill.text import listed
-from distill.types import PathLike, ProgressCallback
+from distill.types import PathLike, ProgressCallback, Reason
 
 if TYPE_CHECKING:
     from distill.preprocess.result import PreprocessResult
 
 logger = logging.getLogger(__name__)
 
-# Reasons from the index that say nothing about a file's bytes: how they begin, and one that is whole.
-_UNREAD = ("unreadable: ", "unstable: ")
-_LEADS_OUT = "a link that leads out of the dataset"
+# Codes of reasons from the index that say nothing about a file's bytes.
+_UNREAD = ("unreadable", "unstable")
+_LEADS_OUT = "link-leads-out"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Verification:
     ----------
     rows, packs, files : int
         Numbers of rows, packs and files that were checked.
-    damaged : list of (path, reason)
+    damaged : list of (path, Reason)
         Packs as packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes; also packs
         and files that exist and could not be checked.
     """
@@ -49,7 +49,7 @@ class Verification:
     rows: int
     packs: int
     files: int
-    damaged: list[tuple[str, str]]
+    damaged: list[tuple[str, Reason]]
 
 
 def verify(
@@ -111,13 +111,13 @@ def _writers_kept_out(cache: Path) -> Iterator[None]:
 
 def _damaged_packs(
     manifest: _native.Manifest, cache: Path, packs: list[PackInfo], progress: ProgressCallback | None
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, Reason]]:
     live = manifest.live()
     checked = find_damage(cache / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
         here = live.pack == index
         if isinstance(damage, UnreadablePackError):
-            yield f"{PACKS_NAME}/{info.name}", f"could not be checked: {damage.reason}"
+            yield f"{PACKS_NAME}/{info.name}", Reason(f"could not be checked: {damage.reason}", "unreadable")
             continue
         if damage is not None and damage.rows is not None:
             # Damage to dead rows does not count: they are never read.
@@ -126,7 +126,8 @@ def _damaged_packs(
             continue
         contents = {live.content_hashes[content].hex() for content in live.content[here].tolist()}
         paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
-        yield f"{PACKS_NAME}/{info.name}", f"{damage.reason}: it holds features of {listed(paths, 3)}"
+        reason = Reason(f"{damage.reason}: it holds features of {listed(paths, 3)}", damage.reason.code)
+        yield f"{PACKS_NAME}/{info.name}", reason
 
 
 def _with_known_files(dataset: Dataset, manifest: _native.Manifest) -> Dataset:
@@ -147,23 +148,28 @@ def _is_gone(path: Path) -> bool:
 
 def _damaged_files(
     manifest: _native.Manifest, dataset: Dataset, workers: int, progress: ProgressCallback | None
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Reason]]:
     known = _with_known_files(dataset, manifest)
     by_stamps = replace(known, trust="stat").scan(manifest, workers=workers)
     scan = replace(known, trust="content").scan(manifest, workers=workers, progress=progress)
     touched = set(by_stamps.changed)
     reasons = dict(scan.skipped)
     found = [
-        (path, f"could not be checked: {reason}") for path, reason in scan.faults if not _is_gone(dataset.path / path)
+        (path, Reason(f"could not be checked: {reason}", reason.code))
+        for path, reason in scan.faults
+        if not _is_gone(dataset.path / path)
     ]
     for path in scan.changed:
         silently = "" if path in touched else ", though its stamps did not"
-        reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
-        if reason == _LEADS_OUT:
-            reason = f"could not be checked: {reason}; a repair without --follow-links removes its features"
-        elif reason.startswith(_UNREAD):
-            reason = f"could not be checked: {reason}"
-        found.append((path, reason))
+        changed = Reason(f"its bytes changed since its features were computed{silently}", "changed")
+        reason = reasons.get(path, changed)
+        if reason.code == _LEADS_OUT:
+            text = f"could not be checked: {reason}; a repair without --follow-links removes its features"
+        elif reason.code in _UNREAD:
+            text = f"could not be checked: {reason}"
+        else:
+            text = str(reason)
+        found.append((path, Reason(text, reason.code)))
     return found
 
 

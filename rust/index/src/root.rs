@@ -11,7 +11,7 @@ use rustix::path::Arg;
 use crate::away::is_away;
 use crate::filesystems::{precision_at, Filesystems};
 use crate::path::under;
-use crate::skip_reason;
+use crate::skip_reason::{self, SkipReason};
 use crate::stat::{file_type, Precision, StatKey};
 use crate::{Error, Result};
 
@@ -27,9 +27,18 @@ pub(crate) struct Root {
 /// What is at a path. `linked`: it was reached through a symbolic link that may
 /// be followed.
 pub(crate) enum Seen {
-    File { key: StatKey, linked: bool },
-    Folder { key: StatKey, linked: bool },
-    Unusable { key: StatKey, reason: &'static str },
+    File {
+        key: StatKey,
+        linked: bool,
+    },
+    Folder {
+        key: StatKey,
+        linked: bool,
+    },
+    Unusable {
+        key: StatKey,
+        reason: &'static SkipReason,
+    },
 }
 
 impl Root {
@@ -106,11 +115,11 @@ impl Root {
         let target = match statat(&at, name, AtFlags::empty()) {
             Ok(stat) => stat,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                return unusable(skip_reason::DANGLING)
+                return unusable(&skip_reason::DANGLING)
             }
             // A link out of the dataset is not followed, so its target need not be there.
             Err(errno) if is_away(errno) && !self.follow_links => {
-                return unusable(skip_reason::ESCAPES)
+                return unusable(&skip_reason::ESCAPES)
             }
             Err(errno) => return Err(errno),
         };
@@ -118,7 +127,7 @@ impl Root {
         if self.follow_links || inside() {
             return Ok(self.classify(&at, name, &target, true));
         }
-        unusable(skip_reason::ESCAPES)
+        unusable(&skip_reason::ESCAPES)
     }
 
     fn classify(&self, at: impl AsFd, name: impl Arg, stat: &Stat, linked: bool) -> Seen {
@@ -133,7 +142,7 @@ impl Root {
             FileType::Directory => Seen::Folder { key, linked },
             _ => Seen::Unusable {
                 key,
-                reason: skip_reason::NOT_REGULAR,
+                reason: &skip_reason::NOT_REGULAR,
             },
         }
     }

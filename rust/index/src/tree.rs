@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use crate::away::is_away;
 use crate::path::under;
 use crate::root::Root;
-use crate::skip_reason;
+use crate::skip_reason::{self, SkipReason};
 use crate::stat::StatKey;
 use crate::{Error, Result};
 
@@ -17,14 +17,14 @@ pub(crate) struct Found {
     /// It is a symbolic link that may be followed.
     pub(crate) linked: bool,
     /// Why it cannot be used, whatever its content.
-    pub(crate) unusable: Option<&'static str>,
+    pub(crate) unusable: Option<&'static SkipReason>,
 }
 
 /// A path that could not be examined.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) path: Box<[u8]>,
-    pub(crate) reason: String,
+    pub(crate) reason: SkipReason,
     /// Known files at and below the path may still exist.
     pub(crate) hides: bool,
 }
@@ -49,7 +49,7 @@ impl Tree {
         self.push(path, key, linked, None);
     }
 
-    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
+    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static SkipReason) {
         self.push(path, key, false, Some(reason));
     }
 
@@ -58,7 +58,7 @@ impl Tree {
         path: Box<[u8]>,
         key: StatKey,
         linked: bool,
-        unusable: Option<&'static str>,
+        unusable: Option<&'static SkipReason>,
     ) {
         self.files += 1;
         self.found.push(Found {

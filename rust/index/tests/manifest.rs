@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use distill_index::{
-    scan, seal, Content, Error, Manifest, NoProgress, Options, Pack, Segment, FORMAT_VERSION,
+    scan, seal, Content, Error, Manifest, NoProgress, Options, Pack, Segment, SkipReason,
+    FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -43,7 +44,7 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             },
             silent: index as u64,
             sums,
-            skipped: is_skipped.then(|| reason.to_owned()),
+            skipped: is_skipped.then(|| SkipReason::new("other".into(), reason.to_owned())),
         };
         manifest.set_content(todo.hash, content).unwrap();
     }

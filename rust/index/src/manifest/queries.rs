@@ -3,6 +3,7 @@
 use super::tables::Manifest;
 use crate::hash::Hash;
 use crate::records::{Content, FileEntry, Pack};
+use crate::skip_reason::SkipReason;
 
 /// Sums over the live contents, which are those that at least one file has. A
 /// content counts once, however many files have it.
@@ -54,7 +55,7 @@ pub struct Summary<'a> {
     /// Number of rows of its content, 0 if that is not computed.
     pub rows: u64,
     /// Why the file, or its content, is skipped.
-    pub skipped: Option<&'a str>,
+    pub skipped: Option<&'a SkipReason>,
 }
 
 impl Manifest {
@@ -109,11 +110,11 @@ impl Manifest {
     pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
         self.files.iter().map(|file| {
             let content = file.content.as_ref().and_then(|hash| self.content(hash));
-            let reason = content.and_then(|content| content.skipped.as_deref());
+            let reason = content.and_then(|content| content.skipped.as_ref());
             Summary {
                 file,
                 rows: content.map_or(0, Content::rows),
-                skipped: file.skipped.as_deref().or(reason),
+                skipped: file.skipped.as_ref().or(reason),
             }
         })
     }

@@ -198,7 +198,7 @@ impl<'a> Walker<'a> {
             Ok(_) if !is_audio => {}
             Ok(Seen::File { key, linked }) => self.tree.file(path, key, linked),
             Ok(Seen::Folder { key, .. }) => {
-                self.tree.unusable(path, key, skip_reason::NOT_REGULAR);
+                self.tree.unusable(path, key, &skip_reason::NOT_REGULAR);
             }
             Ok(Seen::Unusable { key, reason }) => self.tree.unusable(path, key, reason),
         }
