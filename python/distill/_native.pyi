@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from distill.types import Reason
+
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 class Counts(TypedDict):
@@ -44,7 +46,7 @@ class File(TypedDict):
     mtime_ns: int
     content_hash: str | None
     rows: int
-    skipped: str | None
+    skipped: Reason | None
 
 class ManifestError(ValueError):
     """The manifest is damaged, or breaks a rule of the format. The features that it lists must not be used."""
@@ -153,10 +155,10 @@ class Scan:
     def todo(self) -> list[tuple[bytes, bytes, int]]:
         """Path, hash and size in bytes of each content that is not in the manifest."""
     @property
-    def skipped(self) -> list[tuple[str, str]]:
+    def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
     @property
-    def faults(self) -> list[tuple[str, str]]:
+    def faults(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file or folder that could not be examined.
 
         Known files at and below such a path stay in the table of files.
@@ -317,7 +319,8 @@ class Manifest:
         sums : sequence of float
             Count of values, then sum and sum of squares of each of two channels.
         skipped : str, optional
-            Why the content cannot be used. It must then have no segments.
+            Why the content cannot be used; a `distill.types.Reason` if it has a
+            code. It must then have no segments.
 
         Raises
         ------
@@ -363,7 +366,7 @@ class Manifest:
         """Return the packs, by index."""
     def files(self) -> list[File]:
         """Return all selected files, for display."""
-    def skipped(self) -> list[tuple[str, str]]:
+    def skipped(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
 
 @final

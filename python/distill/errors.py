@@ -101,6 +101,29 @@ class DamagedPackError(CacheError):
         self.reason = reason
 
 
+class MissingPackError(DamagedPackError):
+    """A pack that is gone, from a folder that is there."""
+
+
+class UnreadablePackError(CacheError):
+    """A pack that cannot be read at the moment. Nothing is known to be wrong with its bytes.
+
+    Parameters
+    ----------
+    path : path
+        The pack.
+    reason : str
+        Why it cannot be read.
+    tip : str, optional
+        See `DistillError`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, tip: str | None = None) -> None:
+        super().__init__(f"{os.fspath(path)}: cannot be read now: {reason}", tip)
+        self.path = path
+        self.reason = reason
+
+
 class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name
     """Preprocessing was cancelled, as by a `confirm_callback` that returned False."""
 

@@ -22,6 +22,7 @@ from distill._native import (
     hash_file,
     row_checksums,
 )
+from distill.availability import dataset_away, is_away
 from distill.errors import ConfigError, DatasetError
 from distill.text import listed, reason_lines
 from distill.types import PathLike, ProgressCallback
@@ -188,21 +189,29 @@ class Dataset:
         ------
         FileNotFoundError, NotADirectoryError, PermissionError
             If the folder itself cannot be read.
+        DatasetError
+            If the folder or a file in it cannot be had at the moment: its disk is away, or no descriptor is left.
         ValueError
             If one of `files` is outside the folder.
         """
-        return manifest.scan(
-            self.folder,
-            extensions=AUDIO_EXTENSIONS,
-            exclude=(self.cache_path,),
-            files=self._relative_files(),
-            known=known,
-            follow_links=self.follow_links,
-            trust=self.trust,
-            workers=workers or default_workers(),
-            hash_added=hash_added,
-            progress=progress,
-        )
+        try:
+            return manifest.scan(
+                self.folder,
+                extensions=AUDIO_EXTENSIONS,
+                exclude=(self.cache_path,),
+                files=self._relative_files(),
+                known=known,
+                follow_links=self.follow_links,
+                trust=self.trust,
+                workers=workers or default_workers(),
+                hash_added=hash_added,
+                progress=progress,
+            )
+        except OSError as error:
+            # An error without a file is one of `progress`.
+            if error.filename is None or not is_away(error):
+                raise
+            raise dataset_away(os.fsdecode(error.filename), error) from error
 
     def _relative_files(self) -> list[bytes] | None:
         """Return `files` relative to the folder, as bytes."""

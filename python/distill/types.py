@@ -16,5 +16,33 @@ WavFormat = Literal["pcm16", "pcm24", "float"]
 """Sample format of a WAV file."""
 
 
+class Reason(str):
+    """Why a file or a pack is left out or damaged: text for people, with a code for programs that stays the same.
+
+    Parameters
+    ----------
+    text : str
+        The reason.
+    code : str
+        Such as "unreadable" or "silent". Default: "unusable".
+    """
+
+    code: str
+
+    def __new__(cls, text: str, code: str = "unusable") -> Reason:
+        """Return a reason with a code."""
+        reason = super().__new__(cls, text)
+        reason.code = code
+        return reason
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        return str(self), self.code
+
+    @classmethod
+    def of(cls, reason: str) -> Reason:
+        """Return `reason`, with the code "unusable" if it has none."""
+        return reason if isinstance(reason, cls) else cls(reason)
+
+
 def no_progress(stage: str, current: int, total: int) -> None:
     """Ignore progress."""

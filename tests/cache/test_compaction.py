@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.cache import CacheReader, compaction, pack
+from distill.cache import CacheReader, compaction, descriptors, pack
 from distill.cache.compaction import clean
 from distill.errors import CacheError
 from distill.index import Dataset
@@ -118,6 +118,25 @@ def test_a_reader_keeps_its_rows_during_compaction(dataset, small_packs):
     clean(cache_dir)
     assert rows_on_disk(cache_dir) == 8
     np.testing.assert_array_equal(before.read(np.arange(20)), rows)
+
+
+def test_a_reader_without_descriptors_finds_its_rows_where_compaction_put_them(dataset, small_packs, monkeypatch):
+    monkeypatch.setattr(descriptors, "_MOST", 1)
+    cache_dir = preprocess(dataset, training()).cache_dir
+    reader = CacheReader(cache_dir)
+    everything = np.arange(20)
+    rows = reader.read(everything)
+    removed = [bytes.fromhex(file["content_hash"]) for file in load_cache_manifest(cache_dir)["files"]][:3]
+    for file in load_cache_manifest(cache_dir)["files"][:3]:
+        (dataset / file["path"]).unlink()
+    preprocess(dataset, training())
+    clean(cache_dir)
+    is_removed = np.array([reader.content_hashes[source] in removed for source in reader.source])
+    np.testing.assert_array_equal(reader.read(everything[~is_removed]), rows[~is_removed])
+    np.testing.assert_array_equal(reader.read(everything[~is_removed][::-3]), rows[~is_removed][::-3])
+    with pytest.raises(CacheError, match="were removed from the cache since it was opened") as caught:
+        reader.read(everything)
+    assert "begin again" in caught.value.tip
 
 
 def test_many_small_packs_are_merged(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_verify_json(run, dataset):
     code, out, err = run("verify", dataset, "--json")
     (damage,) = json.loads(out)["damaged"]
     assert code == 1
-    assert damage.keys() == {"path", "reason"}
+    assert damage.keys() == {"path", "reason", "code"}
     result = one_object(*run("verify", dataset, "--json", "--repair"))
     assert (len(result["damaged"]), result["repaired"]) == (1, 1)
     assert "damaged" in err

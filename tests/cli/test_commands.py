@@ -43,7 +43,7 @@ def test_preprocess_json(run, dataset):
     manifest = load_cache_manifest(result["cache_dir"])
     assert (result["decoded"], result["rows"]) == (5, manifest["total_spectrograms"]) == (5, 10)
     assert result["normalization_stats"] == manifest["normalization_stats"]
-    assert result["skipped"] == [{"path": "zero.wav", "reason": "holds no samples"}]
+    assert result["skipped"] == [{"path": "zero.wav", "reason": "holds no samples", "code": "no-samples"}]
     assert 0 < result["seconds"] < 60
     assert "zero.wav: holds no samples" in err
     again = one_object(*run("preprocess", dataset, *SMALL, "--json"))
@@ -83,7 +83,7 @@ def test_status_json(run, dataset, monkeypatch):
     counts = {"files": 6, "added": 1, "changed": 1, "renamed": 1, "removed": 1, "unchanged": 2, "skipped": 1}
     assert {name: result[name] for name in counts} == counts
     assert result["rows"] == 10
-    ((path, reason),) = (entry.values() for entry in result["skipped_files"])
+    ((path, reason, _),) = (entry.values() for entry in result["skipped_files"])
     assert (path, reason.split(":")[0]) == ("text.wav", "not an audio file")
     assert result["bytes"] == sum(path.stat().st_size for path in slot_of(dataset).rglob("*") if path.is_file())
     assert before == {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
@@ -155,7 +155,7 @@ def test_unreadable_folders_are_named_if_no_audio_is_found(run, unprivileged):
 def test_an_unreadable_folder_is_listed_and_counted_as_skipped(run, unprivileged):
     write_dataset(unprivileged)
     (unprivileged / "deep").chmod(0)
-    entry = {"path": "deep", "reason": "unreadable: permission denied"}
+    entry = {"path": "deep", "reason": "unreadable: permission denied", "code": "unreadable"}
     result = one_object(*run("status", unprivileged, "--json"))
     assert (result["files"], result["skipped"], result["skipped_files"]) == (2, 1, [entry])
     result = one_object(*run("preprocess", unprivileged, *SMALL, "--json"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,21 @@ from distill.audio import (
 from distill.errors import ConfigError, DatasetError, NothingUsableError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
+from distill.preprocess.status import dataset_status
 from distill.training import AudioTrainingDataset
-from sounds import CHUNK, FEATURE, RATE, chunks_by_hand, noise, rows_by_path, sine, training, write, write_dataset
+from sounds import (
+    CHUNK,
+    FEATURE,
+    RATE,
+    chunks_by_hand,
+    noise,
+    reseal,
+    rows_by_path,
+    sine,
+    training,
+    write,
+    write_dataset,
+)
 
 
 @pytest.fixture
@@ -66,9 +81,40 @@ def test_unusable_files_are_reported_and_the_others_are_processed(dataset, monke
         assert {path for path, _ in found} - {"link.wav"} == reasons.keys() - {"link.wav"}
         assert all(reasons[path] in reason for path, reason in found)
     assert "link.wav" in dict(result.skipped)
+    codes = {
+        "text.wav": "not-audio",
+        "empty.wav": "empty",
+        "magic.flac": "not-decodable",
+        "cut.wav": "cut-short",
+        "nan.wav": "not-finite",
+        "zero.wav": "no-samples",
+        "silent.wav": "silent",
+        "huge.wav": "not-finite",
+    }
+    for found in (result.skipped, dataset_status_reasons(dataset), copy.deepcopy(result.skipped)):
+        assert {path: reason.code for path, reason in found if path in codes} == codes
     # A file whose bytes are unusable is not decoded again.
     monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail(f"{path} is decoded again"))
     assert preprocess(dataset, training()).rows == 17
+
+
+def dataset_status_reasons(dataset):
+    found = dataset_status(dataset)["skipped_files"]
+    assert all(entry["code"] == entry["reason"].code for entry in found)
+    return [(entry["path"], entry["reason"]) for entry in found]
+
+
+def test_reasons_of_a_manifest_without_codes_are_read(dataset):
+    (dataset / "text.wav").write_bytes(b"no sound at all " * 9)
+    write(dataset / "silent.wav", np.zeros(CHUNK))
+    result = preprocess(dataset, training())
+    manifest = result.cache_dir / "manifest.json"
+    assert manifest.read_text().count('"code":"') == 2
+    reseal(manifest, lambda line: re.sub(',"code":"[a-z-]+"', "", line))
+    assert '"code":' not in manifest.read_text()
+    again = preprocess(dataset, training())
+    assert (again.decoded, again.skipped) == (0, result.skipped)
+    assert {path: reason.code for path, reason in again.skipped} == {"text.wav": "not-audio", "silent.wav": "unusable"}
 
 
 def test_samples_too_large_for_features_do_not_end_the_run(dataset):

@@ -5,16 +5,13 @@ Without permission to mount, a limit on file sizes replaces the full disk, and /
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import json
 import os
 import resource
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,43 +23,10 @@ from distill.cache.export import export
 from distill.errors import StorageError
 from distill.index import Dataset, Manifest
 from distill.preprocess.pipeline import preprocess
+from mounts import MAY_MOUNT, REMOUNT, mount, mounted
 from sounds import age, rows_by_content, slot_of, training, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
-
-
-libc = ctypes.CDLL(None, use_errno=True)
-REMOUNT = 32
-
-
-def mount(kind: str, at: Path, options: str = "", flags: int = 0) -> int:
-    """Mount a file system; return 0 or the error number."""
-    ctypes.set_errno(0)
-    libc.mount(b"distill-test", os.fsencode(at), kind.encode(), ctypes.c_ulong(flags), options.encode())
-    return ctypes.get_errno()
-
-
-@contextmanager
-def mounted(kind: str, at: Path, options: str = "") -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    assert mount(kind, at, options) == 0
-    try:
-        yield at
-    finally:
-        assert libc.umount(os.fsencode(at)) == 0
-
-
-def may_mount() -> bool:
-    """Whether this user may mount; any error that is not about permission fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        error = mount("tmpfs", Path(folder))
-        if error == 0:
-            assert libc.umount(os.fsencode(folder)) == 0
-        assert error in (0, errno.EPERM, errno.EACCES), os.strerror(error)
-        return error == 0
-
-
-MAY_MOUNT = may_mount()
 
 
 class Tmpfs:

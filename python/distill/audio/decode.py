@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import soxr
 import torch
 
 from distill.errors import AudioFileError
+from distill.types import Reason
 
 BLOCK_FRAMES = 1 << 17
 _RESAMPLED_FRAMES = 1 << 14
@@ -27,6 +29,8 @@ DECODER_VERSION = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__
 _CUT = re.compile(r"^\s*(data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _CONTAINER_SLACK = 64
 _LENGTH_UNKNOWN = 1 << 62
+# The code with which libsndfile says that the system could not read the file.
+_SYSTEM_ERROR = 2
 # Programs that stream to a file write a size near the limit, because they do not know it yet.
 _SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF
 
@@ -43,36 +47,59 @@ def open_audio(path: str | os.PathLike[str]) -> soundfile.SoundFile:
         # As bytes, because a file name need not be valid UTF-8.
         sound = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
-        raise AudioFileError(os.fspath(path), f"cannot be decoded: {_reason(error)}") from error
+        raise AudioFileError(os.fspath(path), Reason(f"cannot be decoded: {_reason(error)}", _code(error))) from error
     except OSError as error:
-        raise AudioFileError(os.fspath(path), f"cannot be read: {error.strerror or error}") from error
+        raise AudioFileError(
+            os.fspath(path), Reason(f"cannot be read: {error.strerror or error}", "unreadable")
+        ) from error
     reason = _header_fault(sound)
     if reason:
-        sound.close()
+        _close(sound)
         raise AudioFileError(os.fspath(path), reason)
     return sound
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+    sound = open_audio(path)
+    try:
+        yield sound
+    finally:
+        _close(sound)
+
+
+def _close(sound: soundfile.SoundFile) -> None:
+    # On a disk that went away closing fails, too. What was read is complete, or its error is already on its way out.
+    with suppress(soundfile.LibsndfileError):
+        sound.close()
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
     return error.error_string.strip().rstrip(".") or f"the decoder gave up (libsndfile error {error.code})"
 
 
-def _header_fault(sound: soundfile.SoundFile) -> str | None:
+def _code(error: soundfile.LibsndfileError) -> str:
+    return "unreadable" if error.code == _SYSTEM_ERROR else "not-decodable"
+
+
+def _header_fault(sound: soundfile.SoundFile) -> Reason | None:
     for kind, promised, actual in _CUT.findall(sound.extra_info):
         slack = _CONTAINER_SLACK if kind.lower().startswith("riff") else 0
         if int(actual) + slack < int(promised) < _SIZE_UNKNOWN:
-            return f"cut short: its header promises {promised} bytes of samples, the file holds {actual}"
+            text = f"cut short: its header promises {promised} bytes of samples, the file holds {actual}"
+            return Reason(text, "cut-short")
     if sound.frames == 0:
-        return "holds no samples"
+        return Reason("holds no samples", "no-samples")
     if sound.frames >= _LENGTH_UNKNOWN:
-        return "does not say how long it is, as a stream that was never finished: encode it again"
+        text = "does not say how long it is, as a stream that was never finished: encode it again"
+        return Reason(text, "length-unknown")
     if sound.channels > MAX_CHANNELS:
-        return f"has {sound.channels} channels, more than {MAX_CHANNELS}"
+        return Reason(f"has {sound.channels} channels, more than {MAX_CHANNELS}", "out-of-range")
     low, high = SAMPLE_RATES
     if not low <= sound.samplerate <= high:
-        return f"has a sample rate of {sound.samplerate} Hz, outside {low} to {high}"
+        return Reason(f"has a sample rate of {sound.samplerate} Hz, outside {low} to {high}", "out-of-range")
     if sound.frames / sound.samplerate > MAX_DURATION_S:
-        return f"is longer than {MAX_DURATION_S // 3600} hours"
+        return Reason(f"is longer than {MAX_DURATION_S // 3600} hours", "out-of-range")
     return None
 
 
@@ -119,7 +146,7 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Bl
     AudioFileError
         If decoding fails, gives fewer frames than the header promises, or gives NaN or infinity.
     """
-    with open_audio(path) as sound:
+    with _opened(path) as sound:
         resampler = None
         if sound.samplerate != sample_rate:
             resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
@@ -149,10 +176,10 @@ def _resampled(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) 
     return np.concatenate(pieces)
 
 
-def _not_finite_reason(*decoded: np.ndarray) -> str:
+def _not_finite_reason(*decoded: np.ndarray) -> Reason:
     if all(np.isfinite(samples).all() for samples in decoded):
-        return "has samples too large to be resampled"
-    return "has samples that are NaN or infinite"
+        return Reason("has samples too large to be resampled", "not-finite")
+    return Reason("has samples that are NaN or infinite", "not-finite")
 
 
 def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.ndarray, bool]]:
@@ -162,9 +189,12 @@ def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.nda
         try:
             block = sound.read(min(BLOCK_FRAMES, sound.frames - read), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioFileError(path, f"decoding fails after {read} frames: {_reason(error)}") from error
+            raise AudioFileError(
+                path, Reason(f"decoding fails after {read} frames: {_reason(error)}", _code(error))
+            ) from error
         if len(block) == 0:
-            raise AudioFileError(path, f"cut short: its header promises {sound.frames} frames, decoding gives {read}")
+            text = f"cut short: its header promises {sound.frames} frames, decoding gives {read}"
+            raise AudioFileError(path, Reason(text, "cut-short"))
         read += len(block)
         with np.errstate(invalid="ignore"):  # samples that are not finite are reported later
             mono = _mono(block)
@@ -185,7 +215,7 @@ def _mono(block: np.ndarray) -> np.ndarray:
 def duration_s(path: str | os.PathLike[str]) -> float:
     """Return the length that the header promises, seconds; 0 if the file cannot be opened."""
     try:
-        with open_audio(path) as sound:
+        with _opened(path) as sound:
             return float(sound.frames / sound.samplerate)
     except AudioFileError:
         return 0.0

@@ -8,6 +8,7 @@ import statistics
 import numpy as np
 
 from distill.audio.decode import Block
+from distill.types import Reason
 
 SILENCE_PEAK = 1e-3
 """A chunk whose peak, after normalisation, is below this is silent: -60 dBFS."""
@@ -17,7 +18,7 @@ NO_SIGNAL_PEAK = 1e-4
 Dither of 16 bits, also that of two channels that cancel out, peaks at 1 or 2 steps: -90 or -84 dBFS."""
 FAINT = "mixed to mono, nothing in it is above -60 dBFS"
 """Message for a file that does not reach `SILENCE_PEAK`."""
-SILENT = f"silent throughout: {FAINT}"
+SILENT = Reason(f"silent throughout: {FAINT}", "silent")
 """Reason for skipping a file all of whose chunks are silent; see `Levels.silence`."""
 
 _PIECE_SAMPLES = 64
@@ -87,11 +88,11 @@ class Levels:
         return max(self._high - offset, offset - self._low) if self.samples else 0.0
 
     @property
-    def silence(self) -> str:
+    def silence(self) -> Reason:
         """The reason for skipping the file if all of its chunks are silent."""
         notes = [f"its peak is {decibels(self.peak)}"] if self.peak > 0 else []
         notes += [f"it has a constant offset (DC) of {decibels(self.offset)}"] if self.offset else []
-        return f"{SILENT} ({', '.join(notes)})" if notes else SILENT
+        return Reason(f"{SILENT} ({', '.join(notes)})", SILENT.code) if notes else SILENT
 
 
 def decibels(level: float) -> str:

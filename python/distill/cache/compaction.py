@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.cache.manifest import require_manifest
-from distill.cache.pack import PackInfo, PackReader, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.pack_reader import PackReader
 from distill.cache.slots import choose_slot, list_slots, slot_path
 from distill.cache.writer import CacheWriter, cache_write_error
-from distill.errors import DamagedPackError, StorageError
+from distill.errors import CacheError, StorageError
 from distill.index import SLOTS_NAME
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def compact_if_wasteful(writer: CacheWriter) -> None:
         return
     try:
         compact(writer, dead_share=DEAD_SHARE)
-    except (StorageError, DamagedPackError) as error:
+    except (StorageError, CacheError) as error:
         logger.warning("the cache could not be made smaller: %s", error)
 
 
@@ -105,7 +106,7 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     """Write packs again without their dead rows, and merge small packs.
 
     Each step fills at most one new pack, commits, and removes the packs that it replaces, so it needs little free
-    space. A reader of a removed pack keeps it mapped.
+    space. A reader of a removed pack keeps it open, or finds the rows in the new one.
 
     Parameters
     ----------
@@ -118,8 +119,8 @@ def compact(writer: CacheWriter, *, dead_share: float) -> None:
     ------
     StorageError
         If the new packs cannot be written.
-    DamagedPackError
-        If a row in use of a pack is damaged.
+    CacheError
+        If a row in use of a pack is damaged, or cannot be read.
     """
     writer.manifest.drop_dead()
     writer.dirty = True
@@ -179,8 +180,7 @@ def _rewrite(writer: CacheWriter, group: list[int]) -> None:
             for first, rows in zip(kept.first[here].tolist(), kept.rows[here].tolist(), strict=True):
                 moved[index, first] = new.rows
                 for start in range(first, first + rows, _COPY_ROWS):
-                    copied = np.arange(start, min(start + _COPY_ROWS, first + rows))
-                    new.append(reader.checked(copied)[copied])
+                    new.append(reader.read(np.arange(start, min(start + _COPY_ROWS, first + rows))))
         new_info = new.close()
         undo.pop_all()
     new_index = add_pack(writer.manifest, new_info, packs[group[0]]["backend"])

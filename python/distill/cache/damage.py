@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill.cache.pack import PackInfo, PackReader
-from distill.errors import DamagedPackError
+from distill.cache.pack import PackInfo
+from distill.cache.pack_reader import PackReader
+from distill.errors import DamagedPackError, MissingPackError, UnreadablePackError
 from distill.text import counted
-from distill.types import ProgressCallback
+from distill.types import ProgressCallback, Reason
 
 
 class Damage(NamedTuple):
     """Damage of a pack: the indices of its damaged rows, or None if the whole pack is lost, and the reason."""
 
     rows: np.ndarray | None
-    reason: str
+    reason: Reason
 
 
 def has_stamps(path: Path, info: PackInfo) -> bool:
@@ -32,8 +34,8 @@ def has_stamps(path: Path, info: PackInfo) -> bool:
 
 def find_damage(
     packs_dir: Path, packs: Sequence[PackInfo], header: Mapping[str, Any], progress: ProgressCallback | None = None
-) -> Iterator[tuple[PackInfo, Damage | None]]:
-    """Check every row of some packs.
+) -> Iterator[tuple[PackInfo, Damage | UnreadablePackError | None]]:
+    """Check every row of some packs. Only what was read, and is wrong, is damage; so is a pack that is gone.
 
     Parameters
     ----------
@@ -50,8 +52,13 @@ def find_damage(
     ------
     PackInfo
         The entry, with the pack's present times.
-    Damage or None
-        None if the pack is undamaged.
+    Damage, UnreadablePackError or None
+        None if the pack is undamaged; the error if it cannot be read at the moment.
+
+    Raises
+    ------
+    CacheError
+        If the folder of packs cannot be read.
     """
     total, done = sum(info.bytes for info in packs), 0
     for info in packs:
@@ -59,18 +66,22 @@ def find_damage(
         path = packs_dir / info.name
         try:
             # Times first, then bytes: a write in between is then noticed by the next check.
-            status = path.lstat()
-            info = info._replace(mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
+            with suppress(OSError):  # the reader finds out why
+                status = path.lstat()
+                info = info._replace(mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
             reader = PackReader(path, info, tuple(header["row_shape"]), header["dtype"])
             for checked_bytes, rows in reader.damaged_rows():
                 bad.append(rows)
                 if progress is not None:
                     progress("check", done + checked_bytes, total)
         except DamagedPackError as error:
-            yield info, Damage(None, error.reason)
-        except OSError as error:
-            yield info, Damage(None, f"cannot be read: {error.strerror or error}")
+            yield (
+                info,
+                Damage(None, Reason(error.reason, "missing" if isinstance(error, MissingPackError) else "damaged")),
+            )
+        except UnreadablePackError as error:
+            yield info, error
         else:
             rows = np.concatenate(bad) if bad else np.empty(0, np.int64)
-            yield info, Damage(rows, f"{counted(len(rows), 'row')} damaged") if len(rows) else None
+            yield info, Damage(rows, Reason(f"{counted(len(rows), 'row')} damaged", "damaged")) if len(rows) else None
         done += info.bytes

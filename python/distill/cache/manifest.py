@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from distill import __version__, _native
+from distill.availability import remedy
 from distill.cache.row_format import RowFormat
 from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig, Normalize, feature_identity
 from distill.errors import CacheError
@@ -89,7 +90,7 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
     except OSError as error:
         raise CacheError(
             f"{path}: cannot be read: {error.strerror or error}",
-            "make it readable, or remove it if the features may be computed again",
+            remedy(error, "make it readable, or remove it if the features may be computed again"),
         ) from error
     except _native.NewerFormatError as error:
         raise newer_format(path, error) from error

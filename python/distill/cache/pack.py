@@ -1,4 +1,4 @@
-"""Packs: immutable safetensors files of feature rows, written as a stream and read through mmap.
+"""Packs: immutable safetensors files of feature rows, written as a stream.
 
     | 8 bytes: header length | header, padded with spaces | features [n, 2, M, T] | checksums [n] |
 
@@ -10,13 +10,12 @@ byte is covered.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill import _native
-from distill.errors import DamagedPackError
-from distill.storage import open_regular, sync_folder
+from distill.storage import sync_folder
 
 HEADER_BYTES = 1024
 CHECKSUM_BYTES = 8
 PACK_SUFFIX = ".safetensors"
 MAX_PACK_BYTES = 128 << 20
-_PIECE_BYTES = 4 << 20
+PIECE_BYTES = 4 << 20
 _NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(PACK_SUFFIX)}")
 
 _DTYPES = {"float32": "F32", "float16": "F16"}
@@ -53,8 +51,9 @@ class PackInfo(NamedTuple):
         return cls(*(entry[name] for name in cls._fields))
 
 
-def _header(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
-    data_bytes = rows * _row_bytes(row_shape, dtype)
+def header_of(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
+    """Return the header of a pack; it depends on nothing else."""
+    data_bytes = rows * row_bytes_of(row_shape, dtype)
     entries = {
         "features": {"dtype": _DTYPES[dtype], "shape": [rows, *row_shape], "data_offsets": [0, data_bytes]},
         "checksums": {
@@ -67,13 +66,14 @@ def _header(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
     return length.to_bytes(8, "little") + json.dumps(entries, separators=(",", ":")).encode().ljust(length)
 
 
-def _row_bytes(row_shape: tuple[int, ...], dtype: str) -> int:
+def row_bytes_of(row_shape: tuple[int, ...], dtype: str) -> int:
+    """Return the size of a row in bytes."""
     return math.prod(row_shape) * np.dtype(dtype).itemsize
 
 
 def rows_that_fit(row_shape: tuple[int, ...], dtype: str) -> int:
     """Return how many rows fit into a pack; at least one, however large it is."""
-    return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (_row_bytes(row_shape, dtype) + CHECKSUM_BYTES))
+    return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (row_bytes_of(row_shape, dtype) + CHECKSUM_BYTES))
 
 
 def is_pack_name(name: str) -> bool:
@@ -105,7 +105,7 @@ class PackWriter:
         self.rows = 0
         self.path = folder / f"{secrets.token_hex(8)}{PACK_SUFFIX}"
         self._checksums: list[bytes] = []
-        self._row_bytes = _row_bytes(row_shape, dtype)
+        self._row_bytes = row_bytes_of(row_shape, dtype)
         self._started = 0
         self._file = self.path.open("xb", buffering=0)
         try:
@@ -135,7 +135,7 @@ class PackWriter:
         self._file.seek(HEADER_BYTES + self.rows * self._row_bytes)
         self._file.truncate()
         checksums = b"".join(self._checksums)[: self.rows * CHECKSUM_BYTES]
-        header = _header(self.rows, self.row_shape, self.dtype)
+        header = header_of(self.rows, self.row_shape, self.dtype)
         self._write(checksums)
         size = self._file.tell()
         self._file.seek(0)
@@ -160,7 +160,7 @@ class PackWriter:
         stay in memory, for readers of the pack.
         """
         end = HEADER_BYTES + self.rows * self._row_bytes
-        if end - self._started < _PIECE_BYTES or not hasattr(os, "posix_fadvise"):
+        if end - self._started < PIECE_BYTES or not hasattr(os, "posix_fadvise"):
             return
         with suppress(OSError):  # only a hint to the system
             os.posix_fadvise(self._file.fileno(), self._started, end - self._started, os.POSIX_FADV_DONTNEED)
@@ -171,112 +171,3 @@ class PackWriter:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-
-
-class PackReader:
-    """Read rows of a pack through mmap. Each row is checked against its checksum when it is first read.
-
-    Parameters
-    ----------
-    path : Path
-        The pack.
-    info : PackInfo
-        The manifest's entry for it.
-    row_shape : tuple of int
-        (2, M, T).
-    dtype : {"float32", "float16"}
-        How values are stored.
-
-    Raises
-    ------
-    DamagedPackError
-        If the pack is missing, or does not match `info`.
-    """
-
-    def __init__(self, path: Path, info: PackInfo, row_shape: tuple[int, ...], dtype: str) -> None:
-        self.path = path
-        row_bytes = _row_bytes(row_shape, dtype)
-        header = _header(info.rows, row_shape, dtype)
-        data_end = HEADER_BYTES + info.rows * row_bytes
-        try:
-            with open(path, "rb", opener=open_regular) as file:
-                size = os.fstat(file.fileno()).st_size
-                # The size first: it bounds what is read and mapped, whatever the manifest claims.
-                if size != data_end + info.rows * CHECKSUM_BYTES:
-                    raise self._damaged(f"it has {size} bytes")
-                found = file.read(HEADER_BYTES)
-                file.seek(data_end)
-                self._checksums = file.read(info.rows * CHECKSUM_BYTES)
-                # Mapped from the open file, because its name may be gone by now. A plain array, because indexing a
-                # np.memmap is slower.
-                self._data = np.asarray(np.memmap(file, dtype, "r", HEADER_BYTES, (info.rows, *row_shape)))
-        except OSError as error:
-            raise self._damaged(error.strerror or str(error)) from error
-        if found != header or _native.hash_bytes(header + self._checksums).hex() != info.checksum:
-            raise self._damaged("its header or checksums are not those that the manifest names")
-        self._row_bytes = row_bytes
-        self._checked = np.zeros(info.rows, bool)
-
-    def checked(self, rows: np.ndarray) -> np.ndarray:
-        """Return the mapped array of all rows, after checking some of them.
-
-        Parameters
-        ----------
-        rows : ndarray of shape [k], int64
-            Indices of the rows to check; rows that were checked before are not checked again.
-
-        Returns
-        -------
-        ndarray of shape [n, 2, M, T]
-
-        Raises
-        ------
-        DamagedPackError
-            If a row does not match its checksum.
-        """
-        for row in rows[~self._checked[rows]].tolist():
-            if self._mismatches(self._data[row].reshape(-1).view(np.uint8), np.array([row])).size:
-                raise self._damaged(f"row {row} does not match its checksum")
-            self._checked[row] = True
-        return self._data
-
-    def damaged_rows(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Check all rows, in pieces of about 4 MB.
-
-        The file is read and not mapped: a read error in mapped memory kills the process.
-
-        Yields
-        ------
-        int
-            Bytes checked so far.
-        ndarray of int64
-            Indices of the piece's rows that do not match their checksum or cannot be read.
-        """
-        step = max(1, _PIECE_BYTES // self._row_bytes)
-        with open(self.path, "rb", buffering=0, opener=open_regular) as file:
-            for first in range(0, len(self._checked), step):
-                rows = np.arange(first, min(first + step, len(self._checked)))
-                try:
-                    file.seek(HEADER_BYTES + first * self._row_bytes)
-                    data = _read_fully(file, len(rows) * self._row_bytes)
-                except OSError:
-                    data = b""
-                whole = len(data) // self._row_bytes
-                bad = self._mismatches(np.frombuffer(data, np.uint8), rows[:whole])
-                yield int(rows[-1] + 1) * self._row_bytes, np.concatenate([rows[bad], rows[whole:]])
-
-    def _mismatches(self, data: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        found = _native.row_checksums(data, self._row_bytes)[: len(rows) * CHECKSUM_BYTES]
-        named = np.frombuffer(self._checksums, np.uint64)[rows]
-        return np.flatnonzero(np.frombuffer(found, np.uint64) != named)
-
-    def _damaged(self, reason: str) -> DamagedPackError:
-        return DamagedPackError(self.path, reason)
-
-
-def _read_fully(file: io.FileIO, n_bytes: int) -> bytes:
-    parts = []
-    while n_bytes and (part := file.read(n_bytes)):
-        parts.append(part)
-        n_bytes -= len(part)
-    return b"".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
-from distill.cache.pack import PackInfo, PackReader
+from distill.cache.pack import PackInfo
+from distill.cache.pack_reader import PackReader
 from distill.cache.slots import choose_slot
-from distill.errors import DamagedPackError
+from distill.errors import CacheError, DamagedPackError, MissingPackError
 
 
 class CacheReader:
     """Random access to the rows of a cache, in an order that depends only on the files' contents.
 
     Rows are ordered by the content hash of their source, then chunk, then variant (the original first). A reader keeps
-    the manifest that it opened and maps every pack that it names, so a writer that replaces them does not disturb it.
+    the manifest that it opened. Every pack is checked when the reader is made, and those used last stay open; rows of a
+    pack that a writer has replaced since are read from where the manifest says that they are now.
 
     Parameters
     ----------
@@ -46,11 +49,12 @@ class CacheReader:
     Raises
     ------
     CacheError
-        If there is no valid manifest, or a pack is missing or damaged.
+        If there is no valid manifest, or a pack is missing, damaged or cannot be read.
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
         self.cache_dir = choose_slot(Path(cache_dir))
+        self._later: CacheReader | None = None
         before = None
         while True:
             manifest = require_manifest(self.cache_dir)
@@ -79,8 +83,8 @@ class CacheReader:
         self._pack = np.repeat(live.pack, live.rows)
         self._row = np.repeat(live.first, live.rows) + within
         # A content's segments follow each other, so its rows count up from its first.
-        first_row = np.searchsorted(self.source, np.arange(len(self.content_hashes)))
-        number = np.arange(len(self.source)) - first_row[self.source]
+        self._first_row = np.searchsorted(self.source, np.arange(len(self.content_hashes)))
+        number = np.arange(len(self.source)) - self._first_row[self.source]
         per_chunk = 1 + self.header["augmentation_expansion"]
         self.chunk, self.variant = number // per_chunk, number % per_chunk
 
@@ -103,22 +107,44 @@ class CacheReader:
 
         Raises
         ------
-        DamagedPackError
-            If a row does not match its checksum.
+        CacheError
+            If a row does not match its checksum, cannot be read, or is in the cache no more.
         """
         out = np.empty((len(rows), *self.row_shape), np.float32)
         order = np.lexsort((self._row[rows], self._pack[rows]))
         packs, numbers = self._pack[rows[order]], self._row[rows[order]]
         starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
         for start, stop in pairwise([*starts, len(rows)]):
-            data = self._readers[int(packs[start])].checked(numbers[start:stop])
-            for place, number in zip(order[start:stop].tolist(), numbers[start:stop].tolist(), strict=True):
-                if mean is None:
-                    out[place] = data[number]
-                else:
-                    np.subtract(data[number], mean, out=out[place])
-                    out[place] *= scale
+            places = order[start:stop].tolist()
+            try:
+                for place, row in zip(places, self._readers[int(packs[start])].rows(numbers[start:stop]), strict=True):
+                    if mean is None:
+                        out[place] = row
+                    else:
+                        np.subtract(row, mean, out=out[place])
+                        out[place] *= scale
+            except MissingPackError as error:
+                out[places] = self._read_later(rows[places], mean, scale, error)
         return out
+
+    def _read_later(
+        self, rows: np.ndarray, mean: np.ndarray | None, scale: np.ndarray | None, error: MissingPackError
+    ) -> np.ndarray:
+        """Read rows of a pack that is gone from where the cache has them now; `error` says that it is gone."""
+        if self._later is None:
+            self._later = CacheReader(self.cache_dir)
+        later = self._later
+        sources = self.source[rows]
+        hashes = [self.content_hashes[source] for source in sources.tolist()]
+        there = np.array([bisect_left(later.content_hashes, content) for content in hashes])
+        is_there = [
+            at < len(later.content_hashes) and later.content_hashes[at] == content
+            for at, content in zip(there.tolist(), hashes, strict=True)
+        ]
+        if not all(is_there) or later.header["config_fingerprint"] != self.header["config_fingerprint"]:
+            tip = "begin again, with the cache as it is now"
+            raise CacheError(f"{error.path}: its rows were removed from the cache since it was opened", tip) from error
+        return later.read(later._first_row[there] + rows - self._first_row[sources], mean, scale)
 
     def _reader(self, info: PackInfo) -> PackReader:
         path = self.cache_dir / PACKS_NAME / info.name

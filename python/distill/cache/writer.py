@@ -18,14 +18,16 @@ from typing import NamedTuple
 import numpy as np
 
 from distill import _native
+from distill.availability import is_used_up, remedy
 from distill.cache.damage import find_damage, has_stamps
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
+from distill.cache.pack_reader import require_packs_folder
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
-from distill.errors import CacheError, StorageError
+from distill.errors import CacheError, StorageError, UnreadablePackError
 from distill.storage import is_full, storage_error
 from distill.text import counted
 from distill.types import ProgressCallback
@@ -41,7 +43,8 @@ _PARTIAL = re.compile(rf"\.({re.escape(MANIFEST_NAME)}|{re.escape(FILES_NAME)})\
 def cache_write_error(path: Path, error: OSError) -> StorageError:
     """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
     named = path if is_full(error) else Path(error.filename or path)
-    return storage_error(named, error, _OTHER_PLACE_TIP, note_if_full="what was finished is kept")
+    tip = remedy(error) if is_used_up(error) else _OTHER_PLACE_TIP
+    return storage_error(named, error, tip, note_if_full="what was finished is kept")
 
 
 def check_space(cache_dir: Path, needed_bytes: int) -> None:
@@ -105,6 +108,7 @@ class CacheWriter:
         self._pack_index: dict[str, int] = {}
         self._unfinished: dict[bytes, list[_Segment]] = {}
         self._finished: list[_Content] = []
+        self._has_results = False
 
     def __enter__(self) -> CacheWriter:
         with ExitStack() as undo:
@@ -121,8 +125,10 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self.row_format is not None:
+            if error is not None and self._has_results:
                 self.finish()
+            elif error is not None and self._pack is not None:
+                self._pack.abandon()
         except StorageError as another:
             # Not raised: most often it has the same cause as the error on its way out, which says more.
             logger.warning("what was finished since the last pack is lost: %s", another)
@@ -168,7 +174,10 @@ class CacheWriter:
                     f"remove the link, and {_OTHER_PLACE_TIP}",
                 )
         try:
-            self.packs_dir.mkdir(parents=True, exist_ok=True)
+            if manifest.pack_names():
+                require_packs_folder(self.packs_dir)
+            else:
+                self.packs_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cache_write_error(self.packs_dir, error) from error
         self.manifest, self.row_format = manifest, row_format
@@ -218,6 +227,11 @@ class CacheWriter:
             Check every row. Default: only rows of packs whose size or times differ from those recorded.
         progress : callable, optional
             Called with ("check", bytes checked, bytes to check).
+
+        Raises
+        ------
+        UnreadablePackError
+            If a pack cannot be read at the moment: nothing is known to be wrong with it.
         """
         header = json.loads(self.manifest.header)
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
@@ -225,6 +239,8 @@ class CacheWriter:
         if suspects and not every:
             logger.info("%s changed on disk: checking the rows", counted(len(suspects), "pack"))
         for info, damage in find_damage(self.packs_dir, suspects, header, progress):
+            if isinstance(damage, UnreadablePackError):
+                raise damage
             self.dirty = True
             if damage is not None:
                 logger.warning("%s: %s; computed again", self.packs_dir / info.name, damage.reason)
@@ -275,13 +291,13 @@ class CacheWriter:
             [n, sum, sum of squares, sum, sum of squares] over its rows; see `normalization_stats`.
         """
         self._finished.append(_Content(content_hash, self._unfinished.pop(content_hash, []), silent, sums))
-        self.dirty = True
+        self.dirty = self._has_results = True
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
         self._unfinished.pop(content_hash, None)
         self.manifest.set_content(content_hash, [], silent, [0.0] * 5, reason)
-        self.dirty = True
+        self.dirty = self._has_results = True
 
     def drop_content(self, content_hash: bytes) -> None:
         """Forget the rows of a content whose file could not be read to the end this time."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distill.cli.process import say
+from distill.types import Reason
 
 
 def say_json(values: Mapping[str, Any]) -> None:
@@ -15,5 +16,5 @@ def say_json(values: Mapping[str, Any]) -> None:
 
 
 def reason_entries(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    """Return a JSON object with path and reason for each pair of them."""
-    return [{"path": path, "reason": reason} for path, reason in pairs]
+    """Return a JSON object with path, reason and the reason's code for each pair of them."""
+    return [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in pairs]

@@ -21,14 +21,18 @@ from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import Chunks
 from distill.audio.levels import Levels
+from distill.availability import RootFolder, dataset_away, is_away
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
+from distill.types import Reason
 
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
 BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
+_CHANGED = Reason("changed while it was read", "unstable")
+_NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
 
 
 class Source(NamedTuple):
@@ -61,9 +65,9 @@ class Failed(NamedTuple):
     """The end of a source that cannot be used."""
 
     source: Source
-    reason: str
+    reason: Reason
     permanent: bool
-    """True if its bytes are unusable, False if it changed while it was read."""
+    """True if its bytes are unusable, False if it changed while it was read, or could not be read this time."""
 
 
 Event = Rows | Finished | Failed
@@ -89,17 +93,29 @@ class Extractor:
         Chunks, normalisation and augmentation.
     expansion : int
         Augmented variants of each chunk, besides the original.
+    root : RootFolder
+        The folder of the dataset.
     """
 
     spectrogram: ComplexSpectrogram
     device: torch.device
     config: TrainingConfig
     expansion: int
+    root: RootFolder
 
     def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
-        """Yield the rows of a source, then Finished or Failed."""
+        """Yield the rows of a source, then Finished or Failed.
+
+        Raises
+        ------
+        DatasetError
+            If the dataset is away: its folder is gone, or a file cannot be had at the moment.
+        """
         config = self.config
-        stamps = _stamps(source.path)
+        stamps, unread = self._looked_at(source.path)
+        if unread is not None:
+            yield Failed(source, unread, permanent=False)
+            return
         rate = config.complex_spectrogram.sample_rate
         chunks = Chunks(source.path, rate, config.chunk_samples, config.normalize, on_block=check_stop)
         sums, reason = np.zeros(5), None
@@ -108,18 +124,65 @@ class Extractor:
             for rows in feature_rows(batches, self.spectrogram, self.device):
                 sums += row_sums(rows)
                 if not np.isfinite(sums).all():
-                    reason = "has samples so large that its features are not finite"
+                    reason = _NOT_FINITE
                     break
                 yield Rows(source, rows)
         except AudioFileError as error:
-            reason = error.reason
+            reason = Reason.of(error.reason)
         # Also after a failure: a file that is replaced while it is decoded may fail only because of that.
-        if not _is_unchanged(source, stamps, check_stop):
-            yield Failed(source, "changed while it was read", permanent=False)
+        unread = self._changed(source, stamps, check_stop)
+        if unread is not None:
+            yield Failed(source, unread, permanent=False)
         elif reason is not None:
-            yield Failed(source, reason, permanent=True)
+            yield Failed(source, reason, permanent=self._fails_again(source, reason, check_stop))
         else:
             yield Finished(source, chunks.silent, sums.tolist(), chunks.levels)
+
+    def _looked_at(self, path: str) -> tuple[tuple[int, ...], Reason | None]:
+        """Return the stamps of a file, and why it cannot be looked at, if so."""
+        try:
+            return _stamps(path), None
+        except OSError as error:
+            return (), self._unread(path, error)
+
+    def _unread(self, path: str, error: OSError) -> Reason:
+        """Return why a file could not be read this time; raise DatasetError if that is not about the file."""
+        if is_away(error):
+            raise dataset_away(path, error) from error
+        # The decoder and the system say the same of a file that was removed and of a dataset that is away.
+        self.root.check()
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return _CHANGED
+        return Reason(f"unreadable: {(error.strerror or str(error)).lower()}", "unreadable")
+
+    def _changed(self, source: Source, before: tuple[int, ...], check_stop: CheckStop) -> Reason | None:
+        """Return None if a file has the bytes of its content hash, and had them since `before`; else the reason.
+
+        The hash alone would miss other bytes that were there only while the file was decoded.
+        """
+        try:
+            is_same = _stamps(source.path) == before and source.content_hash == _native.hash_file(
+                source.path, lambda stage, current, total: check_stop()
+            )
+        except OSError as error:
+            return self._unread(source.path, error)
+        return None if is_same else _CHANGED
+
+    def _fails_again(self, source: Source, reason: Reason, check_stop: CheckStop) -> bool:
+        """Whether decoding a file fails for the same reason again.
+
+        The decoder often does not say if it failed because of the bytes or because they could not be read for a moment.
+        """
+        if reason.code == "unreadable":
+            return False
+        config = self.config
+        rate = config.complex_spectrogram.sample_rate
+        try:
+            for _ in Chunks(source.path, rate, config.chunk_samples, config.normalize, on_block=check_stop):
+                pass
+        except AudioFileError as error:
+            return error.reason == reason
+        return reason == _NOT_FINITE
 
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
         """Yield batches [B, S] of chunks, each chunk followed by its variants. The next batch overwrites the last."""
@@ -146,30 +209,20 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
     return np.array([rows[:, 0].size, *np.stack([values.sum(axis=(0, 2)), squares], axis=1).flat])
 
 
-def _stamps(path: str) -> tuple[int, ...] | None:
-    """Return what changes when a file, or a link that leads to it, is written or replaced; None if it is missing."""
-    try:
-        looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - making a Path is slow
-    except OSError:
-        return None
+def _stamps(path: str) -> tuple[int, ...]:
+    """Return what changes when a file, or a link that leads to it, is written or replaced.
+
+    Raises
+    ------
+    OSError
+        If it is missing or cannot be looked at.
+    """
+    looks = (os.lstat(path), os.stat(path))  # noqa: PTH116 - making a Path is slow
     return tuple(
         stamp
         for status in looks
         for stamp in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     )
-
-
-def _is_unchanged(source: Source, before: tuple[int, ...] | None, check_stop: CheckStop) -> bool:
-    """Whether a file has the bytes of its content hash, and had them since the stamps `before` were taken.
-
-    The hash alone would miss other bytes that were there only while the file was decoded.
-    """
-    if before is None or _stamps(source.path) != before:
-        return False
-    try:
-        return _native.hash_file(source.path, lambda stage, current, total: check_stop()) == source.content_hash
-    except OSError:
-        return False
 
 
 def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.folder import load_file_table
 from distill.cache.manifest import open_manifest
@@ -116,7 +117,7 @@ def preprocess_complex_spectrograms(
     ConfigError
         If the configuration cannot be used.
     DatasetError
-        If the dataset is not a folder, or holds no audio.
+        If the dataset is not a folder, holds no audio, or goes away meanwhile. What was finished is kept.
     NothingUsableError
         If no file gives a single chunk.
     PreprocessingCancelled
@@ -128,7 +129,8 @@ def preprocess_complex_spectrograms(
         raise ConfigError(
             [f"sample_rate={sample_rate} must equal the feature's, {complex_spectrogram_config.sample_rate}"]
         )
-    if augmentation_config is None and augmentation_expansion:
+    has_variants = augmentation_config is not None or augmentation_expansion <= 0
+    if not has_variants:
         logger.warning(
             "augmentation_config=None: no augmentation, so augmentation_expansion=%s has no effect; "
             "pass AugmentationConfig() for variants with the default ranges",
@@ -138,7 +140,7 @@ def preprocess_complex_spectrograms(
         config = TrainingConfig(
             complex_spectrogram=replace(complex_spectrogram_config, enabled=True),
             augmentation=augmentation_config or AugmentationConfig(),
-            augmentation_expansion=augmentation_expansion if augmentation_config else 0,
+            augmentation_expansion=augmentation_expansion if has_variants else 0,
             chunk_samples=chunk_samples,
             normalize=normalize,
             cache_dtype=cache_dtype,
@@ -193,6 +195,7 @@ def preprocess(
     dataset.check()
     run = _Run(
         dataset=dataset,
+        root=RootFolder.at(dataset.path),
         config=config,
         workers=workers,
         device=resolve_device(config.device),
@@ -217,6 +220,10 @@ def preprocess(
         if result is None:
             raise
         logger.info("%s; nothing has changed, so nothing has to be written", error)
+    except OSError:
+        # The folder of the dataset may be gone since it was checked.
+        run.root.check()
+        raise
     if not result.rows:
         raise nothing_usable(dataset.path, result.skipped)
     return replace(result, seconds=time.monotonic() - start)
@@ -227,6 +234,7 @@ class _Run:
     """The arguments of a call of `preprocess`, checked, and what follows from them."""
 
     dataset: Dataset
+    root: RootFolder
     config: TrainingConfig
     workers: int
     device: torch.device
@@ -297,7 +305,7 @@ def _extract(
     with_offset : list of Source
         Sources with rows whose constant offset was removed.
     """
-    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion)
+    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root)
     ended, decoded, failed, with_offset = 0, 0, [], []
     with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
         for event in events:

@@ -8,7 +8,7 @@ from distill import _native
 from distill.cache.folder import leftover, load_file_table
 from distill.cache.slots import Slot, list_slots
 from distill.index import Dataset
-from distill.types import PathLike, ProgressCallback
+from distill.types import PathLike, ProgressCallback, Reason
 
 
 def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     -------
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
-        ``skipped_files``, a list of {path, reason} of files that cannot be used and folders that cannot be read;
+        ``skipped_files``, a list of {path, reason, code} of files that cannot be used and folders that cannot be read;
         ``skipped``, its length; ``cache_dir``; ``slots``, the slots of the cache, the last used first, each with
         ``name``, ``fingerprint``, ``configuration`` in words, ``rows``, ``dead_rows`` (which belong to no file any
         more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or why it cannot be used; ``leftover``, None or
@@ -58,7 +58,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         **scan.counts,
         "skipped": len(skipped),
         **{name: (described[0] if slots else nothing)[name] for name in nothing},
-        "skipped_files": [{"path": path, "reason": reason} for path, reason in skipped],
+        "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
         "cache_dir": str(cache_dir),
         "slots": described,
         "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},

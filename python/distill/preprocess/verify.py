@@ -20,19 +20,19 @@ from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
 from distill.cache.slots import list_slots
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
-from distill.errors import CacheError
+from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
 from distill.text import listed
-from distill.types import PathLike, ProgressCallback
+from distill.types import PathLike, ProgressCallback, Reason
 
 if TYPE_CHECKING:
     from distill.preprocess.result import PreprocessResult
 
 logger = logging.getLogger(__name__)
 
-# Reasons from the index that say nothing about a file's bytes: how they begin, and one that is whole.
-_UNREAD = ("unreadable: ", "unstable: ")
-_LEADS_OUT = "a link that leads out of the dataset"
+# Codes of reasons from the index that say nothing about a file's bytes.
+_UNREAD = ("unreadable", "unstable")
+_LEADS_OUT = "link-leads-out"
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Verification:
     ----------
     rows, packs, files : int
         Numbers of rows, packs and files that were checked.
-    damaged : list of (path, reason)
+    damaged : list of (path, Reason)
         Packs as slots/SLOT/packs/NAME, and files relative to the dataset, with undecodable bytes as surrogate escapes;
-        also files that exist and could not be checked.
+        also packs and files that exist and could not be checked.
     """
 
     rows: int
     packs: int
     files: int
-    damaged: list[tuple[str, str]]
+    damaged: list[tuple[str, Reason]]
 
 
 def verify(
@@ -123,11 +123,17 @@ def _writers_kept_out(cache: Path) -> Iterator[None]:
 
 def _damaged_packs(
     manifest: _native.Manifest, slot: Path, packs: list[PackInfo], progress: ProgressCallback | None, name: str
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, Reason]]:
     live = manifest.kept()
     checked = find_damage(slot / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
         here = live.pack == index
+        if isinstance(damage, UnreadablePackError):
+            yield (
+                os.path.join(name, PACKS_NAME, info.name),
+                Reason(f"could not be checked: {damage.reason}", "unreadable"),
+            )
+            continue
         if damage is not None and damage.rows is not None:
             # Damage to dead rows does not count: they are never read.
             here &= np.searchsorted(damage.rows, live.first) < np.searchsorted(damage.rows, live.first + live.rows)
@@ -135,7 +141,8 @@ def _damaged_packs(
             continue
         contents = {live.content_hashes[content].hex() for content in live.content[here].tolist()}
         paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
-        yield os.path.join(name, PACKS_NAME, info.name), f"{damage.reason}: it holds features of {listed(paths, 3)}"
+        reason = Reason(f"{damage.reason}: it holds features of {listed(paths, 3)}", damage.reason.code)
+        yield path, reason
 
 
 def _with_known_files(dataset: Dataset, manifest: _native.Manifest) -> Dataset:
@@ -156,23 +163,28 @@ def _is_gone(path: Path) -> bool:
 
 def _damaged_files(
     manifest: _native.Manifest, dataset: Dataset, workers: int, progress: ProgressCallback | None
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Reason]]:
     known = _with_known_files(dataset, manifest)
     by_stamps = replace(known, trust="stat").scan(manifest, workers=workers)
     scan = replace(known, trust="content").scan(manifest, workers=workers, progress=progress)
     touched = set(by_stamps.changed)
     reasons = dict(scan.skipped)
     found = [
-        (path, f"could not be checked: {reason}") for path, reason in scan.faults if not _is_gone(dataset.path / path)
+        (path, Reason(f"could not be checked: {reason}", reason.code))
+        for path, reason in scan.faults
+        if not _is_gone(dataset.path / path)
     ]
     for path in scan.changed:
         silently = "" if path in touched else ", though its stamps did not"
-        reason = reasons.get(path) or f"its bytes changed since its features were computed{silently}"
-        if reason == _LEADS_OUT:
-            reason = f"could not be checked: {reason}; a repair without --follow-links removes its features"
-        elif reason.startswith(_UNREAD):
-            reason = f"could not be checked: {reason}"
-        found.append((path, reason))
+        changed = Reason(f"its bytes changed since its features were computed{silently}", "changed")
+        reason = reasons.get(path, changed)
+        if reason.code == _LEADS_OUT:
+            text = f"could not be checked: {reason}; a repair without --follow-links removes its features"
+        elif reason.code in _UNREAD:
+            text = f"could not be checked: {reason}"
+        else:
+            text = str(reason)
+        found.append((path, Reason(text, reason.code)))
     return found
 
 

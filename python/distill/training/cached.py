@@ -118,7 +118,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
         """Return normalised rows [k, 2, n_mels, T] in the order of `indices`, on the CPU unless `hold` was called.
 
-        They are read from the mapped packs in file order.
+        They are read from the packs in file order.
         """
         rows = self._rows[np.asarray(indices, np.int64)]
         if self._held is not None:

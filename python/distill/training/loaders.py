@@ -79,7 +79,7 @@ def create_complex_data_loaders(
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
-    batch ahead. Without a configured budget nothing is held on a CPU, where the mapped packs are in memory already.
+    batch ahead. Without a configured budget nothing is held on a CPU, where the packs are in the page cache already.
 
     Parameters
     ----------

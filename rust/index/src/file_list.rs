@@ -36,24 +36,27 @@ pub(crate) fn look_up(
         }
         let is_inside = root.follow_links || folder.is_inside(root, parent(path));
         look_up_file(root, path, is_inside, &mut tree);
+        if tree.is_away() {
+            break;
+        }
     }
-    Ok(tree.sorted())
+    tree.sorted(root)
 }
 
 fn look_up_file(root: &Root, path: &[u8], is_inside: bool, tree: &mut Tree) {
     match root.look(&root.fd, path, path) {
         Err(Errno::NOENT | Errno::NOTDIR) => tree.faults.push(Fault {
             path: path.into(),
-            reason: skip_reason::MISSING.into(),
+            reason: skip_reason::MISSING.clone(),
             hides: false,
         }),
         Err(errno) => tree.fault(path.into(), errno),
         Ok(Seen::File { key, .. }) if !is_inside => {
-            tree.unusable(path.into(), key, skip_reason::ESCAPES);
+            tree.unusable(path.into(), key, &skip_reason::ESCAPES);
         }
         Ok(Seen::File { key, linked }) => tree.file(path.into(), key, linked),
         Ok(Seen::Folder { key, .. }) => {
-            tree.unusable(path.into(), key, skip_reason::NOT_REGULAR);
+            tree.unusable(path.into(), key, &skip_reason::NOT_REGULAR);
         }
         Ok(Seen::Unusable { key, reason }) => tree.unusable(path.into(), key, reason),
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 
 use crate::hasher::{Hasher, Outcome};
+use crate::path::under;
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
 use crate::threads::run_workers;
@@ -64,6 +65,11 @@ pub(crate) fn hash_all(
         },
     )
     .map_err(|error| Error::io(&root.path, error))?;
+    for (job, outcome) in jobs.iter().zip(&outcomes) {
+        if let Outcome::Away(errno) = outcome {
+            return Err(Error::io(under(&root.path, &job.path), *errno));
+        }
+    }
     match shared.stop.load(Relaxed) {
         true => Err(Error::Interrupted),
         false => Ok(outcomes),
@@ -89,6 +95,9 @@ fn work(shared: &Shared, sender: &Sender<(usize, Outcome)>) {
             return;
         };
         let outcome = hasher.hash(&job.path, job.linked, &tick);
+        if matches!(outcome, Outcome::Away(_)) {
+            shared.stop.store(true, Relaxed);
+        }
         if sender.send((index, outcome)).is_err() {
             return;
         }

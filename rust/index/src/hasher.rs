@@ -7,10 +7,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{fstat, openat, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::away::is_away;
 use crate::hash::{fill, Hash, BUFFER_BYTES};
 use crate::progress::Tick;
 use crate::root::Root;
-use crate::skip_reason;
+use crate::skip_reason::{self, SkipReason};
 use crate::sniff::{sniff, SNIFF_BYTES};
 use crate::stat::{file_type, StatKey};
 
@@ -23,9 +24,11 @@ pub(crate) enum Outcome {
     /// Its hash, and the key that it had both before and after it was read.
     Hashed(StatKey, Hash),
     /// Why it is skipped, and its key if it could be opened.
-    Skipped(Option<StatKey>, String),
+    Skipped(Option<StatKey>, SkipReason),
     /// It no longer exists.
     Vanished,
+    /// It cannot be had at the moment.
+    Away(Errno),
     /// The operation was stopped.
     Stopped,
 }
@@ -60,16 +63,16 @@ impl<'a> Hasher<'a> {
                 Err(error) => return failed(&error),
             }
         }
-        Outcome::Skipped(None, skip_reason::UNSTABLE.into())
+        Outcome::Skipped(None, skip_reason::UNSTABLE.clone())
     }
 
     /// Reads the file once. `None` if it changed while it was read.
     fn attempt(&mut self, file: &mut File, tick: Tick) -> io::Result<Option<Outcome>> {
         let before = fstat(&*file)?;
         let key = self.root.key(&*file, &before);
-        let skipped = |reason: &str| Ok(Some(Outcome::Skipped(Some(key), reason.into())));
+        let skipped = |reason: &SkipReason| Ok(Some(Outcome::Skipped(Some(key), reason.clone())));
         if file_type(&before) != FileType::RegularFile {
-            return skipped(skip_reason::NOT_REGULAR);
+            return skipped(&skip_reason::NOT_REGULAR);
         }
         if let Some(reason) = skip_reason::by_size(key.size, self.max_bytes) {
             return skipped(reason);
@@ -81,7 +84,7 @@ impl<'a> Hasher<'a> {
             _ if !unchanged => Ok(None),
             Reading::Hashed(hash, size) if size == key.size => Ok(Some(Outcome::Hashed(key, hash))),
             Reading::Hashed(..) => Ok(None),
-            Reading::Unrecognised => skipped(skip_reason::UNRECOGNISED),
+            Reading::Unrecognised => skipped(&skip_reason::UNRECOGNISED),
         }
     }
 
@@ -138,9 +141,10 @@ fn failed(error: &io::Error) -> Outcome {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT | Errno::NOTDIR) => Outcome::Vanished,
         // O_NOFOLLOW failed: what was a file a moment ago is now a link.
-        Some(Errno::LOOP) => Outcome::Skipped(None, skip_reason::UNSTABLE.into()),
+        Some(Errno::LOOP) => Outcome::Skipped(None, skip_reason::UNSTABLE.clone()),
         // Sockets cannot be opened.
-        Some(Errno::NXIO) => Outcome::Skipped(None, skip_reason::NOT_REGULAR.into()),
+        Some(Errno::NXIO) => Outcome::Skipped(None, skip_reason::NOT_REGULAR.clone()),
+        Some(errno) if is_away(errno) => Outcome::Away(errno),
         _ => Outcome::Skipped(None, skip_reason::unreadable(error)),
     }
 }

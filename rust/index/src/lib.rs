@@ -55,6 +55,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod away;
 mod error;
 mod file_list;
 mod filesystems;
@@ -84,5 +85,6 @@ pub use progress::{NoProgress, Progress, Stage};
 pub use records::{Content, FileEntry, Pack, Segment};
 pub use scan::{scan, Options, Trust};
 pub use scan_result::{Counts, Scan, Todo};
+pub use skip_reason::{SkipReason, UNUSABLE};
 pub use sniff::{sniff, SNIFF_BYTES};
 pub use stat::{Precision, StatKey};

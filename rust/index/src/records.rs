@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::hash::Hash;
+use crate::skip_reason::SkipReason;
 use crate::stat::StatKey;
 
 /// An immutable file of cached rows.
@@ -45,7 +46,7 @@ pub struct Content {
     /// Count of values, then sum and sum of squares of each of two channels.
     pub sums: [f64; 5],
     /// Why the content cannot be used, if so.
-    pub skipped: Option<String>,
+    pub skipped: Option<SkipReason>,
 }
 
 impl Content {
@@ -69,7 +70,7 @@ pub struct FileEntry {
     /// Hash of the content; `None` if the file itself is skipped.
     pub content: Option<Hash>,
     /// Why the file itself is skipped, if so.
-    pub skipped: Option<String>,
+    pub skipped: Option<SkipReason>,
     /// Whether the dataset consists of this file among others. False if the last
     /// scan was limited to a list of files without it: its rows are kept, and not
     /// served.

@@ -4,13 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{open, statat, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{fstat, open, statat, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::away::is_away;
 use crate::filesystems::{precision_at, Filesystems};
 use crate::path::under;
-use crate::skip_reason;
+use crate::skip_reason::{self, SkipReason};
 use crate::stat::{file_type, Precision, StatKey};
 use crate::{Error, Result};
 
@@ -26,9 +27,18 @@ pub(crate) struct Root {
 /// What is at a path. `linked`: it was reached through a symbolic link that may
 /// be followed.
 pub(crate) enum Seen {
-    File { key: StatKey, linked: bool },
-    Folder { key: StatKey, linked: bool },
-    Unusable { key: StatKey, reason: &'static str },
+    File {
+        key: StatKey,
+        linked: bool,
+    },
+    Folder {
+        key: StatKey,
+        linked: bool,
+    },
+    Unusable {
+        key: StatKey,
+        reason: &'static SkipReason,
+    },
 }
 
 impl Root {
@@ -43,6 +53,18 @@ impl Root {
             follow_links,
             canonical,
         })
+    }
+
+    /// Checks that this folder is still at its path: files of a folder that was
+    /// unmounted or moved meanwhile seem to be removed.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let opened = fstat(&self.fd).map(identity);
+        match rustix::fs::stat(&self.path).map(identity) {
+            Err(errno) if errno != Errno::NOENT => Err(Error::io(&self.path, errno)),
+            there if there.is_ok() && there == opened => Ok(()),
+            _ => Err(Error::io(&self.path, Errno::STALE)),
+        }
     }
 
     /// The target of `path` relative to the root; `None` if it is outside.
@@ -93,7 +115,11 @@ impl Root {
         let target = match statat(&at, name, AtFlags::empty()) {
             Ok(stat) => stat,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                return unusable(skip_reason::DANGLING)
+                return unusable(&skip_reason::DANGLING)
+            }
+            // A link out of the dataset is not followed, so its target need not be there.
+            Err(errno) if is_away(errno) && !self.follow_links => {
+                return unusable(&skip_reason::ESCAPES)
             }
             Err(errno) => return Err(errno),
         };
@@ -101,7 +127,7 @@ impl Root {
         if self.follow_links || inside() {
             return Ok(self.classify(&at, name, &target, true));
         }
-        unusable(skip_reason::ESCAPES)
+        unusable(&skip_reason::ESCAPES)
     }
 
     fn classify(&self, at: impl AsFd, name: impl Arg, stat: &Stat, linked: bool) -> Seen {
@@ -116,7 +142,7 @@ impl Root {
             FileType::Directory => Seen::Folder { key, linked },
             _ => Seen::Unusable {
                 key,
-                reason: skip_reason::NOT_REGULAR,
+                reason: &skip_reason::NOT_REGULAR,
             },
         }
     }

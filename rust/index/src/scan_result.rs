@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::hash::Hash;
 use crate::records::FileEntry;
+use crate::skip_reason::SkipReason;
 
 /// A path, as bytes relative to the dataset's root.
 pub type PathBytes = Box<[u8]>;
@@ -59,10 +60,10 @@ pub struct Scan {
     /// Contents that are not in the manifest, each listed once.
     pub todo: Vec<Todo>,
     /// Skipped files, with the reasons.
-    pub skipped: Vec<(PathBytes, String)>,
+    pub skipped: Vec<(PathBytes, SkipReason)>,
     /// Paths that could not be examined, with the reasons. Known files at and
     /// below such a path stay in the table.
-    pub faults: Vec<(PathBytes, String)>,
+    pub faults: Vec<(PathBytes, SkipReason)>,
     /// Number of existing files, usable or not; of a list of files, those listed.
     pub n_files: u64,
     /// Total size of these files in bytes.

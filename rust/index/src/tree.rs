@@ -2,8 +2,12 @@
 
 use rustix::io::Errno;
 
-use crate::skip_reason;
+use crate::away::is_away;
+use crate::path::under;
+use crate::root::Root;
+use crate::skip_reason::{self, SkipReason};
 use crate::stat::StatKey;
+use crate::{Error, Result};
 
 /// A file that was found. It has not been opened yet.
 #[derive(Debug)]
@@ -13,14 +17,14 @@ pub(crate) struct Found {
     /// It is a symbolic link that may be followed.
     pub(crate) linked: bool,
     /// Why it cannot be used, whatever its content.
-    pub(crate) unusable: Option<&'static str>,
+    pub(crate) unusable: Option<&'static SkipReason>,
 }
 
 /// A path that could not be examined.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) path: Box<[u8]>,
-    pub(crate) reason: String,
+    pub(crate) reason: SkipReason,
     /// Known files at and below the path may still exist.
     pub(crate) hides: bool,
 }
@@ -35,6 +39,9 @@ pub(crate) struct Tree {
     /// The files of the folder that is being read.
     found: Vec<Found>,
     pub(crate) faults: Vec<Fault>,
+    /// The first path that cannot be had at the moment, and why. What else was
+    /// found must then not be used: files may seem to be removed.
+    away: Option<(Box<[u8]>, Errno)>,
 }
 
 impl Tree {
@@ -42,7 +49,7 @@ impl Tree {
         self.push(path, key, linked, None);
     }
 
-    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static str) {
+    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static SkipReason) {
         self.push(path, key, false, Some(reason));
     }
 
@@ -51,7 +58,7 @@ impl Tree {
         path: Box<[u8]>,
         key: StatKey,
         linked: bool,
-        unusable: Option<&'static str>,
+        unusable: Option<&'static SkipReason>,
     ) {
         self.files += 1;
         self.found.push(Found {
@@ -62,9 +69,16 @@ impl Tree {
         });
     }
 
+    /// Whether a path cannot be had at the moment, so that going on is useless.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
     /// Records that `path` could not be examined, unless it was just removed.
     pub(crate) fn fault(&mut self, path: Box<[u8]>, errno: Errno) {
-        if errno != Errno::NOENT {
+        if is_away(errno) {
+            self.away.get_or_insert((path, errno));
+        } else if errno != Errno::NOENT {
             self.faults.push(Fault {
                 path,
                 reason: skip_reason::unreadable(&errno.into()),
@@ -86,10 +100,18 @@ impl Tree {
         self.folders.extend(other.folders);
         self.folders.push(other.found);
         self.faults.extend(other.faults);
+        self.away = self.away.take().or(other.away);
     }
 
     /// All files and all faults, sorted by path.
-    pub(crate) fn sorted(mut self) -> (Vec<Found>, Vec<Fault>) {
+    ///
+    /// # Errors
+    ///
+    /// If a path cannot be had at the moment.
+    pub(crate) fn sorted(mut self, root: &Root) -> Result<(Vec<Found>, Vec<Fault>)> {
+        if let Some((path, errno)) = self.away {
+            return Err(Error::io(under(&root.path, &path), errno));
+        }
         self.end_folder();
         self.folders.retain(|folder| !folder.is_empty());
         self.folders.sort_by(|a, b| a[0].path.cmp(&b[0].path));
@@ -101,6 +123,6 @@ impl Tree {
         // readdir may return an entry twice if the folder changes meanwhile.
         found.dedup_by(|a, b| a.path == b.path);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
-        (found, self.faults)
+        Ok((found, self.faults))
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 
 use distill_index::{
     scan, seal, Content, Error, FileTable, Manifest, NoProgress, Options, Pack, Segment,
-    FORMAT_VERSION,
+    SkipReason, FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -44,7 +44,7 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             },
             silent: index as u64,
             sums,
-            skipped: is_skipped.then(|| reason.to_owned()),
+            skipped: is_skipped.then(|| SkipReason::new("other".into(), reason.to_owned())),
         };
         manifest.set_content(todo.hash, content).unwrap();
     }

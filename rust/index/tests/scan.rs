@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use distill_index::{
-    scan, Content, Error, FileTable, Manifest, NoProgress, Options, Progress, Scan, Stage,
+    scan, Content, Error, FileTable, Manifest, NoProgress, Options, Progress, Scan, SkipReason,
+    Stage,
 };
 
 fn options(workers: usize) -> Options {
@@ -68,7 +69,8 @@ fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
     let first = scanned(&manifest, root.path(), 2);
     manifest.apply(&first);
     for (index, todo) in first.todo.iter().enumerate() {
-        let skipped = (index % 7 == 0).then(|| format!("reason {index}"));
+        let skipped =
+            (index % 7 == 0).then(|| SkipReason::new("other".into(), format!("reason {index}")));
         let content = Content {
             skipped,
             ..Content::default()

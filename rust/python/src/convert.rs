@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use distill_index::{Error, Hash};
+use distill_index::{Error, Hash, SkipReason, UNUSABLE};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString, PyType};
 
 create_exception!(distill._native, ManifestError, PyValueError);
 create_exception!(distill._native, NewerFormatError, PyException);
@@ -30,6 +31,22 @@ impl<'a, 'py> FromPyObject<'a, 'py> for AnyPath {
 /// A path as `str`, converted as by `os.fsdecode`.
 pub(crate) fn fsdecode<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyString>> {
     Ok(OsStr::from_bytes(path).into_pyobject(py)?)
+}
+
+/// A reason as `distill.types.Reason`: a `str` with its code.
+pub(crate) fn to_reason<'py>(py: Python<'py>, reason: &SkipReason) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "distill.types", "Reason")?;
+    class.call1((&*reason.text, &*reason.code))
+}
+
+/// A reason from a `str`, with its code if it has one.
+pub(crate) fn reason_from(reason: &Bound<'_, PyString>) -> PyResult<SkipReason> {
+    let code = match reason.getattr_opt("code")? {
+        Some(code) => code.extract()?,
+        None => UNUSABLE.to_owned(),
+    };
+    Ok(SkipReason::new(code, reason.extract()?))
 }
 
 pub(crate) fn hash_from(bytes: &[u8]) -> PyResult<Hash> {

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::convert::{fsdecode, hash_from, to_python, AnyPath};
+use crate::convert::{fsdecode, hash_from, reason_from, to_python, to_reason, AnyPath};
 use crate::file_table::PyFileTable;
 use crate::live::PyLive;
 use crate::progress::PythonProgress;
@@ -117,7 +117,7 @@ impl PyManifest {
         segments: Vec<(u64, u64, u64)>,
         silent: u64,
         sums: Vec<f64>,
-        skipped: Option<String>,
+        skipped: Option<Bound<'_, PyString>>,
     ) -> PyResult<()> {
         let sums: [f64; 5] = sums.try_into().map_err(|sums: Vec<f64>| {
             PyValueError::new_err(format!("sums must have 5 numbers, not {}", sums.len()))
@@ -126,7 +126,7 @@ impl PyManifest {
             segments: segments.into_iter().map(segment).collect(),
             silent,
             sums,
-            skipped,
+            skipped: skipped.as_ref().map(reason_from).transpose()?,
         };
         let hash = hash_from(content_hash)?;
         self.0.set_content(hash, content).map_err(to_python)
@@ -200,16 +200,21 @@ impl PyManifest {
             dict.set_item("mtime_ns", file.key.mtime_ns)?;
             dict.set_item("content_hash", file.content.map(|hash| hex(&hash)))?;
             dict.set_item("rows", summary.rows)?;
-            dict.set_item("skipped", summary.skipped)?;
+            let reason = summary.skipped.map(|reason| to_reason(py, reason));
+            dict.set_item("skipped", reason.transpose()?)?;
             Ok(dict)
         };
         self.0.summaries().map(dict).collect()
     }
 
-    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyString>, String)>> {
+    fn skipped<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(Bound<'py, PyString>, Bound<'py, PyAny>)>> {
         let entry = |summary: distill_index::Summary<'_>| {
-            let reason = summary.skipped?.to_owned();
-            Some(fsdecode(py, &summary.file.path).map(|path| (path, reason)))
+            let reason = to_reason(py, summary.skipped?);
+            let path = fsdecode(py, &summary.file.path);
+            Some(path.and_then(|path| Ok((path, reason?))))
         };
         self.0.summaries().filter_map(entry).collect()
     }

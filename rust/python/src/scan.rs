@@ -1,10 +1,10 @@
 //! `distill._native.Scan`.
 
-use distill_index::Scan;
+use distill_index::{Scan, SkipReason};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use crate::convert::fsdecode;
+use crate::convert::{fsdecode, to_reason};
 
 #[pyclass(name = "Scan", module = "distill._native", frozen)]
 pub(crate) struct PyScan(pub(crate) Scan);
@@ -80,12 +80,12 @@ impl PyScan {
     }
 
     #[getter]
-    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, &str)>> {
+    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, Bound<'py, PyAny>)>> {
         reasons(py, &self.0.skipped)
     }
 
     #[getter]
-    fn faults<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, &str)>> {
+    fn faults<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, Bound<'py, PyAny>)>> {
         reasons(py, &self.0.faults)
     }
 
@@ -111,12 +111,12 @@ fn paths<'py>(py: Python<'py>, paths: &[Box<[u8]>]) -> PyResult<Vec<Text<'py>>> 
 }
 
 /// Paths as `str`, each with its reason.
-fn reasons<'py, 'a>(
+fn reasons<'py>(
     py: Python<'py>,
-    reasons: &'a [(Box<[u8]>, String)],
-) -> PyResult<Vec<(Text<'py>, &'a str)>> {
+    reasons: &[(Box<[u8]>, SkipReason)],
+) -> PyResult<Vec<(Text<'py>, Bound<'py, PyAny>)>> {
     let reasons = reasons.iter();
     reasons
-        .map(|(path, reason)| Ok((fsdecode(py, path)?, reason.as_str())))
+        .map(|(path, reason)| Ok((fsdecode(py, path)?, to_reason(py, reason)?)))
         .collect()
 }

@@ -4,6 +4,7 @@
 use super::tables::Manifest;
 use crate::hash::Hash;
 use crate::records::{Content, FileEntry, Pack};
+use crate::skip_reason::SkipReason;
 
 /// Sums over the live contents, which are those that at least one selected file
 /// has. A content counts once, however many files have it.
@@ -55,7 +56,7 @@ pub struct Summary<'a> {
     /// Number of rows of its content, 0 if that is not computed.
     pub rows: u64,
     /// Why the file, or its content, is skipped.
-    pub skipped: Option<&'a str>,
+    pub skipped: Option<&'a SkipReason>,
 }
 
 impl Manifest {
@@ -102,11 +103,11 @@ impl Manifest {
     pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
         self.selected().map(|file| {
             let content = file.content.as_ref().and_then(|hash| self.content(hash));
-            let reason = content.and_then(|content| content.skipped.as_deref());
+            let reason = content.and_then(|content| content.skipped.as_ref());
             Summary {
                 file,
                 rows: content.map_or(0, Content::rows),
-                skipped: file.skipped.as_deref().or(reason),
+                skipped: file.skipped.as_ref().or(reason),
             }
         })
     }

@@ -18,6 +18,7 @@ use super::tables::{Contents, Manifest};
 use crate::hash::Hash;
 use crate::path::check_relative;
 use crate::records::{Content, FileEntry, Pack, Segment};
+use crate::skip_reason::SkipReason;
 use crate::stat::StatKey;
 use crate::threads::both;
 use crate::{Error, Result};
@@ -219,7 +220,7 @@ fn content(cursor: &mut Cursor) -> Parsed<(Hash, u64, Content)> {
         *sum = cursor.float()?;
     }
     cursor.expect("],\"skipped\":")?;
-    content.skipped = cursor.optional(Cursor::text)?;
+    content.skipped = cursor.optional(reason)?;
     cursor.expect("}")?;
     Ok((hash, rows, content))
 }
@@ -232,6 +233,15 @@ fn segment(cursor: &mut Cursor) -> Parsed<Segment> {
     let rows = cursor.uint()?;
     cursor.expect("]")?;
     Ok(Segment { pack, first, rows })
+}
+
+/// A reason and its code, which manifests of earlier versions do not have.
+fn reason(cursor: &mut Cursor) -> Parsed<SkipReason> {
+    let text = cursor.text()?;
+    match cursor.accept(",\"code\":") {
+        true => Ok(SkipReason::new(cursor.text()?, text)),
+        false => Ok(SkipReason::without_code(text)),
+    }
 }
 
 fn file(cursor: &mut Cursor) -> Parsed<FileEntry> {
@@ -251,7 +261,7 @@ fn file(cursor: &mut Cursor) -> Parsed<FileEntry> {
     cursor.expect(",\"content_hash\":")?;
     let content = cursor.optional(Cursor::hash)?;
     cursor.expect(",\"skipped\":")?;
-    let skipped = cursor.optional(Cursor::text)?;
+    let skipped = cursor.optional(reason)?;
     let selected = !cursor.accept(",\"selected\":false");
     cursor.expect("}")?;
     Ok(FileEntry {

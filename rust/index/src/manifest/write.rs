@@ -7,6 +7,7 @@ use super::tables::Manifest;
 use crate::hash::Hash;
 use crate::json_string::write_string;
 use crate::records::{Content, FileEntry, Pack};
+use crate::skip_reason::SkipReason;
 use crate::threads::both;
 use crate::{Error, Result};
 
@@ -169,7 +170,7 @@ impl Writer {
             self.float(*sum);
         }
         self.raw("],\"skipped\":");
-        self.optional_string(content.skipped.as_deref());
+        self.reason(content.skipped.as_ref());
         self.raw("}");
     }
 
@@ -192,7 +193,7 @@ impl Writer {
             None => self.raw("null"),
         }
         self.raw(",\"skipped\":");
-        self.optional_string(file.skipped.as_deref());
+        self.reason(file.skipped.as_ref());
         // Left out where true, so that the usual manifest is not longer for it.
         self.raw(if file.selected {
             "}"
@@ -225,9 +226,13 @@ impl Writer {
         write_string(&mut self.bytes, bytes);
     }
 
-    fn optional_string(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.string(text.as_bytes()),
+    fn reason(&mut self, reason: Option<&SkipReason>) {
+        match reason {
+            Some(reason) => {
+                self.string(reason.text.as_bytes());
+                self.raw(",\"code\":");
+                self.string(reason.code.as_bytes());
+            }
             None => self.raw("null"),
         }
     }

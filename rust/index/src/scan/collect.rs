@@ -98,10 +98,10 @@ impl Collector<'_> {
     }
 
     fn add_content(&mut self, entry: &FileEntry, is_kept: bool) {
-        let mut reason = entry.skipped.as_deref();
+        let mut reason = entry.skipped.as_ref();
         if let Some(hash) = entry.content {
             match self.manifest.content(&hash) {
-                Some(content) => reason = content.skipped.as_deref(),
+                Some(content) => reason = content.skipped.as_ref(),
                 // A kept file cannot be read now, so there is nothing to do.
                 None if is_kept || !self.queued.insert(hash) => {}
                 None => self.scan.todo.push(Todo {
@@ -112,7 +112,7 @@ impl Collector<'_> {
             }
         }
         if let Some(reason) = reason {
-            let reason = reason.to_owned();
+            let reason = reason.clone();
             self.scan.skipped.push((entry.path.clone(), reason));
         }
     }

@@ -9,7 +9,7 @@ use crate::hasher::Outcome;
 use crate::progress::Progress;
 use crate::records::FileEntry;
 use crate::root::Root;
-use crate::skip_reason;
+use crate::skip_reason::{self, SkipReason};
 use crate::stat::RacyFrom;
 use crate::tree::{Fault, Found};
 use crate::Result;
@@ -96,7 +96,7 @@ impl Comparison<'_> {
 
     fn state(&self, file: Found, known: Option<&FileEntry>) -> State {
         if let Some(reason) = self.unusable(&file) {
-            return State::Settled(self.skipped(file, reason.to_owned()));
+            return State::Settled(self.skipped(file, reason.clone()));
         }
         let elsewhere = || self.options.known.find(&file.path);
         let unchanged = |entry: &&FileEntry| self.is_unchanged(&file, entry);
@@ -116,22 +116,22 @@ impl Comparison<'_> {
     }
 
     /// Why the file is skipped without being opened, if so.
-    pub(super) fn unusable(&self, file: &Found) -> Option<&'static str> {
+    pub(super) fn unusable(&self, file: &Found) -> Option<&'static SkipReason> {
         let by_size = || skip_reason::by_size(file.key.size, self.options.max_bytes);
         file.unusable.or_else(by_size)
     }
 
     pub(super) fn is_unchanged(&self, file: &Found, known: &FileEntry) -> bool {
-        let reason = known.skipped.as_deref();
+        let reason = known.skipped.as_ref();
         self.options.trust == Trust::Stat
-            && reason.is_none_or(skip_reason::is_permanent)
+            && reason.is_none_or(SkipReason::is_permanent)
             && known.key == file.key
             && !known.racy
             // The clock may have been set back since.
             && !file.key.is_racy(self.racy_from)
     }
 
-    fn skipped(&self, file: Found, reason: String) -> FileEntry {
+    fn skipped(&self, file: Found, reason: SkipReason) -> FileEntry {
         FileEntry {
             racy: file.key.is_racy(self.racy_from),
             path: file.path,
@@ -188,7 +188,8 @@ impl Comparison<'_> {
                 file.key = key.unwrap_or(file.key);
                 State::Settled(self.skipped(file, reason))
             }
-            Outcome::Vanished | Outcome::Stopped => State::Vanished,
+            // A scan in which a file is away, or that was stopped, has no result.
+            Outcome::Vanished | Outcome::Away(_) | Outcome::Stopped => State::Vanished,
         }
     }
 }

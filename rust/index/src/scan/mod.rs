@@ -25,8 +25,9 @@ pub use options::{Options, Trust};
 ///
 /// # Errors
 ///
-/// If `root` cannot be read, an option is invalid, or `progress` stops the scan.
-/// A file that cannot be read is reported in the result.
+/// If `root` cannot be read or goes away, an option is invalid, or `progress`
+/// stops the scan. A file that cannot be read is reported in the result, unless
+/// the error says that the disk is away: then other files may seem to be gone.
 pub fn scan(
     manifest: &Manifest,
     root: &Path,
@@ -49,11 +50,13 @@ pub fn scan(
     let comparison = compare::Comparison { options, racy_from };
     if faults.is_empty() {
         if let Some(scan) = unchanged::scan_if_unchanged(&comparison, &found, manifest) {
+            root.check_in_place()?;
             return Ok(scan);
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
     comparison.hash_suspects(&root, &mut drafts, progress)?;
+    root.check_in_place()?;
     let mut scan = collect::collect(drafts, manifest, faults);
     scan.is_partial = options.files.is_some();
     Ok(scan)

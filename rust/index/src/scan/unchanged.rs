@@ -5,6 +5,7 @@ use super::compare::Comparison;
 use crate::manifest::Manifest;
 use crate::records::FileEntry;
 use crate::scan_result::{Counts, PathBytes, Scan};
+use crate::skip_reason::SkipReason;
 use crate::threads::both;
 use crate::tree::Found;
 
@@ -12,7 +13,7 @@ use crate::tree::Found;
 #[derive(Default)]
 struct Part {
     bytes: u64,
-    skipped: Vec<(PathBytes, String)>,
+    skipped: Vec<(PathBytes, SkipReason)>,
 }
 
 /// The scan if every file is known and unchanged, and its content is in the

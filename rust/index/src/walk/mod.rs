@@ -41,5 +41,5 @@ pub(crate) fn walk(
         }
     }
     walker.visit_all()?;
-    Ok(walker.tree.sorted())
+    walker.tree.sorted(root)
 }

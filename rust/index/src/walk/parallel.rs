@@ -66,7 +66,7 @@ fn work(rules: &Rules, queue: &Queue) -> Result<Tree> {
     while let Some(folder) = queue.take() {
         let visited = walker.visit(folder, false);
         queue.finish(&mut walker.pending);
-        if visited.is_err() {
+        if visited.is_err() || walker.tree.is_away() {
             queue.stop();
             visited?;
         }

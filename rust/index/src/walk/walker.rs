@@ -96,6 +96,10 @@ impl<'a> Walker<'a> {
     fn visit_pending(&mut self) -> Result<()> {
         while let Some(path) = self.pending.pop() {
             self.visit(path, false)?;
+            if self.tree.is_away() {
+                self.pending.clear();
+                self.linked.clear();
+            }
         }
         Ok(())
     }
@@ -194,7 +198,7 @@ impl<'a> Walker<'a> {
             Ok(_) if !is_audio => {}
             Ok(Seen::File { key, linked }) => self.tree.file(path, key, linked),
             Ok(Seen::Folder { key, .. }) => {
-                self.tree.unusable(path, key, skip_reason::NOT_REGULAR);
+                self.tree.unusable(path, key, &skip_reason::NOT_REGULAR);
             }
             Ok(Seen::Unusable { key, reason }) => self.tree.unusable(path, key, reason),
         }
