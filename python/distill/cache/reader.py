@@ -13,7 +13,7 @@ import numpy as np
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackReader
-from distill.errors import DamagedPackError
+from distill.errors import CacheError, DamagedPackError
 
 
 class CacheReader:
@@ -21,6 +21,8 @@ class CacheReader:
 
     Rows are ordered by the content hash of their source, then chunk, then variant (the original first). A reader keeps
     the manifest that it opened and maps every pack that it names, so a writer that replaces them does not disturb it.
+
+    A pickle or a copy holds no rows: it opens the cache again, which has to hold the same rows still.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ class CacheReader:
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
-        self.cache_dir = Path(cache_dir)
+        # Absolute, because a copy may be opened after the working directory has changed.
+        self.cache_dir = Path(os.path.abspath(cache_dir))
         before = None
         while True:
             manifest = require_manifest(self.cache_dir)
@@ -85,6 +88,16 @@ class CacheReader:
 
     def __len__(self) -> int:
         return len(self._row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen, (self.cache_dir, self.identity)
+
+    @property
+    def identity(self) -> str:
+        """Hash of which rows there are and in which order. Rows that moved to another pack keep it."""
+        rows = np.bincount(self.source, minlength=len(self.content_hashes)).astype("<i8")
+        parts = (self.header["config_fingerprint"].encode(), *self.content_hashes, rows.tobytes())
+        return _native.hash_bytes(b"".join(parts)).hex()
 
     def read(self, rows: np.ndarray, mean: np.ndarray | None = None, scale: np.ndarray | None = None) -> np.ndarray:
         """Return rows by index, in the requested order. They are read in the order in which they are stored.
@@ -122,3 +135,27 @@ class CacheReader:
     def _reader(self, info: PackInfo) -> PackReader:
         path = self.cache_dir / PACKS_NAME / info.name
         return PackReader(path, info, self.row_shape, self.header["dtype"])
+
+
+def reopen(cache_dir: str | os.PathLike[str], identity: str) -> CacheReader:
+    """Open a cache again, in another process or for a copy.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The `cache_dir` of the reader that was open.
+    identity : str
+        Its `identity`.
+
+    Raises
+    ------
+    CacheError
+        If there is no valid cache, or it holds other rows by now.
+    """
+    reader = CacheReader(cache_dir)
+    if reader.identity != identity:
+        raise CacheError(
+            f"{cache_dir}: the cache has changed since it was opened: its rows are not those that this copy stands for",
+            "open the cache again, and copy or pickle what was opened then",
+        )
+    return reader
