@@ -183,7 +183,7 @@ def _load_data(
         data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"))
     if data.is_shared:
         logger.warning("there is only one chunk: it is used for training and validation, so R² is meaningless")
-    rows, held_out = data.sampler.length, len(data.val.dataset)  # type: ignore[arg-type]
+    rows, held_out = len(data.train.dataset), len(data.val.dataset)  # type: ignore[arg-type]
     config, chosen = resolve_training(config, rows)
     device = resolve_device(config.device)
     logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)
