@@ -178,7 +178,7 @@ def _load_data(
         preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
         preprocessed.log()
         config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
-        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats)
+        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats, partial(progress, "load"))
     else:
         data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"))
     if data.is_shared:

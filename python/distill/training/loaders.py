@@ -120,6 +120,7 @@ def create_complex_data_loaders(
     val_fraction: float | None = None,
     *,
     normalization_stats: dict[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
@@ -136,6 +137,8 @@ def create_complex_data_loaders(
         Share of the chunks that is held out. Default: that of `config`.
     normalization_stats : dict, optional
         Statistics to normalise with, such as those of a run to resume. Default: those of the cache.
+    progress : callable, optional
+        Called with (rows copied, rows) while rows are copied to the device. An exception that it raises ends that.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def create_complex_data_loaders(
     device = resolve_device(config.device)
     fits = train.cache_bytes <= _budget_bytes(config, device)
     if fits:
-        train.hold(device)
+        train.hold(device, progress)
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by)
     if fits:
