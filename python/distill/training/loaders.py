@@ -127,6 +127,9 @@ def create_complex_data_loaders(
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
     batch ahead. Without a configured budget nothing is held on a CPU, where the mapped packs are in memory already.
 
+    The dataset also works in worker processes, with every start method. They pay only for work of your own on each row:
+    reading a row takes less time than handing it from one process to another (docs/notes/model.md has figures).
+
     Parameters
     ----------
     cache_dir : path
@@ -144,6 +147,7 @@ def create_complex_data_loaders(
     -------
     train_loader, val_loader : DataLoader
         The first shuffled by seed and epoch, with every augmented variant; the second in order, without variants.
+        Each iteration of the first is a new epoch. Its `batch_sampler` is a torch BatchSampler with `set_epoch`.
 
     Raises
     ------
