@@ -182,14 +182,15 @@ def _load_data(
         preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
         preprocessed.log()
         config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
-        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats, val_limit)
+        load = partial(progress, "load")
+        data = TrainingData.from_cache(preprocessed.cache_dir, config, stats, load, val_limit=val_limit)
     else:
         data = TrainingData.from_audio(dataset, config, stats, partial(progress, "decode"), val_limit)
     if data.is_shared:
         logger.warning(
             "there is only one %s: it is used for training and validation, so R² is meaningless", config.split_by
         )
-    rows, held_out = data.sampler.length, len(data.val.dataset)  # type: ignore[arg-type]
+    rows, held_out = len(data.train.dataset), len(data.val.dataset)  # type: ignore[arg-type]
     if not data.is_shared and held_out < FEW_CHUNKS:
         logger.warning(
             "R² rests on only %s, so it is uncertain: more recordings or a larger --val-fraction make it reliable",

@@ -24,22 +24,24 @@ def make_rows(count=40, rank=8, shape=SHAPE, seed=0):
     return torch.from_numpy(rows.reshape(count, *shape)).float()
 
 
+@pytest.mark.parametrize("count", [40, 400], ids=["fewer-rows-than-values", "more"])
 @pytest.mark.parametrize("n_components", [1, 5, 8])
-def test_axes_variances_and_reconstruction_equal_those_of_sklearn(n_components):
-    rows = make_rows()
+def test_axes_variances_and_reconstruction_equal_those_of_sklearn(n_components, count):
+    rows = make_rows(count)
     peer = decomposition.PCA(n_components, svd_solver="full").fit(rows.flatten(1).double().numpy())
     pca = fit_pca(rows, n_components)
     cosine = (pca.components.double().numpy() * peer.components_).sum(1)
     np.testing.assert_allclose(np.abs(cosine), 1.0, atol=1e-4)
     # scikit-learn divides by N - 1.
-    np.testing.assert_allclose(pca.scale, np.sqrt(peer.explained_variance_ * 39 / 40), rtol=1e-4)
+    np.testing.assert_allclose(pca.scale, np.sqrt(peer.explained_variance_ * (count - 1) / count), rtol=1e-4)
     np.testing.assert_allclose(pca.mean, peer.mean_, atol=1e-6)
     expected = peer.inverse_transform(peer.transform(rows.flatten(1).double().numpy())).reshape(rows.shape)
     torch.testing.assert_close(pca.reconstruct(rows), torch.from_numpy(expected).float(), atol=PEER[1], rtol=PEER[2])
 
 
-def test_axes_beyond_the_rank_of_the_data_are_zero():
-    pca = fit_pca(make_rows(rank=3), 10)
+@pytest.mark.parametrize("count", [40, 400])
+def test_axes_beyond_the_rank_of_the_data_are_zero(count):
+    pca = fit_pca(make_rows(count, rank=3), 10)
     assert pca.rank == 3
     assert pca.components.shape == (10, 60)
     assert pca.components[3:].eq(0).all()

@@ -26,6 +26,8 @@ class CacheReader:
     the manifest that it opened. Every pack is checked when the reader is made, and those used last stay open; rows of a
     pack that a writer has replaced since are read from where the manifest says that they are now.
 
+    A pickle or a copy holds no rows: it opens the cache again, which has to hold the same rows still.
+
     Parameters
     ----------
     cache_dir : path
@@ -53,7 +55,8 @@ class CacheReader:
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
-        self.cache_dir = choose_slot(Path(cache_dir))
+        # Absolute, because a copy may be opened after the working directory has changed.
+        self.cache_dir = Path(os.path.abspath(choose_slot(Path(cache_dir))))
         self._later: CacheReader | None = None
         before = None
         while True:
@@ -90,6 +93,16 @@ class CacheReader:
 
     def __len__(self) -> int:
         return len(self._row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen, (self.cache_dir, self.identity)
+
+    @property
+    def identity(self) -> str:
+        """Hash of which rows there are and in which order. Rows that moved to another pack keep it."""
+        rows = np.bincount(self.source, minlength=len(self.content_hashes)).astype("<i8")
+        parts = (self.header["config_fingerprint"].encode(), *self.content_hashes, rows.tobytes())
+        return _native.hash_bytes(b"".join(parts)).hex()
 
     def read(self, rows: np.ndarray, mean: np.ndarray | None = None, scale: np.ndarray | None = None) -> np.ndarray:
         """Return rows by index, in the requested order. They are read in the order in which they are stored.
@@ -149,3 +162,27 @@ class CacheReader:
     def _reader(self, info: PackInfo) -> PackReader:
         path = self.cache_dir / PACKS_NAME / info.name
         return PackReader(path, info, self.row_shape, self.header["dtype"])
+
+
+def reopen(cache_dir: str | os.PathLike[str], identity: str) -> CacheReader:
+    """Open a cache again, in another process or for a copy.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The `cache_dir` of the reader that was open.
+    identity : str
+        Its `identity`.
+
+    Raises
+    ------
+    CacheError
+        If there is no valid cache, or it holds other rows by now.
+    """
+    reader = CacheReader(cache_dir)
+    if reader.identity != identity:
+        raise CacheError(
+            f"{cache_dir}: the cache has changed since it was opened: its rows are not those that this copy stands for",
+            "open the cache again, and copy or pickle what was opened then",
+        )
+    return reader

@@ -22,8 +22,9 @@ _PLAIN_EVERY_S = 5.0
 _UNITS = {
     **dict.fromkeys(("scan", "features", "decode"), "files"),
     **dict.fromkeys(("hash", "check"), "MB"),
-    **dict.fromkeys(("encode", "neighbours", "export"), "rows"),
+    **dict.fromkeys(("draw", "encode", "export", "load", "neighbours"), "rows"),
     **dict.fromkeys(("generate", "reconstruct"), "windows"),
+    "axes": "s",
     "effect": "latent units",
 }
 

@@ -83,9 +83,9 @@ def fit_pca(
 ) -> PCA:
     """Fit a PCA to at most `max_rows` rows.
 
-    The axes are computed from the N x N Gram matrix, because the covariance matrix would be D x D with D = 24 064 by
-    default. If there are more than `max_rows` rows, a uniform sample of them is used. An iterable is sampled in one
-    pass, by reservoir sampling.
+    The axes are computed from the N x N Gram matrix if N is at most D, because the covariance matrix would be D x D
+    with D = 24 064 by default. If there are more than `max_rows` rows, a uniform sample of them is used. An iterable is
+    sampled in one pass, by reservoir sampling.
 
     Parameters
     ----------
@@ -136,15 +136,18 @@ def fit_pca(
 def _principal_axes(centred: Tensor, n_components: int, noise: float) -> tuple[Tensor, Tensor]:
     """Return axes [k, D] and standard deviations [k] of centred rows [N, D]; zeros for variances up to `noise`."""
     n_rows, width = centred.shape
-    gram = (centred @ centred.T).double()
-    variance, vectors = torch.linalg.eigh(gram / n_rows)
+    # The smaller one of the Gram and the covariance matrix; they have the same eigenvalues.
+    is_gram = n_rows <= width
+    products = centred @ centred.T if is_gram else centred.T @ centred
+    variance, vectors = torch.linalg.eigh(products.double() / n_rows)
     variance, vectors = variance.flip(0), vectors.flip(1)
     # Rounding in the float32 product adds about sqrt(N)·eps of the largest variance to axes that have none.
     floor = max(noise, float(variance[0]) * math.sqrt(n_rows) * torch.finfo(torch.float32).eps)
     rank = min(int((variance > floor).sum()), n_components, max(n_rows - 1, 0), width)
     components, scale = torch.zeros(n_components, width), torch.zeros(n_components)
     if rank:
-        axes = vectors[:, :rank].float().T @ centred
+        axes = vectors[:, :rank].float().T
+        axes = axes @ centred if is_gram else axes.contiguous()
         axes /= torch.linalg.vector_norm(axes, dim=1, keepdim=True)
         # The sign of an eigenvector is arbitrary: make its largest entry positive.
         peak = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))

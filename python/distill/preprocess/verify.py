@@ -127,12 +127,9 @@ def _damaged_packs(
     live = manifest.kept()
     checked = find_damage(slot / PACKS_NAME, packs, json.loads(manifest.header), progress)
     for index, (info, damage) in enumerate(checked):
-        here = live.pack == index
+        here, path = live.pack == index, os.path.join(name, PACKS_NAME, info.name)
         if isinstance(damage, UnreadablePackError):
-            yield (
-                os.path.join(name, PACKS_NAME, info.name),
-                Reason(f"could not be checked: {damage.reason}", "unreadable"),
-            )
+            yield path, Reason(f"could not be checked: {damage.reason}", "unreadable")
             continue
         if damage is not None and damage.rows is not None:
             # Damage to dead rows does not count: they are never read.

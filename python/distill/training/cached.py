@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from distill import _native
-from distill.cache.reader import CacheReader
+from distill.cache.reader import CacheReader, reopen
 from distill.features.normalization import normalization_arrays
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
 
@@ -21,6 +22,9 @@ _READ_ROWS = 256
 
 class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     """Rows of a cache, normalised, for training, validation or both.
+
+    A pickle or a copy, such as that of a DataLoader's worker, holds no rows: it opens the cache again when it is first
+    used, which has to hold the same rows still.
 
     Parameters
     ----------
@@ -70,38 +74,43 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         val_limit: int | None = None,
     ) -> None:
         check_split(split, val_fraction, split_by)
-        self._reader = CacheReader(cache_dir)
-        self.row_shape = self._reader.row_shape
-        self.content_key = f"{_native.hash_bytes(b''.join(self._reader.content_hashes)).hex()} {len(self._reader)}"
-        self.normalization_stats = dict(normalization_stats or self._reader.header["normalization_stats"])
+        reader = CacheReader(cache_dir)
+        self._reader = reader
+        self._cache = reader.cache_dir, reader.identity
+        self.row_shape = reader.row_shape
+        self.content_key = f"{_native.hash_bytes(b''.join(reader.content_hashes)).hex()} {len(reader)}"
+        self.normalization_stats = dict(normalization_stats or reader.header["normalization_stats"])
         self._mean, self._scale = normalization_arrays(self.normalization_stats)
         self._held: torch.Tensor | None = None
-        self._select(split, val_fraction, split_by, val_limit)
+        self._choose(reader, split, val_fraction, split_by, val_limit)
+
+    def _choose(
+        self, reader: CacheReader, split: Split, val_fraction: float, split_by: SplitBy, val_limit: int | None
+    ) -> None:
+        self._rows, self.is_shared, self.val_limit = _select(reader, split, val_fraction, split_by, val_limit)
+        self._split = split, val_fraction, split_by, self.val_limit
+
+    # Of a copy, when it is first used: an error then reaches the process that waits for the rows.
+    @cached_property
+    def _reader(self) -> CacheReader:
+        return reopen(*self._cache)
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return _select(self._reader, *self._split)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_reader", "_rows")} | {"_held": None}
 
     def with_split(
         self, split: Split, val_fraction: float, split_by: SplitBy, *, val_limit: int | None = None
     ) -> CachedSpectrogramDataset:
         """Return another split of the same open cache, so that both see the same manifest even if it is replaced."""
         check_split(split, val_fraction, split_by)
-        other = copy.copy(self)
-        other._select(split, val_fraction, split_by, val_limit)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._choose(self._reader, split, val_fraction, split_by, val_limit)
         return other
-
-    def _select(self, split: Split, val_fraction: float, split_by: SplitBy, val_limit: int | None) -> None:
-        reader = self._reader
-        self.val_limit = val_limit
-        if split == "all":
-            self._rows, self.is_shared = np.arange(len(reader)), False
-            return
-        hashes = np.frombuffer(b"".join(reader.content_hashes), np.uint8).reshape(-1, 32)
-        validation, self.val_limit = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by, val_limit)
-        self.is_shared = not validation.any()
-        originals = reader.variant == 0
-        if self.is_shared:
-            mask = originals if split == "val" else np.ones_like(originals)
-        else:
-            mask = validation & originals if split == "val" else ~validation
-        self._rows = np.flatnonzero(mask)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -121,7 +130,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         They are read from the packs in file order.
         """
         rows = self._rows[np.asarray(indices, np.int64)]
-        if self._held is not None:
+        # A forked worker cannot use CUDA.
+        if self._held is not None and not (self._held.is_cuda and get_worker_info()):
             return self._held[torch.from_numpy(rows).to(self._held.device)]
         return self._read(rows)
 
@@ -133,20 +143,42 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         """Size in bytes of all rows of the cache as float32 tensors."""
         return len(self._reader) * math.prod(self.row_shape) * 4
 
-    def hold(self, device: torch.device) -> None:
+    def hold(self, device: torch.device, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy all rows of the cache to a device, from which `rows` then takes them.
 
-        Splits that `with_split` makes afterwards share the copy.
+        Splits that `with_split` makes afterwards share the copy; pickles and copies read the cache.
 
         Parameters
         ----------
         device : torch.device
             With at least `cache_bytes` of free memory.
+        progress : callable, optional
+            Called with (rows copied, rows). An exception that it raises ends the copying; `rows` then reads the cache.
         """
         held = torch.empty((len(self._reader), *self.row_shape), device=device)
         for first in range(0, len(held), _READ_ROWS):
-            held[first : first + _READ_ROWS] = self._read(np.arange(first, min(first + _READ_ROWS, len(held))))
+            stop = min(first + _READ_ROWS, len(held))
+            held[first:stop] = self._read(np.arange(first, stop))
+            if progress is not None:
+                progress(stop, len(held))
         self._held = held
+
+
+def _select(
+    reader: CacheReader, split: Split, val_fraction: float, split_by: SplitBy, val_limit: int | None
+) -> tuple[np.ndarray, bool, int | None]:
+    """Return the rows of a split, whether both parts share their only chunk, and the limit of the split."""
+    if split == "all":
+        return np.arange(len(reader)), False, val_limit
+    hashes = np.frombuffer(b"".join(reader.content_hashes), np.uint8).reshape(-1, 32)
+    validation, limit = held_out(hashes[reader.source], reader.chunk, val_fraction, split_by, val_limit)
+    originals = reader.variant == 0
+    is_shared = not validation.any()
+    if is_shared:
+        mask = originals if split == "val" else np.ones_like(originals)
+    else:
+        mask = validation & originals if split == "val" else ~validation
+    return np.flatnonzero(mask), is_shared, limit
 
 
 class Batch(list[torch.Tensor]):

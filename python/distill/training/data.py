@@ -23,6 +23,7 @@ from distill.training.cached import CachedSpectrogramDataset
 from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
 from distill.training.shifts import shift_rows
 from distill.training.waveforms import AudioTrainingDataset, list_files
+from distill.types import ProgressCallback, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ MEASURED_ROWS = 256
 """Validation rows that quality figures, previews and pictures may use: reading all of them would take too long."""
 
 _CPU = torch.device("cpu")
+# Rows that are read between two checks for cancellation: a disk may take 10 ms for each.
+_DRAWN_ROWS = 32
+_STATISTICS_ROWS = 4096
 
 
 def features_of(
@@ -137,6 +141,8 @@ class TrainingData:
         cache_dir: str | os.PathLike[str],
         config: TrainingConfig,
         stats: dict[str, float] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
         val_limit: int | None = None,
     ) -> TrainingData:
         """Training data of a cache of two-channel features.
@@ -147,10 +153,14 @@ class TrainingData:
         config : TrainingConfig
         stats : dict, optional
             Statistics to normalise with. Default: the cache's.
+        progress : callable, optional
+            Called with (rows copied to the device, rows), if they are held there.
         val_limit : int, optional
             That of a run to resume.
         """
-        train, val = create_complex_data_loaders(cache_dir, config, normalization_stats=stats, val_limit=val_limit)
+        train, val = create_complex_data_loaders(
+            cache_dir, config, normalization_stats=stats, val_limit=val_limit, progress=progress
+        )
         rows = train.dataset
         assert isinstance(rows, CachedSpectrogramDataset)
         assert rows.val_limit is not None
@@ -172,7 +182,7 @@ class TrainingData:
         dataset : Dataset
         config : TrainingConfig
         stats : dict, optional
-            Statistics to normalise with. Default: those of the training rows.
+            Statistics to normalise with. Default: those of the training rows, of 4096 of them if there are more.
         progress : callable, optional
             Called with (files decoded, files).
         val_limit : int, optional
@@ -199,7 +209,8 @@ class TrainingData:
         log_skipped(skipped)
         spectrogram = AudioSpectrogram(config.spectrogram)
         if stats is None:
-            stats = _magnitude_stats(features_of(batch, spectrogram, None, _CPU, cached=False) for batch in train)
+            drawn = _drawn(train, _STATISTICS_ROWS)
+            stats = _magnitude_stats(features_of(batch, spectrogram, None, _CPU, cached=False) for batch in drawn)
         is_shared = train.dataset.indices == val.dataset.indices  # type: ignore[attr-defined]
         assert waveforms.val_limit is not None
         return cls(train, val, spectrogram, stats, is_shared, waveforms.content_key, waveforms.val_limit)
@@ -229,23 +240,27 @@ class TrainingData:
         rows = (row for batch in self.features(self.val) for row in batch)
         return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
 
-    def training_rows(self, count: int) -> Iterator[Tensor]:
-        """Yield batches of the first `count` training rows, normalised, in the order of the first epoch."""
-        # The trainer sets the sampler's position before every epoch, so it may be changed here.
-        self.sampler.epoch = self.sampler.first_step = 0
-        for batch in self.features(self.train):
-            yield batch[:count]
-            count -= len(batch)
-            if count <= 0:
-                break
+    def training_rows(self, count: int, progress: ProgressCallback = no_progress) -> Iterator[Tensor]:
+        """Yield at most `count` training rows, normalised, in small batches: the first ones of the first epoch.
 
-    def pca_rows(self, shifted_share: float, seed: int) -> Iterator[Tensor]:
-        """Yield batches of all training rows, normalised; if training shifts rows, a second time with all shifted."""
-        yield from self.features(self.train)
-        if shifted_share:
-            generator = torch.Generator().manual_seed(seed)
-            for rows in self.features(self.train):
-                yield shift_rows(rows, 1.0, silence_of(rows, self.stats), generator)
+        They are drawn at random, with the seed of the run, and no other rows are read. `progress` is called with
+        ("draw", rows read, rows to read) between batches.
+        """
+        read, count = 0, min(count, len(self.train.dataset))  # type: ignore[arg-type]
+        progress("draw", read, count)
+        for batch in _drawn(self.train, count):
+            yield features_of(batch, self.spectrogram, self.stats, _CPU, cached=self.is_cached)
+            read += len(batch)
+            progress("draw", read, count)
+
+
+def _drawn(loader: DataLoader[Tensor], count: int) -> Iterator[Tensor]:
+    """Yield the first `count` rows of the first epoch of a training loader."""
+    sampler: EpochBatchSampler = loader.batch_sampler  # type: ignore[assignment]
+    chosen = sampler.sampler.order(0)[:count]  # type: ignore[attr-defined]
+    for first in range(0, len(chosen), _DRAWN_ROWS):
+        indices = chosen[first : first + _DRAWN_ROWS].tolist()
+        yield loader.collate_fn(loader.dataset.__getitems__(indices))  # type: ignore[attr-defined]
 
 
 def _magnitude_stats(batches: Iterable[Tensor]) -> dict[str, float]:

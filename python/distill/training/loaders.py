@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
@@ -21,39 +21,85 @@ from distill.training.waveforms import AudioTrainingDataset
 logger = logging.getLogger(__name__)
 
 
-class EpochBatchSampler(Sampler[list[int]]):
-    """Shuffled batches of indices whose order depends only on the seed and the epoch.
+class EpochSampler(Sampler[int]):
+    """Shuffled indices whose order depends only on the seed and the epoch.
+
+    Every pass is a new epoch, also if the pass before was not read to its end.
 
     Parameters
     ----------
     length : int
         Number of rows.
-    batch_size : int
-        Rows in a batch; the last may have fewer.
     seed : int
 
     Attributes
     ----------
     epoch : int
-        The epoch of the next pass, from 0; a complete pass increments it.
-    first_step : int
-        Batches that the next pass leaves out at its beginning, to continue an interrupted epoch.
+        The epoch of the next pass, from 0.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
         self.epoch = 0
-        self.first_step = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next pass."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the indices, int64, in the order of an epoch."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.length)
 
     def __len__(self) -> int:
-        return math.ceil(self.length / self.batch_size)
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.order(self.epoch)
+        self.epoch += 1
+        return iter(order.tolist())
+
+
+class EpochBatchSampler(BatchSampler):
+    """Batches of indices that can continue an interrupted epoch.
+
+    Lightning makes it distributed by another one with a sampler of its own, accelerate by taking every n-th batch.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        An EpochSampler, or any other, such as a DistributedSampler.
+    batch_size : int
+        Rows in a batch; the last may have fewer.
+    drop_last : bool
+        Leave out a last batch that has fewer. Default: False.
+
+    Attributes
+    ----------
+    first_step : int
+        Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool = False) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.first_step = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the sampler's next pass."""
+        return self.sampler.epoch  # type: ignore[attr-defined]
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next pass, if the sampler has epochs."""
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
-        for start in range(self.first_step * self.batch_size, self.length, self.batch_size):
-            yield order[start : start + self.batch_size]
-        self.epoch += 1
-        self.first_step = 0
+        first, self.first_step = self.first_step, 0
+        yield from islice(super().__iter__(), first, None)
 
 
 class _PrefetchLoader(DataLoader[torch.Tensor]):
@@ -75,11 +121,15 @@ def create_complex_data_loaders(
     *,
     normalization_stats: dict[str, float] | None = None,
     val_limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
     batch ahead. Without a configured budget nothing is held on a CPU, where the packs are in the page cache already.
+
+    The dataset also works in worker processes, with every start method. They pay only for work of your own on each row:
+    reading a row takes less time than handing it from one process to another (docs/notes/model.md has figures).
 
     Parameters
     ----------
@@ -93,11 +143,14 @@ def create_complex_data_loaders(
         Statistics to normalise with, such as those of a run to resume. Default: those of the cache.
     val_limit : int, optional
         Hold out the chunks of a run to resume, whose `val_limit` this is. Default: a share of all chunks.
+    progress : callable, optional
+        Called with (rows copied, rows) while rows are copied to the device. An exception that it raises ends that.
 
     Returns
     -------
     train_loader, val_loader : DataLoader
         The first shuffled by seed and epoch, with every augmented variant; the second in order, without variants.
+        Each iteration of the first is a new epoch. Its `batch_sampler` is a torch BatchSampler with `set_epoch`.
 
     Raises
     ------
@@ -111,7 +164,7 @@ def create_complex_data_loaders(
     device = resolve_device(config.device)
     fits = train.cache_bytes <= _budget_bytes(config, device)
     if fits:
-        train.hold(device)
+        train.hold(device, progress)
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
     if fits:
@@ -162,7 +215,7 @@ def _loaders(
     pin_memory: bool = False,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    sampler = EpochBatchSampler(len(train), size, config.seed)  # type: ignore[arg-type]
+    sampler = EpochBatchSampler(EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
     options = {"collate_fn": _collate, "pin_memory": pin_memory}
     # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
     # decides dropout and sampling.

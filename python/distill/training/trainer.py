@@ -17,11 +17,9 @@ import torch
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import RunError, TrainingDivergedError
-from distill.features.normalization import energy_of
+from distill.errors import PreprocessingCancelled, RunError, TrainingDivergedError
 from distill.index import Dataset
-from distill.models import ConvVAE, fit_pca, load_model, save_model
-from distill.models.r2 import BandMeans
+from distill.models import ConvVAE, load_model, save_model
 from distill.runs.folder import RunFolder
 from distill.text import counted
 from distill.training.data import TrainingData, model_batches
@@ -29,14 +27,15 @@ from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
 from distill.training.report import Report
 from distill.training.schedule import kl_weight, learning_rate
+from distill.training.start import starting_point
 from distill.training.state import TrainingState
 from distill.training.tensorboard import Board
+from distill.types import ProgressCallback, no_progress
 
 logger = logging.getLogger(__name__)
 
 _BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
 _PICTURES_EVERY_S = 20.0
-_PCA_ROWS = 3072
 _ENCODED_ROWS = 64
 
 
@@ -95,11 +94,14 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = new_model(config, next(data.features(data.val)).shape[1:]).to(self.device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        self._latent_rows = torch.cat(list(data.training_rows(len(model.latents))))
-        if self._checkpoint is None:
-            self._begin(model, optimizer)
-        else:
-            self._resume(self._checkpoint, model, optimizer)
+        try:
+            self._latent_rows = torch.cat(list(data.training_rows(len(model.latents), self._progress)))
+            if self._checkpoint is None:
+                self._begin(model, optimizer)
+            else:
+                self._resume(self._checkpoint, model, optimizer)
+        except PreprocessingCancelled:
+            return TrainResult(self.run.path, "interrupted", (self._checkpoint or {}).get("epoch", 0), {})
         # Not earlier: a run whose checkpoint does not fit is left unchanged.
         self.run.write_dataset(dataset)
         self.run.write_config(config)
@@ -110,24 +112,21 @@ class Trainer:
 
     def _begin(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         """Start from the PCA of the training rows, and save the model and a first checkpoint."""
-        config, data, stats = self.config, self.data, self.data.stats
-        means = BandMeans(*model.row_shape[:2])
-        for features in data.features(data.train):
-            means.update(features, energy_of(features, stats))
-        pca = fit_pca(
-            data.pca_rows(config.shifted_share, config.seed),
-            config.latent_dim,
-            max_rows=_PCA_ROWS,
-            # The normalised magnitude of a band without energy.
-            silence=-stats["mag_mean"] / stats["mag_std"],
-            seed=config.seed,
-        )
+        band_means, pca = starting_point(self.data, self.config, self._progress)
         model.init_linear_path(pca)
-        self.state = TrainingState(model, optimizer, means.result().float(), stats, data.content_key, data.val_limit)
+        self.state = TrainingState(
+            model, optimizer, band_means, self.data.stats, self.data.content_key, self.data.val_limit
+        )
         self.run.drop_metrics_from(1)
         # Before the first step too: as a PCA, the model is already usable.
-        self._save_model()
+        self._save_model(self._progress)
         self._save_checkpoint(is_best=False)
+
+    def _progress(self, stage: str, current: int, total: int) -> None:
+        """Report progress before the first step; raise PreprocessingCancelled if training is to stop."""
+        if self.cancel.is_set():
+            raise PreprocessingCancelled("cancelled before the first step")
+        self.emit("preprocess", stage=stage, current=current, total=total)
 
     def _resume(self, checkpoint: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         """Continue from a checkpoint."""
@@ -241,12 +240,15 @@ class Trainer:
             self._report.draw()
             self._drawn_at = time.monotonic()
 
-    def _save_model(self) -> None:
+    def _save_model(self, progress: ProgressCallback = no_progress) -> None:
         """Write the current weights to the run folder, with latent vectors of training rows for sampling."""
         model = self.state.model.eval()
+        latents: list[torch.Tensor] = []
         with torch.no_grad():
-            batches = (rows.to(self.device) for rows in self._latent_rows.split(_ENCODED_ROWS))
-            model.set_latents(torch.cat([model.encode(rows)[0] for rows in batches]))
+            for rows in self._latent_rows.split(_ENCODED_ROWS):
+                progress("encode", len(latents) * _ENCODED_ROWS, len(self._latent_rows))
+                latents.append(model.encode(rows.to(self.device))[0])
+        model.set_latents(torch.cat(latents))
         self._write_model(model)
 
     def _write_model(self, model: ConvVAE) -> None:

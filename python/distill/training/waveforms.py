@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import Subset
 
 from distill import _native
 from distill.audio.chunking import Chunks
+from distill.audio.levels import Levels
 from distill.config import Normalize
 from distill.errors import AudioFileError
 from distill.index import Dataset, Manifest
@@ -20,6 +23,9 @@ from distill.training.split import VAL_FRACTION, SplitBy, check_split, held_out
 
 class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     """Chunks of audio as waveforms [1, S], decoded once and kept in memory (the v1.0 path).
+
+    A pickle or a copy, such as that of a DataLoader's worker, holds no audio: it decodes a file again when one of its
+    chunks is first used.
 
     Parameters
     ----------
@@ -58,35 +64,76 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     ) -> None:
         self.skipped: list[tuple[str, str]] = []
         self.with_offset: list[str] = []
-        found: dict[tuple[bytes, int], np.ndarray] = {}
+        self._options = sample_rate, chunk_samples, normalize
+        # Paths and chunks of each content. A path is absolute, because a copy may be used in another directory.
+        found: dict[bytes, tuple[str, list[np.ndarray]]] = {}
         for number, path in enumerate(files):
-            if progress is not None:
-                progress(number, len(files))
-            chunks = Chunks(path, sample_rate, chunk_samples, normalize)
+            report = partial(progress or _no_progress, number, len(files))
+            report()
             try:
-                content_hash = _native.hash_file(path)
-                of_file = {(content_hash, index): chunk for index, chunk in enumerate(chunks)}
+                content_hash, chunks, levels = self._decode(path, report)
+                if chunks:
+                    found[content_hash] = os.path.abspath(path), chunks
+                    self.with_offset += [os.fspath(path)] if levels.offset else []
+                else:
+                    self.skipped.append((os.fspath(path), levels.silence))
             except AudioFileError as error:
                 self.skipped.append((os.fspath(path), error.reason))
             except OSError as error:
                 self.skipped.append((os.fspath(path), f"cannot be read: {error.strerror or error}"))
-            else:
-                found |= of_file
-                if not of_file:
-                    self.skipped.append((os.fspath(path), chunks.levels.silence))
-                elif chunks.levels.offset:
-                    self.with_offset.append(os.fspath(path))
         # In the order of the content hashes, as in the cache, so that file names and their order do not matter.
-        self._keys = sorted(found)
-        self._chunks = [found[key] for key in self._keys]
-        hashes = b"".join(content_hash for content_hash, _ in self._keys)
-        self.content_key = _native.hash_bytes(hashes).hex()
+        self._hashes = sorted(found)
+        self._paths = [found[key][0] for key in self._hashes]
+        self._counts = [len(found[key][1]) for key in self._hashes]
+        self._chunks = {number: found[key][1] for number, key in enumerate(self._hashes)}
+        hashes = [key for key, count in zip(self._hashes, self._counts, strict=True) for _ in range(count)]
+        self.content_key = _native.hash_bytes(b"".join(hashes)).hex()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_chunks": {}}
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Number of chunks up to the end of each content, int64."""
+        return np.cumsum(self._counts)
 
     def __len__(self) -> int:
-        return len(self._chunks)
+        return sum(self._counts)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self._chunks[index])[None]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"chunk {index} of {len(self)}")
+        index %= len(self)
+        content = int(np.searchsorted(self._ends, index, side="right"))
+        if content not in self._chunks:
+            self._chunks[content] = self._decode_again(content)
+        chunk = self._chunks[content][index - int(self._ends[content])]
+        return torch.from_numpy(chunk)[None]
+
+    def _decode(
+        self, path: str | os.PathLike[str], report: Callable[[], object]
+    ) -> tuple[bytes, list[np.ndarray], Levels]:
+        """Return content hash, chunks and levels of a file; `report` is called while it is read, and may end that."""
+        content_hash = _native.hash_file(path, lambda *hashed: report())
+        chunks = Chunks(path, *self._options, on_block=report)
+        return content_hash, list(chunks), chunks.levels
+
+    def _decode_again(self, content: int) -> list[np.ndarray]:
+        """Return the chunks of a content that a copy does not hold.
+
+        Raises
+        ------
+        AudioFileError
+            If the file has changed or cannot be decoded any more.
+        """
+        path = self._paths[content]
+        try:
+            is_same = _native.hash_file(path) == self._hashes[content]
+        except OSError as error:
+            raise AudioFileError(path, f"cannot be read: {error.strerror or error}") from error
+        if not is_same:
+            raise AudioFileError(path, "the file has changed since it was decoded", "load the dataset again")
+        return list(Chunks(path, *self._options))
 
     def split(
         self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk", *, val_limit: int | None = None
@@ -96,11 +143,15 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         A single chunk is in both.
         """
         check_split("all", val_fraction, split_by)
-        hashes = np.frombuffer(b"".join(key[0] for key in self._keys), np.uint8).reshape(-1, 32)
-        index = np.array([key[1] for key in self._keys], np.int64)
+        hashes = np.frombuffer(b"".join(self._hashes), np.uint8).reshape(-1, 32).repeat(self._counts, axis=0)
+        index = np.arange(len(self)) - np.repeat(self._ends - self._counts, self._counts)
         validation, self.val_limit = held_out(hashes, index, val_fraction, split_by, val_limit)
         train = np.flatnonzero(~validation).tolist()
         return Subset(self, train), Subset(self, np.flatnonzero(validation).tolist() or train)
+
+
+def _no_progress(current: int, total: int) -> None:
+    """Ignore progress."""
 
 
 def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
