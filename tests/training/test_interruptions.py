@@ -75,6 +75,7 @@ def test_sigterm_saves_and_ends_with_143_and_the_handlers_are_those_of_before(
 
     def press(view, event):
         shown.append(event.kind)
+        signal.raise_signal(signal.SIGHUP)
         if shown.count("step") == 4 and event.kind == "step":
             # Again and again, as some systems do: the run is saved all the same.
             for _ in range(3):
@@ -82,6 +83,8 @@ def test_sigterm_saves_and_ends_with_143_and_the_handlers_are_those_of_before(
 
     monkeypatch.setattr(ProgressView, "event", press)
     (tmp_path / "config.toml").write_text(config_to_toml(brief_config))
+    # As under nohup: a signal that is ignored stays so.
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     options = ("--config", tmp_path / "config.toml", "--cache-dir", brief_cache, "--no-analyze")
@@ -91,6 +94,7 @@ def test_sigterm_saves_and_ends_with_143_and_the_handlers_are_those_of_before(
     assert "--resume" in out
     assert shown.count("step") == 4
     assert [signal.getsignal(number) for number in numbers] == before
+    signal.signal(signal.SIGHUP, hangup)
     assert train(None, tmp_path / "run", resume=True).status == "finished"
     assert outcome(tmp_path / "run") == whole
 

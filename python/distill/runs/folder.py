@@ -151,7 +151,7 @@ class RunFolder:
         write_atomically(self.path / "config.toml", config_to_toml(config).encode())
 
     def save_state(self, state: dict[str, Any], *, keep: int, is_best: bool) -> None:
-        """Write a checkpoint, and delete all but the newest `keep`.
+        """Write a checkpoint, and delete earlier ones until `keep` are left.
 
         Parameters
         ----------
@@ -177,7 +177,8 @@ class RunFolder:
                 write_atomically(target, content.getbuffer())
             except OSError as error:
                 raise self.storage_error(error, target) from error
-        if superseded := self._states()[keep:]:
+        # Those of later steps were passed over on resume, as they could not be used.
+        if superseded := [old for old in self._states() if old.name <= path.name][keep:]:
             # The new one must be on disk under its name first.
             sync_folder(self._checkpoints)
         for old in superseded:

@@ -143,9 +143,7 @@ class Trainer:
             self._write_model(lost)
         # After everything that builds a model, which draws from the generator.
         if not restore_generators(checkpoint, self.device) and state.epoch_step:
-            logger.warning(
-                "the rest of the epoch draws other random numbers than it would have without the interruption"
-            )
+            logger.warning("the rest of this epoch draws other random numbers than without the interruption")
         self.run.drop_metrics_from(state.epoch + 1)
         logger.info("resumed after %s and %s", counted(state.epoch, "epoch"), counted(state.epoch_step, "step"))
         if "objective" not in checkpoint:
@@ -188,12 +186,12 @@ class Trainer:
         ):
             self.emit("step", epoch=state.epoch + 1, step=state.epoch_step, **state.means.result())
             self._step(target, energy)
-            # After every step, as a checkpoint holds it.
+            # After every step, as a checkpoint holds it; saving does not count.
             now = time.monotonic()
             state.epoch_seconds += now - before
-            before = now
             if now - self._saved_at >= _SAVE_EVERY_S:
                 self._save_checkpoint(is_best=False)
+            before = time.monotonic()
 
     def _step(self, target: Tensor, energy: Tensor | None) -> None:
         """Take a step of the current epoch on a batch."""
