@@ -275,6 +275,16 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_with_a_remedy(
     assert run.load_state()["step"] == 1
 
 
+def test_a_checkpoint_that_was_passed_over_does_not_push_out_the_next_one(tmp_path, config):
+    run = RunFolder(tmp_path / "run")
+    run.create(config, Dataset(tmp_path))
+    for step in (5, 9):
+        run.save_state({"step": step}, keep=2, is_best=False)
+    (run.path / "checkpoints" / "step-000000009.pt").write_bytes(b"damaged")
+    run.save_state({"step": 6}, keep=1, is_best=False)
+    assert run.load_state()["step"] == 6
+
+
 def test_a_chunk_shorter_than_half_a_frame_is_a_config_error():
     with pytest.raises(ConfigError, match="chunk_samples=256 must be above n_fft/2"):
         config_from_dict({"chunk_samples": 256, "complex_spectrogram": {"n_fft": 512}})

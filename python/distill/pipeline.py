@@ -23,6 +23,7 @@ from distill.text import counted, differences
 from distill.training.data import TrainingData
 from distill.training.defaults import resolve_training
 from distill.training.events import TrainEvent, TrainResult
+from distill.training.resume import unchanged_result
 from distill.training.split import FEW_CHUNKS, fixed_limit
 from distill.training.tensorboard import check_tensorboard
 from distill.training.trainer import Trainer
@@ -88,14 +89,19 @@ def train(
     Raises
     ------
     ConfigError, DatasetError, DeviceError, RunError
-        If the arguments cannot be used, or tensorboard is not installed. Nothing has been written then.
+        If the arguments cannot be used, tensorboard is not installed, `output_dir` already holds a run that is not to
+        be resumed, or another process trains or analyses it. Nothing has been written then.
     NothingUsableError
         If no file gives a single chunk.
     StorageError
         If cache or run folder cannot be written.
+    TrainingDivergedError
+        If a loss or a weight is no longer finite.
     """
     if tensorboard:
         check_tensorboard()
+    cancel = cancel_event or threading.Event()
+    on_event = on_event or (lambda event: None)
     run = RunFolder(output_dir)
     dataset, config = _dataset_and_config(
         run if resume else None, dataset_dir, config, files=files, cache_dir=cache_dir, follow_links=follow_links
@@ -103,35 +109,33 @@ def train(
     dataset = replace(dataset, trust=trust)
     resolve_device(config.device)
     dataset.check()
-    if not resume:
-        run.create(config, dataset)
-
-    checkpoint = run.load_state()
-    cancel = cancel_event or threading.Event()
-    on_event = on_event or (lambda event: None)
 
     def progress(stage: str, current: int, total: int) -> None:
         if cancel.is_set():
             raise PreprocessingCancelled("cancelled; finished work is kept")
         on_event(TrainEvent("preprocess", {"stage": stage, "current": current, "total": total}))
 
-    try:
-        data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback)
-    except DistillError as error:
-        if isinstance(error, PreprocessingCancelled) and cancel.is_set():
-            return TrainResult(run.path, "interrupted", 0, {})
+    with run.lock():
         if not resume:
-            # An empty run folder would prevent another try with the same name.
-            run.discard()
-        raise
-    trainer = Trainer(run, config, data, checkpoint, on_event=on_event, cancel=cancel, tensorboard=tensorboard)
-    try:
-        result = trainer.train(dataset)
-    except BrokenPipeError:  # from the caller's own output, in `on_event`
-        raise
-    except OSError as error:
-        raise run.storage_error(error) from error
-    return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
+            run.create(config, dataset)
+        checkpoint = run.load_state() if resume else None
+        try:
+            data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback)
+        except DistillError as error:
+            if isinstance(error, PreprocessingCancelled) and cancel.is_set():
+                return unchanged_result(run, checkpoint)
+            if not resume:
+                # An empty run folder would prevent another try with the same name.
+                run.discard()
+            raise
+        trainer = Trainer(run, config, data, checkpoint, on_event=on_event, cancel=cancel, tensorboard=tensorboard)
+        try:
+            result = trainer.train(dataset)
+        except BrokenPipeError:  # from the caller's own output, in `on_event`
+            raise
+        except OSError as error:
+            raise run.storage_error(error) from error
+        return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
 
 
 def _dataset_and_config(

@@ -35,7 +35,7 @@ class Fake(ConvVAE):
 @pytest.fixture
 def data(cache, small_config) -> TrainingData:
     loaders = create_complex_data_loaders(cache, small_config)
-    return TrainingData(*loaders, None, loaders[0].dataset.normalization_stats, False, "")
+    return TrainingData(*loaders, None, loaders[0].dataset.normalization_stats, False, "", 0)
 
 
 def test_distances_are_small_for_a_perfect_model_and_large_for_a_silent_one(data, small_config):
@@ -104,7 +104,7 @@ def test_one_channel_has_finite_figures(sounds, small_config):
     files = sorted(path for path in (sounds / "drums").rglob("*") if path.is_file())
     loaders = create_data_loaders(files, config)
     stats = {"mag_mean": 0.4, "mag_std": 1.1}
-    data = TrainingData(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "")
+    data = TrainingData(*loaders, AudioSpectrogram(config.spectrogram), stats, False, "", 0)
     quality = Quality(data, config)
     perfect, silent = (
         quality.measure(Fake(reconstruct, lambda z: torch.zeros(len(z), 1, 32, 32)))

@@ -11,7 +11,7 @@ from distill.training.state import TrainingState
 # The format of checkpoint files, together with "version".
 FIELDS = (
     "model optimizer band_means normalization_stats content_key step epoch epoch_step best_loss since_best rows sums "
-    "epoch_seconds rng"
+    "epoch_seconds rng best_epoch objective device_rng val_limit"
 )
 
 
@@ -39,7 +39,9 @@ def test_a_restored_state_equals_the_saved_one(tmp_path):
         epoch=2,
         epoch_step=1,
         best_loss=0.25,
+        best_epoch=1,
         since_best=1,
+        objective={"if_weight": 0.5},
         epoch_seconds=1.5,
         means=Means(4, {"loss": 3.0}),
     )
@@ -52,7 +54,8 @@ def test_a_restored_state_equals_the_saved_one(tmp_path):
     for index, found in restored.optimizer.state_dict()["state"].items():
         assert all(torch.equal(found[name], value) for name, value in moments[index].items())
     assert torch.equal(restored.band_means, state.band_means)
-    for name in ("normalization_stats", "content_key", "step", "epoch", "epoch_step", "best_loss", "since_best"):
+    numbers = ("step", "epoch", "epoch_step", "best_loss", "best_epoch", "since_best")
+    for name in (*numbers, "normalization_stats", "content_key", "objective"):
         assert getattr(restored, name) == getattr(state, name)
     assert (restored.epoch_seconds, restored.means) == (1.5, Means(4, {"loss": 3.0}))
 

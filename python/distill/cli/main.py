@@ -116,7 +116,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
+        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted;
+        training also 143 after SIGTERM and 129 after SIGHUP.
     """
 
     def body() -> int:

@@ -75,8 +75,8 @@ class ConfigArguments(ScanArguments):
 class TrainArguments(ConfigArguments):
     """Train a model on a folder of audio.
 
-    Computes features of new and changed files, keeps them in DATASET/.cache, and trains a VAE on them. Ctrl-C stops
-    after the current step and saves everything.
+    Computes features of new and changed files, keeps them in DATASET/.cache, and trains a VAE on them. Ctrl-C or
+    SIGTERM stops after the current step and saves everything.
     """
 
     dataset: tyro.conf.Positional[Path | None] = None

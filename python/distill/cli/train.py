@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from distill.cli.options import TrainArguments
-from distill.cli.process import INTERRUPTED, say
+from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
 from distill.text import counted
 from distill.training.events import TrainResult
 from distill.training.split import FEW_CHUNKS
 
+# Exit status of a command that a signal ended: this and the number of the signal, as a shell reports it.
+_SIGNALLED = 128
 _REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
 
@@ -25,7 +29,7 @@ def train(arguments: TrainArguments) -> int:
     """Run ``distill train``."""
     run_dir = arguments.run_dir
     cancel = threading.Event()
-    with ProgressView(yes=arguments.yes) as view, cancelled_by_ctrl_c(cancel):
+    with ProgressView(yes=arguments.yes) as view, cancelled_by_signals(cancel) as received:
         result = train_model(
             arguments.dataset,
             run_dir,
@@ -45,29 +49,55 @@ def train(arguments: TrainArguments) -> int:
         # These two are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
         say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}")
-        return INTERRUPTED
+        return _SIGNALLED + received[0]
     _say_result(result)
     _say_what_is_there(run_dir, result.latent_dir, with_tensorboard=arguments.tensorboard)
     if arguments.analyze and result.latent_dir is None and cancel.is_set():
         say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}")
-        return INTERRUPTED
+        return _SIGNALLED + received[0]
     return 0
 
 
 @contextmanager
-def cancelled_by_ctrl_c(cancel: threading.Event) -> Iterator[None]:
-    """Set `cancel` at the first Ctrl-C; raise KeyboardInterrupt at the second."""
+def cancelled_by_signals(cancel: threading.Event) -> Iterator[list[int]]:
+    """Set `cancel` at the first Ctrl-C, SIGTERM or SIGHUP; raise KeyboardInterrupt at a further Ctrl-C.
+
+    Yields
+    ------
+    list of int
+        The signals that were received.
+    """
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if cancel.is_set():
+        if number == signal.SIGINT and cancel.is_set():
             raise KeyboardInterrupt
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        received.append(number)
         cancel.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {}
+    # Only the main thread can have handlers.
+    if threading.current_thread() is threading.main_thread():
+        # Signals that are ignored stay so, as under nohup.
+        ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, *ends)}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Discard further output to a terminal that was closed: writing to it is an error, which would end the training."""
+    for stream in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
 
 def _say_result(result: TrainResult) -> None:

@@ -20,6 +20,7 @@ from distill.latent.rows import Rows, open_rows
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.result import log_skipped
 from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, axes_metadata
+from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
 from distill.storage import storage_error, write_atomically
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
@@ -82,7 +83,7 @@ def analyze(
     PreprocessingCancelled
         If `confirm` returned False.
     RunError
-        If `run_dir` holds no run with a trained model.
+        If `run_dir` holds no run with a trained model, or another process trains or analyses it.
     DatasetError, NothingUsableError
         If there are fewer than two rows, or all of them have the same latent vector.
     CacheError
@@ -92,13 +93,16 @@ def analyze(
     StorageError
         If the cache or the result cannot be written.
     """
-    run = TrainedRun.load(run_dir, device)
-    progress = progress or no_progress
-    dataset = _dataset(run, dataset_dir, cache_dir)
-    dataset.check()
-    if run.config.complex_spectrogram.enabled:
-        preprocess(dataset, replace(run.config, device=device), progress=progress, confirm=confirm).log()
-    return analyze_rows(run, open_rows(run, dataset, log_skipped), seed=seed, progress=progress)
+    folder = RunFolder(run_dir)
+    folder.dataset()  # nothing is written to a folder that is no run
+    with folder.lock():
+        run = TrainedRun.load(run_dir, device)
+        progress = progress or no_progress
+        dataset = _dataset(run, dataset_dir, cache_dir)
+        dataset.check()
+        if run.config.complex_spectrogram.enabled:
+            preprocess(dataset, replace(run.config, device=device), progress=progress, confirm=confirm).log()
+        return analyze_rows(run, open_rows(run, dataset, log_skipped), seed=seed, progress=progress)
 
 
 def analyze_rows(run: TrainedRun, rows: Rows, *, seed: int = 0, progress: ProgressCallback | None = None) -> Analysis:

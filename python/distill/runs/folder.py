@@ -16,17 +16,23 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
+import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
 from distill.index import Dataset
-from distill.storage import is_full, storage_error, write_atomically
+from distill.runs.lock import LOCK_NAME, locked
+from distill.storage import is_full, storage_error, sync_folder, write_atomically
+from distill.text import counted
 from distill.types import PathLike
 
 try:
@@ -56,6 +62,26 @@ class RunFolder:
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         self._checkpoints = self.path / "checkpoints"
+        self._best = self._checkpoints / "best.pt"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lock of the folder, for all that writes to it; the folder is made if it is missing.
+
+        Raises
+        ------
+        RunError
+            If another process holds it.
+        StorageError
+            If the folder cannot be written.
+        """
+        with ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.path))
+            except OSError as error:
+                raise storage_error(self.path, error, "make it writable, or use another folder") from error
+            yield
 
     def create(self, config: TrainingConfig, dataset: Dataset) -> None:
         """Create the folder of a new run.
@@ -63,15 +89,15 @@ class RunFolder:
         Raises
         ------
         RunError
-            If the folder already holds a run.
+            If the folder already holds a run, or a part of one.
         StorageError
             If it cannot be written.
         """
-        if (self.path / "run.json").exists():
-            raise RunError(
-                f"{self.path}: already holds a run",
-                f"continue it with --resume {shlex.quote(str(self.path))}, or choose another --out",
-            )
+        parts = [self.path / name for name in ("run.json", "metrics.jsonl", "model.safetensors")]
+        if self.has_state() or any(part.exists() for part in parts):
+            other = "choose another --out"
+            resume = f"continue it with --resume {shlex.quote(str(self.path))}, or {other}"
+            raise RunError(f"{self.path}: already holds a run", resume if parts[0].exists() else other)
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             self.write_config(config)
@@ -125,7 +151,7 @@ class RunFolder:
         write_atomically(self.path / "config.toml", config_to_toml(config).encode())
 
     def save_state(self, state: dict[str, Any], *, keep: int, is_best: bool) -> None:
-        """Write a checkpoint, and delete all but the newest `keep`.
+        """Write a checkpoint, and delete earlier ones until `keep` are left.
 
         Parameters
         ----------
@@ -146,12 +172,16 @@ class RunFolder:
         content = io.BytesIO()
         torch.save({"version": _STATE_VERSION, **state}, content)
         # best.pt first: if the step cannot be written after it, the epoch is trained again on resume.
-        for target in ([self._checkpoints / "best.pt"] if is_best else []) + [path]:
+        for target in ([self._best] if is_best else []) + [path]:
             try:
                 write_atomically(target, content.getbuffer())
             except OSError as error:
                 raise self.storage_error(error, target) from error
-        for old in self._states()[keep:]:
+        # Those of later steps were passed over on resume, as they could not be used.
+        if superseded := [old for old in self._states() if old.name <= path.name][keep:]:
+            # The new one must be on disk under its name first.
+            sync_folder(self._checkpoints)
+        for old in superseded:
             old.unlink()
 
     def storage_error(self, error: OSError, path: Path | None = None) -> StorageError:
@@ -168,44 +198,49 @@ class RunFolder:
         return sorted(self._checkpoints.glob("step-*.pt"), reverse=True)
 
     def load_state(self) -> dict[str, Any] | None:
-        """Read the newest checkpoint that is readable; None if there is no checkpoint.
+        """Read the newest checkpoint that is usable, or else that of the best epoch; None if training has not begun.
 
         Raises
         ------
         RunError
-            If there are checkpoints, and none of them can be read.
+            If training has begun, and there is no usable checkpoint.
         """
         for path in self._states():
             if state := _read_state(path):
                 return state
-        if self.has_state():
+        if state := self.load_best():
+            return state
+        has_checkpoints = self.has_state()
+        if has_checkpoints or self.metrics():
+            fault = "none of its checkpoints can be read" if has_checkpoints else "its checkpoints are missing"
             raise RunError(
-                f"{self.path}: none of its checkpoints can be read",
+                f"{self.path}: {fault}",
                 "the best weights are still in model.safetensors; start a new run to train further",
             )
         return None
 
     def load_best(self) -> dict[str, Any] | None:
-        """Read the checkpoint with the best weights; None if there is none, or it cannot be read."""
-        path = self._checkpoints / "best.pt"
-        return _read_state(path) if path.exists() else None
+        """Read the checkpoint with the best weights; None if there is none, or it is not usable."""
+        return _read_state(self._best) if self._best.exists() else None
 
     def has_state(self) -> bool:
         """Whether there are checkpoints, readable or not."""
-        return bool(self._states())
+        return bool(self._states()) or self._best.exists()
 
     def discard(self) -> None:
-        """Delete what `create` wrote, and the folders if nothing else is in them."""
-        for name in ("run.json", "config.toml"):
+        """Delete what `lock` and `create` wrote, and the folders if nothing else is in them."""
+        for name in ("run.json", "config.toml", LOCK_NAME):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self._checkpoints, self.path):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl. When this returns it is on disk, so that a checkpoint may count on it."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the lines of metrics.jsonl."""
@@ -217,7 +252,11 @@ class RunFolder:
     def drop_metrics_from(self, epoch: int) -> None:
         """Delete the lines of `epoch` and later ones, which a resumed run trains again."""
         kept = [line for line in self.metrics() if line["epoch"] < epoch]
+        if lost := len(set(range(1, epoch)) - {line["epoch"] for line in kept}):
+            logger.warning("%s: the lines of %s are missing", self.path / "metrics.jsonl", counted(lost, "epoch"))
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        # The file itself may be new; lines that are appended later do not sync the folder.
+        sync_folder(self.path)
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
@@ -227,10 +266,24 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise any exception
         logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
         return None
-    if isinstance(state, dict) and state.get("version") == _STATE_VERSION:
+    if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
+        logger.warning("%s: written by another version of distill", path)
+    elif not is_finite([state.get("model"), state.get("optimizer")]):
+        logger.warning("%s: not used, because its weights are not finite", path)
+    else:
         return state
-    logger.warning("%s: written by another version of distill", path)
     return None
+
+
+def is_finite(values: Any) -> bool:
+    """Whether no number and no tensor in nested mappings and lists is NaN or infinite."""
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, list):
+        return all(is_finite(value) for value in values)
+    if isinstance(values, Tensor):
+        return bool(values.isfinite().all())
+    return not isinstance(values, float) or math.isfinite(values)
 
 
 def _valid_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

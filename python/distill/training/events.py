@@ -38,7 +38,7 @@ class TrainResult:
     epochs : int
         Epochs completed, over all sessions of the run.
     best : dict
-        The line of metrics.jsonl of the best epoch; empty if none was completed.
+        The line of metrics.jsonl of the epoch whose weights are in model.safetensors; empty if none was completed.
     latent_dir : Path or None
         RUN/latent, if the latent space was analysed.
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,21 +14,23 @@ from itertools import takewhile
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import PreprocessingCancelled, RunError, TrainingDivergedError
+from distill.errors import PreprocessingCancelled, TrainingDivergedError
 from distill.index import Dataset
-from distill.models import ConvVAE, load_model, save_model
-from distill.runs.folder import RunFolder
+from distill.models import ConvVAE, save_model
+from distill.runs.folder import RunFolder, is_finite
 from distill.text import counted
 from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
 from distill.training.report import Report
+from distill.training.resume import best_line, continued_state, lost_weights, objective_of, unchanged_result
 from distill.training.schedule import kl_weight, learning_rate
 from distill.training.start import starting_point
-from distill.training.state import TrainingState
+from distill.training.state import TrainingState, restore_generators
 from distill.training.tensorboard import Board
 from distill.types import ProgressCallback, no_progress
 
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _BASE_CHANNELS = {"small": 16, "medium": 32, "large": 48}
 _PICTURES_EVERY_S = 20.0
+# Within an epoch, too: no more than this is lost in a power cut.
+_SAVE_EVERY_S = 300.0
 _ENCODED_ROWS = 64
 
 
@@ -83,6 +87,7 @@ class Trainer:
         self._on_event = on_event
         self._tensorboard = tensorboard
         self._drawn_at = -math.inf
+        self._saved_at = time.monotonic()
 
     def emit(self, kind: EventKind, **values: Any) -> None:
         """Report an event to the caller."""
@@ -101,7 +106,7 @@ class Trainer:
             else:
                 self._resume(self._checkpoint, model, optimizer)
         except PreprocessingCancelled:
-            return TrainResult(self.run.path, "interrupted", (self._checkpoint or {}).get("epoch", 0), {})
+            return unchanged_result(self.run, self._checkpoint)
         # Not earlier: a run whose checkpoint does not fit is left unchanged.
         self.run.write_dataset(dataset)
         self.run.write_config(config)
@@ -115,7 +120,13 @@ class Trainer:
         band_means, pca = starting_point(self.data, self.config, self._progress)
         model.init_linear_path(pca)
         self.state = TrainingState(
-            model, optimizer, band_means, self.data.stats, self.data.content_key, self.data.val_limit
+            model,
+            optimizer,
+            band_means,
+            self.data.stats,
+            self.data.content_key,
+            self.data.val_limit,
+            objective=objective_of(self.config),
         )
         self.run.drop_metrics_from(1)
         # Before the first step too: as a PCA, the model is already usable.
@@ -130,33 +141,28 @@ class Trainer:
 
     def _resume(self, checkpoint: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         """Continue from a checkpoint."""
-        try:
-            self.state = state = TrainingState.restore(checkpoint, model, optimizer)
-        except (RuntimeError, ValueError) as error:
-            raise RunError(
-                f"{self.run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
-                "resume with the configuration that the run was started with",
-            ) from error
-        if state.content_key != self.data.content_key:
-            logger.warning("the dataset has changed since: the epoch is started again, and early stopping is reset")
-            state.content_key = self.data.content_key
-            state.begin_epoch()
-            state.best_loss, state.since_best = math.inf, 0
-        self._restore_lost_model()
+        self.state = state = continued_state(self.run, checkpoint, model, optimizer, self.config, self.data)
+        if lost := lost_weights(self.run, state):
+            self._write_model(lost)
         # After everything that builds a model, which draws from the generator.
-        torch.set_rng_state(checkpoint["rng"])
+        if not restore_generators(checkpoint, self.device) and state.epoch_step:
+            logger.warning("the rest of this epoch draws other random numbers than without the interruption")
         self.run.drop_metrics_from(state.epoch + 1)
         logger.info("resumed after %s and %s", counted(state.epoch, "epoch"), counted(state.epoch_step, "step"))
+        if "objective" not in checkpoint:
+            # Of an earlier version. Only config.toml, which is replaced now, says what its best loss means.
+            self._save_checkpoint(is_best=False)
 
     def _run_epochs(self) -> TrainResult:
         state, config, steps = self.state, self.config, len(self.data.sampler)
         self.emit("start", epoch=state.epoch, epochs=config.epochs, steps_per_epoch=steps)
         while not self._is_over():
             self._train_epoch()
-            if state.epoch_step < steps:
+            validated = self._validate() if state.epoch_step >= steps else None
+            if validated is None:
                 self._save_checkpoint(is_best=False)
                 return self._result("interrupted")
-            self._finish_epoch()
+            self._finish_epoch(validated)
         return self._result("finished" if state.epoch >= config.epochs else "stopped early")
 
     def _is_over(self) -> bool:
@@ -165,7 +171,6 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Take the remaining steps of the current epoch, or those until cancellation."""
         state, config, data = self.state, self.config, self.data
-        started = time.monotonic()
         data.sampler.epoch, data.sampler.first_step = state.epoch, state.epoch_step
         if state.epoch_step == 0:
             # Shifts, dropout and latent noise depend on the seed and the epoch, not on what was drawn before.
@@ -173,6 +178,7 @@ class Trainer:
         state.model.train()
         # Checked before a batch draws its shifts, so that a resumed run draws the same ones.
         loaded = takewhile(lambda _: not self.cancel.is_set(), data.train)
+        before = time.monotonic()
         for target, energy in model_batches(
             loaded,
             data.spectrogram,
@@ -181,31 +187,52 @@ class Trainer:
             cached=data.is_cached,
             shifted_share=config.shifted_share,
         ):
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(config, state.step, len(data.sampler) * config.epochs)
             self.emit("step", epoch=state.epoch + 1, step=state.epoch_step, **state.means.result())
-            losses = train_step(
-                state.model,
-                state.optimizer,
-                target,
-                energy,
-                if_weight=config.if_weight,
-                kl_weight=kl_weight(config, state.epoch),
-                free_bits=config.free_bits,
-                gradient_clip=config.gradient_clip,
-            )
-            state.means.add(losses, len(target))
-            state.step += 1
-            state.epoch_step += 1
-        state.epoch_seconds += time.monotonic() - started
+            self._step(target, energy)
+            # After every step, as a checkpoint holds it; saving does not count.
+            now = time.monotonic()
+            state.epoch_seconds += now - before
+            if now - self._saved_at >= _SAVE_EVERY_S:
+                self._save_checkpoint(is_best=False)
+            before = time.monotonic()
 
-    def _finish_epoch(self) -> None:
-        """Validate, save the model if it is the best so far, and report."""
+    def _step(self, target: Tensor, energy: Tensor | None) -> None:
+        """Take a step of the current epoch on a batch."""
+        state, config, steps = self.state, self.config, len(self.data.sampler)
+        position = state.epoch * steps + state.epoch_step
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, position, steps * config.epochs, state.step)
+        losses = train_step(
+            state.model,
+            state.optimizer,
+            target,
+            energy,
+            if_weight=config.if_weight,
+            kl_weight=kl_weight(config, state.epoch),
+            free_bits=config.free_bits,
+            gradient_clip=config.gradient_clip,
+        )
+        state.means.add(losses, len(target))
+        state.step += 1
+        state.epoch_step += 1
+        self._check_finite("loss", state.means.sums)
+
+    def _check_finite(self, what: str, values: dict[str, Any]) -> None:
+        """Raise TrainingDivergedError if a number or a tensor in `values` is NaN or infinite."""
+        if not is_finite(values):
+            raise TrainingDivergedError(
+                f"the {what} is not finite in epoch {self.state.epoch + 1}; "
+                "the best weights so far and the last checkpoint are kept",
+                f"continue with --resume {shlex.quote(str(self.run.path))} "
+                f"and a --learning-rate below {self.config.learning_rate:g}",
+            )
+
+    def _validate(self) -> dict[str, float] | None:
+        """Return losses and R² of the validation chunks; None if cancelled."""
         state, config, data = self.state, self.config, self.data
-        trained = state.means.result()
         validated = validate_epoch(
             state.model,
-            data.val,
+            takewhile(lambda _: not self.cancel.is_set(), data.val),
             data.spectrogram,
             use_cached_spectrograms=data.is_cached,
             normalization_stats=data.stats,
@@ -214,16 +241,20 @@ class Trainer:
             kl_weight=config.kl_weight,
             free_bits=config.free_bits,
         )
-        if not math.isfinite(trained["loss"] + validated["loss"]):
-            raise TrainingDivergedError(
-                f"the loss is no longer finite in epoch {state.epoch + 1}; the best weights so far are kept",
-                f"start again with a --learning-rate below {config.learning_rate:g}",
-            )
+        return None if self.cancel.is_set() else validated
+
+    def _finish_epoch(self, validated: dict[str, float]) -> None:
+        """Save the model if it is the best so far, and report; `validated` is the result of the validation."""
+        state, config = self.state, self.config
+        trained = state.means.result()
+        self._check_finite("validation loss", {"loss": validated["loss"]})
+        self._check_weights()
         state.epoch += 1
-        line = _metrics_line(state, trained, validated, len(data.val.dataset))  # type: ignore[arg-type]
+        validation_rows = len(self.data.val.dataset)  # type: ignore[arg-type]
+        line = _metrics_line(state, trained, validated, validation_rows)
         is_best = validated["loss"] < state.best_loss
         if is_best:
-            state.best_loss, state.since_best = validated["loss"], 0
+            state.best_loss, state.best_epoch, state.since_best = validated["loss"], state.epoch, 0
             self._save_model()
         else:
             state.since_best += 1
@@ -254,19 +285,14 @@ class Trainer:
     def _write_model(self, model: ConvVAE) -> None:
         save_model(self.run.path, model, features=asdict(self.config.features), statistics=self.data.stats)
 
-    def _restore_lost_model(self) -> None:
-        """Write the best weights again if those in the run folder cannot be read."""
-        try:
-            load_model(self.run.path)
-        except RunError as error:
-            logger.warning("%s; written again from the checkpoints", error)
-            model = copy.deepcopy(self.state.model)
-            if best := self.run.load_best():
-                model.load_state_dict(best["model"])
-            self._write_model(model)
+    def _check_weights(self) -> None:
+        model, optimizer = self.state.model.state_dict(), self.state.optimizer.state_dict()
+        self._check_finite("model", {"model": model, "optimizer": optimizer["state"]})
 
     def _save_checkpoint(self, *, is_best: bool) -> None:
+        self._check_weights()
         self.run.save_state(self.state.checkpoint(), keep=self.config.keep_checkpoints, is_best=is_best)
+        self._saved_at = time.monotonic()
 
     def _result(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
         lines = self.run.metrics()
@@ -274,8 +300,7 @@ class Trainer:
             self._report.draw()
             if status != "interrupted":
                 self._report.log(lines)
-        best = min(lines, key=lambda line: line["val_loss"], default={})
-        return TrainResult(self.run.path, status, self.state.epoch, best)
+        return TrainResult(self.run.path, status, self.state.epoch, best_line(self.run, self.state.best_epoch))
 
 
 def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
