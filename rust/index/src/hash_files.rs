@@ -62,8 +62,7 @@ pub(crate) fn hash_all(
                 shared.stop.store(true, Relaxed);
             }
         },
-    )
-    .map_err(|error| Error::io(&root.path, error))?;
+    );
     match shared.stop.load(Relaxed) {
         true => Err(Error::Interrupted),
         false => Ok(outcomes),
