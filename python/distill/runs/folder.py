@@ -1,5 +1,6 @@
 """The run folder: the results of a training run, and all that is needed to resume it.
 
+.distill-output      a mark: no dataset includes this folder
 config.toml          the complete configuration
 run.json             the dataset and its cache
 metrics.jsonl        a line for each epoch
@@ -26,7 +27,14 @@ import torch
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
 from distill.index import Dataset
-from distill.storage import is_full, storage_error, write_atomically
+from distill.storage import (
+    MARK_NAME,
+    is_full,
+    make_output_folder,
+    remove_leftovers,
+    storage_error,
+    write_atomically,
+)
 from distill.types import PathLike
 
 try:
@@ -73,7 +81,8 @@ class RunFolder:
                 f"continue it with --resume {shlex.quote(str(self.path))}, or choose another --out",
             )
         try:
-            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            make_output_folder(self.path)
+            self._checkpoints.mkdir(exist_ok=True)
             self.write_config(config)
             self.write_dataset(dataset)
         except OSError as error:
@@ -175,6 +184,8 @@ class RunFolder:
         RunError
             If there are checkpoints, and none of them can be read.
         """
+        for folder in (self.path, self._checkpoints):
+            remove_leftovers(folder)
         for path in self._states():
             if state := _read_state(path):
                 return state
@@ -199,7 +210,8 @@ class RunFolder:
         for name in ("run.json", "config.toml"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self._checkpoints, self.path):
-            if folder.is_dir() and not any(folder.iterdir()):
+            if folder.is_dir() and {path.name for path in folder.iterdir()} <= {MARK_NAME}:
+                (folder / MARK_NAME).unlink(missing_ok=True)
                 folder.rmdir()
 
     def append_metrics(self, line: dict[str, Any]) -> None:

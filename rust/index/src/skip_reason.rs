@@ -17,6 +17,8 @@ pub(crate) const NOT_REGULAR: &str = "not a regular file";
 pub(crate) const DANGLING: &str = "a link that leads nowhere";
 /// A symbolic link to a target outside the dataset.
 pub(crate) const ESCAPES: &str = "a link that leads out of the dataset";
+/// A listed file in a folder that distill writes its results to.
+pub(crate) const WRITTEN: &str = "in a folder that distill wrote";
 /// A listed file that does not exist.
 pub(crate) const MISSING: &str = "no such file";
 

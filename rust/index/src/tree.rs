@@ -25,16 +25,27 @@ pub(crate) struct Fault {
     pub(crate) hides: bool,
 }
 
-/// The files and faults that were found.
+/// What a walk, or the look-up of a list of files, found. Lists are sorted by
+/// path.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) found: Vec<Found>,
+    pub(crate) faults: Vec<Fault>,
+    /// Folders that distill wrote, and that were not walked.
+    pub(crate) left_out: Vec<Box<[u8]>>,
+}
+
+/// A listing that is being made.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    /// Number of files found.
+    /// Number of files found, also in folders that were then left out.
     pub(crate) files: u64,
     /// The files of each folder that was read completely, sorted.
     folders: Vec<Vec<Found>>,
     /// The files of the folder that is being read.
     found: Vec<Found>,
     pub(crate) faults: Vec<Fault>,
+    left_out: Vec<Box<[u8]>>,
 }
 
 impl Tree {
@@ -81,15 +92,27 @@ impl Tree {
         }
     }
 
+    /// Forgets the files of the folder that is being read, and all but the first
+    /// `faults` faults: the folder is one that distill wrote.
+    pub(crate) fn abandon_folder(&mut self, path: &[u8], faults: usize) {
+        self.found.clear();
+        self.faults.truncate(faults);
+        self.leave_out(path.into());
+    }
+
+    pub(crate) fn leave_out(&mut self, folder: Box<[u8]>) {
+        self.left_out.push(folder);
+    }
+
     pub(crate) fn add(&mut self, other: Tree) {
         self.files += other.files;
         self.folders.extend(other.folders);
         self.folders.push(other.found);
         self.faults.extend(other.faults);
+        self.left_out.extend(other.left_out);
     }
 
-    /// All files and all faults, sorted by path.
-    pub(crate) fn sorted(mut self) -> (Vec<Found>, Vec<Fault>) {
+    pub(crate) fn sorted(mut self) -> Listing {
         self.end_folder();
         self.folders.retain(|folder| !folder.is_empty());
         self.folders.sort_by(|a, b| a[0].path.cmp(&b[0].path));
@@ -101,6 +124,11 @@ impl Tree {
         // readdir may return an entry twice if the folder changes meanwhile.
         found.dedup_by(|a, b| a.path == b.path);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
-        (found, self.faults)
+        self.left_out.sort_unstable();
+        Listing {
+            found,
+            faults: self.faults,
+            left_out: self.left_out,
+        }
     }
 }
