@@ -163,6 +163,9 @@ class Scan:
 
         Known files at and below such a path stay in the table of files.
         """
+    @property
+    def left_out(self) -> list[str]:
+        """Folders that distill wrote, and that are not part of the dataset; "" for the dataset itself."""
 
 @final
 class Manifest:
@@ -223,7 +226,8 @@ class Manifest:
         """Compare the folder ``root`` with this manifest, which is not changed.
 
         Opens only files that are new, whose size, times or inode number changed,
-        or that changed within about two seconds before the last scan.
+        or that changed within about two seconds before the last scan. Folders
+        that distill wrote are left out; listed files in them are skipped.
 
         Parameters
         ----------

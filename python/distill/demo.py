@@ -16,6 +16,7 @@ from distill.cli.options import default_run_dir
 from distill.cli.process import say
 from distill.demo_sounds import FAMILIES, SOUNDS_PER_FAMILY, write_dataset
 from distill.index import Dataset
+from distill.storage import make_folder
 
 # Another one than that of the sounds to train on.
 _UNHEARD_SEED = 8
@@ -108,6 +109,7 @@ def play(run_dir: Path, folder: Path, heard: dict[str, Path]) -> int:
         0, or the exit status of the first command that failed.
     """
     generated, reconstructed = folder / "generated", folder / "reconstructed"
+    make_folder(folder / "unheard")
     unheard = write_dataset(folder / "unheard", _UNHEARD_SEED, per_family=1)
     recipes = (
         (),

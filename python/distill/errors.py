@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class DistillError(Exception):
@@ -27,6 +29,11 @@ class DistillError(Exception):
     def __init__(self, message: str, tip: str | None = None) -> None:
         super().__init__(message)
         self.tip = tip
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Pickles the state. Exceptions by default call `type(error)(*error.args)` when they are unpickled, which fails
+        # or makes another message where the parameters of __init__ are not `args`.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class ConfigError(DistillError, ValueError):
@@ -122,6 +129,10 @@ class UnreadablePackError(CacheError):
         super().__init__(f"{os.fspath(path)}: cannot be read now: {reason}", tip)
         self.path = path
         self.reason = reason
+
+
+class SystemLimitError(DistillError):
+    """A limit of the operating system, such as that on threads, that leaves no way to go on."""
 
 
 class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name

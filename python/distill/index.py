@@ -24,7 +24,8 @@ from distill._native import (
 )
 from distill.availability import dataset_away, is_away
 from distill.errors import ConfigError, DatasetError
-from distill.text import listed, reason_lines
+from distill.storage import MARK_NAME, output_folder_of
+from distill.text import listed, printable, reason_lines
 from distill.types import PathLike, ProgressCallback
 
 __all__ = [
@@ -145,12 +146,12 @@ class Dataset:
         return path.parent.parent if path.parent.name == SLOTS_NAME else path
 
     def check(self) -> None:
-        """Check that the folder can be listed.
+        """Check that the folder can be listed, and is not one that distill wrote.
 
         Raises
         ------
         DatasetError
-            If it is missing, not a folder, or cannot be read.
+            If it is missing, not a folder, cannot be read, or is in a folder that distill wrote.
         """
         try:
             os.scandir(self.folder).close()
@@ -160,6 +161,13 @@ class Dataset:
             raise DatasetError(f"{self.path}: not a folder", _FOLDER_TIP) from error
         except OSError as error:
             raise DatasetError(f"{self.path}: cannot be read: {error.strerror or error}", _FOLDER_TIP) from error
+        if output := output_folder_of(self.path):
+            mark = output / MARK_NAME
+            raise DatasetError(
+                f"{self.path}: not a dataset: distill wrote {output} and what is in it",
+                f"{_FOLDER_TIP}; to train on these sounds, copy the files to another folder"
+                + (f" or remove {mark}" if os.path.lexists(mark) else ""),
+            )
 
     def scan(
         self,
@@ -228,7 +236,7 @@ class Dataset:
         ------
         DatasetError
             If there are no audio files, or none of the requested files exists. The message lists files and folders
-            that could not be read, because the audio may be there.
+            that could not be read, and folders that distill wrote, because the audio may be there.
         """
         if scan.n_files:
             return
@@ -240,7 +248,8 @@ class Dataset:
         if scan.faults:
             message = f"{self.path}: no audio in what could be read of this folder{unread}"
             raise DatasetError(message, f"make the paths above readable; {kinds}")
-        raise DatasetError(f"{self.path}: no audio in this folder", kinds)
+        but = f" apart from what distill wrote: {printable(listed(scan.left_out, 3))}" if scan.left_out else ""
+        raise DatasetError(f"{self.path}: no audio in this folder{but}", kinds)
 
 
 def check_workers(workers: int | None) -> int:

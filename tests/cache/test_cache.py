@@ -271,12 +271,14 @@ def test_only_files_that_the_cache_made_are_removed(dataset, caplog):
         f"{1:016x}.pt",
         f"{2:016X}A.safetensors",
         "../.manifest.json.tmp",
+        "../.distill-7.tmp",
     ]
     for name in names:
         (packs / name).write_text("precious")
     for name in ("x.safetensors", f"{3:016x}.safetensors", "../.manifest.json.1-2.tmp"):
         (packs / name).mkdir()
     ours = [packs / f"{4:016x}.safetensors", cache_dir / ".manifest.json.1234-0.tmp"]
+    ours.append(cache_dir / f".distill-{7:016x}.tmp")
     for path in ours:
         path.write_text("left behind")
     (packs / f"{5:016x}.safetensors").symlink_to(theirs)

@@ -15,6 +15,7 @@ from distill.generate.generation import generate
 from distill.generate.recipe import Recipe
 from distill.generate.reconstruction import reconstruct
 from distill.models import load_model
+from distill.storage import MARK_NAME
 from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
@@ -35,7 +36,8 @@ def tone(tmp_path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files of a folder and their bytes, without the mark of distill."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARK_NAME}
 
 
 def test_reconstruct_json(run, tone_run, tone, tmp_path):

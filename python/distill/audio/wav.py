@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 
-from distill.storage import storage_error
+from distill.storage import replacing, storage_error
 from distill.types import WavFormat
 
 _SUBTYPES: dict[WavFormat, tuple[str, int]] = {"pcm16": ("PCM_16", 2), "pcm24": ("PCM_24", 3), "float": ("FLOAT", 4)}
@@ -63,20 +62,16 @@ def write_wav(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_fo
     StorageError
         If it cannot be written. The old file is then still in place, as it is after an exception from `blocks`.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as samples:
+        with tempfile.TemporaryFile(dir=path.parent) as samples, replacing(path) as file:
             count, peak = _store(samples, blocks)
             ceiling = _CEILING[wav_format]
             gain = ceiling / max(peak, ceiling)
-            _encode(partial, samples, count, np.float32(gain), sample_rate, wav_format)
-        partial.replace(path)
+            _encode(file, samples, count, np.float32(gain), sample_rate, wav_format)
     except OSError as error:
         raise storage_error(path, error, _TIP, tip_if_full=_TIP) from error
     except soundfile.LibsndfileError as error:
         raise storage_error(path, OSError(str(error)), _TIP) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return Written(count, gain * peak, gain)
 
 
@@ -91,18 +86,16 @@ def _store(file: IO[bytes], blocks: Iterable[np.ndarray]) -> tuple[int, float]:
 
 
 def _encode(
-    path: Path, samples: IO[bytes], count: int, gain: np.float32, sample_rate: int, wav_format: WavFormat
+    file: BinaryIO, samples: IO[bytes], count: int, gain: np.float32, sample_rate: int, wav_format: WavFormat
 ) -> None:
     subtype, width = _SUBTYPES[wav_format]
     kind = "WAV" if count * width < _LARGEST_WAV else "RF64"
     samples.seek(0)
-    # As bytes, because a file name need not be valid UTF-8.
-    with soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, subtype, format=kind) as sound:
+    with soundfile.SoundFile(file.fileno(), "w", sample_rate, 1, subtype, format=kind, closefd=False) as sound:
         while block := samples.read(_BLOCK_BYTES):
             sound.write(np.frombuffer(block, np.float32) * gain)
-    with path.open("r+b") as file:
-        _clear_timestamp(file)
-        os.fsync(file.fileno())
+    file.seek(0)
+    _clear_timestamp(file)
 
 
 def _clear_timestamp(file: IO[bytes]) -> None:

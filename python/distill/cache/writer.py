@@ -28,7 +28,7 @@ from distill.cache.pack_reader import require_packs_folder
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
-from distill.storage import is_full, storage_error
+from distill.storage import TEMPORARY, is_full, storage_error
 from distill.text import counted
 from distill.types import ProgressCallback
 
@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 _OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
-# A commit that was killed leaves .NAME.PID-N.tmp.
-_PARTIAL = re.compile(rf"\.({re.escape(MANIFEST_NAME)}|{re.escape(FILES_NAME)})\.\d+-\d+\.tmp")
+# A commit that was killed leaves a temporary file; that of an earlier version is .NAME.PID-N.tmp.
+_PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 
 
 def cache_write_error(path: Path, error: OSError) -> StorageError:

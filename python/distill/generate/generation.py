@@ -16,11 +16,12 @@ from torch import Tensor
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
+from distill.generate.output import make_out_folder
 from distill.generate.paths import RandomPaths, interpolate
 from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
-from distill.storage import check_room, make_folder
+from distill.storage import check_room
 from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
 
 _LONGEST_DEFAULT_S = 60.0
@@ -123,7 +124,7 @@ def generate(
     samples = _duration_samples(recipe, sources, instrument)
     n_windows = instrument.count_windows(samples)
     encoded = [_encode(instrument, source, n_windows, progress) for source in sources]
-    make_folder(Path(out))
+    make_out_folder(Path(out), run_dir)
 
     def report(windows_before: int, windows: int) -> None:
         progress("generate", windows_before + windows, len(files) * n_windows)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,18 @@ from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
 from distill.features.mel import MelSpec
+from distill.generate.output import make_out_folder
 from distill.plots.sounds import TimeAverage, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
-from distill.storage import check_room, make_folder
+from distill.storage import check_room, storage_error
 from distill.text import printable
 from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
 
 logger = logging.getLogger(__name__)
+
+# Most file systems allow names of 255 bytes.
+_LONGEST_NAME_BYTES = 255
+_WAV, _PNG = ".wav", ".png"
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def reconstruct(
     run_dir : path
         The run folder.
     sources : sequence of path
-        The files. Two with the same name apart from the extension become NAME and NAME-2.
+        The files. Two with the same name apart from the extension become NAME and NAME-2. A name that would be too
+        long with the new extension is shortened.
     out : path
         Folder of the files; created if missing.
     wav_format : {"pcm16", "pcm24", "float"}
@@ -112,9 +119,11 @@ def reconstruct(
     done: list[tuple[Path, Path, float]] = []
     failed: list[AudioFileError] = []
     logged = 0
+    # Made for the first sound that can be reconstructed.
+    make_out = cache(lambda: make_out_folder(Path(out), run_dir))
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain = _reconstruct(instrument, source, target, wav_format, progress)
+            gain = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
         except AudioFileError as error:
             failed.append(error)
         else:
@@ -153,11 +162,11 @@ def _check_targets(sources: Sequence[Path], out: Path, *, force: bool) -> list[P
 
 
 def _wav_path(target: Path) -> Path:
-    return Path(f"{target}.wav")
+    return Path(f"{target}{_WAV}")
 
 
 def _picture_path(target: Path) -> Path:
-    return Path(f"{target}.png")
+    return Path(f"{target}{_PNG}")
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -165,13 +174,21 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in paths:
-        name, number = path.stem, 1
+        name, number = _fitting(path.stem, ""), 1
         while name.casefold() in taken:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = _fitting(path.stem, f"-{number}")
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _fitting(stem: str, suffix: str) -> str:
+    """Return `stem` and `suffix`, shortened at the end of the stem if a file name would otherwise be too long."""
+    longest = _LONGEST_NAME_BYTES - len(_WAV) - len(suffix)
+    while len(os.fsencode(stem)) > longest:
+        stem = stem[:-1]
+    return stem + suffix
 
 
 def _is_same_file(path: Path, source: Path) -> bool:
@@ -182,7 +199,13 @@ def _is_same_file(path: Path, source: Path) -> bool:
 
 
 def _reconstruct(
-    instrument: Instrument, source: Path, target: Path, wav_format: WavFormat, progress: ProgressCallback
+    instrument: Instrument,
+    source: Path,
+    target: Path,
+    wav_format: WavFormat,
+    *,
+    make_out: Callable[[], object],
+    progress: ProgressCallback,
 ) -> float:
     """Write a reconstruction and its picture; return the factor that avoids clipping."""
     rate, config = instrument.sample_rate, instrument.config
@@ -198,17 +221,21 @@ def _reconstruct(
     # The level follows from undoing the normalisation. Matching the peaks would be wrong: a click that the model blurs,
     # or adds, says nothing about the level of the rest.
     level = np.float32(1.0 if config.normalize == "none" else file.peak)
-    make_folder(target.parent)
+    make_out()
     written = write_wav(_wav_path(target), (level * block for block in sound), rate, wav_format)
     inputs, outputs = np.split(average.columns(), 2)
-    save_sound_picture(
-        inputs,
-        outputs,
-        _picture_path(target),
-        centres=MelSpec.of(config.features).centres_hz(),
-        duration_s=file.samples / rate,
-        title=source.name,
-    )
+    picture = _picture_path(target)
+    try:
+        save_sound_picture(
+            inputs,
+            outputs,
+            picture,
+            centres=MelSpec.of(config.features).centres_hz(),
+            duration_s=file.samples / rate,
+            title=source.name,
+        )
+    except OSError as error:
+        raise storage_error(picture, error, "choose another --out") from error
     return written.gain
 
 

@@ -22,7 +22,7 @@ from distill.preprocess.result import log_skipped
 from distill.runs.axes import LATENT_NAME, REPORT_NAME, TENSORS_NAME, axes_metadata
 from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
-from distill.storage import storage_error, write_atomically
+from distill.storage import remove_leftovers, storage_error, write_atomically
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
 
@@ -161,6 +161,7 @@ def _dataset(run: TrainedRun, dataset_dir: PathLike | None, cache_dir: PathLike 
 
 def _write(findings: Findings, run: TrainedRun, folder: Path, seed: int) -> None:
     folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     tensors = save(findings.tensors, axes_metadata(findings.report["names"], run.path))
     write_atomically(folder / TENSORS_NAME, tensors)
     write_atomically(folder / REPORT_NAME, _readable_json(findings.report).encode())

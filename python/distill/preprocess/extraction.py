@@ -26,6 +26,7 @@ from distill.config import TrainingConfig
 from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
+from distill.preprocess.threads import start_workers
 from distill.types import Reason
 
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
@@ -33,6 +34,7 @@ BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
 _CHANGED = Reason("changed while it was read", "unstable")
 _NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
+_POLL_S = 0.1
 
 
 class Source(NamedTuple):
@@ -237,48 +239,46 @@ def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> It
 
     Raises
     ------
-    Exception
-        An exception in a thread that is not about a file, such as MemoryError.
+    SystemLimitError
+        If the system starts no thread. If it starts fewer than `workers`, these do all of the work.
+    BaseException
+        What ended a thread and is not about a file, such as MemoryError or KeyboardInterrupt.
     """
     events = _EventQueue(2 * workers)
     remaining = iter(sources)
     lock = threading.Lock()
 
     def work() -> None:
-        torch.set_num_threads(1)
-        with suppress(StoppedError):
-            try:
-                while True:
-                    with lock:
-                        source = next(remaining, None)
-                    if source is None:
-                        break
-                    for event in extractor.events(source, events.check_stop):
-                        events.put(event)
-            except StoppedError:
-                raise
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-                events.put(error)
+        try:
+            while True:
+                with lock:
+                    source = next(remaining, None)
+                if source is None:
+                    break
+                for event in extractor.events(source, events.check_stop):
+                    events.put(event)
             events.put(None)
+        except StoppedError:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            with suppress(StoppedError):
+                events.put(error)
 
-    threads_before = torch.get_num_threads()
-    threads = [threading.Thread(target=work, name=f"distill-{n}", daemon=True) for n in range(workers)]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
     try:
-        yield from events.until_all_end(len(threads))
+        start_workers(work, workers, threads)
+        yield from events.until_all_end(threads)
     finally:
         events.close()
         for thread in threads:
             thread.join()
-        torch.set_num_threads(threads_before)
 
 
 class _EventQueue:
-    """A bounded queue of events that can be closed. Each thread puts None when it ends."""
+    """A bounded queue of events that can be closed. Each thread puts None when it ends, or what ended it."""
 
     def __init__(self, size: int) -> None:
-        self._events: queue.Queue[Event | Exception | None] = queue.Queue(size)
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(size)
         self._closed = threading.Event()
 
     def check_stop(self) -> None:
@@ -286,24 +286,32 @@ class _EventQueue:
         if self._closed.is_set():
             raise StoppedError
 
-    def put(self, event: Event | Exception | None) -> None:
+    def put(self, event: Event | BaseException | None) -> None:
         """Wait until there is space, and add an event; raise StoppedError if the queue is closed."""
         while True:
             self.check_stop()
             with suppress(queue.Full):
-                return self._events.put(event, timeout=0.1)
+                return self._events.put(event, timeout=_POLL_S)
 
     def close(self) -> None:
         """Let all further calls from threads raise StoppedError."""
         self._closed.set()
 
-    def until_all_end(self, threads: int) -> Iterator[Event]:
+    def until_all_end(self, threads: Sequence[threading.Thread]) -> Iterator[Event]:
         """Yield events until all threads have ended; raise an exception that one of them put."""
-        while threads:
-            event = self._events.get()
-            if isinstance(event, Exception):
+        ended = 0
+        while ended < len(threads):
+            dead = sum(not thread.is_alive() for thread in threads)
+            try:
+                event = self._events.get(timeout=_POLL_S)
+            except queue.Empty:
+                if dead > ended:
+                    # Other code can raise an exception in a thread at any time, even in its last instruction.
+                    raise RuntimeError("a worker thread ended before its work was done") from None
+                continue
+            if isinstance(event, BaseException):
                 raise event
             if event is None:
-                threads -= 1
+                ended += 1
             else:
                 yield event

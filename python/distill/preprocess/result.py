@@ -71,12 +71,20 @@ def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
     logger.info("%s: %s (%s)", dataset_dir, counted(scan.n_files, "audio file"), changes)
     for path, reason in scan.faults:
         logger.warning("%s: %s", printable(path), reason)
+    log_left_out(scan)
     if is_walk and counts["removed"] and not counts["unchanged"] + counts["changed"] + counts["renamed"]:
         logger.warning(
             "none of the %d files this cache knew is in %s: is it another dataset's cache? Their rows will be removed",
             counts["removed"],
             dataset_dir,
         )
+
+
+def log_left_out(scan: Scan) -> None:
+    """Log which folders were left out because distill wrote them."""
+    if scan.left_out:
+        folders = printable(listed(scan.left_out, 3))
+        logger.info("left out %s that distill wrote: %s", counted(len(scan.left_out), "folder"), folders)
 
 
 def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """The run folder: the results of a training run, and all that is needed to resume it.
 
+.distill-output      a mark: no dataset includes this folder
 config.toml          the complete configuration
 run.json             the dataset and its cache
 metrics.jsonl        a line for each epoch
@@ -31,7 +32,15 @@ from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.errors import ConfigError, RunError, StorageError
 from distill.index import Dataset
 from distill.runs.lock import LOCK_NAME, locked
-from distill.storage import is_full, storage_error, sync_folder, write_atomically
+from distill.storage import (
+    MARK_NAME,
+    is_full,
+    make_output_folder,
+    remove_leftovers,
+    storage_error,
+    sync_folder,
+    write_atomically,
+)
 from distill.text import counted
 from distill.types import PathLike
 
@@ -99,7 +108,8 @@ class RunFolder:
             resume = f"continue it with --resume {shlex.quote(str(self.path))}, or {other}"
             raise RunError(f"{self.path}: already holds a run", resume if parts[0].exists() else other)
         try:
-            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            make_output_folder(self.path)
+            self._checkpoints.mkdir(exist_ok=True)
             self.write_config(config)
             self.write_dataset(dataset)
         except OSError as error:
@@ -205,6 +215,8 @@ class RunFolder:
         RunError
             If training has begun, and there is no usable checkpoint.
         """
+        for folder in (self.path, self._checkpoints):
+            remove_leftovers(folder)
         for path in self._states():
             if state := _read_state(path):
                 return state
@@ -232,7 +244,8 @@ class RunFolder:
         for name in ("run.json", "config.toml", LOCK_NAME):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self._checkpoints, self.path):
-            if folder.is_dir() and not any(folder.iterdir()):
+            if folder.is_dir() and {path.name for path in folder.iterdir()} <= {MARK_NAME}:
+                (folder / MARK_NAME).unlink(missing_ok=True)
                 folder.rmdir()
 
     def append_metrics(self, line: dict[str, Any]) -> None:

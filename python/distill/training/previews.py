@@ -13,6 +13,7 @@ from distill.audio.wav import write_wav
 from distill.features.mel import MelSpec
 from distill.plots.sounds import save_preview_picture
 from distill.runs.instrument import Instrument
+from distill.storage import remove_leftovers
 
 _SOUNDS = 4
 
@@ -66,6 +67,7 @@ def save_previews(
     """
     folder = Path(run_dir) / "previews" / f"epoch-{epoch:03d}"
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     chunks = held_out[:_SOUNDS]
     z = instrument.density.sample(_SOUNDS, np.random.default_rng([seed, 0]))
     features = {

@@ -18,6 +18,7 @@ from distill.audio.levels import Levels
 from distill.config import Normalize
 from distill.errors import AudioFileError
 from distill.index import Dataset, Manifest
+from distill.preprocess.result import log_left_out
 from distill.training.split import VAL_FRACTION, SplitBy, check_split, held_out
 
 
@@ -164,4 +165,5 @@ def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
     """
     scan = dataset.scan(Manifest(), hash_added=False)
     dataset.require_audio(scan)
+    log_left_out(scan)
     return [os.path.join(dataset.folder, path) for path in scan.added], [*scan.skipped, *scan.faults]

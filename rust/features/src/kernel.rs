@@ -11,6 +11,7 @@
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use fearless_simd::{dispatch, prelude::*, Level};
@@ -106,7 +107,8 @@ impl Kernel {
     ///
     /// `clips` holds clips of `samples` samples each, `out` receives a row of
     /// shape [`row_shape`](Self::row_shape) for each. At most `threads` threads
-    /// are used, including the calling one.
+    /// are used, including the calling one; fewer if the system does not start
+    /// as many.
     ///
     /// # Errors
     ///
@@ -140,17 +142,27 @@ impl Kernel {
         }
         let useful = n_clips * frames * self.shape.n_fft / MIN_SAMPLES;
         let share = n_clips.div_ceil(threads.min(useful).max(1));
-        let mut shares = clips
-            .chunks(share * samples)
-            .zip(out.chunks_mut(share * row));
-        let own = shares.next();
-        thread::scope(|scope| {
-            for (clips, out) in shares {
-                scope.spawn(move || self.compute_in_thread(clips, samples, out, row));
-            }
-            if let Some((clips, out)) = own {
+        let clips = clips.chunks(share * samples);
+        let shares = clips.zip(out.chunks_mut(share * row));
+        let count = shares.len();
+        let shares = Mutex::new(shares);
+        let take = || {
+            let shares = shares.lock();
+            shares.unwrap_or_else(PoisonError::into_inner).next()
+        };
+        let work = || {
+            while let Some((clips, out)) = take() {
                 self.compute_in_thread(clips, samples, out, row);
             }
+        };
+        thread::scope(|scope| {
+            for _ in 1..count {
+                // The threads that did start, at least this one, can do all of the work.
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
         });
         Ok(())
     }

@@ -5,25 +5,24 @@ use rustix::io::Errno;
 use crate::path::{check_relative, parent};
 use crate::progress::{Progress, Stage};
 use crate::root::{Root, Seen};
-use crate::skip_reason;
-use crate::tree::{Fault, Found, Tree};
+use crate::skip_reason::{self, SkipReason};
+use crate::tree::{Fault, Listing, Tree};
+use crate::written::Written;
 use crate::{Error, Result};
 
 /// Progress is reported once for this many files.
 const POLL_FILES: usize = 512;
 
 /// Looks up each of `files`. Hidden files and any extension are allowed,
-/// because the caller requested these very files.
-pub(crate) fn look_up(
-    root: &Root,
-    files: &[Vec<u8>],
-    progress: &dyn Progress,
-) -> Result<(Vec<Found>, Vec<Fault>)> {
+/// because the caller requested these very files. Files in folders that distill
+/// wrote are unusable.
+pub(crate) fn look_up(root: &Root, files: &[Vec<u8>], progress: &dyn Progress) -> Result<Listing> {
     let mut files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     files.sort_unstable();
     files.dedup();
     let mut tree = Tree::default();
     let mut folder = FolderCheck::default();
+    let mut written = Written::default();
     for (index, path) in files.into_iter().enumerate() {
         check_relative(path).map_err(|rule| {
             Error::Invalid(format!("files: {:?} {rule}", String::from_utf8_lossy(path)))
@@ -35,7 +34,12 @@ pub(crate) fn look_up(
             }
         }
         let is_inside = root.follow_links || folder.is_inside(root, parent(path));
-        look_up_file(root, path, is_inside, &mut tree);
+        let fault = match is_inside {
+            false => Some(&skip_reason::ESCAPES),
+            true if written.holds(root, parent(path)) => Some(&skip_reason::WRITTEN),
+            true => None,
+        };
+        look_up_file(root, path, fault, &mut tree);
         if tree.is_away() {
             break;
         }
@@ -43,7 +47,8 @@ pub(crate) fn look_up(
     tree.sorted(root)
 }
 
-fn look_up_file(root: &Root, path: &[u8], is_inside: bool, tree: &mut Tree) {
+/// `fault`: why no file in this folder can be used.
+fn look_up_file(root: &Root, path: &[u8], fault: Option<&'static SkipReason>, tree: &mut Tree) {
     match root.look(&root.fd, path, path) {
         Err(Errno::NOENT | Errno::NOTDIR) => tree.faults.push(Fault {
             path: path.into(),
@@ -51,10 +56,10 @@ fn look_up_file(root: &Root, path: &[u8], is_inside: bool, tree: &mut Tree) {
             hides: false,
         }),
         Err(errno) => tree.fault(path.into(), errno),
-        Ok(Seen::File { key, .. }) if !is_inside => {
-            tree.unusable(path.into(), key, &skip_reason::ESCAPES);
-        }
-        Ok(Seen::File { key, linked }) => tree.file(path.into(), key, linked),
+        Ok(Seen::File { key, linked }) => match fault {
+            Some(reason) => tree.unusable(path.into(), key, reason),
+            None => tree.file(path.into(), key, linked),
+        },
         Ok(Seen::Folder { key, .. }) => {
             tree.unusable(path.into(), key, &skip_reason::NOT_REGULAR);
         }

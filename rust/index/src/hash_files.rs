@@ -63,8 +63,7 @@ pub(crate) fn hash_all(
                 shared.stop.store(true, Relaxed);
             }
         },
-    )
-    .map_err(|error| Error::io(&root.path, error))?;
+    );
     for (job, outcome) in jobs.iter().zip(&outcomes) {
         if let Outcome::Away(errno) = outcome {
             return Err(Error::io(under(&root.path, &job.path), *errno));

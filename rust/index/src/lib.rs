@@ -76,6 +76,7 @@ mod stat;
 mod threads;
 mod tree;
 mod walk;
+mod written;
 
 pub use error::{Error, Result};
 pub use hash::{checksum_rows, hash_file, Hash, ROW_CHECKSUM_BYTES};

@@ -64,6 +64,8 @@ pub struct Scan {
     /// Paths that could not be examined, with the reasons. Known files at and
     /// below such a path stay in the table.
     pub faults: Vec<(PathBytes, SkipReason)>,
+    /// Folders that distill wrote, and that are not part of the dataset.
+    pub left_out: Vec<PathBytes>,
     /// Number of existing files, usable or not; of a list of files, those listed.
     pub n_files: u64,
     /// Total size of these files in bytes.

@@ -36,6 +36,8 @@ pub(crate) static DANGLING: SkipReason = fixed("link-leads-nowhere", "a link tha
 /// A symbolic link to a target outside the dataset.
 pub(crate) static ESCAPES: SkipReason =
     fixed("link-leads-out", "a link that leads out of the dataset");
+/// A listed file in a folder that distill writes its results to.
+pub(crate) static WRITTEN: SkipReason = fixed("written", "in a folder that distill wrote");
 /// A listed file that does not exist.
 pub(crate) static MISSING: SkipReason = fixed("missing", "no such file");
 

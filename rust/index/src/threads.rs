@@ -1,6 +1,5 @@
 //! Running work in several threads.
 
-use std::io;
 use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -12,27 +11,24 @@ const POLL: Duration = Duration::from_millis(25);
 /// Runs `work` in at most `workers` threads until all of them return.
 ///
 /// The calling thread passes what the workers send to `receive`, and calls
-/// `poll` after each message and at least every 25 ms.
-///
-/// # Errors
-///
-/// If not a single thread can be started.
+/// `poll` after each message and at least every 25 ms. If not a single thread
+/// can be started, it does the work itself before that.
 pub(crate) fn run_workers<T: Send>(
     workers: usize,
     work: impl Fn(&Sender<T>) + Sync,
     mut receive: impl FnMut(T),
     mut poll: impl FnMut(),
-) -> io::Result<()> {
+) {
     let work = &work;
     thread::scope(|scope| {
         let (sender, receiver) = channel();
         for started in 0..workers {
-            let sender = sender.clone();
-            let worker = move || work(&sender);
-            if let Err(error) = thread::Builder::new().spawn_scoped(scope, worker) {
+            let its_sender = sender.clone();
+            let worker = move || work(&its_sender);
+            if thread::Builder::new().spawn_scoped(scope, worker).is_err() {
                 // The threads that did start can do all of the work.
                 if started == 0 {
-                    return Err(error);
+                    work(&sender);
                 }
                 break;
             }
@@ -42,7 +38,7 @@ pub(crate) fn run_workers<T: Send>(
             match receiver.recv_timeout(POLL) {
                 Ok(message) => receive(message),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
             poll();
         }

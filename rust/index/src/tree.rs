@@ -29,16 +29,27 @@ pub(crate) struct Fault {
     pub(crate) hides: bool,
 }
 
-/// The files and faults that were found.
+/// What a walk, or the look-up of a list of files, found. Lists are sorted by
+/// path.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) found: Vec<Found>,
+    pub(crate) faults: Vec<Fault>,
+    /// Folders that distill wrote, and that were not walked.
+    pub(crate) left_out: Vec<Box<[u8]>>,
+}
+
+/// A listing that is being made.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    /// Number of files found.
+    /// Number of files found, also in folders that were then left out.
     pub(crate) files: u64,
     /// The files of each folder that was read completely, sorted.
     folders: Vec<Vec<Found>>,
     /// The files of the folder that is being read.
     found: Vec<Found>,
     pub(crate) faults: Vec<Fault>,
+    left_out: Vec<Box<[u8]>>,
     /// The first path that cannot be had at the moment, and why. What else was
     /// found must then not be used: files may seem to be removed.
     away: Option<(Box<[u8]>, Errno)>,
@@ -95,20 +106,33 @@ impl Tree {
         }
     }
 
+    /// Forgets the files of the folder that is being read, and all but the first
+    /// `faults` faults: the folder is one that distill wrote.
+    pub(crate) fn abandon_folder(&mut self, path: &[u8], faults: usize) {
+        self.found.clear();
+        self.faults.truncate(faults);
+        self.leave_out(path.into());
+    }
+
+    pub(crate) fn leave_out(&mut self, folder: Box<[u8]>) {
+        self.left_out.push(folder);
+    }
+
     pub(crate) fn add(&mut self, other: Tree) {
         self.files += other.files;
         self.folders.extend(other.folders);
         self.folders.push(other.found);
         self.faults.extend(other.faults);
+        self.left_out.extend(other.left_out);
         self.away = self.away.take().or(other.away);
     }
 
-    /// All files and all faults, sorted by path.
+    /// All that was found, sorted by path.
     ///
     /// # Errors
     ///
     /// If a path cannot be had at the moment.
-    pub(crate) fn sorted(mut self, root: &Root) -> Result<(Vec<Found>, Vec<Fault>)> {
+    pub(crate) fn sorted(mut self, root: &Root) -> Result<Listing> {
         if let Some((path, errno)) = self.away {
             return Err(Error::io(under(&root.path, &path), errno));
         }
@@ -123,6 +147,11 @@ impl Tree {
         // readdir may return an entry twice if the folder changes meanwhile.
         found.dedup_by(|a, b| a.path == b.path);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok((found, self.faults))
+        self.left_out.sort_unstable();
+        Ok(Listing {
+            found,
+            faults: self.faults,
+            left_out: self.left_out,
+        })
     }
 }

@@ -104,6 +104,39 @@ fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
     );
 }
 
+#[test]
+fn folders_that_distill_wrote_are_left_out_whatever_the_number_of_threads() {
+    let root = tempfile::tempdir().unwrap();
+    let count = make_tree(root.path());
+    let plain = scanned(&Manifest::default(), root.path(), 1);
+    assert!(plain.left_out.is_empty());
+    for (mark, left_out) in [("a/b/.distill-output", "a/b"), ("z/.distill-output", "z")] {
+        fs::write(root.path().join(mark), "").unwrap();
+        let scan = scanned(&Manifest::default(), root.path(), 1);
+        assert!(scan.left_out.contains(&Box::from(left_out.as_bytes())));
+    }
+    for name in ["run.json", "config.toml", "previews/a.wav"] {
+        let path = root.path().join("a-b").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "OggS").unwrap();
+    }
+    let alone = scanned(&Manifest::default(), root.path(), 1);
+    let expected = ["a-b/previews", "a/b", "z"];
+    assert!(alone
+        .left_out
+        .iter()
+        .map(|path| &**path)
+        .eq(expected.map(str::as_bytes)));
+    // a/b, a/b/c and z/y/x/w/v have five files each.
+    assert_eq!(alone.added.len(), count - 15);
+    assert!(alone.added.iter().all(|path| plain.added.contains(path)));
+    for workers in [2, 3, 8] {
+        for _ in 0..20 {
+            assert_eq!(scanned(&Manifest::default(), root.path(), workers), alone);
+        }
+    }
+}
+
 /// Stops after some polls, which it counts.
 struct StopAfter(usize, AtomicUsize);
 

@@ -89,6 +89,11 @@ impl PyScan {
         reasons(py, &self.0.faults)
     }
 
+    #[getter]
+    fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
+        paths(py, &self.0.left_out)
+    }
+
     fn __repr__(&self) -> String {
         let counts = &self.0.counts;
         format!(

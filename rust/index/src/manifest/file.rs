@@ -1,10 +1,11 @@
 //! Loading the manifest file, and replacing it atomically.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use rustix::fs::OFlags;
@@ -49,8 +50,9 @@ impl Manifest {
 
 /// Replaces a file by some parts and a last line, durably and atomically.
 pub(super) fn save_parts(parts: &[Vec<u8>], path: &Path) -> Result<()> {
-    let temporary = temporary_path(path)?;
-    let result = write_durably(&temporary, parts).and_then(|()| replace(&temporary, path));
+    let (file, temporary) = create_temporary(path)?;
+    let written = write_durably(&file, parts).map_err(|error| Error::io(path, error));
+    let result = written.and_then(|()| replace(&temporary, path));
     if result.is_err() {
         // An error of the removal would hide the first one.
         let _ = fs::remove_file(&temporary);
@@ -118,56 +120,66 @@ fn allocate(size: u64) -> std::result::Result<Vec<u8>, String> {
 fn read_in_threads(file: &File, bytes: &mut [u8]) -> io::Result<()> {
     let (one, other) = bytes.split_at_mut(bytes.len() / 2);
     let at = one.len() as u64;
-    thread::scope(|scope| {
+    let has_read = thread::scope(|scope| {
         let thread = thread::Builder::new();
-        let one = thread.spawn_scoped(scope, || file.read_exact_at(one, 0))?;
+        let one = thread.spawn_scoped(scope, || file.read_exact_at(one, 0));
         file.read_exact_at(other, at)?;
-        one.join()
-            .unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")))
-    })
+        match one.map(|thread| thread.join()) {
+            Ok(Ok(read)) => read.map(|()| true),
+            _ => Ok::<_, io::Error>(false),
+        }
+    })?;
+    match has_read {
+        true => Ok(()),
+        // The thread could not be started.
+        false => file.read_exact_at(bytes, 0),
+    }
 }
 
-/// A path in the same folder that no other writer uses: `.NAME.PID-N.tmp`. If a
-/// writer is killed the file remains; whoever holds the lock may remove it.
-fn temporary_path(path: &Path) -> Result<PathBuf> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let Some(name) = path.file_name() else {
+/// Creates a file in the same folder with a name that nobody can foresee,
+/// `.distill-` and 16 hexadecimal digits and `.tmp`. If a writer is killed the
+/// file remains; whoever holds the lock may remove it.
+fn create_temporary(path: &Path) -> Result<(File, PathBuf)> {
+    if path.file_name().is_none() {
         return Err(Error::Invalid(format!(
             "{} is not the path of a file",
             path.display()
         )));
-    };
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".{}-{next}.tmp", std::process::id()));
-    Ok(path.with_file_name(temporary))
+    }
+    let mut options = OpenOptions::new();
+    // create_new: nothing that exists is opened, neither a file nor a link.
+    let options = options
+        .write(true)
+        .create_new(true)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    loop {
+        // The keys of a new RandomState are random, and so is its hash of nothing.
+        let random = RandomState::new().build_hasher().finish();
+        let temporary = path.with_file_name(format!(".distill-{random:016x}.tmp"));
+        match options.open(&temporary) {
+            Ok(file) => return Ok((file, temporary)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(path, error)),
+        }
+    }
 }
 
-fn write_durably(path: &Path, parts: &[Vec<u8>]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        // NOFOLLOW: another user may have created a link with that name.
-        let options = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32);
-        let file = options.open(path)?;
-        let write = || parts.iter().try_for_each(|part| (&file).write_all(part));
-        let hash = || {
-            let mut hasher = blake3::Hasher::new();
-            for part in parts {
-                hasher.update(part);
-            }
-            hasher.finalize()
-        };
-        let (written, checksum) = both(write, hash);
-        written?;
-        (&file).write_all(&last_line(checksum))?;
-        file.sync_all()
+fn write_durably(mut file: &File, parts: &[Vec<u8>]) -> io::Result<()> {
+    let write = || {
+        let mut file = file;
+        parts.iter().try_for_each(|part| file.write_all(part))
     };
-    write().map_err(|error| Error::io(path, error))
+    let hash = || {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize()
+    };
+    let (written, checksum) = both(write, hash);
+    written?;
+    file.write_all(&last_line(checksum))?;
+    file.sync_all()
 }
 
 /// Renames the file, which is atomic, and makes the rename durable with an fsync

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::root::Root;
 use crate::scan_result::Scan;
 use crate::stat::RacyFrom;
+use crate::tree::Listing;
 use crate::walk::walk;
 use crate::Result;
 
@@ -37,7 +38,7 @@ pub fn scan(
     let root = Root::open(root, options.follow_links)?;
     // Taken before the first stat call, so that a later write has a later time.
     let racy_from = RacyFrom::now();
-    let (found, faults) = match &options.files {
+    let listing = match &options.files {
         Some(files) => look_up(&root, files, progress)?,
         None => walk(
             &root,
@@ -47,17 +48,24 @@ pub fn scan(
             progress,
         )?,
     };
+    let Listing {
+        found,
+        faults,
+        left_out,
+    } = listing;
     let comparison = compare::Comparison { options, racy_from };
     if faults.is_empty() {
         if let Some(scan) = unchanged::scan_if_unchanged(&comparison, &found, manifest) {
             root.check_in_place()?;
-            return Ok(scan);
+            return Ok(Scan { left_out, ..scan });
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
     comparison.hash_suspects(&root, &mut drafts, progress)?;
     root.check_in_place()?;
-    let mut scan = collect::collect(drafts, manifest, faults);
-    scan.is_partial = options.files.is_some();
-    Ok(scan)
+    Ok(Scan {
+        left_out,
+        is_partial: options.files.is_some(),
+        ..collect::collect(drafts, manifest, faults)
+    })
 }

@@ -8,21 +8,21 @@ use std::path::PathBuf;
 
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
-use crate::tree::{Fault, Found};
+use crate::tree::Listing;
 use crate::Result;
 use parallel::walk_in_threads;
 use walker::{Rules, Walker};
 
 /// Walks `root` for files with one of the `extensions` (lower case, no dot), in
 /// at most `workers` threads. Hidden files and folders, and the folders of
-/// `exclude`, are left out.
+/// `exclude`, are left out; so are folders that distill wrote, which are listed.
 pub(crate) fn walk(
     root: &Root,
     extensions: &[String],
     exclude: &[PathBuf],
     workers: usize,
     progress: &dyn Progress,
-) -> Result<(Vec<Found>, Vec<Fault>)> {
+) -> Result<Listing> {
     let rules = Rules::new(root, extensions, exclude);
     let found = Cell::new(0);
     let tick = |new| {

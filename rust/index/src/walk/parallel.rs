@@ -7,7 +7,7 @@ use super::walker::{Rules, Walker};
 use crate::progress::Tick;
 use crate::threads::run_workers;
 use crate::tree::Tree;
-use crate::{Error, Result};
+use crate::Result;
 
 /// The folders still to visit.
 struct Queue {
@@ -52,8 +52,7 @@ pub(super) fn walk_in_threads(
                 queue.stop();
             }
         },
-    )
-    .map_err(|error| Error::io(&rules.root.path, error))?;
+    );
     results.into_iter().collect()
 }
 

@@ -12,6 +12,7 @@ use crate::progress::Tick;
 use crate::root::{Root, Seen};
 use crate::skip_reason;
 use crate::tree::Tree;
+use crate::written::{Signs, MARK};
 use crate::{Error, Result};
 
 /// `tick` is called once for this many entries of a folder: about every
@@ -146,6 +147,12 @@ impl<'a> Walker<'a> {
     /// this folder only.
     fn read(&mut self, mut dir: Dir, path: &[u8]) -> Result<std::result::Result<(), Errno>> {
         self.poll()?;
+        let mut signs = Signs::default();
+        let first = (
+            self.pending.len(),
+            self.linked.len(),
+            self.tree.faults.len(),
+        );
         while let Some(entry) = dir.read() {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -155,7 +162,20 @@ impl<'a> Walker<'a> {
             if self.entries.is_multiple_of(POLL_ENTRIES) {
                 self.poll()?;
             }
-            self.entry(&dir, &entry, path);
+            if entry.file_name().to_bytes() == MARK {
+                self.pending.truncate(first.0);
+                self.linked.truncate(first.1);
+                self.tree.abandon_folder(path, first.2);
+                return Ok(Ok(()));
+            }
+            self.entry(&dir, &entry, path, &mut signs);
+        }
+        if let Some(previews) = signs.previews(path) {
+            let mut below = self.pending[first.0..].iter();
+            if let Some(index) = below.position(|folder| *folder == previews) {
+                let folder = self.pending.swap_remove(first.0 + index);
+                self.tree.leave_out(folder);
+            }
         }
         self.tree.end_folder();
         Ok(Ok(()))
@@ -170,13 +190,16 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn entry(&mut self, dir: &Dir, entry: &DirEntry, folder: &[u8]) {
+    fn entry(&mut self, dir: &Dir, entry: &DirEntry, folder: &[u8], signs: &mut Signs) {
         let name = entry.file_name().to_bytes();
         if name.starts_with(b".") {
             return;
         }
         let root = self.rules.root;
         let is_audio = has_extension(name, self.rules.extensions);
+        if !is_audio {
+            signs.note(name);
+        }
         let is_wanted = match entry.file_type() {
             FileType::Directory => return self.pending.push(join(folder, name)),
             // Some filesystems only return the type from stat.
