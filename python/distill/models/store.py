@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from distill import __version__
+from distill.device import resolve_device
 from distill.errors import RunError
 from distill.models.vae import ConvVAE
 from distill.storage import write_atomically
@@ -88,7 +89,10 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
     ------
     RunError
         If a file is missing or damaged, or the weights do not fit the description.
+    DeviceError
+        If the machine has no such device.
     """
+    device = resolve_device(device)
     description = load_description(run_dir)
     path = Path(run_dir) / WEIGHTS_NAME
     try:
