@@ -1,4 +1,4 @@
-"""A device that does not exist, or is none, is refused by every command and function, with its name and the valid ones."""
+"""A device that this machine lacks, or that is none, is refused everywhere, with its name and the valid ones."""
 
 from __future__ import annotations
 
