@@ -133,7 +133,7 @@ class Trainer:
         """Continue from a checkpoint."""
         try:
             self.state = state = TrainingState.restore(checkpoint, model, optimizer)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
                 "resume with the configuration that the run was started with",
