@@ -234,7 +234,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     plan = make_plan(run.dataset, run.config, writer.manifest, workers=run.workers, progress=run.progress)
     if plan.sources:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
-        chunk = torch.empty((1, 1, run.config.chunk_samples), device=run.device)
+        chunk = torch.empty((1, 1, run.config.chunk_samples), dtype=torch.float32, device=run.device)
         writer.backend = run.spectrogram.backend_for(chunk)
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
 

@@ -134,7 +134,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         device : torch.device
             With at least `cache_bytes` of free memory.
         """
-        held = torch.empty((len(self._reader), *self.row_shape), device=device)
+        held = torch.empty((len(self._reader), *self.row_shape), dtype=torch.float32, device=device)
         for first in range(0, len(held), _READ_ROWS):
             held[first : first + _READ_ROWS] = self._read(np.arange(first, min(first + _READ_ROWS, len(held))))
         self._held = held
