@@ -11,6 +11,12 @@ from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.errors import BackendError
 from distill.features.inversion.crossfade import fade_ends, join_windows
 
+# torch compiles its own forward-mode formulas with it, once a process.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.torch.jit.script. is (deprecated|not supported):{kind}")
+    for kind in ("DeprecationWarning", "FutureWarning")
+]
+
 NUMBERS = {"sample_rate": 16_000, "n_fft": 64, "hop_length": 32, "n_mels": 8}
 MODULES = {
     "two channels": ComplexSpectrogram(ComplexSpectrogramConfig(**NUMBERS)),
