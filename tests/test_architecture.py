@@ -26,8 +26,8 @@ LAYERS = [
     "cache",
     "audio features models index plots",
     "kernels",
-    "config device",
-    "availability storage text faults",
+    "config documents",
+    "availability device storage text faults",
     "errors types _lazy _native",
 ]
 # Names that users import from one module and that another module defines. They are looked up when they are used, so

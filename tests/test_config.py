@@ -53,7 +53,7 @@ FAULTS = [
     (TrainingConfig, {"normalize": "flie"}, "did you mean 'file'"),
     (TrainingConfig, {"val_fraction": 1.0}, "val_fraction"),
     (TrainingConfig, {"val_fraction": 0.0}, "val_fraction"),
-    (TrainingConfig, {"device": "cuda:x"}, "device=cuda:x"),
+    (TrainingConfig, {"device": "cuda:x"}, "device='cuda:x'"),
     (TrainingConfig, {"augmentation_expansion": -1}, "augmentation_expansion"),
     (TrainingConfig, {"batch_size": 0}, "batch_size"),
     (TrainingConfig, {"seed": 2**63}, "seed"),

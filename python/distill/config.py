@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from distill.device import DEVICE_NAMES, is_device_name
 from distill.faults import Rule, at_least, between, check_fields, collecting_faults, replace_fields, report_faults
 
 Normalize = Literal["file", "chunk", "none"]
@@ -184,7 +185,7 @@ class TrainingConfig:
             "preview_epochs": at_least(0),
             "keep_checkpoints": at_least(1),
             "device_budget_mb": at_least(0),
-            "device": Rule(_is_device, "auto, cpu, cuda, cuda:N or mps"),
+            "device": Rule(is_device_name, DEVICE_NAMES),
             "seed": Rule(lambda v: 0 <= v < 2**63, "from 0 to 2**63 - 1"),
         }
         check_fields(self, rules)
@@ -208,11 +209,6 @@ class TrainingConfig:
             self.normalize,
             self.cache_dtype,
         )
-
-
-def _is_device(name: str) -> bool:
-    kind, _, index = name.partition(":")
-    return kind in ("auto", "cpu", "cuda", "mps") and (not index or (kind == "cuda" and index.isdigit()))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -326,7 +326,7 @@ def test_faults_of_training_options_in_a_new_process(tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "epochs=0" in done.stderr
-    assert "device=x" in done.stderr
+    assert "device='x'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

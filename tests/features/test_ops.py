@@ -143,9 +143,10 @@ def test_the_tables_are_marked_as_torch_marks_constants():
     assert vars(reference._constant_tables) == vars(torch.compiler.assume_constant_result(lambda: None))
 
 
-def test_vmap_is_an_error():
+def test_vmap_of_the_operator_is_an_error():
+    spec = MelSpec.of(SMALL)
     with pytest.raises(BackendError, match=r"vmap over distill::complex_mel.*\[batch, 1, samples\]"):
-        torch.vmap(ComplexSpectrogram(SMALL))(signals()[:, None, None])
+        torch.vmap(lambda waveform: torch.ops.distill.complex_mel(waveform, *spec, "auto"))(signals()[:, None])
 
 
 def test_the_environment_replaces_auto_only(monkeypatch):

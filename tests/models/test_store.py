@@ -98,6 +98,12 @@ def narrow(path):
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
 
 
+def make_infinite(path):
+    weights = load_file(path)
+    weights["mu.bias"][1] = torch.inf
+    save_file(weights, path)
+
+
 BROKEN = {
     "no-weights": ("model.safetensors", lambda path: path.unlink(), "missing"),
     "no-description": ("model.json", lambda path: path.unlink(), "missing"),
@@ -107,13 +113,32 @@ BROKEN = {
     "description-cut": ("model.json", truncate, "damaged"),
     "description-binary": ("model.json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "damaged"),
     "description-list": ("model.json", lambda path: path.write_text("[1]"), "holds no object"),
-    "no-statistics": ("model.json", lambda path: edit(path, statistics=None), "'statistics' is missing"),
+    "no-statistics": ("model.json", lambda path: edit(path, statistics=None), "statistics=None must be a table"),
+    "no-deviation": (
+        "model.json",
+        lambda path: edit(path, statistics={"mag_mean": 0.1}),
+        "'statistics.mag_std' is missing",
+    ),
+    "zero-deviation": (
+        "model.json",
+        lambda path: edit(path, statistics=STATISTICS | {"mag_std": 0}),
+        "statistics.mag_std=0 must be",
+    ),
     "other-format": ("model.json", lambda path: edit(path, format=99), "format=99 must be 3"),
     "bad-architecture": ("model.json", lambda path: edit(path, architecture={"in_channels": 5}), "in_channels=5"),
-    "ill-typed": ("model.json", lambda path: edit(path, architecture={"latent_dim": "4"}), "cannot be built"),
-    "unknown-option": ("model.json", lambda path: edit(path, architecture={"depth": 5}), "cannot be built"),
+    "ill-typed": (
+        "model.json",
+        lambda path: edit(path, architecture={"latent_dim": "4"}),
+        "latent_dim='4' must be int",
+    ),
+    "unknown-option": (
+        "model.json",
+        lambda path: edit(path, architecture={"depth": 5}),
+        "unknown key 'architecture.depth'",
+    ),
     "weights-directory": ("model.safetensors", lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
     "other-tensors": ("model.safetensors", rename_tensor, "does not fit model.json: 'mu.bias' is missing"),
+    "infinite": ("model.safetensors", make_infinite, "'mu.bias' holds values that are not finite"),
     "other-type": ("model.safetensors", narrow, "must be float32"),
 }
 
@@ -129,11 +154,22 @@ def test_errors_of_damaged_runs_name_file_reason_and_remedy(case, run_dir):
     assert caught.value.tip
 
 
-def test_weights_of_another_size_are_an_error(run_dir):
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        ({"latent_dim": 5}, "[5, 126]"),
+        ({"latent_dim": 10**9}, "[1000000000, 126]"),
+        ({"n_mels": 2**62, "n_frames": 2**62}, f"[4, {2**125}]"),
+        ({"base_channels": 8 * 10**9}, "[8000000000, 2, 3, 3]"),
+        ({"n_mels": 63, "n_frames": 1}, ""),
+    ],
+)
+def test_weights_of_another_size_are_an_error_whatever_the_size(run_dir, change, shape):
     description = json.loads((run_dir / "model.json").read_text())
-    edit(run_dir / "model.json", architecture=description["architecture"] | {"latent_dim": 5})
-    with pytest.raises(RunError, match=r"does not fit model\.json: .* is float32 \[.*\], must be float32 \[.*\]"):
+    edit(run_dir / "model.json", architecture=description["architecture"] | change)
+    with pytest.raises(RunError, match=r"does not fit model\.json: .* is float32 \[.*\], must be float32 \[") as caught:
         load_model(run_dir)
+    assert shape in str(caught.value)
 
 
 def test_a_pickle_is_not_loaded(run_dir, model):

@@ -49,7 +49,8 @@ def test_training_on_waveforms_lowers_the_loss(sounds, small_config):
 def test_validation_is_repeatable_and_leaves_the_weights_unchanged(loaders):
     model = new_model()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    first, second = (validate_epoch(model, loaders[1], use_cached_spectrograms=True) for _ in range(2))
+    options = {"use_cached_spectrograms": True, "normalization_stats": loaders[0].dataset.normalization_stats}
+    first, second = (validate_epoch(model, loaders[1], **options) for _ in range(2))
     assert first == second
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
@@ -92,6 +93,16 @@ def test_waveforms_need_a_spectrogram():
         train_epoch(model, [torch.randn(1, 1, 8000)], torch.optim.AdamW(model.parameters()))
 
 
+def test_cached_rows_need_the_statistics_that_they_were_normalised_with(loaders):
+    model = new_model()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="pass the normalization_stats"):
+        train_epoch(model, loaders[0], torch.optim.AdamW(model.parameters()), use_cached_spectrograms=True)
+    with pytest.raises(ValueError, match="pass the normalization_stats"):
+        validate_epoch(model, loaders[1], use_cached_spectrograms=True)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
 def test_an_epoch_in_two_parts_equals_one_pass(loaders):
     def train(model, parts):
         optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
@@ -122,5 +133,6 @@ def test_an_epoch_in_two_parts_equals_one_pass(loaders):
 def test_training_on_cuda_lowers_the_loss(loaders):
     model = new_model().cuda()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    losses = [train_epoch(model, loaders[0], optimizer, use_cached_spectrograms=True) for _ in range(4)]
+    options = {"use_cached_spectrograms": True, "normalization_stats": loaders[0].dataset.normalization_stats}
+    losses = [train_epoch(model, loaders[0], optimizer, **options) for _ in range(4)]
     assert losses[-1]["magnitude"] < 0.8 * losses[0]["magnitude"]

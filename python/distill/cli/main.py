@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from distill import __version__
 from distill.cli.process import run_command, say
+from distill.errors import ConfigError
 
 
 class Command(NamedTuple):
@@ -92,13 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = argv[0] if argv else None
     if name in COMMANDS:
         return run(name, argv[1:])
+    return run_command(lambda: _without_command(name))
+
+
+def _without_command(name: str | None) -> int:
     if name == "--version":
         say(f"distill {__version__}")
     elif name in ("-h", "--help", None):
         say(_usage())
     else:
-        say(f"error: no command {name!r}\n{_usage()}", sys.stderr)
-    return 0 if name in ("-h", "--help", "--version") else 2
+        raise ConfigError([f"no command {name!r}\n{_usage()}"])
+    return 2 if name is None else 0
 
 
 def run(name: str, argv: Sequence[str], program: str | None = None) -> int:

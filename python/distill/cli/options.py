@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from distill.config import TrainingConfig
+from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
@@ -192,7 +193,19 @@ class ExportArguments(DatasetArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyzeArguments(Arguments):
+class DeviceArguments(Arguments):
+    """Options of the commands that run a trained model."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+    def check(self) -> None:
+        """Raise DeviceError if `device` is none of these."""
+        check_device_name(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeArguments(DeviceArguments):
     """Analyse the latent space of a run with the sounds of a dataset, and write the result to RUN/latent.
 
     analysis.json holds the axes, their correlations with sound features, and the nearest neighbours of each sound;
@@ -205,8 +218,6 @@ class AnalyzeArguments(Arguments):
     """Folder of audio files. Default: the one that the run was trained on."""
     cache_dir: Path | None = None
     """Cache folder for features. Default: that of the run, or DATASET/.cache."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
     seed: int = 0
     """Seed of the choice of sounds on the map, if there are too many to show all."""
     yes: bool = False
@@ -216,7 +227,7 @@ class AnalyzeArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundArguments(Arguments):
+class SoundArguments(DeviceArguments):
     """Options of the commands that write sounds."""
 
     run: tyro.conf.Positional[Path]
@@ -227,8 +238,6 @@ class SoundArguments(Arguments):
     """Sample format of the WAV files; a sound that would clip is lowered in level as a whole."""
     force: bool = False
     """Replace existing files."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +262,9 @@ class GenerateArguments(SoundArguments, Recipe):
     seconds, settings."""
 
     def check(self) -> None:
-        """Raise ConfigError with all faults of the recipe."""
+        """Raise ConfigError with all faults of the recipe, or DeviceError."""
         Recipe.check(self)
+        check_device_name(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,9 @@ import tyro
 
 from distill.cli.options import Arguments, ConfigArguments
 from distill.config import PRESETS, TrainingConfig, config_from_dict
+from distill.documents import parse_toml, read_file
 from distill.errors import ConfigError
 from distill.faults import collecting_faults
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 A = TypeVar("A", bound=Arguments)
 
@@ -99,7 +95,7 @@ def base_config(argv: Sequence[str]) -> TrainingConfig:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(read_file(path))
+    except (OSError, ConfigError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"cannot be read: {reason}"], "see config.toml in any run folder") from error

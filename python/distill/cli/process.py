@@ -1,10 +1,12 @@
-"""How a command begins and ends. Imports almost nothing, so that Ctrl-C is handled from the first moment."""
+"""How a command begins and ends, and its output. Imports almost nothing, so that Ctrl-C is handled from the start."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from distill.errors import DistillError
@@ -16,21 +18,85 @@ INTERRUPTED = 130
 _SPINS = "20000"
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line; characters that the stream cannot encode are escaped."""
+def say(text: str, stream: TextIO | TolerantOutput | None = None) -> None:
+    """Print a line; characters that the stream cannot encode are escaped.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
     stream = stream or sys.stdout
     if stream is None:  # closed before the program started
         return
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    print(_encodable(text, getattr(stream, "encoding", None)), file=stream, flush=True)
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+def _encodable(text: str, encoding: str | None) -> str:
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class TolerantOutput:
+    """A stream whose failure does not end the work that reports to it: a warning, and the rest is dropped.
+
+    Parameters
+    ----------
+    stream : TextIO or None
+        Standard output or standard error.
+
+    Attributes
+    ----------
+    error : OSError or None
+        Why output was dropped, if it was.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write text; characters that the stream cannot encode are escaped."""
+        if self._stream is not None and self.error is None:
+            try:
+                self._stream.write(_encodable(text, self.encoding))
+            except OSError as error:
+                self._drop(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        if self._stream is not None and self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._drop(error)
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream."""
+        if self._stream is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._stream.fileno()
+
+    def _drop(self, error: OSError) -> None:
+        self.error = error
+        assert self._stream is not None
+        _abandon(self._stream)
+        if self._stream is not sys.stderr:
+            _say_on_stderr(f"warning: {_output_fault(error)}; the work goes on without it")
+
+
+def is_terminal(stream: TextIO | TolerantOutput | None) -> bool:
     """Whether a stream is a terminal."""
-    return stream is not None and not stream.closed and stream.isatty()
+    return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
 
 
-def ask(question: str, stream: TextIO) -> bool:
+def ask(question: str, stream: TextIO | TolerantOutput) -> bool:
     """Ask a question on a terminal; return whether the answer is yes. The end of the input means no."""
     say(f"{question} [y/N]", stream)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -47,20 +113,80 @@ def run_command(body: Callable[[], int]) -> int:
     # torch reads these when it is imported. A setting of the user's has priority.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    _prepare_streams()
+    status = _status_of(body)
+    # What cannot be written now would fail again when Python ends, with a traceback and status 120.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            status = status or _output_failed(error)
+            _abandon(stream)
+    return status
+
+
+def _status_of(body: Callable[[], int]) -> int:
     try:
-        status = body()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        return body()
     except DistillError as error:
-        say(f"error: {error}", sys.stderr)
+        _say_on_stderr(f"error: {error}")
         if error.tip:
-            say(f"tip: {error.tip}", sys.stderr)
+            _say_on_stderr(f"tip: {error.tip}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("interrupted; finished work is kept", sys.stderr)
+        _say_on_stderr("interrupted; finished work is kept")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the output has gone. Without this, Python reports the error again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status
+    except SystemExit as left:  # of tyro, after --help and for options that it cannot parse
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except OSError as error:
+        # Commands turn the errors of other files into a DistillError.
+        if error.filename is not None:
+            _say_on_stderr(f"error: {error.filename}: {error.strerror}")
+            return 1
+        return _output_failed(error)
+
+
+def _prepare_streams() -> None:
+    """Make output possible whatever the streams are."""
+    # A closed descriptor would be given to the next file that is opened, into which a library's messages would go.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _output_failed(error: OSError) -> int:
+    """Report that output was lost; in silence if its reader has gone, as in ``distill status DATASET | head -1``."""
+    if not isinstance(error, BrokenPipeError):
+        _say_on_stderr(f"error: {_output_fault(error)}")
+    if sys.stdout is not None:
+        _abandon(sys.stdout)
+    return 1
+
+
+def _output_fault(error: OSError) -> str:
+    return f"the output cannot be written: {error.strerror or error}"
+
+
+def _say_on_stderr(text: str) -> None:
+    if sys.stderr is None:  # closed: standard output is not for errors
+        return
+    try:
+        say(text, sys.stderr)
+    except OSError:
+        _abandon(sys.stderr)
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what a stream still holds, and all that follows, go to nowhere."""
+    # A stream that is no file has no descriptor.
+    with suppress(OSError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distill.cli.process import ask, is_terminal, say
+from distill.cli.process import TolerantOutput, ask, is_terminal, say
 
 if TYPE_CHECKING:
     from distill.training.events import TrainEvent
@@ -44,19 +44,24 @@ class _LogLines(logging.Handler):
 class ProgressView:
     """Shows log lines of distill, and the progress of its work and of training.
 
-    A context manager: it shows log records and the bar only while it is open.
+    A context manager: it shows log records and the bar only while it is open. Output that cannot be written ends no
+    work: the first failure is reported on standard error, and the rest is dropped.
 
     Parameters
     ----------
     json : bool
         Write to standard error, because standard output is for a JSON result. Default: False, to standard output.
+    is_result : bool
+        Raise the error of dropped output when the view is closed, because the output is what the command is for. Not
+        for `json`. Default: True.
     yes : bool
         Answer questions with yes, without asking. Default: False.
     """
 
-    def __init__(self, *, json: bool = False, yes: bool = False) -> None:
+    def __init__(self, *, json: bool = False, is_result: bool = True, yes: bool = False) -> None:
         self._assume_yes = yes
-        self.stream = sys.stderr if json else sys.stdout
+        self.stream = TolerantOutput(sys.stderr if json else sys.stdout)
+        self._is_result = is_result and not json
         self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
@@ -86,6 +91,8 @@ class ProgressView:
             self._bar.stop()
         self._logger.removeHandler(self._handler)
         self._logger.setLevel(self._level)
+        if error is None and self._is_result and self.stream.error is not None:
+            raise self.stream.error
 
     def line(self, text: str) -> None:
         """Show a line that stays."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from distill.cli.options import TrainArguments
-from distill.cli.process import say
+from distill.cli.process import TolerantOutput, say
 from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
 from distill.text import counted
@@ -29,7 +29,7 @@ def train(arguments: TrainArguments) -> int:
     """Run ``distill train``."""
     run_dir = arguments.run_dir
     cancel = threading.Event()
-    with ProgressView(yes=arguments.yes) as view, cancelled_by_signals(cancel) as received:
+    with ProgressView(is_result=False, yes=arguments.yes) as view, cancelled_by_signals(cancel) as received:
         result = train_model(
             arguments.dataset,
             run_dir,
@@ -44,16 +44,17 @@ def train(arguments: TrainArguments) -> int:
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
-    run = shlex.quote(str(run_dir))
+    # To the view's stream: a training that ended well did so whether or not its last lines can be shown.
+    out, run = view.stream, shlex.quote(str(run_dir))
     if result.status == "interrupted":
         # These two are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
-        say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}")
+        say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}", out)
         return _SIGNALLED + received[0]
-    _say_result(result)
-    _say_what_is_there(run_dir, result.latent_dir, with_tensorboard=arguments.tensorboard)
+    _say_result(result, out)
+    _say_what_is_there(out, run_dir, result.latent_dir, with_tensorboard=arguments.tensorboard)
     if arguments.analyze and result.latent_dir is None and cancel.is_set():
-        say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}")
+        say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}", out)
         return _SIGNALLED + received[0]
     return 0
 
@@ -100,26 +101,26 @@ def _leave_terminal() -> None:
                 os.close(nowhere)
 
 
-def _say_result(result: TrainResult) -> None:
+def _say_result(result: TrainResult, out: TolerantOutput) -> None:
     best = result.best
     epochs = counted(result.epochs, "epoch")
-    say(f"finished and saved ({_REASONS[result.status]}): {epochs}, the best was epoch {best.get('epoch')}")
+    say(f"finished and saved ({_REASONS[result.status]}): {epochs}, the best was epoch {best.get('epoch')}", out)
     figures = {"magnitude": best.get("val_magnitude_r2"), "instantaneous frequency": best.get("val_if_r2")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     chunks = best.get("val_chunks", FEW_CHUNKS)
     few = f" (uncertain: of only {counted(chunks, 'validation chunk')})" if chunks < FEW_CHUNKS else ""
-    say(f"validation R²: {shown}{few}")
+    say(f"validation R²: {shown}{few}", out)
 
 
-def _say_what_is_there(run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:
+def _say_what_is_there(out: TolerantOutput, run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:
     pictures = ["loss.png", "reconstruction.png", "quality.png"]
     if latent_dir:
         pictures.append(f"{latent_dir.name}/map.png")
-    say(f"run: {run}\n  look at {', '.join(pictures)}")
+    say(f"run: {run}\n  look at {', '.join(pictures)}", out)
     if previews := sorted((run / "previews").glob("epoch-*"), key=lambda folder: (len(folder.name), folder.name)):
-        say(f"  listen to previews/{previews[-1].name}")
+        say(f"  listen to previews/{previews[-1].name}", out)
     if with_tensorboard:
-        say(f"  tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))}")
+        say(f"  tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))}", out)
     name = shlex.quote(str(run))
-    say(f"make new sounds:    distill generate {name} --out DIR")
-    say(f"reconstruct sounds: distill reconstruct {name} FILE --out DIR")
+    say(f"make new sounds:    distill generate {name} --out DIR", out)
+    say(f"reconstruct sounds: distill reconstruct {name} FILE --out DIR", out)

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from distill.features.mel import MelBands, MelSpec, mel_bands
 
@@ -128,13 +129,22 @@ def _constant_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) ->
 _constant_tables._dynamo_marked_constant = True
 
 
+def is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is in forward-mode differentiation or a transform of torch.func, such as jvp or vmap."""
+    if torch.compiler.is_compiling():
+        return False
+    # torch.func has no public name for this.
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return is_wrapped or forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def _features(
     waveform: torch.Tensor, tables: BandTables, n_fft: int, hop_length: int, threshold: float
 ) -> torch.Tensor:
     """Compute features (B, C, M, T) of waveforms (B, S)."""
     waveform = waveform if waveform.dtype == torch.float64 else waveform.float()
     frames = _frames(waveform, n_fft, hop_length)
-    tracked = torch.is_grad_enabled() and waveform.requires_grad
+    tracked = (torch.is_grad_enabled() and waveform.requires_grad) or is_transformed(waveform)
     if waveform.device.type != "cpu" or tracked or torch.compiler.is_compiling():
         features = _frame_features(frames.flatten(0, 1), tables, threshold)
         return features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
@@ -182,7 +192,7 @@ def _bin_table(frames: torch.Tensor, *, with_frequency: bool) -> torch.Tensor:
     where there are M rows and not K.
     """
     bins, columns = frames.shape[1] // 2 - 1, 2 * frames.shape[0]
-    if frames.requires_grad or torch.compiler.is_compiling():
+    if frames.requires_grad or torch.compiler.is_compiling() or is_transformed(frames):
         below, here, above = _neighbours(torch.fft.rfft(frames).mT.contiguous())
         stft = (below + above).sub(here, alpha=2)
         return torch.cat((stft * stft, (above - below) * stft)) if with_frequency else stft * stft
@@ -209,7 +219,8 @@ def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
     A bin lies in two bands at most, so nearly all of the K·M weights are 0. On one core, embedding_bag is several times
     faster than the best dense blocks, and it does not depend on the precision set for matrix products.
     """
-    if table.device.type in _BAG_DEVICES:
+    # embedding_bag has neither a forward-mode derivative nor a rule for vmap.
+    if table.device.type in _BAG_DEVICES and not is_transformed(table):
         return F.embedding_bag(
             tables.rows,
             table,
@@ -220,6 +231,6 @@ def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
         )
     count = len(tables.offsets) - 1
     sums = torch.repeat_interleave(torch.arange(count, device=table.device), tables.offsets.diff())
-    dense = table.new_zeros((count, table.shape[0]))
-    dense[sums, tables.rows] = tables.weights
+    dense = torch.zeros((count, table.shape[0]), dtype=table.dtype, device=table.device)
+    dense = dense.index_put((sums, tables.rows), tables.weights)
     return dense @ table

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+from distill.errors import BackendError
 from distill.features.inversion.griffin_lim import invert
 from distill.features.mel import MelSpec, mel_bands
 from distill.features.ops import Backend, Computed, backend_for, resolve_backend
-from distill.features.reference import complex_mel
+from distill.features.reference import complex_mel, is_transformed
 
 
 class ComplexSpectrogram(nn.Module):
@@ -222,6 +223,14 @@ class AudioSpectrogram(nn.Module):
 
 def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.Tensor:
     if backend == "reference":  # not through the operator, so that torch.compile can see into it
+        return complex_mel(waveform[:, 0], spec)
+    if is_transformed(waveform):
+        # The operator has a gradient, and no other derivative: torch would take it for zero without a word.
+        if backend != "auto":
+            raise BackendError(
+                f"backend {backend!r} cannot compute forward-mode derivatives or transforms of torch.func; "
+                "choose 'auto' or 'reference'"
+            )
         return complex_mel(waveform[:, 0], spec)
     return torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
 

@@ -95,7 +95,7 @@ def unit_effects(model: ConvVAE, latents: Tensor, progress: ProgressCallback) ->
     before = model.decode(z)[:, 0]
     effects = []
     for units in torch.arange(model.latent_dim, device=device).split(_EFFECT_UNITS):
-        step = _EFFECT_STEP * F.one_hot(units, model.latent_dim)
+        step = _EFFECT_STEP * F.one_hot(units, model.latent_dim).to(z.dtype)
         after = model.decode((z + step[:, None]).flatten(0, 1))[:, 0].unflatten(0, (len(units), len(z)))
         effects.append((after - before).square().mean(dim=(1, 2, 3)).sqrt().cpu() / _EFFECT_STEP)
         progress("effect", int(units[-1]) + 1, model.latent_dim)

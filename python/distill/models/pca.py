@@ -144,7 +144,7 @@ def _principal_axes(centred: Tensor, n_components: int, noise: float) -> tuple[T
     # Rounding in the float32 product adds about sqrt(N)·eps of the largest variance to axes that have none.
     floor = max(noise, float(variance[0]) * math.sqrt(n_rows) * torch.finfo(torch.float32).eps)
     rank = min(int((variance > floor).sum()), n_components, max(n_rows - 1, 0), width)
-    components, scale = torch.zeros(n_components, width), torch.zeros(n_components)
+    components, scale = (torch.zeros(size, dtype=torch.float32) for size in ((n_components, width), n_components))
     if rank:
         axes = vectors[:, :rank].float().T
         axes = axes @ centred if is_gram else axes.contiguous()
@@ -171,7 +171,7 @@ def _sample(rows: Tensor | Iterable[Tensor], max_rows: int, generator: torch.Gen
             kept[place] = row
     if not kept:
         raise ValueError("rows must hold at least one row")
-    sample = torch.empty(len(kept), *kept[0].shape)
+    sample = torch.empty(len(kept), *kept[0].shape, dtype=torch.float32)
     # Each row is freed once it is copied, so that the sample is never in memory twice.
     for place in range(len(kept)):
         sample[place] = kept[place]

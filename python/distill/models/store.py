@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -14,13 +15,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from distill import __version__
+from distill.device import resolve_device
+from distill.documents import check_table, load_json, read_document, read_file
 from distill.errors import RunError
+from distill.faults import Key, Rule, Table, at_least, between, shown, table_faults
 from distill.models.vae import ConvVAE
 from distill.storage import write_atomically
+from distill.text import printable
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
 _FORMAT = 3
+
+_MEAN = between(-1e30, 1e30)
+_DEVIATION = between(1e-30, 1e30)
+STATISTICS = Table(
+    {
+        "mag_mean": Key(float, _MEAN),
+        "mag_std": Key(float, _DEVIATION),
+        "if_mean": Key(float, _MEAN, is_required=False),
+        "if_std": Key(float, _DEVIATION, is_required=False),
+    }
+)
+"""Means and standard deviations that features are normalised with; limited so that float32 holds their quotients."""
+_ARCHITECTURE = Table(
+    {
+        "in_channels": Key(int, between(1, 2)),
+        **dict.fromkeys(("latent_dim", "n_mels", "n_frames"), Key(int, at_least(1))),
+        "base_channels": Key(int, Rule(lambda v: v > 0 and v % 8 == 0, "a multiple of 8")),
+        "dropout": Key(float, Rule(lambda v: 0 <= v < 1, "at least 0 and below 1")),
+    },
+    others=None,
+)
+_DESCRIPTION = Table({"architecture": _ARCHITECTURE, "features": Key(dict), "statistics": STATISTICS})
 
 
 def save_model(
@@ -49,7 +76,7 @@ def save_model(
     Raises
     ------
     ValueError
-        If a value cannot be written as JSON, or `extra` has the name of a field of `model.json`.
+        If a value cannot be written as JSON or read back, or `extra` has the name of a field of `model.json`.
     OSError
         If the folder cannot be written.
     """
@@ -62,6 +89,8 @@ def save_model(
     }
     if clash := sorted(description.keys() & extra.keys()):
         raise ValueError(f"extra {clash[0]!r} is already a field of {DESCRIPTION_NAME}")
+    if faults := table_faults(description, _DESCRIPTION):
+        raise ValueError(f"{DESCRIPTION_NAME}: {'; '.join(faults)}")
     try:
         text = json.dumps(description | extra, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -88,20 +117,29 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
     ------
     RunError
         If a file is missing or damaged, or the weights do not fit the description.
+    DeviceError
+        If the machine has no such device.
     """
-    description = load_description(run_dir)
-    path = Path(run_dir) / WEIGHTS_NAME
+    device = resolve_device(device)
+    architecture = load_description(run_dir)["architecture"]
+    path, remedy = Path(run_dir) / WEIGHTS_NAME, _remedy(run_dir)
     try:
-        model = ConvVAE(**description["architecture"])
-    except (TypeError, ValueError) as error:
-        reason = f"architecture cannot be built: {error}"
-        raise RunError(f"{Path(run_dir) / DESCRIPTION_NAME}: {reason}", _remedy(run_dir)) from error
-    try:
-        weights = load(_read(path))
-    except SafetensorError as error:
-        raise RunError(f"{path}: damaged: {error}", _remedy(run_dir)) from error
-    if fault := _first_difference(model.state_dict(), weights):
-        raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", _remedy(run_dir))
+        weights = load(read_file(path))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing", remedy) from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}", remedy) from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {printable(str(error)[:200])}", remedy) from error
+    # The sizes first: what is built from them is then no larger than the file, whatever the description says.
+    fault = _size_fault(architecture, weights)
+    if fault is None:
+        model = ConvVAE(**architecture)
+        fault = _first_difference(model.state_dict(), weights)
+    if fault:
+        raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", remedy)
+    if wrong := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
+        raise RunError(f"{path}: {wrong[0]!r} holds values that are not finite", remedy)
     model.load_state_dict(weights)
     return model.to(device).eval()
 
@@ -115,34 +153,39 @@ def load_description(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is missing or damaged, or has another format version.
     """
     path = Path(run_dir) / DESCRIPTION_NAME
-    try:
-        description = json.loads(_read(path))
-    except ValueError as error:
-        raise RunError(f"{path}: damaged: {error}", _remedy(run_dir)) from error
-    if not isinstance(description, dict):
-        raise RunError(f"{path}: damaged: it holds no object", _remedy(run_dir))
-    if description.get("format") != _FORMAT:
-        reason = f"format={description.get('format')!r} must be {_FORMAT}"
-        raise RunError(f"{path}: {reason}", "load it with the version of distill that wrote it")
-    for name in ("architecture", "features", "statistics"):
-        if not isinstance(description.get(name), dict):
-            raise RunError(f"{path}: damaged: {name!r} is missing", _remedy(run_dir))
-    return description
 
+    def parse(content: bytes) -> dict[str, Any]:
+        description = check_table(load_json(content), Table({}))
+        if (found := description.get("format")) != _FORMAT:
+            remedy = "load it with the version of distill that wrote it"
+            raise RunError(f"{path}: format={shown(found)} must be {_FORMAT}", remedy)
+        return check_table(description, _DESCRIPTION)
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: missing", _remedy(path.parent)) from error
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}", _remedy(path.parent)) from error
+    return read_document(path, parse, _remedy(run_dir))
 
 
 def _remedy(run_dir: str | os.PathLike[str]) -> str:
     if any(Path(run_dir, "checkpoints").glob("*.pt")):
         return f"distill train --resume {shlex.quote(os.fspath(run_dir))} writes it again"
     return "train again into this folder, or name the run folder of a finished training"
+
+
+def _size_fault(architecture: Mapping[str, Any], found: Mapping[str, torch.Tensor]) -> str | None:
+    """Describe a difference in the tensors that tell the size of a model; None if there is none."""
+    channels = architecture["in_channels"]
+    expected = {
+        "linear.components": [
+            architecture["latent_dim"],
+            math.prod((channels, architecture["n_mels"], architecture["n_frames"])),
+        ],
+        "encoder.0.0.weight": [architecture["base_channels"], channels, 3, 3],
+    }
+    for name, shape in expected.items():
+        if name not in found:
+            return f"{name!r} is missing"
+        if list(found[name].shape) != shape:
+            return f"{name!r} is {_type_and_shape(found[name])}, must be float32 {shape}"
+    return None
 
 
 def _first_difference(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +19,17 @@ _LOGVAR_RANGE = (-10.0, 4.0)
 _WIDTHS = (1, 2, 4, 6)
 _GROUPS = 4
 _LATENTS = 512
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """Make weights float32 whatever the caller's default type is, as those of a run are."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class LinearPath(nn.Module):
@@ -162,6 +175,7 @@ class ConvVAE(nn.Module):
         If a parameter is out of range.
     """
 
+    @_float32_by_default()
     def __init__(
         self,
         in_channels: int = 2,
@@ -259,6 +273,8 @@ class ConvVAE(nn.Module):
         if x.ndim != 4 or tuple(x.shape[1:]) != self.row_shape:
             expected = ", ".join(map(str, self.row_shape))
             raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {expected})")
+        # The results of a convolution depend on the memory layout of its input, in the last bits.
+        x = x.clone(memory_format=torch.contiguous_format)
         x = gate_frequency(x, self.silence, self.gate_width)
         h = self.encoder(x)
         return self.linear.encode(x.flatten(1)) + self.mu(h), self.logvar(h).clamp(*_LOGVAR_RANGE)
@@ -273,6 +289,7 @@ class ConvVAE(nn.Module):
         """
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
+        z = z.clone(memory_format=torch.contiguous_format)
         linear = self.linear.decode(z).unflatten(1, self.row_shape)
         return linear + self.decoder(z, linear)
 

@@ -254,7 +254,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     backend = writer.backend
     if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
-        chunk = torch.empty((1, 1, run.config.chunk_samples), device=run.device)
+        chunk = torch.empty((1, 1, run.config.chunk_samples), dtype=torch.float32, device=run.device)
         backend = run.spectrogram.backend_for(chunk)
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty

@@ -11,8 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from distill import _native
+from distill.documents import load_json
 from distill.errors import ConfigError, RunError
 from distill.models.store import WEIGHTS_NAME
+from distill.text import printable
 from distill.types import PathLike
 
 LATENT_NAME = "latent"
@@ -132,16 +134,18 @@ def read_axes(run_dir: PathLike) -> Axes:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             mean, components, scale = (file.get_tensor(name) for name in ("mean", "components", "scale"))
-        names = json.loads(metadata.get("names", "null"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunError(f"{path}: damaged: {error}", tip) from error
+        names = load_json(metadata.get("names", "null").encode())
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {printable(str(error)[:200])}", tip) from error
     is_valid = (
         metadata.get("format") == _FORMAT
         and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
         and mean.ndim == 1
         and components.shape == (len(names), len(mean))
         and scale.shape == (len(names),)
-        and all(tensor.dtype == torch.float32 for tensor in (mean, components, scale))
+        and all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in (mean, components, scale))
+        and bool((scale > 0).all())
     )
     if not is_valid:
         raise RunError(f"{path}: damaged, or written by another version of distill", tip)

@@ -20,8 +20,8 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ import torch
 from torch import Tensor
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
+from distill.documents import parse_json, parse_toml, read_document, shown_faults
 from distill.errors import ConfigError, RunError, StorageError
+from distill.faults import table_faults
 from distill.index import Dataset
 from distill.runs.lock import LOCK_NAME, locked
+from distill.runs.records import METRICS, RUN, STATE
 from distill.storage import (
     MARK_NAME,
     is_full,
@@ -44,14 +47,10 @@ from distill.storage import (
 from distill.text import counted
 from distill.types import PathLike
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
-
 logger = logging.getLogger(__name__)
 
 _STATE_VERSION = 2
+_NAME_A_RUN = "name the folder that was printed at the end of training"
 
 
 class RunFolder:
@@ -121,19 +120,15 @@ class RunFolder:
         Raises
         ------
         RunError
-            If the folder holds no run.
+            If the folder holds no run, or its run.json is damaged.
         """
         if not self.path.exists():
-            raise RunError(
-                f"{self.path}: no such run folder", "name the folder that was printed at the end of training"
-            )
-        try:
-            return Dataset.from_record(json.loads((self.path / "run.json").read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self.path}: not a run: no readable run.json in it",
-                "name the folder that was printed at the end of training",
-            ) from error
+            raise RunError(f"{self.path}: no such run folder", _NAME_A_RUN)
+        path = self.path / "run.json"
+        if not path.exists():
+            raise RunError(f"{self.path}: not a run: no run.json in it", _NAME_A_RUN)
+        remedy = "copy the file from a run on the same dataset, or start a new run"
+        return Dataset.from_record(read_document(path, lambda content: parse_json(content, RUN), remedy))
 
     def config(self) -> TrainingConfig:
         """Read the configuration of the run.
@@ -143,14 +138,11 @@ class RunFolder:
         RunError
             If it cannot be read.
         """
-        try:
-            return config_from_dict(tomllib.loads((self.path / "config.toml").read_text("utf-8")))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise RunError(
-                f"{self.path / 'config.toml'}: cannot be read: {reason}",
-                "copy the file from a similar run, or start a new run",
-            ) from error
+        return read_document(
+            self.path / "config.toml",
+            lambda content: config_from_dict(parse_toml(content)),
+            "copy the file from a similar run, or start a new run",
+        )
 
     def write_dataset(self, dataset: Dataset) -> None:
         """Replace run.json."""
@@ -256,11 +248,15 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read the lines of metrics.jsonl."""
+        """Read the lines of metrics.jsonl.
+
+        Raises
+        ------
+        RunError
+            If a line is damaged. The last one may be incomplete, after a kill; it is then left out.
+        """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        return list(_valid_lines(path.read_text("utf-8").splitlines()))
+        return read_document(path, _metrics, "restore the file, or delete this line") if path.exists() else []
 
     def drop_metrics_from(self, epoch: int) -> None:
         """Delete the lines of `epoch` and later ones, which a resumed run trains again."""
@@ -279,9 +275,12 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise any exception
         logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
         return None
-    if not isinstance(state, dict) or state.get("version") != _STATE_VERSION:
+    version = state.get("version") if isinstance(state, dict) else None
+    if not isinstance(version, int) or version != _STATE_VERSION:
         logger.warning("%s: written by another version of distill", path)
-    elif not is_finite([state.get("model"), state.get("optimizer")]):
+    elif faults := table_faults(state, STATE):
+        logger.warning("%s: damaged: %s", path, faults[0])
+    elif not is_finite([state["model"], state["optimizer"]]):
         logger.warning("%s: not used, because its weights are not finite", path)
     else:
         return state
@@ -299,11 +298,14 @@ def is_finite(values: Any) -> bool:
     return not isinstance(values, float) or math.isfinite(values)
 
 
-def _valid_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for line in lines:
+def _metrics(content: bytes) -> list[dict[str, Any]]:
+    *lines, incomplete = content.split(b"\n")
+    found = []
+    for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # the incomplete last line of a run that was killed
-            return
-        if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
-            yield entry
+            found.append(parse_json(line, METRICS))
+        except ConfigError as error:
+            raise ConfigError([f"line {number}: {shown_faults(error)}"]) from error
+    with suppress(ConfigError):
+        found.append(parse_json(incomplete, METRICS))
+    return found

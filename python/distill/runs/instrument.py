@@ -110,7 +110,10 @@ class Instrument:
         try:
             return cls(run.model, run.config, run.stats)
         except ValueError as error:
-            raise RunError(f"{run.path}: {error}", "put back the config.toml that the run was trained with") from error
+            raise RunError(
+                f"{run.path}: config.toml does not fit model.json: {error}",
+                "put back the config.toml that the run was trained with",
+            ) from error
 
     def count_windows(self, samples: int) -> int:
         """Return the number of windows in a sound of `samples` samples."""

@@ -155,7 +155,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         progress : callable, optional
             Called with (rows copied, rows). An exception that it raises ends the copying; `rows` then reads the cache.
         """
-        held = torch.empty((len(self._reader), *self.row_shape), device=device)
+        held = torch.empty((len(self._reader), *self.row_shape), dtype=torch.float32, device=device)
         for first in range(0, len(held), _READ_ROWS):
             stop = min(first + _READ_ROWS, len(held))
             held[first:stop] = self._read(np.arange(first, stop))

@@ -60,12 +60,17 @@ def features_of(
     Raises
     ------
     ValueError
-        If the batch has the wrong shape, or waveforms come without a spectrogram.
+        If the batch has the wrong shape, waveforms come without a spectrogram, or cached features without `stats`.
     """
     shape = list(batch.shape)
     if cached:
         if batch.ndim != 4 or batch.shape[1] != 2:
             raise ValueError(f"a batch of cached spectrograms must be [B, 2, n_mels, T], this one is {shape}")
+        if stats is None:
+            raise ValueError(
+                "cached spectrograms are normalised, and the loss needs them as they were before: "
+                "pass the normalization_stats of their dataset"
+            )
         return batch.to(device)
     if batch.ndim != 3 or batch.shape[1] != 1:
         raise ValueError(f"a batch of waveforms must be [B, 1, samples], this one is {shape}")
@@ -236,7 +241,7 @@ class TrainingData:
         They are evenly spaced, because neighbouring rows are of the same file.
         """
         length = min(len(self.val.dataset), MEASURED_ROWS)  # type: ignore[arg-type]
-        wanted = set(torch.linspace(0, length - 1, min(count, length)).long().tolist())
+        wanted = set(torch.linspace(0, length - 1, min(count, length), dtype=torch.float32).long().tolist())
         rows = (row for batch in self.features(self.val) for row in batch)
         return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
 

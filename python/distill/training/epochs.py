@@ -115,7 +115,7 @@ def train_epoch(
         Whether the loader yields features, not waveforms. Default: False.
     normalization_stats : dict, optional
         mag_mean, mag_std, and if_mean, if_std for two channels. They normalise the features of waveforms, and give
-        channel 0 before normalisation, by which the instantaneous frequency is weighted.
+        channel 0 before normalisation, by which the instantaneous frequency is weighted. Required for features.
     if_weight, kl_weight, free_bits : float
         See `distill.models.vae_loss`.
     gradient_clip : float
@@ -135,7 +135,7 @@ def train_epoch(
     Raises
     ------
     ValueError
-        If a batch has the wrong shape.
+        If a batch has the wrong shape, or features come without statistics.
     """
     model.train()
     device = next(model.parameters()).device
@@ -195,7 +195,7 @@ def validate_epoch(
     Raises
     ------
     ValueError
-        If a batch has the wrong shape.
+        If a batch has the wrong shape, or features come without statistics.
     """
     model.eval()
     device = next(model.parameters()).device

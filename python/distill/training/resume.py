@@ -48,7 +48,7 @@ def continued_state(
     """
     try:
         state = TrainingState.restore(checkpoint, model, optimizer)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
             "resume with the configuration that the run was started with",

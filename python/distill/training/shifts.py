@@ -37,7 +37,7 @@ def shift_rows(rows: Tensor, share: float, silence: Tensor, generator: torch.Gen
     frames, bands = int(_LARGEST_TIME_SHARE * n_frames), n_mels // _MELS_PER_SHIFTED_BAND
     # On the CPU, because a checkpoint holds the state of its generator; for every row, so that a row's shift does not
     # depend on whether others are shifted.
-    is_chosen = (torch.rand(count, generator=generator) < share).tolist()
+    is_chosen = (torch.rand(count, generator=generator, dtype=torch.float32) < share).tolist()
     frame_steps = torch.randint(-frames, frames + 1, (count,), generator=generator).tolist()
     band_steps = torch.randint(-bands, bands + 1, (count,), generator=generator).tolist()
     shifted = rows.clone()

@@ -90,6 +90,8 @@ class TrainingState:
         RuntimeError, ValueError
             If the checkpoint is of a model of another architecture.
         """
+        if (shape := list(checkpoint["band_means"].shape)) != list(model.row_shape[:2]):
+            raise ValueError(f"band_means of shape {shape} must be {list(model.row_shape[:2])}")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         values = {f.name: checkpoint[f.name] for f in fields(cls) if f.name in checkpoint}

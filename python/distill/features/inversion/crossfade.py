@@ -50,7 +50,7 @@ def join_windows(batches: Iterable[Tensor], overlap: int) -> Iterator[Tensor]:
     Tensor [C, M, n]
         The next frames: N·T - (N - 1)·overlap in all, for N windows.
     """
-    rise = torch.sin((torch.arange(overlap) + 0.5) / max(overlap, 1) * (math.pi / 2)) ** 2
+    rise = torch.sin((torch.arange(overlap, dtype=torch.float32) + 0.5) / max(overlap, 1) * (math.pi / 2)) ** 2
     tail: Tensor | None = None
     for window in (window for batch in batches for window in batch):
         body = window[..., : window.shape[-1] - overlap]
@@ -196,6 +196,6 @@ def fade_ends(blocks: Iterable[Tensor], samples: int, fade_in: int, fade_out: in
     fade_in, fade_out = (max(1, min(fade, samples // 4)) for fade in (fade_in, fade_out))
     done = 0
     for block in blocks:
-        place = torch.arange(done, done + block.shape[-1], device=block.device) + 0.5
+        place = torch.arange(done, done + block.shape[-1], dtype=torch.float32, device=block.device) + 0.5
         yield block * torch.minimum(place / fade_in, (samples - place) / fade_out).clamp(max=1.0)
         done += block.shape[-1]

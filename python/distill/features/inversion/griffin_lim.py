@@ -65,8 +65,12 @@ def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | Non
     # MPS lacks the integer reductions of the phase's spanning tree.
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
     clips = max(1, _FRAMES[device.type] // n_frames)
-    parts = [_invert(part.to(device).float(), spec, n_iter, samples) for part in features.split(clips) if len(part)]
-    waveforms = torch.cat(parts) if parts else torch.zeros((0, samples), device=device)
+    parts = [
+        _invert(part.to(device).float().contiguous(), spec, n_iter, samples)
+        for part in features.split(clips)
+        if len(part)
+    ]
+    waveforms = torch.cat(parts) if parts else torch.zeros((0, samples), dtype=torch.float32, device=device)
     return _to_length(waveforms, length)[:, None].to(features.device)
 
 

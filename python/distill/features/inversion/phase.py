@@ -71,7 +71,7 @@ def initial_phase(magnitude: torch.Tensor, frequency: torch.Tensor | None, hop_l
     delay = delay.clamp_(-math.pi, math.pi)  # at most half a frame from the middle
     rise = (delay[:, 1:] + delay[:, :-1]) * -0.5
     phase = _sum_along_loudest(magnitude.square(), advance, rise)
-    return phase + math.pi * (bins % 2)
+    return phase + math.pi * (bins % 2).to(phase.dtype)
 
 
 def _slope(level: torch.Tensor) -> torch.Tensor:
