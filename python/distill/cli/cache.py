@@ -17,7 +17,7 @@ from distill.errors import ConfigError
 from distill.preprocess.status import dataset_status
 from distill.preprocess.verify import repair
 from distill.preprocess.verify import verify as verify_cache
-from distill.text import counted, printable
+from distill.text import counted, listed, printable
 
 
 def status(arguments: StatusArguments) -> int:
@@ -37,6 +37,8 @@ def status(arguments: StatusArguments) -> int:
         left = found["leftover"]
         files = f"{counted(left['files'], 'file')} of an earlier program, {left['bytes'] / 1e6:.1f} MB"
         say(f"  {left['name']}: {files}; not used, and left alone until distill clean --slot {left['name']}")
+    if found["left_out"]:
+        say(f"  left out, because distill wrote them: {printable(listed(found['left_out'], 3))}")
     for entry in found["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
     return 0

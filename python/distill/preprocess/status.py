@@ -26,11 +26,12 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
         ``skipped_files``, a list of {path, reason, code} of files that cannot be used and folders that cannot be read;
-        ``skipped``, its length; ``cache_dir``; ``slots``, the slots of the cache, the last used first, each with
-        ``name``, ``fingerprint``, ``configuration`` in words, ``rows``, ``dead_rows`` (which belong to no file any
-        more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or why it cannot be used; ``leftover``, None or
-        {name, files, bytes} of what an earlier program left in the cache. Files are compared with the slot last used;
-        ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its own.
+        ``skipped``, its length; ``left_out``, folders that distill wrote; ``cache_dir``; ``slots``, the slots of the
+        cache, the last used first, each with ``name``, ``fingerprint``, ``configuration`` in words, ``rows``,
+        ``dead_rows`` (which belong to no file any more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or
+        why it cannot be used; ``leftover``, None or {name, files, bytes} of what an earlier program left in the cache.
+        Files are compared with the slot last used; ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its
+        own.
 
     Raises
     ------
@@ -59,6 +60,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         "skipped": len(skipped),
         **{name: (described[0] if slots else nothing)[name] for name in nothing},
         "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
+        "left_out": list(scan.left_out),
         "cache_dir": str(cache_dir),
         "slots": described,
         "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},

@@ -66,6 +66,11 @@ STATE = Table(
         "epoch_seconds": Key(float, at_least(0)),
         "sums": Table({}, others=_LOSS),
         "rng": Key(torch.Tensor, Rule(_is_generator_state, "a state of torch's generator")),
+        # Not in checkpoints of earlier versions.
+        "val_limit": Key(int | None, at_least(0), is_required=False),
+        "best_epoch": Key(int, at_least(0), is_required=False),
+        "objective": Key(dict, is_required=False),
+        "device_rng": Key(dict, is_required=False),
     }
 )
-"""A checkpoint. Keys that only later versions write are not here, so that older checkpoints stay valid."""
+"""A checkpoint."""
