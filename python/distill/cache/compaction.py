@@ -18,7 +18,7 @@ from distill.cache.pack_reader import PackReader
 from distill.cache.slots import choose_slot, list_slots, slot_path
 from distill.cache.writer import CacheWriter, cache_write_error
 from distill.errors import CacheError, StorageError
-from distill.index import SLOTS_NAME
+from distill.index import cache_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
         If the cache cannot be written.
     """
     path = Path(cache_dir)
-    is_slot = path.parent.name == SLOTS_NAME
-    slots = [] if is_slot else [slot.name for slot in list_slots(path) if slot.manifest]
+    root = cache_of(path)
+    slots = [] if root != path else [slot.name for slot in list_slots(path) if slot.manifest]
     if not slots:
         require_manifest(choose_slot(path))
     rows, size = 0, 0
     for name in slots or [path.name]:
-        with CacheWriter(path.parent.parent if is_slot else path) as writer, _same_last_use(writer, name):
+        with CacheWriter(root) as writer, _same_last_use(writer, name):
             writer.reopen(slot_path(writer.cache_dir, name))
             rows, size = rows + writer.manifest.totals().dead_rows, size + _bytes_of_packs(writer)
             compact(writer, dead_share=0.0)

@@ -13,7 +13,8 @@ from distill import _native
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
 from distill.cache.pack import is_pack_name
 from distill.cache.slots import entries, list_slots, slot_path, unreadable
-from distill.storage import sync_folder, write_atomically
+from distill.index import SLOTS_NAME
+from distill.storage import TEMPORARY, sync_folder, write_atomically
 from distill.text import listed
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _PREDECESSOR_ROW = re.compile(r"\d{6,}\.pt")
 def prepare_folder(cache_dir: Path) -> None:
     """Mark a cache folder, so that backups and git leave it out, and move a cache without slots into its slot.
 
+    In a folder that holds other files too, only the folder of the slots is marked.
+
     The caller holds the lock.
 
     Raises
@@ -38,9 +41,11 @@ def prepare_folder(cache_dir: Path) -> None:
     CacheError
         If a later version of distill wrote what is there.
     """
+    marked = cache_dir if _is_ours(cache_dir) else cache_dir / SLOTS_NAME
+    marked.mkdir(exist_ok=True)
     for name, content in (("CACHEDIR.TAG", _TAG), (".gitignore", b"*\n")):
-        if not os.path.lexists(cache_dir / name):
-            write_atomically(cache_dir / name, content)
+        if not os.path.lexists(marked / name):
+            write_atomically(marked / name, content)
     if os.path.lexists(cache_dir / MANIFEST_NAME):
         _adopt(cache_dir)
     if unused := leftover(cache_dir):
@@ -49,6 +54,15 @@ def prepare_folder(cache_dir: Path) -> None:
         logger.warning(
             "%s: holds %s of %s, which is not used and left alone; %s", cache_dir, unused.words, size, remedy
         )
+
+
+def _is_ours(cache_dir: Path) -> bool:
+    """Whether a folder holds nothing but a cache. Marks in another one would hide its other files from backups."""
+    names = {"lock", FILES_NAME, SLOTS_NAME, MANIFEST_NAME, PACKS_NAME, "CACHEDIR.TAG", ".gitignore"}
+    return all(
+        path.name in names or _PREDECESSOR_ROW.fullmatch(path.name) or TEMPORARY.fullmatch(path.name)
+        for path in cache_dir.iterdir()
+    )
 
 
 def _adopt(cache_dir: Path) -> None:

@@ -14,7 +14,7 @@ from distill.cache.pack import is_pack_name
 from distill.cache.slots import Slot, entries, list_slots
 from distill.cache.writer import cache_write_error
 from distill.errors import ConfigError
-from distill.index import SLOTS_NAME
+from distill.index import cache_of
 
 
 def choose_removals(cache_dir: Path, names: Sequence[str], oldest_s: float | None) -> list[Slot | Leftover]:
@@ -77,7 +77,7 @@ def remove(cache_dir: Path, chosen: Sequence[Slot | Leftover]) -> None:
 def _remove_slot(path: Path) -> None:
     # The manifest first: what is left after a kill is no slot.
     (path / MANIFEST_NAME).unlink(missing_ok=True)
-    if path.parent.name == SLOTS_NAME:
+    if cache_of(path) != path:
         shutil.rmtree(path)
     else:
         _unlink([pack for pack in entries(path / PACKS_NAME) if is_pack_name(pack.name)])

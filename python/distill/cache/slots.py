@@ -23,7 +23,7 @@ from distill import _native
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest, peek_format
 from distill.cache.row_format import RowFormat
 from distill.errors import CacheError
-from distill.index import SLOTS_NAME
+from distill.index import SLOTS_NAME, cache_of
 from distill.types import PathLike
 
 _NAME_DIGITS = 16
@@ -81,7 +81,7 @@ class Slot:
     @property
     def name(self) -> str:
         """The name of its folder, by which commands refer to it."""
-        return self.path.name if self.path.parent.name == SLOTS_NAME else self.header["config_fingerprint"][:16]
+        return self.path.name if cache_of(self.path) != self.path else self.header["config_fingerprint"][:_NAME_DIGITS]
 
     @property
     def words(self) -> str:

@@ -18,8 +18,9 @@ from distill.cache.damage import find_damage
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
+from distill.cache.row_format import RowFormat
 from distill.cache.slots import list_slots
-from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
+from distill.config import AugmentationConfig, TrainingConfig
 from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
 from distill.text import listed
@@ -204,36 +205,49 @@ def repair(
     Returns
     -------
     PreprocessResult
-        That of the slot used least lately, which is the last to be repaired.
+        That of the slot last used.
 
     Raises
     ------
     CacheError
-        If the manifest is missing or damaged. The dataset then has to be preprocessed again, with the same options.
+        If the manifest is missing or damaged, or an earlier version of distill computed all rows. The dataset then has
+        to be preprocessed again, with the same options.
     DistillError
         As `preprocess`.
     """
     dataset = Dataset.of(dataset)
     dataset.check()
-    result = None
-    for slot in _slots(dataset.cache_path):
-        result = _repair_slot(dataset, slot, workers, progress)
-    return result
+    slots = _slots(dataset.cache_path)
+    results = [_repair_slot(dataset, slot, workers, progress) for slot in slots]
+    repaired = [result for result in results if result is not None]
+    if not repaired:
+        raise CacheError(
+            f"{dataset.cache_path}: holds only features of an earlier version of distill, which cannot be repaired",
+            "run: distill preprocess DATASET",
+        )
+    return repaired[0]
 
 
 def _repair_slot(
     dataset: Dataset, slot: Path, workers: int | None, progress: ProgressCallback | None
-) -> PreprocessResult:
-    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - imports torch, which `verify` does not need
+) -> PreprocessResult | None:
+    # Both import torch, which `verify` does not need.
+    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415
+    from distill.preprocess.plan import is_current  # noqa: PLC0415
 
     manifest = require_manifest(slot)
     header = json.loads(manifest.header)
+    row_format = RowFormat.of_header(header)
+    if not is_current(row_format):
+        tip = f"distill clean --slot {slot.name} removes it"
+        logger.warning("%s: computed by an earlier version of distill, so it cannot be repaired; %s", slot, tip)
+        return None
     config = TrainingConfig(
-        complex_spectrogram=ComplexSpectrogramConfig(**header["complex_spectrogram_config"]),
+        complex_spectrogram=row_format.config,
         augmentation=AugmentationConfig(**(header["augmentation_config"] or {})),
-        augmentation_expansion=None if header["expansion_is_chosen"] else header["augmentation_expansion"],
+        augmentation_expansion=row_format.expansion,
         **{name: header[name] for name in ("chunk_samples", "normalize")},
-        cache_dtype=header["dtype"],
+        cache_dtype=row_format.dtype,
     )
     known = replace(_with_known_files(dataset, manifest), trust="content")
-    return preprocess(known, config, workers=workers, check_packs=True, progress=progress)
+    return preprocess(known, config, workers=workers, check_packs=True, row_format=row_format, progress=progress)
