@@ -143,8 +143,7 @@ class Dataset:
     @property
     def cache_path(self) -> Path:
         """The cache folder, as a Path. For a slot, which is what preprocessing returns, the cache that it is in."""
-        path = self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
-        return cache_of(path)
+        return self.path / CACHE_NAME if self.cache_dir is None else cache_of(Path(self.cache_dir))
 
     def check(self) -> None:
         """Check that the folder can be listed, and is not one that distill wrote.
@@ -255,8 +254,12 @@ class Dataset:
 
 def cache_of(path: Path) -> Path:
     """Return the cache that a path means: that of a slot, or the path itself."""
-    is_slot = path.parent.name == SLOTS_NAME and re.fullmatch("[0-9a-f]{16}", path.name)
-    return path.parent.parent if is_slot else path
+    real = Path(os.path.realpath(path))
+    is_slot = real.parent.name == SLOTS_NAME and re.fullmatch("[0-9a-f]{16}", real.name)
+    if not is_slot:
+        return path
+    # Not `real`, unless the path itself does not say it: messages name what the user gave.
+    return path.parent.parent if path.name == real.name and path.parent.name == SLOTS_NAME else real.parent.parent
 
 
 def check_workers(workers: int | None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from distill import _native
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
 from distill.cache.pack import is_pack_name
-from distill.cache.slots import entries, list_slots, slot_path, unreadable
+from distill.cache.slots import entries, exists, list_slots, slot_path, unreadable
 from distill.index import SLOTS_NAME
 from distill.storage import TEMPORARY, sync_folder, write_atomically
 from distill.text import listed
@@ -46,7 +46,7 @@ def prepare_folder(cache_dir: Path) -> None:
     for name, content in (("CACHEDIR.TAG", _TAG), (".gitignore", b"*\n")):
         if not os.path.lexists(marked / name):
             write_atomically(marked / name, content)
-    if os.path.lexists(cache_dir / MANIFEST_NAME):
+    if exists(cache_dir / MANIFEST_NAME):
         _adopt(cache_dir)
     if unused := leftover(cache_dir):
         size = f"{unused.bytes / 1e6:.1f} MB"
@@ -75,7 +75,7 @@ def _adopt(cache_dir: Path) -> None:
     except _native.ManifestError:
         manifest = None
     slot = manifest and slot_path(cache_dir, json.loads(manifest.header)["config_fingerprint"])
-    if slot is None or os.path.lexists(slot / MANIFEST_NAME):
+    if slot is None or exists(slot / MANIFEST_NAME):
         return
     slot.mkdir(parents=True, exist_ok=True)
     packs, new_packs = cache_dir / PACKS_NAME, slot / PACKS_NAME
@@ -89,7 +89,8 @@ def _adopt(cache_dir: Path) -> None:
     (cache_dir / MANIFEST_NAME).rename(slot / MANIFEST_NAME)
     for folder in (slot, slot.parent, cache_dir):
         sync_folder(folder)
-    manifest.file_table().save(cache_dir / FILES_NAME)
+    if not exists(cache_dir / FILES_NAME):
+        manifest.file_table().save(cache_dir / FILES_NAME)
     logger.info("%s: moved into its slot, %s", cache_dir, slot.name)
 
 
@@ -122,7 +123,8 @@ class Leftover:
     Attributes
     ----------
     name : str
-        "predecessor" or "damaged", by which commands refer to it.
+        "predecessor", or "earlier" for a cache without slots that is damaged or whose slot exists; by which commands
+        refer to it.
     paths : list of Path
         Its files.
     bytes : int
@@ -136,7 +138,7 @@ class Leftover:
     @property
     def words(self) -> str:
         """What it is."""
-        kind = "a cache of distill's predecessor" if self.name == "predecessor" else "a damaged cache without slots"
+        kind = "a cache of distill's predecessor" if self.name == "predecessor" else "an earlier cache without slots"
         return f"{kind} ({listed([path.name for path in self.paths], 2)})"
 
 
@@ -149,13 +151,14 @@ def leftover(cache_dir: Path) -> Leftover | None:
         If the folder cannot be read.
     """
     manifest = cache_dir / MANIFEST_NAME
-    is_slot = os.path.lexists(manifest) and any(slot.path == cache_dir for slot in list_slots(cache_dir))
-    named = [manifest] if os.path.lexists(manifest) and not is_slot else []
+    has_manifest = exists(manifest)
+    is_slot = has_manifest and any(slot.path == cache_dir for slot in list_slots(cache_dir))
+    named = [manifest] if has_manifest and not is_slot else []
     try:
-        rows = [path for path in entries(cache_dir) if _PREDECESSOR_ROW.fullmatch(path.name)]
+        rows = [path for path in entries(cache_dir) if _PREDECESSOR_ROW.fullmatch(path.name) and path.is_file()]
         packs = [path for path in entries(cache_dir / PACKS_NAME) if named and is_pack_name(path.name)]
         paths = [*named, *rows, *packs]
         size = sum(path.lstat().st_size for path in paths)
     except OSError as error:
         raise unreadable(error.filename or cache_dir, error) from error
-    return Leftover("predecessor" if rows else "damaged", paths, size) if rows or named else None
+    return Leftover("predecessor" if rows else "earlier", paths, size) if rows or named else None

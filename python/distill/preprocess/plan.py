@@ -117,6 +117,8 @@ def _changed_fields(writer: CacheWriter) -> list[str]:
     if not others:
         return []
     changed_fields = writer.row_format.changed_fields(others[0])
+    if not changed_fields:  # a copy of this very slot
+        return []
     logger.info(
         "features of this configuration are computed into a slot of their own (%s); those of %s stay",
         "; ".join(changed_fields),
