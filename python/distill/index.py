@@ -7,6 +7,7 @@ nor numpy.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -142,8 +143,7 @@ class Dataset:
     @property
     def cache_path(self) -> Path:
         """The cache folder, as a Path. For a slot, which is what preprocessing returns, the cache that it is in."""
-        path = self.path / CACHE_NAME if self.cache_dir is None else Path(self.cache_dir)
-        return path.parent.parent if path.parent.name == SLOTS_NAME else path
+        return self.path / CACHE_NAME if self.cache_dir is None else cache_of(Path(self.cache_dir))
 
     def check(self) -> None:
         """Check that the folder can be listed, and is not one that distill wrote.
@@ -206,7 +206,7 @@ class Dataset:
             return manifest.scan(
                 self.folder,
                 extensions=AUDIO_EXTENSIONS,
-                exclude=(self.cache_path,),
+                exclude=(self.cache_path / SLOTS_NAME,),
                 files=self._relative_files(),
                 known=known,
                 follow_links=self.follow_links,
@@ -250,6 +250,16 @@ class Dataset:
             raise DatasetError(message, f"make the paths above readable; {kinds}")
         but = f" apart from what distill wrote: {printable(listed(scan.left_out, 3))}" if scan.left_out else ""
         raise DatasetError(f"{self.path}: no audio in this folder{but}", kinds)
+
+
+def cache_of(path: Path) -> Path:
+    """Return the cache that a path means: that of a slot, or the path itself."""
+    real = Path(os.path.realpath(path))
+    is_slot = real.parent.name == SLOTS_NAME and re.fullmatch("[0-9a-f]{16}", real.name)
+    if not is_slot:
+        return path
+    # Not `real`, unless the path itself does not say it: messages name what the user gave.
+    return path.parent.parent if path.name == real.name and path.parent.name == SLOTS_NAME else real.parent.parent
 
 
 def check_workers(workers: int | None) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from distill.config import TrainingConfig
@@ -134,7 +135,7 @@ def train(
         except BrokenPipeError:  # from the caller's own output, in `on_event`
             raise
         except OSError as error:
-            raise run.storage_error(error) from error
+            raise run.storage_error(error, Path(error.filename) if error.filename else None) from error
         return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
 
 

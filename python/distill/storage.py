@@ -37,6 +37,8 @@ _OLD_TEMPORARY = re.compile(
 # Where files cannot be locked, older temporary files are those of a process that was killed.
 _ABANDONED_AFTER_S = 24 * 3600
 
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+"""Error numbers of a file system that has no locks."""
 _OTHER_OUT_TIP = "choose another --out"
 
 

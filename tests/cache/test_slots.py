@@ -373,3 +373,72 @@ def test_the_commands_compute_into_slots(dataset, run):
     two = one_object(*run("preprocess", dataset, *SMALL, "--chunk-samples", "4000", "--json"))
     assert one["cache_dir"] != two["cache_dir"]
     assert one_object(*run("preprocess", dataset, *SMALL, "--json"))["decoded"] == 0
+
+
+def test_other_files_in_the_folder_of_the_cache_are_neither_hidden_nor_left_out(dataset, tmp_path):
+    """A folder that is not only a cache is not marked: backups and git would leave out the user's own files."""
+    mine = dataset / "mine"
+    write(mine / "take.wav", noise(80))
+    result = preprocess(Dataset(dataset, cache_dir=mine), training())
+    assert (result.decoded, result.rows) == (6, 11)
+    assert not (mine / "CACHEDIR.TAG").exists()
+    assert not (mine / ".gitignore").exists()
+    subprocess.run(["git", "init", "-q", dataset], check=True)
+    status = ["git", "-C", dataset, "status", "--porcelain", "--untracked-files=all"]
+    shown = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    assert "mine/take.wav" in shown
+    assert "safetensors" not in shown
+    # The dataset itself, too.
+    here = preprocess(Dataset(dataset, cache_dir=dataset), training())
+    assert (here.decoded, here.rows) == (6, 11)
+    assert preprocess(Dataset(dataset, cache_dir=dataset), training()).decoded == 0
+
+
+def test_a_folder_that_is_only_named_like_a_slot_is_a_cache(dataset, tmp_path):
+    cache = tmp_path / "slots" / "cache"
+    assert preprocess(Dataset(dataset, cache_dir=cache), training()).cache_dir.parent.parent == cache
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "slots"]
+
+
+def flip(slot) -> None:
+    (path,) = (slot / "packs").iterdir()
+    content = bytearray(path.read_bytes())
+    content[1024 + 9] ^= 1
+    path.write_bytes(content)
+
+
+def test_each_damaged_slot_is_repaired(dataset):
+    """Both numbers of variants were chosen, so that the configuration alone does not say which slot is meant."""
+    from distill.preprocess import plan
+    from distill.preprocess.verify import repair
+
+    slots = []
+    for limit in (0, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "_SMALL_DATASET_FILES", limit)
+            patch.setattr(plan, "_chosen_before", lambda *given: None)
+            slots.append(preprocess(dataset, training(augmentation_expansion=None)).cache_dir)
+    assert slots[0] != slots[1]
+    for slot in slots:
+        flip(slot)
+    assert {path for path, _ in verify(dataset).damaged} == {
+        f"slots/{slot.name}/packs/{path.name}" for slot in slots for path in (slot / "packs").iterdir()
+    }
+    repair(dataset)
+    assert verify(dataset).damaged == []
+    assert all(load_cache_manifest(slot)["expansion_is_chosen"] for slot in slots)
+
+
+def test_rows_of_an_earlier_version_are_not_repaired_with_those_of_this_one(dataset, monkeypatch, caplog):
+    from distill.preprocess.verify import repair
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.preprocess.plan.DECODER_VERSION", "0 earlier")
+        earlier = preprocess(dataset, training()).cache_dir
+    flip(earlier)
+    with pytest.raises(CacheError, match="earlier version"):
+        repair(dataset)
+    assert preprocess(dataset, training()).cache_dir != earlier
+    repair(dataset)
+    assert f"clean --slot {earlier.name}" in caplog.text
+    assert [path.split("/")[1] for path, _ in verify(dataset).damaged] == [earlier.name]

@@ -96,9 +96,9 @@ def test_verify_fails_if_files_cannot_be_read(run, unprivileged):
     for options in ([], ["--repair"]):
         code, out, _ = run("verify", unprivileged, *options)
         assert code == 1
-        assert "damaged: deep/er/sound-0.wav: could not be checked: unreadable: permission denied" in out
+        assert "not checked: deep/er/sound-0.wav: could not be checked: unreadable: permission denied" in out
         assert "no damage" not in out
-    assert "3 still damaged, 0 repaired" in out
+    assert "3 could not be checked, 0 repaired" in out
 
 
 def test_a_cache_without_a_valid_manifest_is_an_error_with_a_remedy(run, dataset, tmp_path):

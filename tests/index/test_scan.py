@@ -27,8 +27,13 @@ def test_a_walk_finds_the_same_files_as_os_walk(tree: Path):
     assert [path for path, _, _ in scan.todo] == [os.fsencode(name) for name in scan.added]
 
 
-def test_the_cache_folder_is_not_walked(tree: Path):
-    assert "a/f.ogg" not in scan_dataset(Manifest(), tree, cache_dir=tree / "a").added
+def test_the_slots_of_the_cache_are_not_walked_and_files_beside_them_are(tree: Path):
+    (tree / "a" / "slots").mkdir()
+    (tree / "a" / "f.ogg").rename(tree / "a" / "slots" / "f.ogg")
+    (tree / "a" / "g.ogg").write_bytes(audio("g"))
+    added = scan_dataset(Manifest(), tree, cache_dir=tree / "a").added
+    assert "a/slots/f.ogg" not in added
+    assert "a/g.ogg" in added
 
 
 def test_each_kind_of_change_is_reported(tree: Path):

@@ -69,7 +69,7 @@ def test_previews_are_written_at_the_configured_epochs_and_change_with_the_model
     train_alone(
         tones,
         tmp_path / "run",
-        small(channels, epochs=5, preview_epochs=2, latent_dim=4, shifted_share=0.0, learning_rate=5e-4),
+        small(channels, epochs=5, preview_epochs=2, latent_dim=2, shifted_share=0.0, learning_rate=5e-4),
         on_event=lambda event: event.kind == "epoch" and best.append(event.values["is_best"]),
     )
     folders = sorted((tmp_path / "run" / "previews").iterdir())

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.cache.manifest import require_manifest
+from distill.cache.manifest import MANIFEST_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
 from distill.cache.pack_reader import PackReader
-from distill.cache.slots import choose_slot, list_slots, slot_path
+from distill.cache.removal import remove_slot
+from distill.cache.slots import Slot, choose_slot, exists, list_slots
 from distill.cache.writer import CacheWriter, cache_write_error
 from distill.errors import CacheError, StorageError
-from distill.index import SLOTS_NAME
+from distill.index import cache_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Cleaned(NamedTuple):
 
 
 def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
-    """Remove all dead rows from a cache, and all packs that the manifest does not name.
+    """Remove all dead rows from a cache, all packs that no manifest names, and slots without a manifest.
 
     A row is dead if no file had its content when the dataset was last preprocessed.
 
@@ -58,29 +59,40 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
         If the cache cannot be written.
     """
     path = Path(cache_dir)
-    is_slot = path.parent.name == SLOTS_NAME
-    slots = [] if is_slot else [slot.name for slot in list_slots(path) if slot.manifest]
-    if not slots:
+    root = cache_of(path)
+    if root != path or not list_slots(root):
         require_manifest(choose_slot(path))
-    rows, size = 0, 0
-    for name in slots or [path.name]:
-        with CacheWriter(path.parent.parent if is_slot else path) as writer, _same_last_use(writer, name):
-            writer.reopen(slot_path(writer.cache_dir, name))
-            rows, size = rows + writer.manifest.totals().dead_rows, size + _bytes_of_packs(writer)
-            compact(writer, dead_share=0.0)
-            rows, size = rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer)
+    rows, size, done = 0, 0, 0
+    with CacheWriter(root) as writer:
+        slots = list_slots(root) if root == path else [Slot.at(path)]
+        for slot in slots:
+            if slot.manifest:
+                with _same_last_use(slot):
+                    cleaned = _clean_slot(writer, slot)
+                rows, size, done = rows + cleaned.rows, size + cleaned.bytes, done + 1
+            elif exists(slot.path / MANIFEST_NAME):
+                logger.warning("%s: not cleaned: %s", slot.path, slot.fault)
+            else:
+                remove_slot(slot.path)
+                size, done = size + slot.bytes, done + 1
+    if not done:
+        require_manifest(slots[0].path)
     return Cleaned(rows, size)
 
 
+def _clean_slot(writer: CacheWriter, slot: Slot) -> Cleaned:
+    writer.reopen(slot.path)
+    rows, size = writer.manifest.totals().dead_rows, _bytes_of_packs(writer)
+    compact(writer, dead_share=0.0)
+    return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer))
+
+
 @contextmanager
-def _same_last_use(writer: CacheWriter, name: str) -> Iterator[None]:
+def _same_last_use(slot: Slot) -> Iterator[None]:
     """Keep the time at which a slot was last used: to clean it is not to use it."""
-    slot = slot_path(writer.cache_dir, name)
-    before = slot.stat() if slot.exists() else None
     yield
     with suppress(OSError):
-        if before:
-            os.utime(slot, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.utime(slot.path, ns=(slot.last_used_ns, slot.last_used_ns))
 
 
 def _bytes_of_packs(writer: CacheWriter) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 from distill import _native
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
 from distill.cache.pack import is_pack_name
-from distill.cache.slots import entries, list_slots, slot_path, unreadable
-from distill.storage import sync_folder, write_atomically
+from distill.cache.slots import entries, exists, list_slots, slot_path, unreadable
+from distill.index import SLOTS_NAME
+from distill.storage import TEMPORARY, sync_folder, write_atomically
 from distill.text import listed
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _PREDECESSOR_ROW = re.compile(r"\d{6,}\.pt")
 def prepare_folder(cache_dir: Path) -> None:
     """Mark a cache folder, so that backups and git leave it out, and move a cache without slots into its slot.
 
+    In a folder that holds other files too, only the folder of the slots is marked.
+
     The caller holds the lock.
 
     Raises
@@ -38,10 +41,12 @@ def prepare_folder(cache_dir: Path) -> None:
     CacheError
         If a later version of distill wrote what is there.
     """
+    marked = cache_dir if _is_ours(cache_dir) else cache_dir / SLOTS_NAME
+    marked.mkdir(exist_ok=True)
     for name, content in (("CACHEDIR.TAG", _TAG), (".gitignore", b"*\n")):
-        if not os.path.lexists(cache_dir / name):
-            write_atomically(cache_dir / name, content)
-    if os.path.lexists(cache_dir / MANIFEST_NAME):
+        if not os.path.lexists(marked / name):
+            write_atomically(marked / name, content)
+    if exists(cache_dir / MANIFEST_NAME):
         _adopt(cache_dir)
     if unused := leftover(cache_dir):
         size = f"{unused.bytes / 1e6:.1f} MB"
@@ -49,6 +54,15 @@ def prepare_folder(cache_dir: Path) -> None:
         logger.warning(
             "%s: holds %s of %s, which is not used and left alone; %s", cache_dir, unused.words, size, remedy
         )
+
+
+def _is_ours(cache_dir: Path) -> bool:
+    """Whether a folder holds nothing but a cache. Marks in another one would hide its other files from backups."""
+    names = {"lock", FILES_NAME, SLOTS_NAME, MANIFEST_NAME, PACKS_NAME, "CACHEDIR.TAG", ".gitignore"}
+    return all(
+        path.name in names or _PREDECESSOR_ROW.fullmatch(path.name) or TEMPORARY.fullmatch(path.name)
+        for path in cache_dir.iterdir()
+    )
 
 
 def _adopt(cache_dir: Path) -> None:
@@ -61,7 +75,7 @@ def _adopt(cache_dir: Path) -> None:
     except _native.ManifestError:
         manifest = None
     slot = manifest and slot_path(cache_dir, json.loads(manifest.header)["config_fingerprint"])
-    if slot is None or os.path.lexists(slot / MANIFEST_NAME):
+    if slot is None or exists(slot / MANIFEST_NAME):
         return
     slot.mkdir(parents=True, exist_ok=True)
     packs, new_packs = cache_dir / PACKS_NAME, slot / PACKS_NAME
@@ -75,7 +89,8 @@ def _adopt(cache_dir: Path) -> None:
     (cache_dir / MANIFEST_NAME).rename(slot / MANIFEST_NAME)
     for folder in (slot, slot.parent, cache_dir):
         sync_folder(folder)
-    manifest.file_table().save(cache_dir / FILES_NAME)
+    if not exists(cache_dir / FILES_NAME):
+        manifest.file_table().save(cache_dir / FILES_NAME)
     logger.info("%s: moved into its slot, %s", cache_dir, slot.name)
 
 
@@ -108,7 +123,8 @@ class Leftover:
     Attributes
     ----------
     name : str
-        "predecessor" or "damaged", by which commands refer to it.
+        "predecessor", or "earlier" for a cache without slots that is damaged or whose slot exists; by which commands
+        refer to it.
     paths : list of Path
         Its files.
     bytes : int
@@ -122,7 +138,7 @@ class Leftover:
     @property
     def words(self) -> str:
         """What it is."""
-        kind = "a cache of distill's predecessor" if self.name == "predecessor" else "a damaged cache without slots"
+        kind = "a cache of distill's predecessor" if self.name == "predecessor" else "an earlier cache without slots"
         return f"{kind} ({listed([path.name for path in self.paths], 2)})"
 
 
@@ -135,13 +151,14 @@ def leftover(cache_dir: Path) -> Leftover | None:
         If the folder cannot be read.
     """
     manifest = cache_dir / MANIFEST_NAME
-    is_slot = os.path.lexists(manifest) and any(slot.path == cache_dir for slot in list_slots(cache_dir))
-    named = [manifest] if os.path.lexists(manifest) and not is_slot else []
+    has_manifest = exists(manifest)
+    is_slot = has_manifest and any(slot.path == cache_dir for slot in list_slots(cache_dir))
+    named = [manifest] if has_manifest and not is_slot else []
     try:
-        rows = [path for path in entries(cache_dir) if _PREDECESSOR_ROW.fullmatch(path.name)]
+        rows = [path for path in entries(cache_dir) if _PREDECESSOR_ROW.fullmatch(path.name) and path.is_file()]
         packs = [path for path in entries(cache_dir / PACKS_NAME) if named and is_pack_name(path.name)]
         paths = [*named, *rows, *packs]
         size = sum(path.lstat().st_size for path in paths)
     except OSError as error:
         raise unreadable(error.filename or cache_dir, error) from error
-    return Leftover("predecessor" if rows else "damaged", paths, size) if rows or named else None
+    return Leftover("predecessor" if rows else "earlier", paths, size) if rows or named else None

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from distill.storage import open_regular
+from distill.storage import NO_LOCKS, open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ _POLL_S = 0.1
 
 class CacheLock:
     """The lock of a cache: one writer at a time. Use as a context manager; entering waits, and logs that it waits.
+
+    On a file system that has no locks, a warning is logged and nothing is locked.
 
     Parameters
     ----------
@@ -67,6 +69,14 @@ class CacheLock:
             fcntl.flock(self._descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning(
+                "%s: this file system has no locks (%s): do not use this cache from two processes at the same time",
+                self._path.parent,
+                error.strerror,
+            )
         return True
 
     def _is_in_place(self) -> bool:

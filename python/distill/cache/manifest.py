@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from distill import __version__, _native
 from distill.availability import remedy
 from distill.cache.row_format import RowFormat
 from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig, Normalize, feature_identity
+from distill.documents import load_json
 from distill.errors import CacheError
 from distill.features.normalization import normalization_stats
 
@@ -142,7 +143,7 @@ def _check_header(manifest: _native.Manifest) -> None:
     """
     canonical = partial(json.dumps, sort_keys=True)
     try:
-        header = _parse_header(manifest.header)
+        header = load_json(manifest.header.encode())
         expected = _rebuilt_header(header, manifest.totals())
     # TypeError: a field that the configuration does not have.
     except (ValueError, TypeError, RecursionError) as error:
@@ -197,7 +198,7 @@ def _row_format(header: Mapping[str, Any]) -> RowFormat:
     }
     for name, is_possible in (
         ("augmentation_expansion", 0 <= identity["augmentation_expansion"] <= 1000),
-        ("chunk_samples", identity["chunk_samples"] >= 1),
+        ("chunk_samples", 1 <= identity["chunk_samples"] < 1 << 63),
         ("normalize", identity["normalize"] in get_args(Normalize)),
         ("dtype", identity["dtype"] in get_args(CacheDtype)),
     ):
@@ -215,7 +216,7 @@ def peek_format(slot: Path) -> RowFormat | None:
     try:
         with (slot / MANIFEST_NAME).open("rb") as file:
             header = file.read(_HEADER_LINES_BYTES).split(b"\n", 3)[2]
-        return _row_format(_parse_header(header.removeprefix(b'"header":').removesuffix(b",").decode()))
+        return _row_format(load_json(header.removeprefix(b'"header":').removesuffix(b",")))
     except (OSError, IndexError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -227,28 +228,6 @@ def _entry(values: Mapping[str, Any], name: str, *kinds: type) -> Any:
     if type(value) not in kinds or (isinstance(value, str) and not value.isprintable()):
         raise ValueError(f"{name}={value!r:.80} must be {' or '.join(kind.__name__ for kind in kinds)}")
     return value
-
-
-def _parse_header(text: str) -> Any:
-    """Return the header's JSON; duplicate keys, integers beyond 64 bits, NaN and infinity raise ValueError."""
-
-    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            raise ValueError("a key occurs twice")
-        return values
-
-    def integer(digits: str) -> int:
-        # The length first: Python refuses to convert thousands of digits, or takes long.
-        value = int(digits) if len(digits) <= 20 else 1 << 64
-        if not -(1 << 63) <= value < 1 << 63:
-            raise ValueError(f"{digits:.20} exceeds 64 bits")
-        return value
-
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not a number")
-
-    return json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
 
 
 def describe(manifest: _native.Manifest) -> dict[str, Any]:

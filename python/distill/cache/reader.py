@@ -54,7 +54,8 @@ class CacheReader:
         If there is no valid manifest, or a pack is missing, damaged or cannot be read.
     """
 
-    def __init__(self, cache_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, cache_dir: str | os.PathLike[str], *, unselected: bool = False) -> None:
+        self._unselected = unselected
         # Absolute, because a copy may be opened after the working directory has changed.
         self.cache_dir = Path(os.path.abspath(choose_slot(Path(cache_dir))))
         self._later: CacheReader | None = None
@@ -75,7 +76,7 @@ class CacheReader:
         self.manifest = manifest
         self.header: dict[str, Any] = json.loads(manifest.header)
         self.row_shape = tuple(self.header["row_shape"])
-        live = manifest.live()
+        live = manifest.kept() if self._unselected else manifest.live()
         self.content_hashes = live.content_hashes
         # Before anything is allocated: opening a pack checks that it is as large as the manifest claims, which bounds
         # the number of rows.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from distill.cache.folder import Leftover, leftover
@@ -14,7 +15,10 @@ from distill.cache.pack import is_pack_name
 from distill.cache.slots import Slot, entries, list_slots
 from distill.cache.writer import cache_write_error
 from distill.errors import ConfigError
-from distill.index import SLOTS_NAME
+from distill.index import cache_of
+from distill.storage import TEMPORARY
+
+logger = logging.getLogger(__name__)
 
 
 def choose_removals(cache_dir: Path, names: Sequence[str], oldest_s: float | None) -> list[Slot | Leftover]:
@@ -42,6 +46,7 @@ def choose_removals(cache_dir: Path, names: Sequence[str], oldest_s: float | Non
     faults = []
     for name in names:
         fitting = [item for item in there if name and item.name.startswith(name)]
+        fitting = [item for item in fitting if item.name == name] or fitting
         if len(fitting) == 1:
             chosen += fitting
         else:
@@ -55,32 +60,58 @@ def choose_removals(cache_dir: Path, names: Sequence[str], oldest_s: float | Non
     return [item for index, item in enumerate(chosen) if item not in chosen[:index]]
 
 
-def remove(cache_dir: Path, chosen: Sequence[Slot | Leftover]) -> None:
-    """Remove slots and leftovers; wait for the lock. Readers keep the packs that they have mapped.
+def remove(cache_dir: Path, chosen: Sequence[Slot | Leftover]) -> list[Slot | Leftover]:
+    """Remove slots and leftovers; wait for the lock. Readers keep the packs that they have open.
+
+    Returns
+    -------
+    list of Slot or Leftover
+        What was removed: not the slots that were used since they were chosen, which a warning names.
 
     Raises
     ------
     StorageError
         If something cannot be removed.
     """
+    removed = []
     try:
         with CacheLock(cache_dir):
             for item in chosen:
-                if isinstance(item, Slot):
-                    _remove_slot(item.path)
-                else:
+                if isinstance(item, Leftover):
                     _unlink(item.paths)
+                elif Slot.at(item.path).last_used_ns != item.last_used_ns:
+                    logger.warning("%s: not removed: it was used meanwhile", item.path)
+                    continue
+                else:
+                    remove_slot(item.path)
+                removed.append(item)
     except OSError as error:
         raise cache_write_error(cache_dir, error) from error
+    return removed
 
 
-def _remove_slot(path: Path) -> None:
+def remove_slot(path: Path) -> None:
+    """Remove a slot, but no files in it that are not the cache's; the caller holds the lock.
+
+    Raises
+    ------
+    OSError
+        If it cannot be removed.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return
     # The manifest first: what is left after a kill is no slot.
     (path / MANIFEST_NAME).unlink(missing_ok=True)
-    if path.parent.name == SLOTS_NAME:
-        shutil.rmtree(path)
-    else:
-        _unlink([pack for pack in entries(path / PACKS_NAME) if is_pack_name(pack.name)])
+    packs = path / PACKS_NAME
+    if not packs.is_symlink():
+        _unlink([pack for pack in entries(packs) if is_pack_name(pack.name)])
+    if cache_of(path) != path:
+        _unlink([file for file in entries(path) if TEMPORARY.fullmatch(file.name)])
+        for folder in (packs, path):
+            # Other files may be in it.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _unlink(paths: Sequence[Path]) -> None:

@@ -13,7 +13,6 @@ A slot is complete without the rest: readers need its folder only.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,6 +26,7 @@ from distill.index import SLOTS_NAME
 from distill.types import PathLike
 
 _NAME_DIGITS = 16
+_UNFINISHED = "it has no manifest: what computed or removed it was ended"
 
 
 def slot_path(cache_dir: Path, fingerprint: str) -> Path:
@@ -67,6 +67,7 @@ class Slot:
         manifest, fault, unusable = None, None, None
         try:
             manifest = load_manifest(path)
+            fault = None if manifest else _UNFINISHED
         except _native.ManifestError as error:
             fault = f"{MANIFEST_NAME}: {error}"
         except CacheError as error:
@@ -79,9 +80,16 @@ class Slot:
         return json.loads(self.manifest.header) if self.manifest else {}
 
     @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its configuration; empty if there is no manifest."""
+        return self.header.get("config_fingerprint", "")
+
+    @property
     def name(self) -> str:
         """The name of its folder, by which commands refer to it."""
-        return self.path.name if self.path.parent.name == SLOTS_NAME else self.header["config_fingerprint"][:16]
+        if self.path.parent.name == SLOTS_NAME:
+            return self.path.name
+        return self.fingerprint[:_NAME_DIGITS] or "unreadable"
 
     @property
     def words(self) -> str:
@@ -117,24 +125,34 @@ def entries(folder: Path) -> list[Path]:
 
 
 def list_slots(cache_dir: Path) -> list[Slot]:
-    """Return all slots of a cache that have a manifest, the last used first.
+    """Return all slots of a cache, the last used first; also those that cannot be used.
 
     Raises
     ------
     CacheError
         If the cache cannot be read.
     """
-    folders = _slot_folders(cache_dir)
     try:
-        slots = [Slot.at(path) for path in folders]
-        if os.path.lexists(cache_dir / MANIFEST_NAME):
-            old = Slot.at(cache_dir)
-            slots += (
-                [old] if old.manifest and not slot_path(cache_dir, old.header["config_fingerprint"]).exists() else []
-            )
+        slots = [Slot.at(path) for path in entries(cache_dir / SLOTS_NAME) if path.is_dir()]
+        old = Slot.at(cache_dir) if exists(cache_dir / MANIFEST_NAME) else None
+        if old and old.manifest and exists(slot_path(cache_dir, old.fingerprint) / MANIFEST_NAME):
+            old = None  # its place is taken: `leftover` returns it
+        if old and (old.manifest or old.error):
+            slots.append(old)
     except OSError as error:
         raise unreadable(error.filename or cache_dir, error) from error
     return sorted(slots, key=lambda slot: -slot.last_used_ns)
+
+
+def exists(path: Path) -> bool:
+    """Whether a path exists; raise CacheError where that cannot be known, which `os.path.lexists` takes for no."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
 
 
 def unreadable(path: str | Path, error: OSError) -> CacheError:
@@ -151,7 +169,7 @@ def find_slot(cache_dir: Path, fingerprint: str) -> Path | None:
     A cache of the layout without slots is found too: on a disk that cannot be written to it stays as it is.
     """
     path = slot_path(cache_dir, fingerprint)
-    if os.path.lexists(path / MANIFEST_NAME):
+    if exists(path / MANIFEST_NAME):
         return path
     try:
         manifest = load_manifest(cache_dir)
@@ -183,6 +201,7 @@ def choose_slot(cache_dir: Path, name: str | None = None) -> Path:
     """
     slots = _slot_folders(cache_dir)
     fitting = [path for path in slots if name is None or path.name.startswith(name)]
+    fitting = [path for path in fitting if path.name == name] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if name is None and not slots:
@@ -200,7 +219,7 @@ def choose_slot(cache_dir: Path, name: str | None = None) -> Path:
 def _slot_folders(cache_dir: Path) -> list[Path]:
     """Return the folders of the slots that have a manifest."""
     try:
-        return [path for path in entries(cache_dir / SLOTS_NAME) if os.path.lexists(path / MANIFEST_NAME)]
+        return [path for path in entries(cache_dir / SLOTS_NAME) if exists(path / MANIFEST_NAME)]
     except OSError as error:
         raise unreadable(error.filename or cache_dir, error) from error
 
@@ -236,7 +255,7 @@ def load_cache_manifest(cache_dir: PathLike) -> dict[str, Any] | None:
 def slot_formats(cache_dir: Path) -> list[tuple[Path, RowFormat]]:
     """Return the folder and the row format of each slot, the last used first. The manifests are not checked."""
     folders = _slot_folders(cache_dir)
-    if os.path.lexists(cache_dir / MANIFEST_NAME):
+    if exists(cache_dir / MANIFEST_NAME):
         folders.append(cache_dir)
     found = [(folder, peek_format(folder)) for folder in folders]
     found.sort(key=lambda pair: -_last_used_ns(pair[0]))

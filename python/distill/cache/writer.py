@@ -148,6 +148,7 @@ class CacheWriter:
         """
         self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
         self._open(open_manifest(self.slot_dir) or _native.Manifest(), row_format)
+        self.mark_used()
 
     def reopen(self, slot_dir: Path) -> None:
         """Open a slot that exists.

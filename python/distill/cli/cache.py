@@ -15,9 +15,9 @@ from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.errors import ConfigError
 from distill.preprocess.status import dataset_status
-from distill.preprocess.verify import repair
+from distill.preprocess.verify import UNCHECKED, repair
 from distill.preprocess.verify import verify as verify_cache
-from distill.text import counted, printable
+from distill.text import counted, listed, printable
 
 
 def status(arguments: StatusArguments) -> int:
@@ -37,6 +37,8 @@ def status(arguments: StatusArguments) -> int:
         left = found["leftover"]
         files = f"{counted(left['files'], 'file')} of an earlier program, {left['bytes'] / 1e6:.1f} MB"
         say(f"  {left['name']}: {files}; not used, and left alone until distill clean --slot {left['name']}")
+    if found["left_out"]:
+        say(f"  left out, because distill wrote them: {printable(listed(found['left_out'], 3))}")
     for entry in found["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
     return 0
@@ -57,7 +59,8 @@ def verify(arguments: VerifyArguments) -> int:
     with ProgressView(json=arguments.json) as view:
         found = verify_cache(dataset, workers=workers, progress=view.progress)
         for path, reason in found.damaged:
-            view.line(f"damaged: {printable(path)}: {printable(reason)}")
+            kind = "not checked" if reason.code in UNCHECKED else "damaged"
+            view.line(f"{kind}: {printable(path)}: {printable(reason)}")
         left = found
         if arguments.repair and found.damaged:
             repair(dataset, workers=workers, progress=view.progress).log()
@@ -68,22 +71,28 @@ def verify(arguments: VerifyArguments) -> int:
         say_json({**counts, "damaged": reason_entries(found.damaged), "repaired": repaired})
     else:
         rows, packs, files = counted(left.rows, "row"), counted(left.packs, "pack"), counted(left.files, "file")
-        say(f"checked {rows} in {packs} and {files}: {_verdict(len(left.damaged), repaired, arguments.repair)}")
+        unchecked = sum(reason.code in UNCHECKED for _, reason in left.damaged)
+        verdict = _verdict(len(left.damaged) - unchecked, unchecked, repaired, was_repaired=arguments.repair)
+        say(f"checked {rows} in {packs} and {files}: {verdict}")
     return 1 if left.damaged else 0
 
 
-def _verdict(damaged: int, repaired: int, was_repaired: bool) -> str:
-    if damaged and was_repaired:
-        return f"{damaged} still damaged, {repaired} repaired"
-    if damaged:
-        return f"{damaged} damaged; distill verify --repair computes their features again"
-    return f"no damage left, {repaired} repaired" if repaired else "no damage"
+def _verdict(damaged: int, unchecked: int, repaired: int, *, was_repaired: bool) -> str:
+    found = [f"{damaged} still damaged" if was_repaired else f"{damaged} damaged"] if damaged else []
+    found += [f"{unchecked} could not be checked"] if unchecked else []
+    if not found:
+        return f"no damage left, {repaired} repaired" if repaired else "no damage"
+    if was_repaired:
+        return ", ".join([*found, f"{repaired} repaired"])
+    remedy = "; distill verify --repair computes their features again" if damaged else ""
+    return ", ".join(found) + remedy
 
 
 def clean(arguments: CleanArguments) -> int:
     """Run ``distill clean``."""
     dataset = arguments.to_dataset()
-    dataset.check()
+    if arguments.cache_dir is None:
+        dataset.check()
     if arguments.slot or arguments.older_than:
         return _remove_slots(dataset.cache_path, arguments)
     with ProgressView():
@@ -106,6 +115,6 @@ def _remove_slots(cache_dir: Path, arguments: CleanArguments) -> int:
             say("nothing was removed")
             return 0
     with ProgressView():
-        remove(cache_dir, chosen)
-    say(f"removed {counted(len(chosen), 'slot')}, freed {sum(removal.bytes for removal in chosen) / 1e6:.1f} MB")
+        removed = remove(cache_dir, chosen)
+    say(f"removed {counted(len(removed), 'slot')}, freed {sum(removal.bytes for removal in removed) / 1e6:.1f} MB")
     return 0

@@ -123,10 +123,10 @@ class StatusArguments(ScanArguments, DatasetArguments):
     """Show what the cache of a dataset holds and which files have changed, without decoding any."""
 
     json: bool = False
-    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, skipped_files (path and
-    reason of each, also of unreadable folders), cache_dir, slots (name, fingerprint, configuration, rows, dead_rows,
-    bytes, last_used, damage of each, the last used first), leftover (of an earlier program), and rows, bytes,
-    dead_rows and damage of the slot last used, with which the files are compared."""
+    """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, skipped_files (path, reason
+    and code of each, also of unreadable folders), left_out (folders that distill wrote), cache_dir, slots (name,
+    fingerprint, configuration, rows, dead_rows, bytes, last_used, damage of each, the last used first), leftover (of an
+    earlier program), and rows, bytes, dead_rows and damage of the slot last used, with which the files are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

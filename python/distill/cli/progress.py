@@ -109,14 +109,16 @@ class ProgressView:
             return True
         if self._bar:
             self._bar.stop()
-        # A command may have a handler that only ends its work after the current step.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        # A command may have handlers that only end its work after the current step.
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in ends}
         try:
             return ask(question, streams[0])
         except KeyboardInterrupt:
             return False
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             if self._bar:
                 self._bar.start()
 

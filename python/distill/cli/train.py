@@ -109,7 +109,8 @@ def _say_result(result: TrainResult, out: TolerantOutput) -> None:
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
     chunks = best.get("val_chunks", FEW_CHUNKS)
     few = f" (uncertain: of only {counted(chunks, 'validation chunk')})" if chunks < FEW_CHUNKS else ""
-    say(f"validation R²: {shown}{few}", out)
+    if shown:
+        say(f"validation R²: {shown}{few}", out)
 
 
 def _say_what_is_there(out: TolerantOutput, run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:

@@ -146,7 +146,7 @@ def analyze_rows(run: TrainedRun, rows: Rows, *, seed: int = 0, progress: Progre
         _write(findings, run, folder, seed)
     except OSError as error:
         tip = "make it writable, or analyse a copy of the run"
-        raise storage_error(folder, error, tip, tip_if_full="make room") from error
+        raise storage_error(Path(error.filename or folder), error, tip, tip_if_full="make room") from error
     return Analysis(findings.report, findings.tensors, folder)
 
 

@@ -52,7 +52,7 @@ class Copies:
         is_done : bool
             False if its rows turned out to be damaged: they have to be computed.
         """
-        silent = dict(zip(self.reader.content_hashes, self.reader.manifest.live().silent.tolist(), strict=True))
+        silent = dict(zip(self.reader.content_hashes, self.reader.manifest.kept().silent.tolist(), strict=True))
         for content_hash in sorted(self.rows_of, key=lambda content_hash: self.backend_of[content_hash]):
             writer.use_backend(self.backend_of[content_hash])
             rows, sums = self.rows_of[content_hash], np.zeros(5)
@@ -78,7 +78,7 @@ def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
         if not writer.row_format.is_included_in(rows):
             continue
         try:
-            reader = CacheReader(slot)
+            reader = CacheReader(slot, unselected=True)
         except CacheError as error:
             logger.warning("%s; its rows are not used", error)
             continue
@@ -89,7 +89,7 @@ def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
 
 
 def _copies(slot: str, reader: CacheReader, wanted: set[bytes], expansion: int) -> Copies:
-    live, packs = reader.manifest.live(), reader.manifest.packs()
+    kept, packs = reader.manifest.kept(), reader.manifest.packs()
     is_wanted = np.array([content_hash in wanted for content_hash in reader.content_hashes], bool)
     rows = np.flatnonzero(is_wanted[reader.source] & (reader.variant <= expansion))
     starts = np.flatnonzero(np.diff(reader.source[rows], prepend=-1))
@@ -99,8 +99,8 @@ def _copies(slot: str, reader: CacheReader, wanted: set[bytes], expansion: int) 
         if len(of_content)
     }
     backend_of = {}
-    for content, pack in zip(live.content.tolist(), live.pack.tolist(), strict=True):
-        content_hash, backend = live.content_hashes[content], packs[pack]["backend"]
+    for content, pack in zip(kept.content.tolist(), kept.pack.tolist(), strict=True):
+        content_hash, backend = kept.content_hashes[content], packs[pack]["backend"]
         if backend_of.setdefault(content_hash, backend) != backend:
             rows_of.pop(content_hash, None)
     return Copies(slot, reader, rows_of, backend_of)

@@ -162,6 +162,7 @@ def preprocess(
     *,
     workers: int | None = None,
     check_packs: bool = False,
+    row_format: RowFormat | None = None,
     progress: ProgressCallback | None = None,
     confirm: ConfirmCallback | None = None,
 ) -> PreprocessResult:
@@ -177,6 +178,8 @@ def preprocess(
         Number of threads. Default: one per core.
     check_packs : bool
         Check the checksums of all rows, and not only of packs that were modified. Default: False.
+    row_format : RowFormat, optional
+        What `config` makes of a row, where it leaves the number of variants open. Default: as in the slot last used.
     progress, confirm : callable, optional
         `progress_callback` and `confirm_callback` of `preprocess_complex_spectrograms`.
 
@@ -210,7 +213,7 @@ def preprocess(
         run.require_audio()
     try:
         with CacheWriter(cache_dir) as writer:
-            writer.open(resolve_row_format(config, cache_dir, run.require_audio))
+            writer.open(row_format or resolve_row_format(config, cache_dir, run.require_audio))
             writer.drop_damaged(every=check_packs, progress=run.progress)
             result = _update(run, writer, confirm)
             writer.mark_used()

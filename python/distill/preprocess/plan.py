@@ -117,6 +117,8 @@ def _changed_fields(writer: CacheWriter) -> list[str]:
     if not others:
         return []
     changed_fields = writer.row_format.changed_fields(others[0])
+    if not changed_fields:  # a copy of this very slot
+        return []
     logger.info(
         "features of this configuration are computed into a slot of their own (%s); those of %s stay",
         "; ".join(changed_fields),
@@ -181,9 +183,17 @@ def dataset_slot(dataset: Dataset, config: TrainingConfig) -> Path:
     return slot
 
 
+def is_current(rows: RowFormat) -> bool:
+    """Whether this version of distill computes such rows."""
+    return rows.identity.items() >= _versions().items()
+
+
+def _versions() -> dict[str, Any]:
+    return {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
+
+
 def _identity(config: TrainingConfig, expansion: int) -> dict[str, Any]:
-    versions = {"feature_version": FEATURE_VERSION, "decoder_version": DECODER_VERSION}
-    return config.identity(expansion) | versions
+    return config.identity(expansion) | _versions()
 
 
 def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: ConfirmCallback | None) -> None:

@@ -26,28 +26,30 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
         ``skipped_files``, a list of {path, reason, code} of files that cannot be used and folders that cannot be read;
-        ``skipped``, its length; ``cache_dir``; ``slots``, the slots of the cache, the last used first, each with
-        ``name``, ``fingerprint``, ``configuration`` in words, ``rows``, ``dead_rows`` (which belong to no file any
-        more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or why it cannot be used; ``leftover``, None or
-        {name, files, bytes} of what an earlier program left in the cache. Files are compared with the slot last used;
-        ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its own.
+        ``skipped``, its length; ``left_out``, folders that distill wrote; ``cache_dir``; ``slots``, the slots of the
+        cache, the last used first, each with ``name``, ``fingerprint``, ``configuration`` in words, ``rows``,
+        ``dead_rows`` (which belong to no file any more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or
+        why it cannot be used; ``leftover``, None or {name, files, bytes} of what an earlier program left in the cache.
+        Files are compared with the slot last used; ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its
+        own.
 
     Raises
     ------
     DatasetError
         If the dataset is not a folder, or holds no audio.
     CacheError
-        If the cache, or the manifest of the slot last used, cannot be read.
+        If the cache, or the manifests of all slots, cannot be read.
     """
     dataset = Dataset.of(dataset)
     dataset.check()
     cache_dir = dataset.cache_path
     slots = list_slots(cache_dir)
-    if slots and slots[0].error:
-        raise slots[0].error
-    last_used = slots[0].manifest if slots else None
+    last_used = next((slot for slot in slots if slot.manifest), None) or next(iter(slots), None)
+    if last_used and last_used.error:
+        raise last_used.error
     known = load_file_table(cache_dir)
-    scan = dataset.scan(last_used or _native.Manifest(), known=known, progress=progress)
+    manifest = (last_used and last_used.manifest) or _native.Manifest()
+    scan = dataset.scan(manifest, known=known, progress=progress)
     dataset.require_audio(scan)
     skipped = [*scan.skipped, *scan.faults]
     described = [_describe(slot) for slot in slots]
@@ -57,8 +59,9 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         "files": scan.n_files,
         **scan.counts,
         "skipped": len(skipped),
-        **{name: (described[0] if slots else nothing)[name] for name in nothing},
+        **{name: (_describe(last_used) if last_used else nothing)[name] for name in nothing},
         "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
+        "left_out": list(scan.left_out),
         "cache_dir": str(cache_dir),
         "slots": described,
         "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},

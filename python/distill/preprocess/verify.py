@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,11 @@ import numpy as np
 from distill import _native
 from distill.cache.damage import find_damage
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import PACKS_NAME, require_manifest
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
-from distill.cache.slots import list_slots
-from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
+from distill.cache.row_format import RowFormat
+from distill.cache.slots import choose_slot, exists, list_slots, slot_path
+from distill.config import AugmentationConfig, TrainingConfig
 from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
 from distill.text import listed
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 # Codes of reasons from the index that say nothing about a file's bytes.
 _UNREAD = ("unreadable", "unstable")
 _LEADS_OUT = "link-leads-out"
+UNCHECKED = frozenset({*_UNREAD, _LEADS_OUT})
+"""Codes of reasons with which nothing is known to be wrong: the pack or file could not be checked."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,7 @@ def verify(
     # Keyed by path: a file of several slots is reported once.
     damaged: dict[str, str] = {}
     with _writers_kept_out(cache):
-        for slot in _slots(cache):
-            manifest = require_manifest(slot)
+        for slot, manifest in _manifests(cache, damaged):
             packs = [PackInfo.of(entry) for entry in manifest.packs()]
             damaged |= dict(_damaged_packs(manifest, slot, packs, progress, os.path.relpath(slot, cache)))
             damaged |= dict(_damaged_files(manifest, dataset, workers, progress))
@@ -101,9 +103,19 @@ def verify(
     return Verification(rows, n_packs, len(paths), list(damaged.items()))
 
 
-def _slots(cache: Path) -> list[Path]:
-    """Return the folders of all slots; if there is none, the cache itself, about which an error then says more."""
-    return [slot.path for slot in list_slots(cache)] or [cache]
+def _manifests(cache: Path, damaged: dict[str, Reason]) -> Iterator[tuple[Path, _native.Manifest]]:
+    """Yield folder and manifest of each slot. Add those that cannot be used to `damaged`; raise if none can."""
+    slots = [slot for slot in list_slots(cache) if exists(slot.path / MANIFEST_NAME)]
+    if not any(slot.manifest for slot in slots):
+        # An error says more.
+        yield cache, require_manifest(slots[0].path if slots else choose_slot(cache))
+    for slot in slots:
+        if slot.manifest:
+            yield slot.path, slot.manifest
+        else:
+            path = os.path.join(os.path.relpath(slot.path, cache), MANIFEST_NAME)
+            text = f"could not be checked: {slot.fault}" if slot.error else slot.fault
+            damaged[path] = Reason(text, "unreadable" if slot.error else "damaged")
 
 
 @contextmanager
@@ -138,7 +150,8 @@ def _damaged_packs(
             continue
         contents = {live.content_hashes[content].hex() for content in live.content[here].tolist()}
         paths = [entry["path"] for entry in manifest.files() if entry["content_hash"] in contents]
-        reason = Reason(f"{damage.reason}: it holds features of {listed(paths, 3)}", damage.reason.code)
+        whose = listed(paths, 3) or "files that were not among those last listed"
+        reason = Reason(f"{damage.reason}: it holds features of {whose}", damage.reason.code)
         yield path, reason
 
 
@@ -204,36 +217,66 @@ def repair(
     Returns
     -------
     PreprocessResult
-        That of the slot used least lately, which is the last to be repaired.
+        That of the slot last used.
 
     Raises
     ------
     CacheError
-        If the manifest is missing or damaged. The dataset then has to be preprocessed again, with the same options.
+        If the manifest is missing or damaged, or an earlier version of distill computed all rows. The dataset then has
+        to be preprocessed again, with the same options.
     DistillError
         As `preprocess`.
     """
     dataset = Dataset.of(dataset)
     dataset.check()
-    result = None
-    for slot in _slots(dataset.cache_path):
-        result = _repair_slot(dataset, slot, workers, progress)
-    return result
+    damaged: dict[str, Reason] = {}
+    slots = list(_manifests(dataset.cache_path, damaged))
+    for path, reason in damaged.items():
+        logger.warning("%s: %s; it cannot be repaired", path, reason)
+    results = [_repair_slot(dataset, slot, manifest, workers, progress) for slot, manifest in slots]
+    repaired = [result for result in results if result is not None]
+    if not repaired:
+        raise CacheError(
+            f"{dataset.cache_path}: holds only features of an earlier version of distill, which cannot be repaired",
+            "run: distill preprocess DATASET",
+        )
+    return repaired[0]
 
 
 def _repair_slot(
-    dataset: Dataset, slot: Path, workers: int | None, progress: ProgressCallback | None
-) -> PreprocessResult:
-    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415 - imports torch, which `verify` does not need
+    dataset: Dataset, slot: Path, manifest: _native.Manifest, workers: int | None, progress: ProgressCallback | None
+) -> PreprocessResult | None:
+    # Both import torch, which `verify` does not need.
+    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415
+    from distill.preprocess.plan import is_current  # noqa: PLC0415
 
-    manifest = require_manifest(slot)
     header = json.loads(manifest.header)
+    row_format = RowFormat.of_header(header)
+    if not is_current(row_format):
+        tip = f"distill clean --slot {slot.name} removes it"
+        logger.warning("%s: computed by an earlier version of distill, so it cannot be repaired; %s", slot, tip)
+        return None
+    if slot not in (dataset.cache_path, slot_path(dataset.cache_path, row_format.fingerprint)):
+        logger.warning("%s: not repaired: it is a copy of another slot", slot)
+        return None
     config = TrainingConfig(
-        complex_spectrogram=ComplexSpectrogramConfig(**header["complex_spectrogram_config"]),
+        complex_spectrogram=row_format.config,
         augmentation=AugmentationConfig(**(header["augmentation_config"] or {})),
-        augmentation_expansion=None if header["expansion_is_chosen"] else header["augmentation_expansion"],
+        augmentation_expansion=row_format.expansion,
         **{name: header[name] for name in ("chunk_samples", "normalize")},
-        cache_dtype=header["dtype"],
+        cache_dtype=row_format.dtype,
     )
-    known = replace(_with_known_files(dataset, manifest), trust="content")
-    return preprocess(known, config, workers=workers, check_packs=True, progress=progress)
+    known = _with_renamed_files(dataset, manifest, check_workers(workers))
+    used = slot.stat()
+    result = preprocess(known, config, workers=workers, check_packs=True, row_format=row_format, progress=progress)
+    with suppress(OSError):  # to repair a slot is not to use it
+        os.utime(result.cache_dir, ns=(used.st_atime_ns, used.st_mtime_ns))
+    return result
+
+
+def _with_renamed_files(dataset: Dataset, manifest: _native.Manifest, workers: int) -> Dataset:
+    """Return the dataset limited to the files in the manifest that exist, under the names that they have now."""
+    scan = replace(dataset, files=None, trust="stat").scan(manifest, workers=workers)
+    gone = {*scan.removed, *(old for old, _ in scan.renamed)}
+    known = [entry["path"] for entry in manifest.files() if entry["path"] not in gone]
+    return replace(dataset, files=[*known, *(new for _, new in scan.renamed)], trust="content")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
-from distill.documents import parse_json, parse_toml, read_document, shown_faults
+from distill.documents import parse_json, parse_toml, read_document, read_file, shown_faults
 from distill.errors import ConfigError, RunError, StorageError
 from distill.faults import table_faults
 from distill.index import Dataset
@@ -85,10 +85,12 @@ class RunFolder:
         """
         with ExitStack() as held:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                # Before the lock, because only an empty folder is marked.
+                make_output_folder(self.path)
                 held.enter_context(locked(self.path))
             except OSError as error:
-                raise storage_error(self.path, error, "make it writable, or use another folder") from error
+                path = Path(error.filename or self.path)
+                raise storage_error(path, error, "make it writable, or use another folder") from error
             yield
 
     def create(self, config: TrainingConfig, dataset: Dataset) -> None:
@@ -107,8 +109,7 @@ class RunFolder:
             resume = f"continue it with --resume {shlex.quote(str(self.path))}, or {other}"
             raise RunError(f"{self.path}: already holds a run", resume if parts[0].exists() else other)
         try:
-            make_output_folder(self.path)
-            self._checkpoints.mkdir(exist_ok=True)
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
             self.write_config(config)
             self.write_dataset(dataset)
         except OSError as error:
@@ -261,7 +262,7 @@ class RunFolder:
     def drop_metrics_from(self, epoch: int) -> None:
         """Delete the lines of `epoch` and later ones, which a resumed run trains again."""
         kept = [line for line in self.metrics() if line["epoch"] < epoch]
-        if lost := len(set(range(1, epoch)) - {line["epoch"] for line in kept}):
+        if lost := epoch - 1 - len({line["epoch"] for line in kept}):
             logger.warning("%s: the lines of %s are missing", self.path / "metrics.jsonl", counted(lost, "epoch"))
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
         # The file itself may be new; lines that are appended later do not sync the folder.
@@ -271,7 +272,8 @@ class RunFolder:
 def _read_state(path: Path) -> dict[str, Any] | None:
     """Read a checkpoint; return None, with a warning, if that fails."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Not by torch, which waits for a FIFO.
+        state = torch.load(io.BytesIO(read_file(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise any exception
         logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
         return None

@@ -134,6 +134,8 @@ class Instrument:
     def decode(self, z: Tensor) -> Tensor:
         """Decode latent vectors [B, L] to features [B, C, M, T] before normalisation, limited to possible values."""
         features = denormalize(self.model.decode(z.to(self._device)), self.stats)
+        if not features.isfinite().all():
+            raise RunError("the model gives features that are not finite", "train it again, or use another run")
         return limit_features(features, self.stats["mag_std"])
 
     def join(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -12,12 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distill.errors import RunError
-from distill.storage import open_regular
+from distill.storage import NO_LOCKS, open_regular
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _held: set[int] = set()
 
 
@@ -86,7 +84,7 @@ def _lock(path: Path, descriptor: int) -> None:
             "wait until it has ended, or end it and try again",
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         logger.warning(
             "%s: this file system has no locks (%s): do not train or analyse this run twice at the same time",

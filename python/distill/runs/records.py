@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distill.faults import Key, Rule, Table, at_least
+from distill.faults import Key, Rule, Table, at_least, between
 from distill.models.store import STATISTICS
 
 
@@ -32,15 +32,19 @@ RUN = Table(
 )
 """run.json: `Dataset.record`."""
 
+# Of float32; what draws them takes no larger ones.
+_FIGURE = between(-1e38, 1e38)
+
 METRICS = Table(
     {
         "epoch": Key(int, at_least(1)),
-        "train_loss": Key(float),
-        "val_loss": Key(float),
-        "val_magnitude_r2": Key(float | None),
-        "val_if_r2": Key(float | None),
+        "train_loss": Key(float, _FIGURE),
+        "val_loss": Key(float, _FIGURE),
+        "val_magnitude_r2": Key(float | None, _FIGURE),
+        "val_if_r2": Key(float | None, _FIGURE),
+        "val_chunks": Key(int, at_least(1), is_required=False),
     },
-    others=Key(float | None),
+    others=Key(float | None, _FIGURE),
 )
 """A line of metrics.jsonl: figures, None where they are undefined."""
 
@@ -50,7 +54,22 @@ def _is_generator_state(tensor: torch.Tensor) -> bool:
     return (tensor.dtype, tensor.shape) == (expected.dtype, expected.shape)
 
 
-_COUNT = Key(int, at_least(0))
+def _are_sums(values: dict[str, Any]) -> bool:
+    return not values or ("loss" in values and all(type(value) in (int, float) for value in values.values()))
+
+
+def _is_objective(values: dict[str, Any]) -> bool:
+    names = {"batch_size", "free_bits", "if_weight", "kl_weight"}
+    return not values or (values.keys() == names and all(type(value) in (int, float) for value in values.values()))
+
+
+def _are_device_states(values: dict[str, Any]) -> bool:
+    return values.keys() <= {"cuda", "mps"} and all(
+        torch.is_tensor(state) and state.dtype == torch.uint8 for state in values.values()
+    )
+
+
+_COUNT = Key(int, between(0, 10**12))
 # Infinity is valid: there is no best loss before the first epoch.
 _LOSS = Key(object, Rule(lambda value: type(value) in (int, float) and value == value, "a number"))
 
@@ -64,8 +83,13 @@ STATE = Table(
         **dict.fromkeys(("step", "epoch", "epoch_step", "since_best", "rows"), _COUNT),
         "best_loss": _LOSS,
         "epoch_seconds": Key(float, at_least(0)),
-        "sums": Table({}, others=_LOSS),
+        "sums": Key(dict, Rule(_are_sums, "sums of losses, also of the loss itself")),
         "rng": Key(torch.Tensor, Rule(_is_generator_state, "a state of torch's generator")),
+        # Not in checkpoints of earlier versions.
+        "val_limit": Key(int | None, between(0, 2**64 - 1), is_required=False),
+        "best_epoch": Key(int, between(0, 10**12), is_required=False),
+        "objective": Key(dict, Rule(_is_objective, "numbers by name of the setting"), is_required=False),
+        "device_rng": Key(dict, Rule(_are_device_states, "states of generators by device"), is_required=False),
     }
 )
-"""A checkpoint. Keys that only later versions write are not here, so that older checkpoints stay valid."""
+"""A checkpoint."""

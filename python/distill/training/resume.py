@@ -46,16 +46,18 @@ def continued_state(
     RunError
         If the checkpoint is of a model of another architecture.
     """
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         state = TrainingState.restore(checkpoint, model, optimizer)
+        _check_moments(optimizer)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
             "resume with the configuration that the run was started with",
         ) from error
-    for group in optimizer.param_groups:
-        # With the moments, the checkpoint restored the old one. The learning rate is set before every step.
-        group["weight_decay"] = config.weight_decay
+    # With the moments, the checkpoint restored the settings of that time. The learning rate is set before every step.
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
     if "best_epoch" not in checkpoint:
         state.best_epoch = _best_epoch(run)
     before = state.objective or objective_of(run.config())
@@ -74,6 +76,14 @@ def continued_state(
         )
         state.forget_best()
     return state
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if the optimizer has moments that are not those of its parameters."""
+    for parameter, state in optimizer.state.items():
+        moments = [state.get(name) for name in ("exp_avg", "exp_avg_sq")]
+        if not all(torch.is_tensor(moment) and moment.shape == parameter.shape for moment in moments):
+            raise ValueError("the moments of the optimizer do not have the shapes of the weights")
 
 
 def _changed_objective(before: Mapping[str, float], now: Mapping[str, float], validation_rows: int) -> list[str]:
@@ -98,8 +108,9 @@ def _best_epoch(run: RunFolder) -> int:
 
 
 def best_line(run: RunFolder, best_epoch: int) -> dict[str, Any]:
-    """Return the line of metrics.jsonl of the best epoch; empty if there is none."""
-    return next((line for line in run.metrics() if line["epoch"] == best_epoch), {})
+    """Return the line of metrics.jsonl of the best epoch; only its number if that is lost; empty if there is none."""
+    nothing = {"epoch": best_epoch} if best_epoch else {}
+    return next((line for line in run.metrics() if line["epoch"] == best_epoch), nothing)
 
 
 def unchanged_result(run: RunFolder, checkpoint: Mapping[str, Any] | None) -> TrainResult:

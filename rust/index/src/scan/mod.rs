@@ -57,7 +57,11 @@ pub fn scan(
     if faults.is_empty() {
         if let Some(scan) = unchanged::scan_if_unchanged(&comparison, &found, manifest) {
             root.check_in_place()?;
-            return Ok(Scan { left_out, ..scan });
+            return Ok(Scan {
+                left_out,
+                is_partial: options.files.is_some(),
+                ..scan
+            });
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
