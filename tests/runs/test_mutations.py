@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save, save_file
 
 from distill.cli.parsing import base_config
 from distill.errors import DistillError, RunError
@@ -332,3 +333,49 @@ def test_a_checkpoint_that_does_not_fit_is_refused_on_resume(run_dir, state, sou
     with pytest.raises(RunError, match="its checkpoint does not fit its configuration") as error:
         train(next(sounds.iterdir()), run_dir, resume=True, cache_dir=run_dir / "cache")
     assert error.value.tip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("objective", {"kl_weight": 0.1}),
+        ("objective", {"batch_size": "a", "free_bits": 0.0, "if_weight": 1.0, "kl_weight": 0.0}),
+        ("device_rng", {"cpu": 3}),
+        ("val_limit", -5),
+        ("best_epoch", "x"),
+        ("sums", {"kl": 1.0}),
+        ("epoch", 2**62),
+    ],
+)
+def test_an_odd_value_in_a_checkpoint_is_named(run_dir, state, caplog, key, value):
+    run = RunFolder(run_dir)
+    run.save_state(state | {key: value}, keep=1, is_best=False)
+    with pytest.raises(RunError, match="none of its checkpoints can be read"):
+        run.load_state()
+    assert f"damaged: {key}" in caplog.text
+
+
+@pytest.mark.parametrize("moment", [torch.zeros(3), None])
+def test_moments_that_do_not_fit_the_weights_are_refused_on_resume(run_dir, state, sounds, moment):
+    odd = copy.deepcopy(state)
+    odd["optimizer"]["state"][0]["exp_avg"] = moment
+    RunFolder(run_dir).save_state(odd, keep=1, is_best=False)
+    with pytest.raises(RunError, match="its checkpoint does not fit its configuration"):
+        train(next(sounds.iterdir()), run_dir, resume=True, cache_dir=run_dir / "cache")
+
+
+@pytest.mark.timeout(30)
+def test_a_fifo_in_place_of_a_checkpoint_does_not_block(run_dir, state, caplog):
+    run = RunFolder(run_dir)
+    run.save_state(state, keep=2, is_best=False)
+    os.mkfifo(run_dir / "checkpoints" / "step-000000009.pt")
+    assert run.load_state()["step"] == 1
+    assert "step-000000009.pt: cannot be read" in caplog.text
+
+
+def test_weights_that_give_no_finite_features_are_refused(run_dir, run, tmp_path):
+    path = run_dir / "model.safetensors"
+    save_file({name: tensor * 1e30 for name, tensor in load_file(path).items()}, path)
+    code, _, err = run("generate", run_dir, "--out", tmp_path / "out", "--count", 1, "--seed", 1)
+    assert code == RunError.exit_code
+    assert "not finite" in err
