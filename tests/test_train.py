@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,10 +28,11 @@ from distill.errors import (
     TrainingDivergedError,
 )
 from distill.index import Dataset
-from distill.models import load_model
+from distill.models import ConvVAE, load_model
 from distill.runs.folder import RunFolder
 from distill.training import CachedSpectrogramDataset, report
 from distill.training import train as train_and_analyze
+from distill.training.state import TrainingState
 
 # tests/training/test_report.py tests the analysis and the previews.
 train = functools.partial(train_and_analyze, analyze=False)
@@ -248,6 +250,14 @@ def test_a_full_disk_is_an_error_with_a_remedy(sounds, cache, config, tmp_path, 
     assert train(None, tmp_path / "run", resume=True).status == "finished"
 
 
+def checkpoint(step: int) -> dict[str, Any]:
+    """Return the state of a small model after some steps."""
+    model = ConvVAE(2, 3, n_mels=8, n_frames=8, base_channels=8)
+    optimizer = torch.optim.AdamW(model.parameters())
+    stats = {"mag_mean": 0.5, "mag_std": 1.0, "if_mean": 0.0, "if_std": 1.0}
+    return TrainingState(model, optimizer, torch.zeros(2, 8), stats, "key", step=step).checkpoint()
+
+
 @pytest.mark.parametrize(
     ("number", "reason", "first"),
     [
@@ -260,14 +270,14 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_with_a_remedy(
 ):
     run = RunFolder(tmp_path / "my run")
     run.create(config, Dataset(tmp_path))
-    run.save_state({"step": 1}, keep=2, is_best=True)
+    run.save_state(checkpoint(1), keep=2, is_best=True)
 
     def fail(descriptor):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError) as caught:
-        run.save_state({"step": 2}, keep=2, is_best=False)
+        run.save_state(checkpoint(2), keep=2, is_best=False)
     path = run.path / "checkpoints" / "step-000000002.pt"
     assert str(caught.value) == f"{path}: {reason}"
     assert caught.value.tip == f"{first}, then --resume '{run.path}'"
@@ -279,9 +289,9 @@ def test_a_checkpoint_that_was_passed_over_does_not_push_out_the_next_one(tmp_pa
     run = RunFolder(tmp_path / "run")
     run.create(config, Dataset(tmp_path))
     for step in (5, 9):
-        run.save_state({"step": step}, keep=2, is_best=False)
+        run.save_state(checkpoint(step), keep=2, is_best=False)
     (run.path / "checkpoints" / "step-000000009.pt").write_bytes(b"damaged")
-    run.save_state({"step": 6}, keep=1, is_best=False)
+    run.save_state(checkpoint(6), keep=1, is_best=False)
     assert run.load_state()["step"] == 6
 
 

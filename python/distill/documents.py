@@ -25,8 +25,6 @@ T = TypeVar("T")
 _LARGEST = 512_000_000
 # A configuration takes two kilobytes. The time that tomllib takes grows with the square of what a key holds.
 _LARGEST_TOML = 100_000
-# Python refuses to convert integers of more than 4 300 digits; a float has at most 309 before its point.
-_MOST_DIGITS = 309
 _FAULTS_SHOWN = 10
 
 
@@ -105,7 +103,8 @@ def load_json(content: bytes) -> Any:
     Raises
     ------
     ConfigError
-        If it is no JSON in UTF-8, nested too deeply, repeats a key, or holds a number that is not finite.
+        If it is no JSON in UTF-8, nested too deeply, repeats a key, or holds a number that is not finite or an
+        integer beyond 64 bits.
     """
 
     def load(text: str) -> Any:
@@ -150,9 +149,11 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
+    # The length first: Python refuses to convert thousands of digits, or takes long.
+    value = int(digits) if len(digits) <= 20 else 1 << 64
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{digits:.20} exceeds 64 bits")
+    return value
 
 
 def _finite(digits: str) -> float:

@@ -55,7 +55,13 @@ def train(cache_dir: Path) -> int:
     """Train for an epoch; return the number of rows."""
     loader, _ = create_complex_data_loaders(cache_dir, CONFIG, val_fraction=0.01)
     model = ConvVAE(in_channels=2, latent_dim=4, n_mels=32, n_frames=loader.dataset.row_shape[-1])
-    means = train_epoch(model, loader, torch.optim.AdamW(model.parameters()), use_cached_spectrograms=True)
+    means = train_epoch(
+        model,
+        loader,
+        torch.optim.AdamW(model.parameters()),
+        use_cached_spectrograms=True,
+        normalization_stats=loader.dataset.normalization_stats,
+    )
     assert np.isfinite(means["loss"])
     return len(loader.dataset)
 

@@ -46,7 +46,8 @@ def continued_state(
     RunError
         If the checkpoint is of a model of another architecture.
     """
-    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    # The learning rate is set before every step, and the last one is reported.
+    own = [{n: value for n, value in group.items() if n not in ("params", "lr")} for group in optimizer.param_groups]
     try:
         state = TrainingState.restore(checkpoint, model, optimizer)
         _check_moments(optimizer)
@@ -55,7 +56,7 @@ def continued_state(
             f"{run.path}: its checkpoint does not fit its configuration: {' '.join(str(error).split())}",
             "resume with the configuration that the run was started with",
         ) from error
-    # With the moments, the checkpoint restored the settings of that time. The learning rate is set before every step.
+    # With the moments, the checkpoint restored the settings of that time.
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
     if "best_epoch" not in checkpoint:
@@ -79,7 +80,9 @@ def continued_state(
 
 
 def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if the optimizer has moments that are not those of its parameters."""
+    """Raise ValueError if the optimizer has moments that are not those of its parameters, or no learning rate."""
+    if not all(type(group["lr"]) is float for group in optimizer.param_groups):
+        raise ValueError("the learning rate of the optimizer is not a number")
     for parameter, state in optimizer.state.items():
         moments = [state.get(name) for name in ("exp_avg", "exp_avg_sq")]
         if not all(torch.is_tensor(moment) and moment.shape == parameter.shape for moment in moments):
