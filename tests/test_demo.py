@@ -42,7 +42,7 @@ def test_the_demo_writes_sounds_and_pictures_and_replaces_those_of_an_earlier_de
     spectra = {path: spectrum(path) for path in wavs}
     samples = [spectra[path] for path in wavs if path.name.startswith("sample")]
     assert min(np.abs(one - other).max() for one, other in combinations(samples, 2)) > 0.5
-    unheard = [path for path in (tmp_path / "unheard").rglob("*.wav") if path.is_file()]
+    unheard = [path for path in (tmp_path / "unheard").rglob("*.*") if path.is_file() and path.name[0] != "."]
     assert len(unheard) == 6
     for source in unheard:
         found = tmp_path / "reconstructed" / f"{source.stem}.wav"
