@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from distill.audio import load_cache_manifest
 from distill.cache import CacheReader
 from distill.cache.compaction import clean
 from distill.cache.removal import choose_removals, remove
@@ -183,3 +184,37 @@ def test_the_cache_of_a_dataset_that_is_gone_can_be_removed(dataset, tmp_path, r
     shutil.rmtree(dataset)
     code, _, err = run("clean", dataset, "--cache-dir", tmp_path / "cache", "--slot", slot.name, "--yes")
     assert (code, slot.exists()) == (0, False), err
+
+
+def test_each_damaged_slot_is_repaired(dataset):
+    """Both numbers of variants were chosen, so that the configuration alone does not say which slot is meant."""
+    from distill.preprocess import plan
+
+    slots = []
+    for limit in (0, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "_SMALL_DATASET_FILES", limit)
+            patch.setattr(plan, "_chosen_before", lambda *given: None)
+            slots.append(preprocess(dataset, training(augmentation_expansion=None)).cache_dir)
+    assert slots[0] != slots[1]
+    for slot in slots:
+        flip(slot)
+    assert {path for path, _ in verify(dataset).damaged} == {
+        f"slots/{slot.name}/packs/{path.name}" for slot in slots for path in (slot / "packs").iterdir()
+    }
+    repair(dataset)
+    assert verify(dataset).damaged == []
+    assert all(load_cache_manifest(slot)["expansion_is_chosen"] for slot in slots)
+
+
+def test_rows_of_an_earlier_version_are_not_repaired_with_those_of_this_one(dataset, monkeypatch, caplog):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.preprocess.plan.DECODER_VERSION", "0 earlier")
+        earlier = preprocess(dataset, training()).cache_dir
+    flip(earlier)
+    with pytest.raises(CacheError, match="earlier version"):
+        repair(dataset)
+    assert preprocess(dataset, training()).cache_dir != earlier
+    repair(dataset)
+    assert f"clean --slot {earlier.name}" in caplog.text
+    assert [path.split("/")[1] for path, _ in verify(dataset).damaged] == [earlier.name]
