@@ -130,10 +130,10 @@ def _is_temporary(name: str) -> bool:
 def _remove_if_abandoned(path: Path) -> None:
     descriptor = open_regular(path, os.O_RDWR)
     try:
-        is_locked = _lock(descriptor)
-        if is_locked is None:
-            is_locked = time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_AFTER_S
-        if is_locked:
+        is_abandoned = _lock(descriptor)
+        if is_abandoned is None:
+            is_abandoned = time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_AFTER_S
+        if is_abandoned:
             path.unlink()
     finally:
         os.close(descriptor)

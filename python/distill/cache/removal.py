@@ -12,7 +12,7 @@ from distill.cache.folder import Leftover, leftover
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME
 from distill.cache.pack import is_pack_name
-from distill.cache.slots import Slot, entries, list_slots
+from distill.cache.slots import Slot, called, entries, last_used_ns, list_slots
 from distill.cache.writer import cache_write_error
 from distill.errors import ConfigError
 from distill.index import cache_of
@@ -45,8 +45,7 @@ def choose_removals(cache_dir: Path, names: Sequence[str], oldest_s: float | Non
     chosen: list[Slot | Leftover] = []
     faults = []
     for name in names:
-        fitting = [item for item in there if name and item.name.startswith(name)]
-        fitting = [item for item in fitting if item.name == name] or fitting
+        fitting = called(there, name)
         if len(fitting) == 1:
             chosen += fitting
         else:
@@ -79,7 +78,7 @@ def remove(cache_dir: Path, chosen: Sequence[Slot | Leftover]) -> list[Slot | Le
             for item in chosen:
                 if isinstance(item, Leftover):
                     _unlink(item.paths)
-                elif Slot.at(item.path).last_used_ns != item.last_used_ns:
+                elif last_used_ns(item.path) != item.last_used_ns:
                     logger.warning("%s: not removed: it was used meanwhile", item.path)
                     continue
                 else:

@@ -13,10 +13,11 @@ A slot is complete without the rest: readers need its folder only.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from distill import _native
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest, peek_format
@@ -25,6 +26,7 @@ from distill.errors import CacheError
 from distill.index import SLOTS_NAME
 from distill.types import PathLike
 
+OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _NAME_DIGITS = 16
 _UNFINISHED = "it has no manifest: what computed or removed it was ended"
 
@@ -72,7 +74,7 @@ class Slot:
             fault = f"{MANIFEST_NAME}: {error}"
         except CacheError as error:
             fault, unusable = str(error), error
-        return cls(path, manifest, fault, unusable, _size(path), _last_used_ns(path))
+        return cls(path, manifest, fault, unusable, _size(path), last_used_ns(path))
 
     @property
     def header(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class Slot:
         return datetime.fromtimestamp(self.last_used_ns // 10**9, timezone.utc)
 
 
-def _last_used_ns(path: Path) -> int:
+def last_used_ns(path: Path) -> int:
     """Return when a slot was last used: `CacheWriter.mark_used` sets the time of its folder."""
     try:
         return path.stat().st_mtime_ns
@@ -159,7 +161,7 @@ def unreadable(path: str | Path, error: OSError) -> CacheError:
     """Return the error for a file or folder of a cache that cannot be read."""
     return CacheError(
         f"{path}: cannot be read: {error.strerror or error}",
-        "make it readable, or choose a place for the cache with --cache-dir DIR",
+        f"make it readable, or {OTHER_PLACE_TIP}",
     )
 
 
@@ -177,6 +179,20 @@ def find_slot(cache_dir: Path, fingerprint: str) -> Path | None:
         return None
     is_here = manifest is not None and json.loads(manifest.header)["config_fingerprint"] == fingerprint
     return cache_dir if is_here else None
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Item = TypeVar("_Item", bound=_Named)
+
+
+def called(items: Sequence[_Item], name: str) -> list[_Item]:
+    """Return the items that a name means: the one with this name, or else those whose names begin with it."""
+    exact = [item for item in items if item.name == name]
+    return exact or [item for item in items if name and item.name.startswith(name)]
 
 
 def choose_slot(cache_dir: Path, name: str | None = None) -> Path:
@@ -200,8 +216,7 @@ def choose_slot(cache_dir: Path, name: str | None = None) -> Path:
         If there is no such slot, or more than one.
     """
     slots = _slot_folders(cache_dir)
-    fitting = [path for path in slots if name is None or path.name.startswith(name)]
-    fitting = [path for path in fitting if path.name == name] or fitting
+    fitting = slots if name is None else called(slots, name)
     if len(fitting) == 1:
         return fitting[0]
     if name is None and not slots:
@@ -258,5 +273,5 @@ def slot_formats(cache_dir: Path) -> list[tuple[Path, RowFormat]]:
     if exists(cache_dir / MANIFEST_NAME):
         folders.append(cache_dir)
     found = [(folder, peek_format(folder)) for folder in folders]
-    found.sort(key=lambda pair: -_last_used_ns(pair[0]))
+    found.sort(key=lambda pair: -last_used_ns(pair[0]))
     return [(folder, rows) for folder, rows in found if rows is not None]

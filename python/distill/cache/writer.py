@@ -26,7 +26,7 @@ from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.pack_reader import require_packs_folder
 from distill.cache.row_format import RowFormat
-from distill.cache.slots import slot_path
+from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
 from distill.storage import TEMPORARY, is_full, storage_error
 from distill.text import counted
@@ -34,7 +34,6 @@ from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-_OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _FREE_MARGIN_BYTES = 16 << 20
 # A commit that was killed leaves a temporary file; that of an earlier version is .NAME.PID-N.tmp.
 _PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
@@ -43,7 +42,7 @@ _PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\
 def cache_write_error(path: Path, error: OSError) -> StorageError:
     """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
     named = path if is_full(error) else Path(error.filename or path)
-    tip = remedy(error) if is_used_up(error) else _OTHER_PLACE_TIP
+    tip = remedy(error) if is_used_up(error) else OTHER_PLACE_TIP
     return storage_error(named, error, tip, note_if_full="what was finished is kept")
 
 
@@ -54,7 +53,7 @@ def check_space(cache_dir: Path, needed_bytes: int) -> None:
     if free < needed_bytes + _FREE_MARGIN_BYTES:
         raise StorageError(
             f"{cache_dir}: the features need about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left",
-            f"make room, or {_OTHER_PLACE_TIP}",
+            f"make room, or {OTHER_PLACE_TIP}",
         )
 
 
@@ -172,7 +171,7 @@ class CacheWriter:
             if folder.is_symlink():
                 raise StorageError(
                     f"{folder}: a symbolic link: packs are not written to, nor removed from, another folder",
-                    f"remove the link, and {_OTHER_PLACE_TIP}",
+                    f"remove the link, and {OTHER_PLACE_TIP}",
                 )
         try:
             if manifest.pack_names():

@@ -95,8 +95,9 @@ def make_plan(
     copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo])
     root = os.fsencode(dataset.folder)
     todo = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
-    copied = [source for source in todo if copies and source.content_hash in copies.rows_of]
-    sources = [source for source in todo if not (copies and source.content_hash in copies.rows_of)]
+    copied_hashes = copies.rows_of if copies else {}
+    copied = [source for source in todo if source.content_hash in copied_hashes]
+    sources = [source for source in todo if source.content_hash not in copied_hashes]
     durations = [duration_s(source.path) for source in sources]
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = sum(math.ceil(duration / chunk_s) for duration in durations)

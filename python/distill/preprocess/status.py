@@ -52,18 +52,18 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     scan = dataset.scan(manifest, known=known, progress=progress)
     dataset.require_audio(scan)
     skipped = [*scan.skipped, *scan.faults]
-    described = [_describe(slot) for slot in slots]
-    nothing = {"rows": 0, "bytes": 0, "dead_rows": 0, "damage": None}
+    described = {slot.path: _describe(slot) for slot in slots}
+    compared = described[last_used.path] if last_used else {"rows": 0, "bytes": 0, "dead_rows": 0, "damage": None}
     unused = leftover(cache_dir)
     return {
         "files": scan.n_files,
         **scan.counts,
         "skipped": len(skipped),
-        **{name: (_describe(last_used) if last_used else nothing)[name] for name in nothing},
+        **{name: compared[name] for name in ("rows", "bytes", "dead_rows", "damage")},
         "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
         "left_out": list(scan.left_out),
         "cache_dir": str(cache_dir),
-        "slots": described,
+        "slots": list(described.values()),
         "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},
     }
 

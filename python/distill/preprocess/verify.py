@@ -15,6 +15,7 @@ import numpy as np
 
 from distill import _native
 from distill.cache.damage import find_damage
+from distill.cache.folder import load_file_table
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, require_manifest
 from distill.cache.pack import PackInfo
@@ -107,8 +108,7 @@ def _manifests(cache: Path, damaged: dict[str, Reason]) -> Iterator[tuple[Path, 
     """Yield folder and manifest of each slot. Add those that cannot be used to `damaged`; raise if none can."""
     slots = [slot for slot in list_slots(cache) if exists(slot.path / MANIFEST_NAME)]
     if not any(slot.manifest for slot in slots):
-        # An error says more.
-        yield cache, require_manifest(slots[0].path if slots else choose_slot(cache))
+        require_manifest(slots[0].path if slots else choose_slot(cache))  # raises the error that says why
     for slot in slots:
         if slot.manifest:
             yield slot.path, slot.manifest
@@ -276,7 +276,8 @@ def _repair_slot(
 
 def _with_renamed_files(dataset: Dataset, manifest: _native.Manifest, workers: int) -> Dataset:
     """Return the dataset limited to the files in the manifest that exist, under the names that they have now."""
-    scan = replace(dataset, files=None, trust="stat").scan(manifest, workers=workers)
+    known = load_file_table(dataset.cache_path)
+    scan = replace(dataset, files=None, trust="stat").scan(manifest, known=known, workers=workers)
     gone = {*scan.removed, *(old for old, _ in scan.renamed)}
-    known = [entry["path"] for entry in manifest.files() if entry["path"] not in gone]
-    return replace(dataset, files=[*known, *(new for _, new in scan.renamed)], trust="content")
+    there = [entry["path"] for entry in manifest.files() if entry["path"] not in gone]
+    return replace(dataset, files=[*there, *(new for _, new in scan.renamed)], trust="content")
