@@ -28,15 +28,6 @@ def some_rows(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, *ROW)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A dataset with a cache; tests copy it."""
-    root = tmp_path_factory.mktemp("made") / "dataset"
-    write_dataset(root)
-    preprocess(root, training())
-    return root
-
-
 @pytest.fixture
 def dataset(made, tmp_path):
     return shutil.copytree(made, tmp_path / "dataset")

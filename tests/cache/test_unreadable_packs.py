@@ -21,15 +21,6 @@ from sounds import rows_by_content, slot_of, training, write_dataset
 NOT_NOW = ["EACCES", "EMFILE", "ENFILE", "EIO", "ESTALE", "ENOTCONN", "ENOMEM", "ETIMEDOUT", "EHOSTDOWN", "ENODEV"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A dataset with a cache; tests copy it."""
-    root = tmp_path_factory.mktemp("made") / "dataset"
-    write_dataset(root)
-    preprocess(root, training())
-    return root
-
-
 @pytest.fixture
 def dataset(made, tmp_path):
     """A copy whose packs have other times than the manifest says, so that every row is checked."""
