@@ -141,24 +141,16 @@ def test_a_folder_that_is_moved_away_ends_preprocessing(folder, whole, tmp_path,
 @pytest.mark.parametrize(("stage", "count"), [("scan", 0), ("features", 3)])
 def test_too_many_open_files_end_preprocessing(folder, whole, tmp_path, stage, count):
     cache_dir, limit = tmp_path / "cache", resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = []
 
     def use_up():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
-        with suppress(OSError):
-            while True:
-                held.append(os.open("/dev/null", os.O_RDONLY))
-
-    def give_back():
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        # Below every descriptor in use: one that a worker closes now cannot be opened again.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, limit[1]))
 
     try:
         with pytest.raises((DatasetError, CacheError, StorageError), match="Too many open files") as caught:
             preprocess(Dataset(folder, cache_dir=cache_dir), training(), progress=at_stage(stage, count, use_up))
     finally:
-        give_back()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert "ulimit -n" in caught.value.tip
     # A pack that is finished while no descriptor is left cannot be committed.
     assert_nothing_lost(cache_dir, whole, 0)
