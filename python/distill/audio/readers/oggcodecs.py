@@ -41,6 +41,8 @@ class Codec(Protocol):
         Those of what is decoded.
     skipped : int
         Frames before the first one that is to be heard.
+    starts_early : bool
+        Whether a stream may begin before position 0, from where on it is to be heard.
     headers : list of bytes
         The packets from which a decoder can be set up.
     """
@@ -49,6 +51,7 @@ class Codec(Protocol):
     sample_rate: int
     channels: int
     skipped: int
+    starts_early: bool
     headers: list[bytes]
 
     def frames(self, packets: Iterable[bytes]) -> int:
@@ -65,7 +68,7 @@ class Opus:
     """
 
     kind, magic, header_count = "Opus", b"OpusHead", 2
-    sample_rate = _OPUS_RATE
+    sample_rate, starts_early = _OPUS_RATE, False
 
     def __init__(self, packets: list[bytes]) -> None:
         head = packets[0]
@@ -104,7 +107,7 @@ class Vorbis:
     """
 
     kind, magic, header_count = "Vorbis", b"\x01vorbis", 3
-    skipped = 0
+    skipped, starts_early = 0, True
 
     def __init__(self, packets: list[bytes]) -> None:
         head, _, setup = packets

@@ -112,14 +112,25 @@ def _checksum(page: bytes) -> int:
     return int.from_bytes(reversed_sum.to_bytes(4, "big").translate(_REVERSED_BITS), "little")
 
 
-def packet_pages(packet: bytes, serial: int, sequence: int, flags: int = 0) -> list[Page]:
-    """Return the pages that hold one packet."""
-    lacing = b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255])
-    pages = []
-    for start in range(0, len(lacing), _MOST_SEGMENTS):
-        part = lacing[start : start + _MOST_SEGMENTS]
-        body = packet[start * 255 : (start + len(part)) * 255]
-        position = 0 if start + len(part) == len(lacing) else NO_POSITION
-        number = (sequence + len(pages)) % SEQUENCES
-        pages.append(page_of(flags | (CONTINUED if start else 0), position, serial, number, part, body))
+def header_pages(packets: list[bytes], serial: int, following: int) -> list[Page]:
+    """Return the pages that begin a stream with some packets, if possible numbered up to the one that follows.
+
+    The first packet has a page of its own.
+    """
+    parts = [(_lacing(packets[0]), packets[0])]
+    lacing, body = b"".join(map(_lacing, packets[1:])), b"".join(packets[1:])
+    start = 0
+    for first in range(0, len(lacing), _MOST_SEGMENTS):
+        sizes = lacing[first : first + _MOST_SEGMENTS]
+        parts.append((sizes, body[start : start + sum(sizes)]))
+        start += sum(sizes)
+    pages, number, flags = [], max(following - len(parts), 0), FIRST
+    for sizes, content in parts:
+        position = NO_POSITION if min(sizes) == 255 else 0
+        pages.append(page_of(flags, position, serial, number + len(pages), sizes, content))
+        flags = CONTINUED if sizes[-1] == 255 else 0
     return pages
+
+
+def _lacing(packet: bytes) -> bytes:
+    return b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255])
