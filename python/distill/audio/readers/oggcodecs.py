@@ -14,6 +14,7 @@ _OPUS_RATE = 48_000
 _OPUS_FRAMES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960) * 4
 # No packet is longer than 120 ms.
 _MOST_OPUS_FRAMES = 5760
+_AMBISONIC_MATRIX = 3
 _NO_COMMENTS = bytes(8)
 
 OTHER_STREAMS = {
@@ -75,6 +76,8 @@ class Opus:
         if len(head) < 19 or head[8] > 15:
             raise SoundError(Reason("its Opus header is damaged, or of a later version", "damaged"))
         self.channels, self.skipped, _, gain, family = struct.unpack_from("<BHIhB", head, 9)
+        if family == _AMBISONIC_MATRIX:
+            raise SoundError(Reason("is Opus with a matrix of ambisonic channels, which is not read", "not-decodable"))
         mapping = head[19 : 21 + self.channels] if family else b""
         if self.channels == 0 or (family == 0 and self.channels > 2) or (family and len(mapping) < 2 + self.channels):
             raise SoundError(Reason("its Opus header is damaged", "damaged"))
@@ -121,7 +124,9 @@ class Vorbis:
         bits = (len(long_blocks) - 1).bit_length()
         # The block size by the first byte of a packet; 0 if that is no packet of audio.
         self._blocks = [
-            sizes[long_blocks[mode]] if not byte & 1 and (mode := byte >> 1 & ((1 << bits) - 1)) < len(long_blocks) else 0
+            sizes[long_blocks[mode]]
+            if not byte & 1 and (mode := byte >> 1 & ((1 << bits) - 1)) < len(long_blocks)
+            else 0
             for byte in range(256)
         ]
         self._previous = 0

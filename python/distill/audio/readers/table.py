@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill.audio.readers.kinds import kind_of
 from distill.audio.readers.libsndfile import LibsndfileSound
+from distill.audio.readers.ogg import OggSound
 from distill.audio.readers.protocol import ByteSource, NotForMeError, Opener, Sound, SoundError
 from distill.types import Reason
 
@@ -12,7 +13,7 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "caf": (LibsndfileSound,),
     "au": (LibsndfileSound,),
     "flac": (LibsndfileSound,),
-    "ogg": (LibsndfileSound,),
+    "ogg": (OggSound, LibsndfileSound),
     "mpeg": (LibsndfileSound,),
 }
 
