@@ -35,7 +35,7 @@ class OggSound:
         self._pages = Pages(source)
         stream = next_stream(self._pages)
         if stream is None:
-            raise SoundError(Reason("holds no whole page of an Ogg stream", "damaged"))
+            raise SoundError(Reason("the first page of its Ogg stream is missing or damaged", "damaged"))
         self._first = stream
         self.kind = f"Ogg {stream.codec.kind}"
         self.sample_rate, self.channels = stream.codec.sample_rate, stream.codec.channels

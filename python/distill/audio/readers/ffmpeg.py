@@ -1,0 +1,247 @@
+"""Reads with FFmpeg what no other reader is for, if PyAV is installed: the extra `distill[ffmpeg]`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from distill.audio.readers.libsndfile import SourceStream
+from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Opener, Pcm, Sound, SoundError
+from distill.types import Reason
+
+if TYPE_CHECKING:
+    import av
+
+NEEDS_FFMPEG = "needs-ffmpeg"
+"""The code of the reason of files that only FFmpeg reads."""
+
+
+class Kind(NamedTuple):
+    """A kind of file that FFmpeg reads."""
+
+    name: str
+    demuxers: str
+    """FFmpeg may take the file for one of these. Others might open further files, such as those of a playlist."""
+    counts_frames: bool = False
+    """Whether the header says exactly how many frames there are."""
+
+
+FFMPEG_KINDS = {
+    "wavpack": Kind("WavPack", "wv", counts_frames=True),
+    "tta": Kind("TTA", "tta", counts_frames=True),
+    "ape": Kind("Monkey's Audio", "ape", counts_frames=True),
+    "tak": Kind("TAK", "tak"),
+    "shorten": Kind("Shorten", "shn"),
+    "musepack": Kind("Musepack", "mpc,mpc8"),
+    "asf": Kind("WMA", "asf,asf_o"),
+    "real": Kind("RealAudio", "rm"),
+    "ac3": Kind("AC-3", "ac3,eac3"),
+    "dts": Kind("DTS", "dts,dtshd"),
+    "dsf": Kind("DSD", "dsf,iff"),
+    "amr": Kind("AMR", "amr"),
+    "aac": Kind("AAC", "aac"),
+    "latm": Kind("AAC in LATM", "loas"),
+    "mp4": Kind("MP4", "mov,mp4,m4a,3gp,3g2,mj2"),
+    "matroska": Kind("Matroska or WebM", "matroska,webm"),
+    "avi": Kind("AVI", "avi"),
+    "flv": Kind("Flash video", "flv"),
+    "mpegps": Kind("MPEG video", "mpeg"),
+    "mpegts": Kind("an MPEG transport stream", "mpegts"),
+}
+
+_SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
+_HEAD_BYTES = 1 << 16
+# The header object of ASF that holds the size of the file, which streams lack.
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# In the metadata of Flash video: a name with its length, and the type of the value, a double.
+_FLV_SIZE = b"\x00\x08filesize\x00"
+# Programs that write AVI are not exact about the size in its header.
+_CONTAINER_SLACK = 64
+
+
+def with_ffmpeg(kind: str) -> Opener:
+    """Return the opener of one of `FFMPEG_KINDS`."""
+    return functools.partial(FfmpegSound, kind=kind)
+
+
+def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
+    """Return an opener that leaves to FFmpeg the files for which `opener` says that they need it."""
+
+    def open_either(source: ByteSource) -> Sound:
+        try:
+            return opener(source)
+        except SoundError as error:
+            if error.reason.code != NEEDS_FFMPEG or not _is_installed():
+                raise
+        return FfmpegSound(source, kind=kind)
+
+    return open_either
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("av") is not None
+
+
+class FfmpegSound:
+    """A file opened by FFmpeg, of which the first track of sound is read.
+
+    Parameters
+    ----------
+    source : ByteSource
+        Its bytes.
+    kind : str
+        One of `FFMPEG_KINDS`.
+    """
+
+    def __init__(self, source: ByteSource, *, kind: str) -> None:
+        name, demuxers, counts_frames = FFMPEG_KINDS[kind]
+        if not _is_installed():
+            text = f"is {name}, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
+            raise SoundError(Reason(text, NEEDS_FFMPEG))
+        self.kind, self._missing = name, _missing_bytes(source)
+        self._stream = SourceStream(source)
+        self._container = _container(self._stream, demuxers, name)
+        tracks = self._container.streams.audio
+        if not tracks or tracks[0].codec_context is None:
+            self.close()
+            words = "in a codec that FFmpeg does not know" if tracks else "not there"
+            raise SoundError(
+                Reason(f"is {name}, but its sound is {words}", "not-decodable" if tracks else "no-samples")
+            )
+        self._track = tracks[0]
+        self._track.codec_context.thread_count = 1  # files are decoded in threads already
+        self.sample_rate, self.channels = self._track.codec_context.sample_rate, self._track.codec_context.channels
+        self.frames = None
+        if counts_frames and self._track.duration and self._track.time_base * self.sample_rate == 1:
+            self.frames = self._track.duration
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Yield all frames; see `Sound`."""
+        waiting: list[np.ndarray] = []
+        rate, total, reason = self.sample_rate, 0, None
+        for decoded in self._decoded():
+            if isinstance(decoded, Reason):
+                reason = decoded
+                break
+            if waiting and (decoded.sample_rate != rate or decoded.samples.shape[1] != waiting[0].shape[1]):
+                yield from _blocks(waiting, rate)
+                waiting = []
+            rate = decoded.sample_rate
+            waiting.append(decoded.samples)
+            total += len(decoded.samples)
+            if sum(map(len, waiting)) >= BLOCK_FRAMES // 2:
+                yield from _blocks(waiting, rate)
+                waiting = []
+        if waiting:
+            yield from _blocks(waiting, rate)
+        if reason is not None:
+            raise SoundError(Reason(f"decoding fails after {total} frames: {reason}", reason.code))
+        if self._missing is not None:
+            raise SoundError(self._missing)
+
+    def _decoded(self) -> Iterator[Pcm | Reason]:
+        """Yield what each packet gives, and last why there is no more, unless the file ends."""
+        import av  # noqa: PLC0415 - an extra; it is there, or nothing had been opened
+
+        try:
+            for packet in self._container.demux(self._track):
+                self._stream.check()
+                if packet.is_corrupt:
+                    yield Reason("a packet is damaged or cut", "damaged")
+                    return
+                for frame in packet.decode():
+                    if frame.is_corrupt:  # what is missing is made up
+                        yield Reason("a packet is damaged or cut", "damaged")
+                        return
+                    if frame.samples:
+                        yield Pcm(_samples(frame), frame.sample_rate)
+        except av.error.FFmpegError as error:
+            self._stream.check()
+            yield Reason(f"FFmpeg says {_words(error)!r}", "damaged")
+        self._stream.check()
+
+    def close(self) -> None:
+        """Close it."""
+        self._container.close()
+
+
+def _container(stream: SourceStream, demuxers: str, name: str) -> av.container.InputContainer:
+    import av  # noqa: PLC0415 - an extra; checked by the caller
+
+    # Tags in other encodings are not needed. Later versions do not refuse them anyway.
+    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    options = {"format_whitelist": demuxers, "skip_estimate_duration_from_pts": "1"}
+    try:
+        return av.open(stream, mode="r", options=options, **lenient)
+    except (av.error.FFmpegError, ValueError) as error:
+        stream.check()
+        text = f"is {name}, but FFmpeg cannot open it: {_words(error)}"
+        raise SoundError(Reason(text, "not-decodable")) from error
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """Return the samples of a frame as [n, channels], float32."""
+    kind = frame.format.name.removesuffix("p")
+    samples = frame.to_ndarray()
+    # [channels, n], or [1, n * channels]
+    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
+    if kind in _SCALES:
+        centred = samples.astype(np.float32 if kind != "s32" and kind != "s64" else np.float64)
+        samples = (centred - 128 if kind == "u8" else centred) * _SCALES[kind]
+    return np.ascontiguousarray(samples, np.float32)
+
+
+def _blocks(waiting: list[np.ndarray], rate: int) -> Iterator[Pcm]:
+    samples = np.concatenate(waiting)
+    for start in range(0, len(samples), BLOCK_FRAMES):
+        yield Pcm(samples[start : start + BLOCK_FRAMES], rate)
+
+
+def _missing_bytes(source: ByteSource) -> Reason | None:
+    """Return by how much a file is shorter than its header promises. FFmpeg takes that for its end."""
+    promised = _promised_bytes(source.read_at(0, _HEAD_BYTES))
+    if promised is None or promised <= source.size + _CONTAINER_SLACK:
+        return None
+    text = f"cut short: its header promises {promised} bytes, the file holds {source.size}"
+    return Reason(text, "cut-short")
+
+
+def _promised_bytes(head: bytes) -> int | None:
+    if head.startswith(b"RIFF"):
+        size = int.from_bytes(head[4:8], "little")
+        return size + 8 if 0 < size < 0xFFFF_FFFF else None
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return _promised_by_matroska(head)
+    if head.startswith(b"FLV"):
+        name = head.find(_FLV_SIZE)
+        return int(*struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))) if name >= 0 else None
+    properties = head.find(_ASF_PROPERTIES)
+    if head.startswith(b"\x30\x26\xb2\x75") and 0 <= properties <= len(head) - 96:
+        size, flags = struct.unpack_from("<Q40xI", head, properties + 40)
+        return size if not flags & 1 else None
+    return None
+
+
+def _promised_by_matroska(head: bytes) -> int | None:
+    """Return where the second element ends, which holds all but the header."""
+    start, size = _element(head, 4)
+    if size is None or head[start + size : start + size + 4] != b"\x18\x53\x80\x67":
+        return None
+    start, size = _element(head, start + size + 4)
+    return None if size is None else start + size
+
+
+def _element(head: bytes, place: int) -> tuple[int, int | None]:
+    """Return where the content of a Matroska element starts, and its size, None if it is not known."""
+    length = 9 - head[place].bit_length() if place < len(head) and head[place] else 0
+    size = int.from_bytes(head[place : place + length], "big") & ((1 << 7 * length) - 1)
+    return place + length, None if length == 0 or size == (1 << 7 * length) - 1 else size
