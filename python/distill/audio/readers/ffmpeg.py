@@ -54,6 +54,7 @@ FFMPEG_KINDS = {
     "mpegts": Kind("an MPEG transport stream", "mpegts"),
 }
 
+_DAMAGED = Reason("a packet is damaged or cut", "damaged")
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 _HEAD_BYTES = 1 << 16
 # The header object of ASF that holds the size of the file, which streams lack.
@@ -109,10 +110,10 @@ class FfmpegSound:
         tracks = self._container.streams.audio
         if not tracks or tracks[0].codec_context is None:
             self.close()
-            words = "in a codec that FFmpeg does not know" if tracks else "not there"
-            raise SoundError(
-                Reason(f"is {name}, but its sound is {words}", "not-decodable" if tracks else "no-samples")
-            )
+            if tracks:
+                text = f"is {name} with sound in a codec that FFmpeg does not know"
+                raise SoundError(Reason(text, "not-decodable"))
+            raise SoundError(Reason(f"is {name} without sound", "no-samples"))
         self._track = tracks[0]
         self._track.codec_context.thread_count = 1  # files are decoded in threads already
         self.sample_rate, self.channels = self._track.codec_context.sample_rate, self._track.codec_context.channels
@@ -152,17 +153,17 @@ class FfmpegSound:
             for packet in self._container.demux(self._track):
                 self._stream.check()
                 if packet.is_corrupt:
-                    yield Reason("a packet is damaged or cut", "damaged")
+                    yield _DAMAGED
                     return
                 for frame in packet.decode():
                     if frame.is_corrupt:  # what is missing is made up
-                        yield Reason("a packet is damaged or cut", "damaged")
+                        yield _DAMAGED
                         return
                     if frame.samples:
                         yield Pcm(_samples(frame), frame.sample_rate)
-        except av.error.FFmpegError as error:
+        except av.error.FFmpegError:
             self._stream.check()
-            yield Reason(f"FFmpeg says {_words(error)!r}", "damaged")
+            yield _DAMAGED
         self._stream.check()
 
     def close(self) -> None:
@@ -180,12 +181,8 @@ def _container(stream: SourceStream, demuxers: str, name: str) -> av.container.I
         return av.open(stream, mode="r", options=options, **lenient)
     except (av.error.FFmpegError, ValueError) as error:
         stream.check()
-        text = f"is {name}, but FFmpeg cannot open it: {_words(error)}"
+        text = f"is {name} with a damaged header, or of a variant that FFmpeg does not know"
         raise SoundError(Reason(text, "not-decodable")) from error
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
