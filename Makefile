@@ -25,9 +25,9 @@ install: $(INSTALLED) ## Make .venv with the package (editable) and everything f
 demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones: a few minutes
 	$(BIN)/python -m distill.demo demo
 
-test: $(INSTALLED) ## Run the Rust and Python tests
+test: $(INSTALLED) ## Run the Rust and Python tests, on all cores
 	cargo test --workspace --exclude distill-python --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
 	$(BIN)/ruff check .
