@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones: a few mi
 
 test: $(INSTALLED) ## Run the Rust and Python tests, on all cores
 	cargo test --workspace --exclude distill-python --quiet
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
 	$(BIN)/ruff check .
