@@ -6,7 +6,7 @@ import math
 import struct
 
 from distill.audio.readers.chunks import IFF, Chunk, find, walk
-from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
+from distill.audio.readers.pcm import Encoding, Part, PcmSound, is_placeholder, promised
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 from distill.types import Reason
 
@@ -63,7 +63,8 @@ def _sized(source: ByteSource, sound: Chunk, part: Part, frames: int) -> Part:
     if promised(sound.size, source, sound.offset) is None:
         length = -1
     if length <= 0:
-        length = frames * max(1, part.frame_bytes)
+        # A pipe: only the number of frames may be known.
+        length = 0 if is_placeholder(frames) else frames * max(1, part.frame_bytes)
     return Part(part.sample_rate, part.channels, part.encoding, offset, promised(length, source, offset))
 
 

@@ -24,9 +24,11 @@ class LibsndfileSound:
         Its bytes.
     missing : Reason, optional
         Why it is known that sound is missing at the end. Default: none.
+    frames : int, optional
+        Number of frames, at most. Default: as many as libsndfile finds.
     """
 
-    def __init__(self, source: ByteSource, missing: Reason | None = None) -> None:
+    def __init__(self, source: ByteSource, missing: Reason | None = None, frames: int | None = None) -> None:
         self._missing = missing
         self._stream = SourceStream(source)
         try:
@@ -37,14 +39,16 @@ class LibsndfileSound:
             raise SoundError(Reason(text, "not-decodable")) from error
         self.kind = self._sound.format
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
-        self.frames = self._sound.frames if self._sound.frames < _LENGTH_UNKNOWN else None
+        found = self._sound.frames if self._sound.frames < _LENGTH_UNKNOWN else None
+        self._most = _LENGTH_UNKNOWN if frames is None else frames
+        self.frames = found if frames is None or found is None else min(found, frames)
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames; see `Sound`."""
         read = 0
-        while True:
+        while read < self._most:
             try:
-                block = self._sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                block = self._sound.read(min(BLOCK_FRAMES, self._most - read), dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 self._stream.check()
                 raise SoundError(Reason(f"is damaged: only {read} frames can be decoded", "damaged")) from error

@@ -15,6 +15,8 @@ from distill.types import Reason
 
 _BLOCK_FRAMES = 1 << 16
 _BLOCK_BYTES = 1 << 20
+# Those of fields of 32 bits, and what SoX writes.
+_LIMITS = (0x7F00_0000, 0x7FFF_FFFF, 0xFFFF_FFFF)
 Form = Literal["signed", "unsigned", "float", "mulaw", "alaw"]
 _WIDTHS = {"signed": (1, 2, 3, 4), "unsigned": (1,), "float": (4, 8), "mulaw": (1,), "alaw": (1,)}
 
@@ -200,10 +202,9 @@ def promised(size: int, source: ByteSource, offset: int) -> int | None:
 
     Programs that write to a pipe, and recorders that crash, leave a size of 0 or one near the limit of its field.
     """
-    rest = source.size - offset
-    if size <= 0 or (size > rest and (size >= 1 << 62 or any(abs(size - limit) <= 1 << 16 for limit in _LIMITS))):
-        return None
-    return size
+    return None if size <= 0 or (size > source.size - offset and is_placeholder(size)) else size
 
 
-_LIMITS = (0x7F00_0000, 0x7FFF_FFFF, 0xFFFF_FFFF)
+def is_placeholder(size: int) -> bool:
+    """Return whether a size, or number of frames, is so near a limit that it stands for one that is not known."""
+    return size >= 1 << 62 or any(abs(size - limit) <= 1 << 16 for limit in _LIMITS)

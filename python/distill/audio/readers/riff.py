@@ -16,6 +16,7 @@ from distill.types import Reason
 
 NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+_GSM, _GSM_FRAMES = 0x31, 320
 _MPEG_TAGS = (0x50, 0x55)
 _UNKNOWN_SIZE = 0xFFFF_FFFF
 _WRAP = 1 << 32
@@ -170,8 +171,11 @@ def _in_32_bits(first: bytes, form: Format) -> Encoding:
     return Encoding("signed", 4, form.big_endian)
 
 
-def compressed(source: ByteSource) -> tuple[View, Reason | None]:
-    """Return a WAV file of compressed samples with a header that is right, and why sound is missing at its end."""
+def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
+    """Return a WAV file of compressed samples with a header that is right.
+
+    Also why sound is missing at its end, and the number of frames where libsndfile does not know it.
+    """
     layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
     order, kept, data = (">" if layout is RIFX else "<"), {}, None
     for chunk in _chunks(source, layout, 12):
@@ -195,7 +199,10 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None]:
     body += struct.pack(f"{order}4sI", b"data", min(length, _UNKNOWN_SIZE - 1024))
     outer = b"RIFX" if layout is RIFX else b"RIFF"
     head = struct.pack(f"{order}4sI4s", outer, min(4 + len(body) + length, _UNKNOWN_SIZE), b"WAVE")
-    return View(source, data.offset, length, prefix=head + body), missing
+    stored = _format(source, form, layout)
+    # Of an odd number of bytes libsndfile makes a block too many.
+    frames = length // stored.align * _GSM_FRAMES if stored.tag == _GSM and stored.align else None
+    return View(source, data.offset, length, prefix=head + body), missing, frames
 
 
 def mpeg_region(source: ByteSource) -> tuple[int, int]:
