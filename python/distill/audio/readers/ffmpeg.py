@@ -6,10 +6,11 @@ import functools
 import importlib.util
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distill.audio.readers.kinds import NAMES
 from distill.audio.readers.libsndfile import SourceStream
 from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Opener, Pcm, Sound, SoundError
 from distill.types import Reason
@@ -21,39 +22,32 @@ NEEDS_FFMPEG = "needs-ffmpeg"
 """The code of the reason of files that only FFmpeg reads."""
 
 
-class Kind(NamedTuple):
-    """A kind of file that FFmpeg reads."""
-
-    name: str
-    demuxers: str
-    """FFmpeg may take the file for one of these. Others might open further files, such as those of a playlist."""
-    counts_frames: bool = False
-    """Whether the header says exactly how many frames there are."""
-
-
 FFMPEG_KINDS = {
-    "wavpack": Kind("WavPack", "wv", counts_frames=True),
-    "tta": Kind("TTA", "tta", counts_frames=True),
-    "ape": Kind("Monkey's Audio", "ape", counts_frames=True),
-    "tak": Kind("TAK", "tak"),
-    "shorten": Kind("Shorten", "shn"),
-    "musepack": Kind("Musepack", "mpc,mpc8"),
-    "asf": Kind("WMA", "asf,asf_o"),
-    "real": Kind("RealAudio", "rm"),
-    "ac3": Kind("AC-3", "ac3,eac3"),
-    "dts": Kind("DTS", "dts,dtshd"),
-    "dsf": Kind("DSD", "dsf,iff"),
-    "amr": Kind("AMR", "amr"),
-    "aac": Kind("AAC", "aac"),
-    "latm": Kind("AAC in LATM", "loas"),
-    "mp4": Kind("MP4", "mov,mp4,m4a,3gp,3g2,mj2"),
-    "matroska": Kind("Matroska or WebM", "matroska,webm"),
-    "avi": Kind("AVI", "avi"),
-    "flv": Kind("Flash video", "flv"),
-    "mpegps": Kind("MPEG video", "mpeg"),
-    "mpegts": Kind("an MPEG transport stream", "mpegts"),
+    "wavpack": "wv",
+    "tta": "tta",
+    "ape": "ape",
+    "tak": "tak",
+    "shorten": "shn",
+    "musepack": "mpc,mpc8",
+    "asf": "asf,asf_o",
+    "real": "rm",
+    "ac3": "ac3,eac3",
+    "dts": "dts,dtshd",
+    "dsf": "dsf,iff",
+    "amr": "amr",
+    "aac": "aac",
+    "latm": "loas",
+    "mp4": "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska": "matroska,webm",
+    "avi": "avi",
+    "flv": "flv",
+    "mpegps": "mpeg",
+    "mpegts": "mpegts",
 }
+"""The kinds that FFmpeg reads, and what it may take them for. Others might open further files, as playlists do."""
 
+# Their headers say exactly how many frames there are.
+_COUNTED = ("wavpack", "tta", "ape")
 _DAMAGED = Reason("a packet is damaged or cut", "damaged")
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 _HEAD_BYTES = 1 << 16
@@ -100,13 +94,13 @@ class FfmpegSound:
     """
 
     def __init__(self, source: ByteSource, *, kind: str) -> None:
-        name, demuxers, counts_frames = FFMPEG_KINDS[kind]
+        name = NAMES[kind]
         if not _is_installed():
             text = f"is {name}, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
             raise SoundError(Reason(text, NEEDS_FFMPEG))
         self.kind, self._missing = name, _missing_bytes(source)
         self._stream = SourceStream(source)
-        self._container = _container(self._stream, demuxers, name)
+        self._container = _container(self._stream, FFMPEG_KINDS[kind], name)
         tracks = self._container.streams.audio
         if not tracks or tracks[0].codec_context is None:
             self.close()
@@ -118,7 +112,7 @@ class FfmpegSound:
         self._track.codec_context.thread_count = 1  # files are decoded in threads already
         self.sample_rate, self.channels = self._track.codec_context.sample_rate, self._track.codec_context.channels
         self.frames = None
-        if counts_frames and self._track.duration and self._track.time_base * self.sample_rate == 1:
+        if kind in _COUNTED and self._track.duration and self._track.time_base * self.sample_rate == 1:
             self.frames = self._track.duration
 
     def blocks(self) -> Iterator[Pcm]:
@@ -161,7 +155,7 @@ class FfmpegSound:
                         return
                     if frame.samples:
                         yield Pcm(_samples(frame), frame.sample_rate)
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):  # the latter for a packet of a track that began late
             self._stream.check()
             yield _DAMAGED
         self._stream.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distill.audio.readers.aiff import open_aiff
 from distill.audio.readers.au import open_au
 from distill.audio.readers.caf import open_caf
+from distill.audio.readers.ffmpeg import FFMPEG_KINDS, with_ffmpeg
 from distill.audio.readers.ircam import open_ircam
 from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
@@ -48,6 +49,7 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "ogg": (OggSound, LibsndfileSound),
     "mpeg": (LibsndfileSound,),
 }
+READERS = {kind: (with_ffmpeg(kind),) for kind in FFMPEG_KINDS} | READERS
 
 
 def open_sound(source: ByteSource) -> Sound:
