@@ -46,7 +46,7 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             sums,
             skipped: is_skipped.then(|| SkipReason::new("other".into(), reason.to_owned())),
         };
-        manifest.set_content(todo.hash, content).unwrap();
+        manifest.set_content(todo.hash.unwrap(), content).unwrap();
     }
     manifest
 }
