@@ -20,7 +20,14 @@ import numpy as np
 from distill import __version__, _native
 from distill.availability import remedy
 from distill.cache.row_format import RowFormat
-from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig, Normalize, Partial, feature_identity
+from distill.config import (
+    AugmentationConfig,
+    CacheDtype,
+    ComplexSpectrogramConfig,
+    Normalize,
+    Partial,
+    feature_identity,
+)
 from distill.documents import load_json
 from distill.errors import CacheError
 from distill.features.normalization import normalization_stats

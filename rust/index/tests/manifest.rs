@@ -38,11 +38,7 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             rows: 2,
         };
         let content = Content {
-            segments: if is_skipped {
-                smallvec![]
-            } else {
-                smallvec![segment]
-            },
+            segments: (!is_skipped).then_some(segment).into_iter().collect(),
             silent: index as u64,
             sums,
             skipped: is_skipped.then(|| SkipReason::new("other".into(), reason.to_owned())),
