@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from blake3 import blake3
 
-from distill.audio import load_cache_manifest
+from distill.audio import decode, load_cache_manifest
+from distill.audio.readers.protocol import Pcm
 from distill.cache import CacheReader
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
 
@@ -47,6 +48,25 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(os.fsencode(path), samples, rate, subtype=subtype, **kind)
     return path
+
+
+def let_blocks_be_small(monkeypatch, frames: int) -> None:
+    """Let every reader yield blocks of at most `frames` frames."""
+    open_sound = decode.open_sound
+
+    def opened(source):
+        sound = open_sound(source)
+        blocks = sound.blocks
+
+        def small() -> Iterator[Pcm]:
+            for samples, rate in blocks():
+                for start in range(0, len(samples), frames):
+                    yield Pcm(samples[start : start + frames], rate)
+
+        sound.blocks = small
+        return sound
+
+    monkeypatch.setattr(decode, "open_sound", opened)
 
 
 def write_dataset(root: Path, n_files: int = 5, chunks: int = 2) -> list[Path]:

@@ -39,7 +39,10 @@ class Pack(TypedDict):
     backend: str
 
 class File(TypedDict):
-    """A file, for display. ``skipped`` is the reason why the file, or its content, is skipped."""
+    """A file, for display.
+
+    ``skipped`` is the reason why the file, or its content, is skipped; ``partial`` why only a part of it is used.
+    """
 
     path: str
     size: int
@@ -47,6 +50,7 @@ class File(TypedDict):
     content_hash: str | None
     rows: int
     skipped: Reason | None
+    partial: Reason | None
 
 @final
 class ByteSource:
@@ -188,6 +192,9 @@ class Scan:
     @property
     def left_out(self) -> list[str]:
         """Folders that distill wrote, and that are not part of the dataset; "" for the dataset itself."""
+    @property
+    def unread(self) -> dict[str, int]:
+        """Number of files with one of the extensions ``unread``, by extension; empty for a list of files."""
 
 @final
 class Manifest:
@@ -235,6 +242,7 @@ class Manifest:
         root: StrOrBytesPath,
         *,
         extensions: Sequence[str],
+        unread: Sequence[str] = (),
         exclude: Sequence[StrOrBytesPath] = (),
         files: Sequence[bytes] | None = None,
         known: FileTable | None = None,
@@ -257,6 +265,8 @@ class Manifest:
             The dataset's root folder.
         extensions : sequence of str
             Extensions of audio files: lower case, without the dot.
+        unread : sequence of str, optional
+            Extensions of files that are only counted.
         exclude : sequence of path, optional
             Folders to leave out. Hidden files and folders are always left out.
         files : sequence of bytes, optional
@@ -331,6 +341,7 @@ class Manifest:
         silent: int,
         sums: Sequence[float],
         skipped: str | None = None,
+        partial: str | None = None,
     ) -> None:
         """Record what was computed from a content, or why it cannot be used.
 
@@ -347,6 +358,8 @@ class Manifest:
         skipped : str, optional
             Why the content cannot be used; a `distill.types.Reason` if it has a
             code. It must then have no segments.
+        partial : str, optional
+            Why only a part of the content could be decoded. It must then not be skipped.
 
         Raises
         ------
@@ -394,6 +407,10 @@ class Manifest:
         """Return all selected files, for display."""
     def skipped(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
+    def partial(self) -> list[tuple[str, Reason]]:
+        """Return path and reason of each selected file of which only a part is used."""
+    def partial_reason(self, content_hash: bytes) -> Reason | None:
+        """Return why only a part of a content is used, or None if all of it is, or it is not listed."""
 
 @final
 class FileTable:

@@ -25,6 +25,7 @@ from distill._native import (
 )
 from distill.availability import dataset_away, is_away
 from distill.errors import ConfigError, DatasetError
+from distill.extensions import AUDIO_EXTENSIONS, read_extensions, unread_extensions, unread_lines
 from distill.storage import MARK_NAME, output_folder_of
 from distill.text import listed, printable, reason_lines
 from distill.types import PathLike, ProgressCallback
@@ -46,25 +47,6 @@ __all__ = [
     "hash_file",
     "row_checksums",
 ]
-
-AUDIO_EXTENSIONS: tuple[str, ...] = (
-    "wav",
-    "wave",
-    "w64",
-    "rf64",
-    "flac",
-    "ogg",
-    "oga",
-    "opus",
-    "mp3",
-    "aif",
-    "aiff",
-    "aifc",
-    "caf",
-    "au",
-    "snd",
-)
-"""File extensions that count as audio, in any case."""
 
 CACHE_NAME = ".cache"
 """Default name of the cache folder in a dataset."""
@@ -205,7 +187,8 @@ class Dataset:
         try:
             return manifest.scan(
                 self.folder,
-                extensions=AUDIO_EXTENSIONS,
+                extensions=read_extensions(),
+                unread=unread_extensions(),
                 exclude=(self.cache_path / SLOTS_NAME,),
                 files=self._relative_files(),
                 known=known,
@@ -236,7 +219,8 @@ class Dataset:
         ------
         DatasetError
             If there are no audio files, or none of the requested files exists. The message lists files and folders
-            that could not be read, and folders that distill wrote, because the audio may be there.
+            that could not be read, kinds of files that are not, and folders that distill wrote, because the audio may
+            be there.
         """
         if scan.n_files:
             return
@@ -244,12 +228,15 @@ class Dataset:
         if self.files is not None:
             requested = listed([os.fspath(file) for file in self.files], 3) or "an empty list"
             raise DatasetError(f"{self.path}: none of the files requested is in this folder: {requested}{unread}")
-        kinds = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
+        kinds = f"distill reads {', '.join(read_extensions())}"
+        unread += "".join(f"\n  {line}" for line in unread_lines(scan.unread))
         if scan.faults:
             message = f"{self.path}: no audio in what could be read of this folder{unread}"
             raise DatasetError(message, f"make the paths above readable; {kinds}")
         but = f" apart from what distill wrote: {printable(listed(scan.left_out, 3))}" if scan.left_out else ""
-        raise DatasetError(f"{self.path}: no audio in this folder{but}", kinds)
+        raise DatasetError(
+            f"{self.path}: no audio{' that distill reads' * bool(scan.unread)} in this folder{but}{unread}", kinds
+        )
 
 
 def cache_of(path: Path) -> Path:

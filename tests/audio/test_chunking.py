@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.audio import chunking, decode
+from distill.audio import chunking
 from distill.audio.chunking import Chunks
 from distill.audio.decode import duration_s
-from sounds import noise, sine, write
+from sounds import let_blocks_be_small, noise, sine, write
 
 RATE, CHUNK = 16_000, 4_000
 
@@ -157,7 +157,7 @@ def test_a_constant_is_silent(tmp_path, normalize, offset):
 def test_an_offset_is_removed_before_normalisation(tmp_path, monkeypatch, normalize, offset, held_s):
     """The chunks are those of the file less its mean; what is silent but for the offset is silent."""
     monkeypatch.setattr(chunking, "_HELD_S", held_s)
-    monkeypatch.setattr(decode, "BLOCK_FRAMES", 5_000)
+    let_blocks_be_small(monkeypatch, 5_000)
     samples = np.concatenate([scaled_noise(0.2, 0.1), np.zeros(CHUNK // 2 + CHUNK), sine(300, 0.6, level=0.1)])
     assert len(samples) % CHUNK
     shifted = write(tmp_path / "shifted.wav", samples + offset)
@@ -196,7 +196,7 @@ def test_iterating_again_starts_counting_from_zero(tmp_path):
 @pytest.mark.parametrize("source_rate", [16_000, 44_100])
 def test_a_file_that_is_decoded_twice_gives_the_same_bits_as_one_held_in_memory(tmp_path, monkeypatch, source_rate):
     path = write(tmp_path / "a.flac", noise(1, 90_000), source_rate, "PCM_24")
-    monkeypatch.setattr(decode, "BLOCK_FRAMES", 10_000)
+    let_blocks_be_small(monkeypatch, 10_000)
     held = list(Chunks(path, RATE, CHUNK))
     decodes = []
     decode_blocks = chunking.decode_blocks

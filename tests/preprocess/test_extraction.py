@@ -120,7 +120,7 @@ def test_ctrl_c_stops_a_long_phase_without_progress_reports_at_once(dataset, mon
         os.kill(os.getpid(), signal.SIGINT)
 
     def first_block(path, rate):
-        blocks = decode_blocks(path, rate)
+        blocks = iter(decode_blocks(path, rate))
         yield next(blocks)
         threading.Timer(0.2, press).start()
         yield from blocks

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distill.audio.decode import Block, decode_blocks, peak_of
-from distill.audio.levels import NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
+from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
+from distill.errors import AudioFileError
+from distill.types import Reason
 
 # Files up to this length are kept in memory while their levels are found; longer ones are decoded twice.
 _HELD_S = 60.0
@@ -40,6 +42,8 @@ class Chunks:
     on_block : callable, optional
         Called after each decoded block of a few seconds, whether or not it completes a chunk. An exception that it
         raises ends the iteration.
+    skips_partial : bool
+        Refuse a file of which only a part can be decoded, instead of using that part. Default: False.
 
     Attributes
     ----------
@@ -47,6 +51,10 @@ class Chunks:
         Number of chunks that were left out so far.
     levels : Levels
         Peak and offset of the file, once iteration has begun.
+    partial : Reason or None
+        Why only a part of the file could be decoded, if so, once iteration has begun.
+    channels : int
+        The largest number of channels in the file, once iteration has begun.
 
     Yields
     ------
@@ -55,7 +63,8 @@ class Chunks:
     Raises
     ------
     AudioFileError
-        If the file cannot be decoded.
+        If the file cannot be decoded, or only in part and `skips_partial`. Nothing has been yielded then, unless the
+        file was changed meanwhile.
     """
 
     path: str | os.PathLike[str]
@@ -63,8 +72,18 @@ class Chunks:
     chunk_samples: int
     normalize: Normalize = "file"
     on_block: Callable[[], object] | None = None
+    skips_partial: bool = False
     silent: int = field(default=0, init=False)
     levels: Levels = field(default_factory=Levels, init=False)
+    partial: Reason | None = field(default=None, init=False)
+    channels: int = field(default=0, init=False)
+    _cancels: bool = field(default=False, init=False)
+
+    @property
+    def silence(self) -> Reason:
+        """The reason for skipping the file if all of its chunks are silent."""
+        reason = CANCELLED if self._cancels else self.levels.silence
+        return reason if self.partial is None else Reason(f"{reason}; and {self.partial}", reason.code)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.silent = 0
@@ -87,16 +106,20 @@ class Chunks:
         held: list[Block] = []
         limit = _HELD_S * self.sample_rate
         self.levels = levels = Levels()
-        for block in self._decoded():
+        decoding = decode_blocks(self.path, self.sample_rate)
+        for block in self._noted(decoding):
             levels.add(block)
             if levels.samples <= limit:
                 held.append(block)
             else:
                 held.clear()
-        return held if levels.samples <= limit else self._decoded()
+        self.partial, self.channels, self._cancels = decoding.partial, decoding.channels, decoding.cancels
+        if self.partial is not None and self.skips_partial:
+            raise AudioFileError(os.fspath(self.path), self.partial)
+        return held if levels.samples <= limit else self._noted(decoding)
 
-    def _decoded(self) -> Iterator[Block]:
-        for block in decode_blocks(self.path, self.sample_rate):
+    def _noted(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        for block in blocks:
             if self.on_block is not None:
                 self.on_block()
             yield block

@@ -61,6 +61,12 @@ class Finished(NamedTuple):
     """[n, sum, sum of squares, sum, sum of squares] over its rows; n values per channel."""
     levels: Levels
     """Its peak, and the constant offset that was removed."""
+    silence: Reason
+    """Why it is skipped if all of its chunks are silent."""
+    partial: Reason | None
+    """Why only a part of it could be decoded, if so."""
+    channels: int
+    """Its number of channels."""
 
 
 class Failed(NamedTuple):
@@ -113,13 +119,11 @@ class Extractor:
         DatasetError
             If the dataset is away: its folder is gone, or a file cannot be had at the moment.
         """
-        config = self.config
         stamps, unread = self._looked_at(source.path)
         if unread is not None:
             yield Failed(source, unread, permanent=False)
             return
-        rate = config.complex_spectrogram.sample_rate
-        chunks = Chunks(source.path, rate, config.chunk_samples, config.normalize, on_block=check_stop)
+        chunks = self._chunks(source, check_stop)
         sums, reason = np.zeros(5), None
         try:
             batches = self._batches(chunks, source.content_hash, check_stop)
@@ -138,7 +142,20 @@ class Extractor:
         elif reason is not None:
             yield Failed(source, reason, permanent=self._fails_again(source, reason, check_stop))
         else:
-            yield Finished(source, chunks.silent, sums.tolist(), chunks.levels)
+            sums = sums.tolist()
+            silence, partial = chunks.silence, chunks.partial
+            yield Finished(source, chunks.silent, sums, chunks.levels, silence, partial, chunks.channels)
+
+    def _chunks(self, source: Source, check_stop: CheckStop) -> Chunks:
+        config = self.config
+        return Chunks(
+            source.path,
+            config.complex_spectrogram.sample_rate,
+            config.chunk_samples,
+            config.normalize,
+            on_block=check_stop,
+            skips_partial=config.partial == "skip",
+        )
 
     def _looked_at(self, path: str) -> tuple[tuple[int, ...], Reason | None]:
         """Return the stamps of a file, and why it cannot be looked at, if so."""
@@ -177,10 +194,8 @@ class Extractor:
         """
         if reason.code == "unreadable":
             return False
-        config = self.config
-        rate = config.complex_spectrogram.sample_rate
         try:
-            for _ in Chunks(source.path, rate, config.chunk_samples, config.normalize, on_block=check_stop):
+            for _ in self._chunks(source, check_stop):
                 pass
         except AudioFileError as error:
             return error.reason == reason

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from distill.audio.augmentation import check_available
-from distill.audio.decode import DECODER_VERSION, duration_s
+from distill.audio.decode import DECODER_VERSION, estimated_duration_s
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
-from distill.cache.writer import CacheWriter, check_space
+from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
@@ -57,7 +57,8 @@ class Plan:
     sources : list of Source
         The contents to compute, the longest first.
     rows, bytes : int
-        Number and size of the rows to compute or copy, at most: silent chunks, which are left out, are counted.
+        Number and size of the rows to compute or copy, estimated: silent chunks, which are left out, are counted, and
+        nobody has checked yet how long the files are.
     padding : float
         Share of the rows that is not sound, because the last chunk of each file is padded with zeros.
     """
@@ -95,10 +96,10 @@ def make_plan(
     copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo])
     root = os.fsencode(dataset.folder)
     todo = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
-    copied_hashes = copies.rows_of if copies else {}
+    copied_hashes = copies.content_hashes if copies else set()
     copied = [source for source in todo if source.content_hash in copied_hashes]
     sources = [source for source in todo if source.content_hash not in copied_hashes]
-    durations = [duration_s(source.path) for source in sources]
+    durations = [estimated_duration_s(source.path) for source in sources]
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
@@ -198,12 +199,12 @@ def _identity(config: TrainingConfig, expansion: int) -> dict[str, Any]:
 
 
 def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: ConfirmCallback | None) -> None:
-    """Log what will be computed, check that there is enough free space, and ask if it is much.
+    """Log what will be computed, and ask if it is much, or the disk seems to have no room for it.
+
+    The size is an estimate, so it forbids nothing. If the disk is full in the end, what was finished is kept.
 
     Raises
     ------
-    StorageError
-        If there is too little free space.
     PreprocessingCancelled
         If `confirm` returned False.
     """
@@ -211,8 +212,13 @@ def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: Con
     work = f"{counted(len(plan.sources), 'file')} to compute{copied}: {counted(plan.rows, 'row')}"
     message = f"{work}, {plan.bytes / 1e6:.0f} MB in {cache_dir}"
     logger.info("%s, on %s", message, device)
-    check_space(cache_dir, plan.bytes)
-    if plan.bytes <= CONFIRM_ABOVE_BYTES:
+    free = free_bytes(cache_dir)
+    is_scarce = plan.bytes > free
+    if is_scarce:
+        scarce = f"the disk has room for {free / 1e6:.0f} MB, and all that is finished when it is full is kept"
+        logger.warning("%s", scarce)
+        message = f"{message}; {scarce}"
+    elif plan.bytes <= CONFIRM_ABOVE_BYTES:
         return
     advice = _smaller_or_elsewhere(plan)
     logger.info("%s", advice)

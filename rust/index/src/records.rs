@@ -47,6 +47,9 @@ pub struct Content {
     pub sums: [f64; 5],
     /// Why the content cannot be used, if so.
     pub skipped: Option<SkipReason>,
+    /// Why only a part of the content could be decoded, if so. Its rows are those
+    /// of that part.
+    pub partial: Option<SkipReason>,
 }
 
 impl Content {

@@ -67,6 +67,9 @@ pub struct Scan {
     pub faults: Vec<(PathBytes, SkipReason)>,
     /// Folders that distill wrote, and that are not part of the dataset.
     pub left_out: Vec<PathBytes>,
+    /// Number of files by extension, of those in [`Options::unread`](crate::Options)
+    /// that were found; sorted. Empty for a list of files.
+    pub unread: Vec<(String, u64)>,
     /// Number of existing files, usable or not; of a list of files, those listed.
     pub n_files: u64,
     /// Total size of these files in bytes.

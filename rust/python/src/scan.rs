@@ -1,5 +1,7 @@
 //! `distill._native.Scan`.
 
+use std::collections::BTreeMap;
+
 use distill_index::{Scan, SkipReason};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -93,6 +95,12 @@ impl PyScan {
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
         paths(py, &self.0.left_out)
+    }
+
+    #[getter]
+    fn unread(&self) -> BTreeMap<&str, u64> {
+        let unread = self.0.unread.iter();
+        unread.map(|(kind, count)| (&**kind, *count)).collect()
     }
 
     fn __repr__(&self) -> String {

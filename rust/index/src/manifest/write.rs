@@ -172,6 +172,11 @@ impl Writer {
         }
         self.raw("],\"skipped\":");
         self.reason(content.skipped.as_ref());
+        // Left out where there is none, so that the usual manifest is not longer for it.
+        if content.partial.is_some() {
+            self.raw(",\"partial\":");
+            self.reason(content.partial.as_ref());
+        }
         self.raw("}");
     }
 

@@ -40,18 +40,13 @@ pub fn scan(
     let racy_from = RacyFrom::now();
     let listing = match &options.files {
         Some(files) => look_up(&root, files, progress)?,
-        None => walk(
-            &root,
-            &options.extensions,
-            &options.exclude,
-            options.workers,
-            progress,
-        )?,
+        None => walk(&root, options, progress)?,
     };
     let Listing {
         found,
         faults,
         left_out,
+        unread,
     } = listing;
     let comparison = compare::Comparison { options, racy_from };
     if faults.is_empty() {
@@ -59,6 +54,7 @@ pub fn scan(
             root.check_in_place()?;
             return Ok(Scan {
                 left_out,
+                unread,
                 is_partial: options.files.is_some(),
                 ..scan
             });
@@ -70,6 +66,7 @@ pub fn scan(
     root.check_in_place()?;
     Ok(Scan {
         left_out,
+        unread,
         is_partial: options.files.is_some(),
         ..collect::collect(drafts, manifest, faults)
     })

@@ -20,6 +20,8 @@ pub enum Trust {
 pub struct Options {
     /// Extensions of audio files: lower case, without the dot.
     pub extensions: Vec<String>,
+    /// Extensions of files that are only counted, because nothing here reads them.
+    pub unread: Vec<String>,
     /// Folders to leave out.
     pub exclude: Vec<PathBuf>,
     /// Use these paths, relative to the root, instead of walking. What is known of
@@ -50,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             extensions: Vec::new(),
+            unread: Vec::new(),
             exclude: Vec::new(),
             files: None,
             known: FileTable::default(),
