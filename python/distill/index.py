@@ -239,9 +239,8 @@ class Dataset:
             message = f"{self.path}: no audio in what could be read of this folder{unread}"
             raise DatasetError(message, f"make the paths above readable; {kinds}")
         but = f" apart from what distill wrote: {printable(listed(scan.left_out, 3))}" if scan.left_out else ""
-        raise DatasetError(
-            f"{self.path}: no audio{' that distill reads' * bool(scan.unread)} in this folder{but}{unread}", kinds
-        )
+        what = "no audio that distill reads" if scan.unread else "no audio"
+        raise DatasetError(f"{self.path}: {what} in this folder{but}{unread}", kinds)
 
 
 def cache_of(path: Path) -> Path:

@@ -111,12 +111,21 @@ def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit):
     assert_whole(dataset / ".cache", whole)
 
 
-def test_too_little_free_space_is_reported_before_work_starts(dataset, monkeypatch):
+def test_too_little_free_space_is_a_question_before_work_starts_and_else_a_warning(dataset, monkeypatch, caplog):
+    free = 10**6
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    decode, asked = chunking.decode_blocks, []
     monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail("work was started"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(StorageError, match=r"need about 0 MB, the disk has 1 MB left") as caught:
-        preprocess(dataset, training())
+    with pytest.raises(PreprocessingCancelled) as caught:
+        preprocess(dataset, training(), confirm=asked.append)
     assert "--cache-dir" in caught.value.tip
+    (question,) = asked
+    assert "the disk has room for 0 MB, and all that is finished when it is full is kept. Go on?" in question
+    # The size is an estimate, so it forbids nothing.
+    monkeypatch.setattr(chunking, "decode_blocks", decode)
+    caplog.clear()
+    assert preprocess(dataset, training()).decoded == 5
+    assert any("the disk has room for 0 MB" in message for message in caplog.messages)
 
 
 def test_a_cache_dir_that_cannot_be_made_is_a_storage_error(dataset, whole, tmp_path):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         # Paths and chunks of each content. A path is absolute, because a copy may be used in another directory.
         found: dict[bytes, tuple[str, list[np.ndarray]]] = {}
         for number, path in enumerate(files):
-            report = partial(progress or _no_progress, number, len(files))
+            report = functools.partial(progress or _no_progress, number, len(files))
             report()
             try:
                 content_hash, decoded, chunks = self._decode(path, report)
@@ -110,7 +110,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_chunks": {}}
 
-    @cached_property
+    @functools.cached_property
     def _ends(self) -> np.ndarray:
         """Number of chunks up to the end of each content, int64."""
         return np.cumsum(self._counts)

@@ -40,7 +40,14 @@ pub fn scan(
     let racy_from = RacyFrom::now();
     let listing = match &options.files {
         Some(files) => look_up(&root, files, progress)?,
-        None => walk(&root, options, progress)?,
+        None => walk(
+            &root,
+            &options.extensions,
+            &options.unread,
+            &options.exclude,
+            options.workers,
+            progress,
+        )?,
     };
     let Listing {
         found,

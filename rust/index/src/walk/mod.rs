@@ -5,19 +5,26 @@ mod walker;
 
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
-use crate::scan::Options;
 use crate::tree::Listing;
 use crate::Result;
 use parallel::walk_in_threads;
 use std::cell::Cell;
+use std::path::PathBuf;
 use walker::{Rules, Walker};
 
-/// Walks `root` for audio files, in at most `options.workers` threads, and counts
-/// those of `options.unread`. Hidden files and folders, and the folders of
-/// `options.exclude`, are left out; so are folders that distill wrote, which are
-/// listed.
-pub(crate) fn walk(root: &Root, options: &Options, progress: &dyn Progress) -> Result<Listing> {
-    let rules = Rules::new(root, options);
+/// Walks `root` for files with one of the `extensions` (lower case, no dot), in
+/// at most `workers` threads, and counts those with one of `unread`. Hidden files
+/// and folders, and the folders of `exclude`, are left out; so are folders that
+/// distill wrote, which are listed.
+pub(crate) fn walk(
+    root: &Root,
+    extensions: &[String],
+    unread: &[String],
+    exclude: &[PathBuf],
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<Listing> {
+    let rules = Rules::new(root, extensions, unread, exclude);
     let found = Cell::new(0);
     let tick = |new| {
         found.set(found.get() + new);
@@ -28,12 +35,12 @@ pub(crate) fn walk(root: &Root, options: &Options, progress: &dyn Progress) -> R
     walker.visit_root()?;
     // Not with followed links: which of two paths to the same folder is used
     // must not depend on the order in which threads run.
-    if options.workers > 1 && walker.pending.len() > 1 && !root.follow_links {
+    if workers > 1 && walker.pending.len() > 1 && !root.follow_links {
         let pending = std::mem::take(&mut walker.pending);
-        for tree in walk_in_threads(&rules, pending, options.workers, &tick)? {
+        for tree in walk_in_threads(&rules, pending, workers, &tick)? {
             walker.tree.add(tree);
         }
     }
     walker.visit_all()?;
-    walker.tree.sorted(root, &options.unread)
+    walker.tree.sorted(root, unread)
 }

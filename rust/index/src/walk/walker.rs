@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use crate::path::join;
 use crate::progress::Tick;
 use crate::root::{Root, Seen};
-use crate::scan::Options;
 use crate::skip_reason;
 use crate::tree::Tree;
 use crate::written::{Signs, MARK};
@@ -33,13 +32,17 @@ pub(super) struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    pub(super) fn new(root: &'a Root, options: &'a Options) -> Self {
-        let excluded = options.exclude.iter().filter_map(identity_at);
+    pub(super) fn new(
+        root: &'a Root,
+        extensions: &'a [String],
+        unread: &'a [String],
+        exclude: &[PathBuf],
+    ) -> Self {
         Rules {
             root,
-            extensions: &options.extensions,
-            unread: &options.unread,
-            excluded: excluded.collect(),
+            extensions,
+            unread,
+            excluded: exclude.iter().filter_map(identity_at).collect(),
         }
     }
 }
