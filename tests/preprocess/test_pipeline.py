@@ -331,9 +331,14 @@ def test_no_augmentation_gives_no_variants(dataset, tmp_path, caplog):
 
 
 def test_progress_counts_up_to_the_total(dataset):
+    for path in [*dataset.rglob("*.wav")]:
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))  # only files of the same size are hashed
     calls = []
     preprocess(dataset, training(), progress=lambda *call: calls.append(call))
-    assert {stage for stage, *_ in calls} == {"scan", "hash", "features"}
+    assert {stage for stage, *_ in calls} == {"scan", "hash", "lengths", "features"}
+    lengths = [call for call in calls if call[0] == "lengths"]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == ("lengths", 5, 5)
     features = [call for call in calls if call[0] == "features"]
     assert {total for *_, total in features} == {5}
     assert features == sorted(features)

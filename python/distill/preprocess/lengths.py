@@ -56,7 +56,7 @@ def _helped(work: Callable[[int], bool], threads: int, count: int, stop: threadi
     started: list[threading.Thread] = []
     try:
         for number in range(threads):
-            thread = threading.Thread(target=run, name=f"distill-lengths-{number}", daemon=True)
+            thread = threading.Thread(target=run, name=f"lengths-{number}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system starts no more threads: there is less help

@@ -29,7 +29,9 @@ def open_sound(source: ByteSource) -> Sound:
     """
     kind = kind_of(source)
     if kind is None:
-        raise SoundError(Reason("is no audio file of a known kind", "not-audio"))
+        raise SoundError(
+            Reason("not an audio file: its first bytes are those of no format that distill reads", "not-audio")
+        )
     for opener in READERS[kind]:
         try:
             return opener(source)
