@@ -50,19 +50,20 @@ def runnable(found, stop):
                 pass
         found.append(min(sum(states), 2))
 def measured(run):
-    read = lambda: int(open("/proc/self/io").read().split()[1])
+    io = lambda: open("/proc/self/io").read().split()
+    read, from_disk = lambda: int(io()[1]), lambda: int(io()[9])
     cpu = lambda: sum(os.times()[:4])
     found, stop = [], threading.Event()
     sampler = threading.Thread(target=runnable, args=(found, stop))
     os.sync()
-    before = time.perf_counter(), cpu(), read()
+    before = time.perf_counter(), cpu(), read(), from_disk()
     sampler.start()
     rows = run()
     wall = time.perf_counter() - before[0]
     stop.set()
     sampler.join()
     print(json.dumps({"rows": rows, "wall": wall, "cpu": cpu() - before[1], "read": read() - before[2],
-                      "runnable": sum(found) / max(1, len(found))}))
+                      "from_disk": from_disk() - before[3], "runnable": sum(found) / max(1, len(found))}))
 """
 
 OURS = """
