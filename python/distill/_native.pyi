@@ -48,6 +48,28 @@ class File(TypedDict):
     rows: int
     skipped: Reason | None
 
+@final
+class ByteSource:
+    """The bytes of an open file, which are hashed while they are read from the front to the back.
+
+    Raises OSError if the file cannot be opened or read, or is no regular file.
+    """
+
+    size: int
+    """Size of the file when it was opened; later bytes are not read."""
+    bytes_read: int
+    """Bytes read from the system so far."""
+
+    def __init__(self, path: StrOrBytesPath) -> None: ...
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes at `offset`, or those up to the end of the file."""
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
+
+    def digest(self) -> bytes:
+        """Return the BLAKE3 hash of the file; reads what has not been hashed yet."""
+
 class ManifestError(ValueError):
     """The manifest is damaged, or breaks a rule of the format. The features that it lists must not be used."""
 

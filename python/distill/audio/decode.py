@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -14,93 +13,19 @@ import soundfile
 import soxr
 import torch
 
+from distill.audio.readers.protocol import ByteSource, Pcm, Sound, SoundError
+from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
-from distill.types import Reason
+from distill.types import PathLike, Reason
 
-BLOCK_FRAMES = 1 << 17
-_RESAMPLED_FRAMES = 1 << 14
 MAX_CHANNELS = 64
 MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
-DECODER_VERSION = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
-# libsndfile reads a truncated file without an error, and only its log mentions it. The sizes of the data chunk are
-# compared exactly, that of the container with a tolerance: many programs write a RIFF size that is a few bytes off.
-_CUT = re.compile(r"^\s*(data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_CONTAINER_SLACK = 64
-_LENGTH_UNKNOWN = 1 << 62
-# The code with which libsndfile says that the system could not read the file.
-_SYSTEM_ERROR = 2
-# Programs that stream to a file write a size near the limit, because they do not know it yet.
-_SIZE_UNKNOWN = 0x7FFF_FFFF - 0xFFFF
-
-
-def open_audio(path: str | os.PathLike[str]) -> soundfile.SoundFile:
-    """Open an audio file and check its header.
-
-    Raises
-    ------
-    AudioFileError
-        If it cannot be opened, is truncated, or exceeds the limits on channels, sample rate and length.
-    """
-    try:
-        # As bytes, because a file name need not be valid UTF-8.
-        sound = soundfile.SoundFile(os.fsencode(path))
-    except soundfile.LibsndfileError as error:
-        raise AudioFileError(os.fspath(path), Reason(f"cannot be decoded: {_reason(error)}", _code(error))) from error
-    except OSError as error:
-        raise AudioFileError(
-            os.fspath(path), Reason(f"cannot be read: {error.strerror or error}", "unreadable")
-        ) from error
-    reason = _header_fault(sound)
-    if reason:
-        _close(sound)
-        raise AudioFileError(os.fspath(path), reason)
-    return sound
-
-
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
-    sound = open_audio(path)
-    try:
-        yield sound
-    finally:
-        _close(sound)
-
-
-def _close(sound: soundfile.SoundFile) -> None:
-    # On a disk that went away closing fails, too. What was read is complete, or its error is already on its way out.
-    with suppress(soundfile.LibsndfileError):
-        sound.close()
-
-
-def _reason(error: soundfile.LibsndfileError) -> str:
-    return error.error_string.strip().rstrip(".") or f"the decoder gave up (libsndfile error {error.code})"
-
-
-def _code(error: soundfile.LibsndfileError) -> str:
-    return "unreadable" if error.code == _SYSTEM_ERROR else "not-decodable"
-
-
-def _header_fault(sound: soundfile.SoundFile) -> Reason | None:
-    for kind, promised, actual in _CUT.findall(sound.extra_info):
-        slack = _CONTAINER_SLACK if kind.lower().startswith("riff") else 0
-        if int(actual) + slack < int(promised) < _SIZE_UNKNOWN:
-            text = f"cut short: its header promises {promised} bytes of samples, the file holds {actual}"
-            return Reason(text, "cut-short")
-    if sound.frames == 0:
-        return Reason("holds no samples", "no-samples")
-    if sound.frames >= _LENGTH_UNKNOWN:
-        text = "does not say how long it is, as a stream that was never finished: encode it again"
-        return Reason(text, "length-unknown")
-    if sound.channels > MAX_CHANNELS:
-        return Reason(f"has {sound.channels} channels, more than {MAX_CHANNELS}", "out-of-range")
-    low, high = SAMPLE_RATES
-    if not low <= sound.samplerate <= high:
-        return Reason(f"has a sample rate of {sound.samplerate} Hz, outside {low} to {high}", "out-of-range")
-    if sound.frames / sound.samplerate > MAX_DURATION_S:
-        return Reason(f"is longer than {MAX_DURATION_S // 3600} hours", "out-of-range")
-    return None
+_RESAMPLED_FRAMES = 1 << 14
+# A mix that stays below this, of channels that do not, cancels. The same share of full scale as silence.
+_CANCELLED_PEAK = 1e-4
 
 
 class Block(NamedTuple):
@@ -124,17 +49,34 @@ def peak_of(samples: np.ndarray) -> float:
     return float(max(samples.max(), -samples.min()))
 
 
-def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Block]:
+def decode_blocks(file: PathLike | ByteSource, sample_rate: int, *, path: PathLike = "") -> Decoding:
     """Decode a file to mono at `sample_rate`, in blocks.
 
     Channels are averaged. The result depends only on the file, so that features are reproducible.
 
     Parameters
     ----------
-    path : path
-        A file in any format that libsndfile reads.
+    file : path or ByteSource
+        A file of any kind that one of the readers reads.
     sample_rate : int
         Sample rate of the result, Hz.
+    path : path, optional
+        The name of a ByteSource, for messages.
+    """
+    return Decoding(file, sample_rate, path)
+
+
+class Decoding:
+    """The decoding of a file, which begins when it is iterated over. See `decode_blocks`.
+
+    Attributes
+    ----------
+    partial : Reason or None
+        Why not all of the file could be decoded, once iteration has ended. What could be was yielded.
+    channels : int
+        The largest number of channels in the file, once iteration has ended.
+    cancels : bool
+        Whether the mix of the channels is silent, though a channel is not.
 
     Yields
     ------
@@ -144,29 +86,136 @@ def decode_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Bl
     Raises
     ------
     AudioFileError
-        If decoding fails, gives fewer frames than the header promises, or gives NaN or infinity.
+        If not a single frame can be decoded, or there are NaN or infinity.
     """
-    with _opened(path) as sound:
-        resampler = None
-        if sound.samplerate != sample_rate:
-            resampler = soxr.ResampleStream(sound.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
-        produced, previous = 0, np.empty(0, np.float32)
-        for mono, last in _mono_blocks(sound, os.fspath(path)):
-            block = mono if resampler is None else _resampled(resampler, mono, last=last)
-            produced += block.size
-            if last and produced == 0:
-                block = mono[:1]  # shorter than one sample at the new rate
-            if block.size:
-                low, high = float(block.min()), float(block.max())
+
+    def __init__(self, file: PathLike | ByteSource, sample_rate: int, path: PathLike = "") -> None:
+        self._file, self.sample_rate = file, sample_rate
+        self.path = os.fsdecode(path) if isinstance(file, ByteSource) else os.fsdecode(file)
+        self.partial: Reason | None = None
+        self.channels = 0
+        self._mixed_peak = self._channel_peak = 0.0
+
+    @property
+    def cancels(self) -> bool:
+        """See the class."""
+        return self._mixed_peak < _CANCELLED_PEAK <= self._channel_peak
+
+    def __iter__(self) -> Iterator[Block]:
+        self.partial, self.channels = None, 0
+        self._mixed_peak = self._channel_peak = 0.0
+        try:
+            with _opened(self._file) as sound:
+                yield from self._resampled(sound)
+        except SoundError as error:
+            raise AudioFileError(self.path, error.reason) from error
+        except OSError as error:
+            reason = Reason(f"cannot be read: {_words(error)}", "unreadable")
+            raise AudioFileError(self.path, reason) from error
+
+    def _resampled(self, sound: Sound) -> Iterator[Block]:
+        """Yield the samples at the new rate. A part at another rate is resampled on its own."""
+        resampler, produced, previous = None, 0, np.empty(0, np.float32)
+        for mono, rate, ends in self._mono_blocks(sound):
+            if resampler is None and rate != self.sample_rate:
+                resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
+            samples = mono if resampler is None else _resample(resampler, mono, last=ends)
+            produced += samples.size
+            if ends:
+                if produced == 0:
+                    samples = mono[:1]  # shorter than one sample at the new rate
+                resampler, produced = None, 0
+            if samples.size:
+                low, high = float(samples.min()), float(samples.max())
                 # This also finds samples that were not finite before resampling: what comes out of the resampler is
                 # then not finite either, in this block or in the next one.
                 if not (math.isfinite(low) and math.isfinite(high)):
-                    raise AudioFileError(os.fspath(path), _not_finite_reason(previous, mono))
-                yield Block(block, low, high)
+                    raise AudioFileError(self.path, _not_finite_reason(previous, mono))
+                self._mixed_peak = max(self._mixed_peak, high, -low)
+                yield Block(samples, low, high)
             previous = mono
 
+    def _mono_blocks(self, sound: Sound) -> Iterator[tuple[np.ndarray, int, bool]]:
+        """Yield blocks of mono samples, their rate, and whether a part of the file ends with them."""
+        waiting: tuple[np.ndarray, int] | None = None
+        for samples, rate in self._good_blocks(sound):
+            if waiting is not None:
+                yield *waiting, rate != waiting[1]
+            with np.errstate(invalid="ignore"):  # samples that are not finite are reported later
+                waiting = self._mixed(samples), rate
+        if waiting is None:
+            raise SoundError(Reason("holds no samples", "no-samples"))
+        yield *waiting, True
 
-def _resampled(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:
+    def _good_blocks(self, sound: Sound) -> Iterator[Pcm]:
+        """Yield all blocks up to the last good frame, and set `partial`. The rule is the same for all kinds of files.
+
+        What counts is how much was decoded: a promise that is exceeded is a wrong header, not a partial file.
+        """
+        decoded, duration_s, blocks = 0, 0.0, sound.blocks()
+        try:
+            for pcm in blocks:
+                if not len(pcm.samples):
+                    continue
+                _check_limits(pcm.samples.shape[1], pcm.sample_rate)
+                duration_s += len(pcm.samples) / pcm.sample_rate
+                _check_duration(duration_s)
+                decoded += len(pcm.samples)
+                self.channels = max(self.channels, pcm.samples.shape[1])
+                yield pcm
+        except SoundError as error:
+            if not decoded:
+                raise
+            self.partial = error.reason
+        else:
+            if decoded and sound.frames is not None and decoded < sound.frames:
+                text = f"cut short: its header promises {sound.frames} frames, {decoded} can be decoded"
+                self.partial = Reason(text, "cut-short")
+
+    def _mixed(self, samples: np.ndarray) -> np.ndarray:
+        """Return the mean over the channels of [n, channels], float32; finite if and only if all channels are."""
+        count = samples.shape[1]
+        if count == 1:
+            return samples[:, 0].copy()
+        if self._channel_peak < _CANCELLED_PEAK:
+            self._channel_peak = peak_of(samples)
+        if count == 2:
+            # Halved before they are added, because the sum of two floats near the limit overflows. Halving is exact.
+            half = np.float32(0.5)
+            return samples[:, 0] * half + samples[:, 1] * half
+        return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+@contextmanager
+def _opened(file: PathLike | ByteSource) -> Iterator[Sound]:
+    with ExitStack() as stack:
+        if not isinstance(file, ByteSource):
+            file = ByteSource(file)
+            stack.callback(file.close)
+        sound = open_sound(file)
+        stack.callback(sound.close)
+        _check_limits(sound.channels, sound.sample_rate)
+        yield sound
+
+
+def _check_limits(channels: int, sample_rate: int) -> None:
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise SoundError(Reason(f"has {channels} channels, outside 1 to {MAX_CHANNELS}", "out-of-range"))
+    low, high = SAMPLE_RATES
+    if not low <= sample_rate <= high:
+        raise SoundError(Reason(f"has a sample rate of {sample_rate} Hz, outside {low} to {high}", "out-of-range"))
+
+
+def _check_duration(duration_s: float) -> None:
+    if duration_s > MAX_DURATION_S:
+        raise SoundError(Reason(f"is longer than {MAX_DURATION_S // 3600} hours", "out-of-range"))
+
+
+def _words(error: OSError) -> str:
+    return str(error.strerror or error).lower()
+
+
+def _resample(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:
     # In pieces that fit into the CPU's cache, which is faster. The result is the same to the bit.
     starts = range(0, mono.size, _RESAMPLED_FRAMES)
     pieces = [
@@ -182,59 +231,29 @@ def _not_finite_reason(*decoded: np.ndarray) -> Reason:
     return Reason("has samples that are NaN or infinite", "not-finite")
 
 
-def _mono_blocks(sound: soundfile.SoundFile, path: str) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield blocks of mono samples at the file's own rate, and whether each is the last one."""
-    read = 0
-    while read < sound.frames:
-        try:
-            block = sound.read(min(BLOCK_FRAMES, sound.frames - read), dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioFileError(
-                path, Reason(f"decoding fails after {read} frames: {_reason(error)}", _code(error))
-            ) from error
-        if len(block) == 0:
-            text = f"cut short: its header promises {sound.frames} frames, decoding gives {read}"
-            raise AudioFileError(path, Reason(text, "cut-short"))
-        read += len(block)
-        with np.errstate(invalid="ignore"):  # samples that are not finite are reported later
-            mono = _mono(block)
-        yield mono, read >= sound.frames
-
-
-def _mono(block: np.ndarray) -> np.ndarray:
-    """Return the mean over the channels of [n, channels], float32; finite if and only if all channels are."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    if block.shape[1] == 2:
-        # Halved before they are added, because the sum of two floats near the limit overflows. Halving is exact.
-        block *= np.float32(0.5)
-        return block[:, 0] + block[:, 1]
-    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
-def duration_s(path: str | os.PathLike[str]) -> float:
-    """Return the length that the header promises, seconds; 0 if the file cannot be opened."""
+def duration_s(path: PathLike) -> float:
+    """Return the length that the header promises, seconds; 0 if it does not say, or the file cannot be opened."""
     try:
         with _opened(path) as sound:
-            return float(sound.frames / sound.samplerate)
-    except AudioFileError:
+            return (sound.frames or 0) / sound.sample_rate
+    except (SoundError, OSError):
         return 0.0
 
 
-def load_audio(path: str | os.PathLike[str], sample_rate: int = 48_000) -> torch.Tensor:
+def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
     """Load a whole file as a mono waveform.
 
     Parameters
     ----------
     path : path
-        A file in any format that libsndfile reads: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64, AU.
+        A file of any kind that one of the readers reads: see docs/formats.md.
     sample_rate : int
         Sample rate of the result, Hz; files of other rates are resampled. Default: 48000.
 
     Returns
     -------
     Tensor of shape [1, S], float32
-        The mean of the channels, not normalised.
+        The mean of the channels, not normalised. If only a part of the file can be decoded, that part.
 
     Raises
     ------

@@ -71,6 +71,14 @@ pub(crate) fn to_python(error: Error) -> PyErr {
     }
 }
 
+/// The Python exception for an I/O error of the file at `path`.
+pub(crate) fn io_to_python(source: std::io::Error, path: &std::path::Path) -> PyErr {
+    to_python(Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// The message of an I/O error, without the number that Rust appends.
 fn strerror(source: &std::io::Error) -> String {
     let text = source.to_string();

@@ -12,6 +12,7 @@ mod live;
 mod manifest;
 mod progress;
 mod scan;
+mod source;
 
 #[pyo3::pymodule]
 mod _native {
@@ -29,4 +30,6 @@ mod _native {
     use crate::manifest::{PyManifest, PyTotals};
     #[pymodule_export]
     use crate::scan::PyScan;
+    #[pymodule_export]
+    use crate::source::PyByteSource;
 }

@@ -1,0 +1,84 @@
+//! The bytes of a file that is decoded.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use distill_audio::ByteSource;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::convert::{io_to_python, AnyPath};
+
+/// Shared with the decoders in Rust, which read without the GIL.
+pub(crate) type SharedSource = Arc<Mutex<ByteSource>>;
+
+#[pyclass(name = "ByteSource", module = "distill._native", frozen)]
+pub(crate) struct PyByteSource {
+    path: PathBuf,
+    pub(crate) source: SharedSource,
+}
+
+impl PyByteSource {
+    fn lock(&self) -> MutexGuard<'_, ByteSource> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl PyByteSource {
+    #[new]
+    fn new(py: Python<'_>, path: AnyPath) -> PyResult<Self> {
+        let source = py
+            .detach(|| ByteSource::open(&path.0))
+            .map_err(|error| io_to_python(error, &path.0))?;
+        Ok(Self {
+            path: path.0,
+            source: Arc::new(Mutex::new(source)),
+        })
+    }
+
+    #[getter]
+    fn size(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.lock().size())
+    }
+
+    #[getter]
+    fn bytes_read(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.lock().bytes_read())
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.lock().close());
+    }
+
+    fn read_at<'py>(
+        &self,
+        py: Python<'py>,
+        offset: u64,
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = py
+            .detach(|| -> std::io::Result<Vec<u8>> {
+                let mut source = self.lock();
+                let mut bytes = Vec::with_capacity(length.min(1 << 20));
+                while bytes.len() < length {
+                    let at = offset.saturating_add(bytes.len() as u64);
+                    let found = source.read_at(at, length - bytes.len())?;
+                    if found.is_empty() {
+                        break;
+                    }
+                    bytes.extend_from_slice(found);
+                }
+                Ok(bytes)
+            })
+            .map_err(|error| io_to_python(error, &self.path))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    fn digest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = py
+            .detach(|| self.lock().digest(&|| false))
+            .map_err(|error| io_to_python(error, &self.path))?;
+        Ok(PyBytes::new(py, &digest))
+    }
+}
