@@ -1,8 +1,9 @@
-"""Fixtures for all tests. Tests that need CUDA are deselected and listed where there is none."""
+"""Fixtures for all tests. Tests that need CUDA, or a program, are deselected and listed where there is none."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 _not_run: list[str] = []
+_lacking: dict[str, list[str]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -40,6 +42,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _not_run.extend(item.nodeid for item in gpu)
         config.hook.pytest_deselected(items=gpu)
         items[:] = [item for item in items if item not in gpu]
+    lacking = {item.nodeid: tools for item in items if (tools := _missing_tools(item))}
+    if lacking:
+        _lacking.update(lacking)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in lacking])
+        items[:] = [item for item in items if item.nodeid not in lacking]
+
+
+def _missing_tools(item: pytest.Item) -> list[str]:
+    return [tool for mark in item.iter_markers("needs") for tool in mark.args if not shutil.which(tool)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -47,6 +58,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"{len(_not_run)} tests need a CUDA device and were not run")
         for name in _not_run:
             terminalreporter.write_line(f"  {name}")
+    if _lacking:
+        tools = ", ".join(sorted({tool for tools in _lacking.values() for tool in tools}))
+        terminalreporter.section(f"{len(_lacking)} tests need programs that are missing ({tools}) and were not run")
+        for name, missing in _lacking.items():
+            terminalreporter.write_line(f"  {name}: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
-"""One row a kind of file: what distill hears in it is what FFmpeg hears, or what was written; or the reason is given."""
+"""One row a kind of file: what distill hears is what FFmpeg hears, or what was written; or the reason is given."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +13,45 @@ import soxr
 from distill.audio.decode import decode_blocks
 from distill.errors import AudioFileError
 from kinds import ROWS
-from kinds.table import Made, Row, truths
-
-Built = tuple[Path, Made, list]
+from kinds.table import Made, Row, hear, truths
 
 
-def build(row: Row, folder: Path) -> Built:
-    """Make the file of a row, and ask the witnesses what it holds."""
-    path = folder / row.name
-    made = row.make(path) or Made()
-    is_heard = row.refused is None or is_read_anyway(row)
-    return path, made, truths(row, path, made) if is_heard else []
-
-
-def is_read_anyway(row: Row) -> bool:
+def is_refused(row: Row) -> bool:
+    """Return whether a file is refused here, where a module that reads it may be installed."""
     module = row.refused and row.refused.is_read_with
-    return bool(module and importlib.util.find_spec(module))
+    return row.refused is not None and not (module and importlib.util.find_spec(module))
 
 
 @pytest.fixture(scope="module")
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Built]]]:
-    """The files of all rows that are selected, which are made in threads meanwhile: most wait for a program."""
+def files(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Future[Made]]]:
+    """The files of all rows that are selected, made in threads: most wait for a program."""
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    rows = {item.callspec.params["row"].name: item.callspec.params["row"] for item in here}
     folder = tmp_path_factory.mktemp("kinds")
-    selected = {item.callspec.params["row"].name for item in request.session.items if item.fspath == request.fspath and hasattr(item, "callspec")}
     with ThreadPoolExecutor(2) as pool:
-        rows = [row for row in ROWS if row.name in selected]
-        yield {row.name: pool.submit(build, row, folder) for row in rows}
+        made = {name: pool.submit(make, row, folder / name) for name, row in rows.items()}
+        wait(made.values())
+        good = {name: future.result() for name, future in made.items() if not future.exception()}
+        hear(((rows[name], folder / name, it) for name, it in good.items() if not is_refused(rows[name])), pool)
+    return folder, made
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_file_is_heard_whole_or_the_reason_is_given(row: Row, built):
-    path, made, witnesses = built[row.name].result()
-    if row.refused and not is_read_anyway(row):
+def make(row: Row, path: Path) -> Made:
+    return row.make(path) or Made()
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=pytest.mark.needs(*row.tools)) for row in ROWS])
+def test_a_file_is_heard_whole_or_the_reason_is_given(row: Row, files):
+    folder, made = files
+    path, made = folder / row.name, made[row.name].result()
+    if is_refused(row):
         with pytest.raises(AudioFileError) as caught:
             list(decode_blocks(path, 44_100))
         assert (caught.value.reason, caught.value.reason.code) == (row.refused.reason, row.refused.code)
         return
+    witnesses = truths(row, path, made)
     assert witnesses, "nothing says what this file holds"
     for parts, rates, atol in witnesses:
         decoding = decode_blocks(path, rates[0])

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kinds import pcm
+from kinds import flac, mp4, mpeg, ogg, others, pcm, wav
 
-ROWS = [*pcm.ROWS]
+ROWS = [*wav.ROWS, *pcm.ROWS, *mpeg.ROWS, *flac.ROWS, *ogg.ROWS, *mp4.ROWS, *others.ROWS]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
+import soundfile
 
 FORMATS = {"u8": 1, "s8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
 """Bytes of a sample."""
@@ -34,6 +36,17 @@ def pcm(samples: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
     return (octets[..., ::-1] if order == ">" else octets).tobytes(), written
 
 
+LOG_ATOL = 0.02
+"""µ-law and A-law have about 5 significant bits."""
+
+
+def log_pcm(samples: np.ndarray, subtype: str) -> bytes:
+    """Return the bytes of "ULAW" or "ALAW"."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 44_100, format="RAW", subtype=subtype)
+    return buffer.getvalue()
+
+
 def chunk(tag: bytes, body: bytes, *, size: int | None = None, order: str = "<") -> bytes:
     """Return a chunk of a RIFF or AIFF file, which may lie about its size."""
     return tag + struct.pack(f"{order}I", len(body) if size is None else size) + body + bytes(len(body) % 2)
@@ -42,9 +55,7 @@ def chunk(tag: bytes, body: bytes, *, size: int | None = None, order: str = "<")
 def fmt(code: int, channels: int, rate: int, bits: int, *, block: int | None = None, order: str = "<") -> bytes:
     """Return a "fmt " chunk."""
     block = channels * ((bits + 7) // 8) if block is None else block
-    return chunk(
-        b"fmt ", struct.pack(f"{order}HHIIHH", code, channels, rate, rate * block, block, bits), order=order
-    )
+    return chunk(b"fmt ", struct.pack(f"{order}HHIIHH", code, channels, rate, rate * block, block, bits), order=order)
 
 
 def extensible(code: int, channels: int, rate: int, bits: int, valid: int) -> bytes:

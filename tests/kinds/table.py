@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 TOLERANCE = 1e-4
 JUDGE = "ffmpeg"
@@ -62,11 +62,6 @@ class Row:
     refused: Refused | None = None
     decoder: str | None = None
     """Decoder of FFmpeg that is asked, if it is not its first choice."""
-    missing: tuple[str, ...] = field(init=False, default=())
-    """Those of `tools` that are not installed."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "missing", tuple(tool for tool in self.tools if not shutil.which(tool)))
 
 
 def tool(*command: object, stdin: bytes | None = None) -> bytes:
@@ -84,10 +79,43 @@ def ffmpeg(*options: object, stdin: bytes | None = None) -> bytes:
     return tool("ffmpeg", "-v", "error", "-nostdin", "-y", "-threads", "1", *options, stdin=stdin)
 
 
-def heard(path: Path, decoder: str | None = None) -> tuple[np.ndarray, int]:
+Heard = tuple[np.ndarray, int]
+_heard: dict[tuple[Path, str | None], Heard] = {}
+# FFmpeg takes longer to start than to decode a short sound.
+_TOGETHER = 24
+
+
+def heard(path: Path, decoder: str | None = None) -> Heard:
     """Return what FFmpeg hears in a file, [n, channels], float32, and its sample rate."""
-    before = ("-c:a", decoder) if decoder else ()
-    content = ffmpeg(*before, "-i", path, "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-")
+    if (path, decoder) not in _heard:
+        _hear([(path, decoder)])
+    return _heard[path, decoder]
+
+
+def hear(rows: Iterable[tuple[Row, Path, Made]], pool: Executor) -> None:
+    """Let FFmpeg decode the files of many rows, so that `truths` has them at once."""
+    asked = [(file, row.decoder) for row, path, made in rows for file in _files(path, made)] if has_judge() else []
+    list(pool.map(_hear, (asked[start : start + _TOGETHER] for start in range(0, len(asked), _TOGETHER))))
+
+
+def _hear(files: Sequence[tuple[Path, str | None]]) -> None:
+    outputs = [path.with_suffix(f"{path.suffix}.heard.au") for path, _ in files]
+    inputs: list[object] = []
+    results: list[object] = []
+    for number, ((path, decoder), output) in enumerate(zip(files, outputs, strict=True)):
+        inputs += [*(("-c:a", decoder) if decoder else ()), "-i", path]
+        results += ["-map", f"{number}:a:0", "-c:a", "pcm_f32be", "-f", "au", output]
+    try:
+        ffmpeg(*inputs, *results)
+    except RuntimeError:
+        if len(files) == 1:
+            raise
+        return  # The row whose file it is asks again, and fails alone.
+    _heard.update(zip(files, map(_au, outputs), strict=True))
+
+
+def _au(path: Path) -> Heard:
+    content = path.read_bytes()
     # Six 32-bit words: magic, where the samples start, their size, encoding 6 (float), rate, channels.
     start, _, encoding, rate, channels = (int(word) for word in np.frombuffer(content[4:24], ">u4"))
     assert encoding == 6, encoding
@@ -109,8 +137,9 @@ def truths(row: Row, path: Path, made: Made) -> list[tuple[list[np.ndarray], lis
     witnesses = []
     if made.written is not None:
         witnesses.append(([mono(made.written)[: made.stop]], [made.rate], made.atol))
-    if made.parts != () and has_judge():
-        parts = [heard(part, row.decoder) for part in made.parts or (path,)]
+    files = _files(path, made)
+    if files and has_judge():
+        parts = [heard(file, row.decoder) for file in files]
         sounds, rates = [mono(samples) for samples, _ in parts], [rate for _, rate in parts]
         if made.start or made.stop is not None:
             sounds, rates = [np.concatenate(sounds)[made.start : made.stop]], rates[:1]
@@ -118,6 +147,5 @@ def truths(row: Row, path: Path, made: Made) -> list[tuple[list[np.ndarray], lis
     return witnesses
 
 
-def write_soundfile(path: Path, samples: np.ndarray, rate: int, container: str, subtype: str) -> None:
-    """Write a file with libsndfile."""
-    soundfile.write(path, samples, rate, format=container, subtype=subtype)
+def _files(path: Path, made: Made) -> tuple[Path, ...]:
+    return (path,) if made.parts is None else made.parts

@@ -10,7 +10,6 @@ import os
 import resource
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
