@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+import distill
 import kinds
 from kinds import mutants
 from kinds.bases import BASES, BASES_OF_FFMPEG
@@ -26,29 +28,51 @@ CONTAINERS = [
 ]
 
 
-def listen(folder: Path, container: str, count: int, *, soak: bool) -> tuple[list[str], list[str]]:
-    """Decode `count` changed files in processes with limits; return what happened to the good ones, and the faults."""
-    paths = (Path(kinds.__file__).parents[1], *(path for path in sys.path if path.endswith("python")))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONWARNINGS": "error"}
-    words, faults, first = [], [], 0
-    while first < count:
-        command = [sys.executable, mutants.__file__, folder, container, str(first), str(count - first)]
-        done = subprocess.run(
-            [*command, "ffmpeg"] if soak else command, env=environment, capture_output=True, text=True
-        )
-        events = [json.loads(line) for line in done.stdout.splitlines()]
-        words += [word for _, event, word in events if event == "done"]
-        faults += [f"{container} {number}: {word}" for number, event, word in events if event == "fault"]
+@dataclass
+class Heard:
+    """What happened to the changed files of a container."""
+
+    words: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def heard(request: pytest.FixtureRequest, tmp_path_factory) -> dict[str, Heard]:
+    """Decode changed files of the containers that are selected, many in a process; a crash is found and named."""
+    soak, folder = request.config.getoption("soak"), tmp_path_factory.mktemp("mutants")
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    found = {item.callspec.params["container"]: Heard() for item in here}
+    for container in found:
+        base = (BASES | BASES_OF_FFMPEG)[container](folder / f"{container}.base")
+        assert base.samples.std() > 0.02
+        base.save(folder, container)
+    jobs = [(container, str(number)) for container in found for number in range(MANY if soak else FEW)]
+    while jobs:
+        done = _decode(folder, jobs, soak=soak)
+        last = ("", "", "", "")
+        for line in done.stdout.splitlines():
+            last = container, number, event, words = json.loads(line)
+            if event == "done":
+                found[container].words.append(words)
+            if event == "fault":
+                found[container].faults.append(f"{container} {number}: {words}")
+        container, number, event, words = last
+        assert container, done.stderr
         if done.stderr:
-            faults.append(f"{container}: on standard error: {done.stderr[-2_000:]}")
+            found[container].faults.append(f"on standard error, up to {container}: {done.stderr[-2_000:]}")
         if done.returncode == 0:
             break
-        assert events, done.stderr
-        first, event, word = events[-1]
-        assert event == "start", (event, word, done.stderr)
-        faults.append(f"{container} {first}: {word}: {_death(done.returncode)}")
-        first += 1
-    return words, faults
+        found[container].faults.append(f"{container} {number}: {words}: {event}: {_death(done.returncode)}")
+        jobs = jobs[jobs.index((container, number)) + 1 :]
+    return found
+
+
+def _decode(folder: Path, jobs: list[tuple[str, str]], *, soak: bool) -> subprocess.CompletedProcess[str]:
+    paths = (Path(kinds.__file__).parents[1], Path(distill.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, mutants.__file__, str(folder), *(["ffmpeg"] if soak else [])]
+    lines = "".join(f"{' '.join(job)}\n" for job in jobs)
+    return subprocess.run(command, env=environment, input=lines, capture_output=True, text=True)
 
 
 def _death(status: int) -> str:
@@ -57,13 +81,10 @@ def _death(status: int) -> str:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limits are those of Linux")
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_changed_file_is_decoded_up_to_the_change_or_refused(container, tmp_path, request):
-    soak = request.config.getoption("soak")
-    base = (BASES | BASES_OF_FFMPEG)[container](tmp_path / f"{container}.base")
-    base.save(tmp_path, container)
-    assert base.samples.std() > 0.02
-    words, faults = listen(tmp_path, container, MANY if soak else FEW, soak=soak)
+def test_a_changed_file_is_decoded_up_to_the_change_or_refused(container, heard):
+    words, faults = heard[container].words, heard[container].faults
     assert not faults, "\n".join(faults)
     # Neither is everything refused, nor does nothing happen.
     assert len(set(words)) >= 2

@@ -85,18 +85,32 @@ def _alac(path: Path) -> Base:
     return Base(content, mono(sound(_FRAMES)).astype(np.float32), 44_100, ends, frames, has_checksums=False)
 
 
-def _of_ffmpeg(path: Path, delay: int, *options: object) -> Base:
+def _of_ffmpeg(path: Path, packet: int, delay: int, *options: object) -> Base:
+    """Return a base with packets of so many frames, after an encoder's delay that is not heard."""
     content = by_ffmpeg(path, *options)
-    command = ("ffprobe", "-v", "error", "-show_packets", "-select_streams", "a", "-of", "json", path)
-    packets = json.loads(tool(*command))["packets"]
-    starts = [int(packet["pos"]) for packet in packets]
+    command = (
+        "ffprobe",
+        "-v",
+        "error",
+        "-show_entries",
+        "packet=pos,size",
+        "-select_streams",
+        "a",
+        "-of",
+        "json",
+        path,
+    )
+    ends = [int(found["pos"]) + int(found["size"]) for found in json.loads(tool(*command))["packets"]]
     samples, rate = heard(path)
-    lengths = [round(float(packet["duration_time"]) * rate) for packet in packets]
-    frames = (np.concatenate([[0], np.cumsum(lengths)]) - delay).clip(0, len(samples))
-    order = np.all(np.diff(starts) > 0)
-    assert order
-    ends = np.array([*starts, starts[-1] + int(packets[-1]["size"])])
-    return Base(content, mono(samples).astype(np.float32), rate, ends, frames, has_checksums=False)
+    frames = (packet * np.arange(1, len(ends) + 1) - delay).clip(0, len(samples))
+    return Base(content, mono(samples).astype(np.float32), rate, np.array(ends), frames, has_checksums=False)
+
+
+def _ogg_flac(path: Path) -> Base:
+    base = _of_ffmpeg(path, 0, 0, "-c:a", "flac", "-page_duration", 1, "-f", "ogg")
+    found = [page for page in pages(base.content) if page.granule >= 0]
+    frames = np.array([page.granule for page in found])
+    return base._replace(ends=np.array([page.end for page in found]), frames=frames, has_checksums=True)
 
 
 def _aiff(data: bytes, frames: int) -> bytes:
@@ -131,13 +145,13 @@ BASES: dict[str, Callable[[Path], Base]] = {
 """Made in code, and by libsndfile."""
 
 BASES_OF_FFMPEG: dict[str, Callable[[Path], Base]] = {
-    "mp3-without-header": lambda path: _of_ffmpeg(path, 0, "-c:a", "libmp3lame", "-write_xing", 0, "-f", "mp3"),
-    "mp2": lambda path: _of_ffmpeg(path, 0, "-c:a", "mp2", "-f", "mp2"),
-    "m4a": lambda path: _of_ffmpeg(path, 1_024, "-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"),
+    "mp3-without-header": lambda path: _of_ffmpeg(path, 1_152, 0, "-c:a", "libmp3lame", "-write_xing", 0, "-f", "mp3"),
+    "mp2": lambda path: _of_ffmpeg(path, 1_152, 0, "-c:a", "mp2", "-f", "mp2"),
+    "m4a": lambda path: _of_ffmpeg(path, 1_024, 1_024, "-c:a", "aac", "-movflags", "+faststart", "-f", "ipod"),
     "m4a-fragmented": lambda path: _of_ffmpeg(
-        path, 0, "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", 100_000, "-f", "mp4"
+        path, 1_024, 0, "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", 100_000, "-f", "mp4"
     ),
-    "adts": lambda path: _of_ffmpeg(path, 0, "-c:a", "aac", "-f", "adts"),
-    "alac-caf": lambda path: _of_ffmpeg(path, 0, "-c:a", "alac", "-f", "caf"),
-    "ogg-flac": lambda path: _of_ffmpeg(path, 0, "-c:a", "flac", "-f", "ogg")._replace(has_checksums=True),
+    "adts": lambda path: _of_ffmpeg(path, 1_024, 0, "-c:a", "aac", "-f", "adts"),
+    "alac-caf": lambda path: _of_ffmpeg(path, 4_096, 0, "-c:a", "alac", "-f", "caf"),
+    "ogg-flac": _ogg_flac,
 }

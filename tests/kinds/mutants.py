@@ -1,6 +1,7 @@
 """Files that were cut, overwritten, flipped or stuffed at random, given to every reader in a process with limits.
 
-Run as ``python mutants.py FOLDER CONTAINER FIRST COUNT [ffmpeg]``; it writes a line of JSON before and after each file.
+Run as ``python mutants.py FOLDER [ffmpeg]``; it reads lines of CONTAINER NUMBER, and writes a line of JSON before and
+after each file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import random
 import resource
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,15 +127,16 @@ def listen(path: Path, base: Base, mutant: Mutant, *, ask_ffmpeg: bool) -> str:
     try:
         found = np.concatenate([block.samples for block in decoding])
     except AudioFileError as error:
-        assert error.reason, "an error without a reason"
-        assert error.reason.code != "unusable", error.reason
-        # What comes before the change can be decoded, if it is more than a little.
-        assert not _good_frames(base, mutant), f"refused, with good frames: {error.reason}"
-        return error.reason
-    _compare(found, base, mutant)
-    if ask_ffmpeg:
-        _ask(path, base, found)
-    return str(decoding.partial)
+        reason = error.reason
+    else:
+        _compare(found, base, mutant)
+        if ask_ffmpeg:
+            _ask(path, base, found)
+        return str(decoding.partial)
+    assert reason, "an error without a reason"
+    # What comes before the change can be decoded, if it is more than a little.
+    assert not _good_frames(base, mutant), f"refused, with good frames: {reason}"
+    return str(reason)
 
 
 def _drain(opener: Callable, source: ByteSource, size: int) -> None:
@@ -142,12 +145,10 @@ def _drain(opener: Callable, source: ByteSource, size: int) -> None:
     except (SoundError, NotForMeError):
         return
     try:
-        frames = sum(len(pcm.samples) for pcm in sound.blocks())
-    except SoundError as error:
-        assert error.reason
-    else:
-        # The densest of all are constant frames of FLAC: 65 536 frames in about 10 bytes.
-        assert frames <= 8_000 * (size + 100), f"{frames} frames of {size} bytes"
+        with suppress(SoundError):
+            frames = sum(len(pcm.samples) for pcm in sound.blocks())
+            # The densest of all are constant frames of FLAC: 65 536 frames in about 10 bytes.
+            assert frames <= 8_000 * (size + 100), f"{frames} frames of {size} bytes"
     finally:
         sound.close()
 
@@ -182,30 +183,39 @@ def _ask(path: Path, base: Base, found: np.ndarray) -> None:
         raise AssertionError(f"FFmpeg hears another sample {int(np.argmax(away > 1e-4))} of {count}")
 
 
-def main(folder: Path, container: str, first: int, count: int, *, ask_ffmpeg: bool) -> None:
+def main(folder: Path, jobs: Iterable[str], *, ask_ffmpeg: bool) -> None:
     """Decode mutants, and write what happened."""
-    base = Base.load(folder, container)
-    path = folder / f"{container}.mutant"
-    path.write_bytes(base.content)
-    list(decode_blocks(path, base.rate))  # so that everything is imported before memory is measured
-    status = Path("/proc/self/status").read_text()
-    used = int(status.split("VmData:")[1].split()[0]) << 10
-    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
-    for number in range(first, first + count):
-        changed = mutant(container, base, number)
+    bases: dict[str, Base] = {}
+    limit = 0
+    for job in jobs:
+        container, number = job.split()
+        path = folder / f"{container}.mutant"
+        if container not in bases:
+            bases[container] = Base.load(folder, container)
+            path.write_bytes(bases[container].content)
+            with suppress(AudioFileError):
+                list(decode_blocks(path, bases[container].rate))  # so that all is imported before memory is measured
+        limit = limit or _memory() + MEMORY
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        changed = mutant(container, bases[container], int(number))
         path.write_bytes(changed.content)
-        _say(number, "start", changed.words)
+        _say(container, number, "start", changed.words)
         spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + SECONDS + 1, resource.RLIM_INFINITY))
         try:
-            _say(number, "done", listen(path, base, changed, ask_ffmpeg=ask_ffmpeg))
+            _say(container, number, "done", listen(path, bases[container], changed, ask_ffmpeg=ask_ffmpeg))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
-            _say(number, "fault", f"{changed.words}: {type(error).__name__}: {error}")
+            _say(container, number, "fault", f"{changed.words}: {type(error).__name__}: {error}")
 
 
-def _say(number: int, event: str, words: str) -> None:
-    print(json.dumps([number, event, words]), flush=True)  # noqa: T201
+def _memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) << 10
+
+
+def _say(*words: str) -> None:
+    print(json.dumps(words), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), ask_ffmpeg="ffmpeg" in sys.argv[5:])
+    main(Path(sys.argv[1]), sys.stdin.read().splitlines(), ask_ffmpeg="ffmpeg" in sys.argv[2:])
