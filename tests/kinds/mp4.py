@@ -17,7 +17,11 @@ ROWS: list[Row] = []
 _FRAMES = 13_231
 # What an encoder of AAC puts before the sound, and its packets.
 _DELAY = _PACKET = 1_024
-_HE_AAC = Refused("holds HE-AAC, of which only the lower half of the spectrum could be decoded", "not-decodable", "av")
+_HE_AAC = Refused(
+    "holds HE-AAC (spectral band replication), which is read with FFmpeg: pip install 'distill[ffmpeg]'",
+    "needs-ffmpeg",
+    "av",
+)
 
 
 def _row(name: str, make: Callable[[Path], Made | None], *tools: str, refused: Refused | None = None) -> None:
@@ -35,8 +39,7 @@ def by_ffmpeg(path: Path, *options: object, channels: int = 2, rate: int = 44_10
 def _aac_rows() -> None:
     def aac(path: Path, *options: object, **of_sound) -> Made:
         by_ffmpeg(path, "-c:a", "aac", *options, **of_sound)
-        # FFmpeg plays the padding of the last packet, which the table of durations leaves out.
-        return Made(stop=_FRAMES)
+        return Made()
 
     for rate in (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000):
         _row(f"aac-{rate}.m4a", lambda path, rate=rate: aac(path, rate=rate), JUDGE)
@@ -53,7 +56,7 @@ def _aac_rows() -> None:
     def no_edit_list(path: Path) -> Made:
         aac(path, "-use_editlist", 0)
         # Nothing says what the encoder put before the sound.
-        return Made(stop=_FRAMES + _DELAY)
+        return Made()
 
     _row("aac-no-edit-list.m4a", no_edit_list, JUDGE)
 
@@ -62,7 +65,7 @@ def _aac_rows() -> None:
         content = by_ffmpeg(plain, "-c:a", "aac", "-use_editlist", 0)
         padding = -(_FRAMES + _DELAY) % _PACKET
         path.write_bytes(with_itunsmpb(content, _DELAY, padding, _FRAMES))
-        return Made(parts=(plain,), start=_DELAY, stop=_DELAY + _FRAMES)
+        return Made(parts=(plain,), start=_DELAY)
 
     _row("aac-itunsmpb.m4a", itunsmpb, JUDGE)
 
@@ -78,7 +81,7 @@ def _aac_rows() -> None:
         samples = sound().astype("<f4").tobytes()
         before = ("-f", "f32le", "-ar", 44_100, "-ac", 2, "-i", "-")
         ffmpeg(*picture, *before, "-bitexact", "-c:v", "mpeg4", "-c:a", "aac", path, stdin=samples)
-        return Made(stop=_FRAMES)
+        return Made()
 
     _row("aac-with-video.mp4", with_video, JUDGE)
 
@@ -159,7 +162,7 @@ def _damaged_rows() -> None:
         content = by_ffmpeg(path, "-c:a", "aac")
         path.write_bytes(content[: content.index(b"moov") - 100])
 
-    reason = "its header is missing: the recording was not finished, or the file is cut short"
+    reason = "cut short: it has no index (moov), as a recording that was not finished"
     _row("aac-cut-before-header.m4a", no_header, JUDGE, refused=Refused(reason, "cut-short"))
 
     def high_efficiency(path: Path) -> None:
