@@ -67,8 +67,8 @@ def _encodings() -> None:
     _row("mp3-mono.mp3", lambda path: lame(path, "-V4", channels=1) and None, "lame")
     _row("mp3-mono-no-header.mp3", lambda path: lame(path, "-t", "-V4", channels=1) and None, "lame")
     for rate in (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 48_000):
-        # At lower quality, FFmpeg 5 decodes 24 kHz otherwise than three other decoders do.
-        options = ("--resample", rate / 1_000, "-V2")
+        # FFmpeg 5 decodes most files of 24 kHz otherwise than three other decoders do.
+        options = ("--resample", rate / 1_000, *(("-m", "j", "-b", 48) if rate == 24_000 else ("-V4",)))
         _row(f"mp3-{rate}.mp3", lambda path, o=options, r=rate: lame(path, *o, rate=r) and None, "lame")
 
     def by_libsndfile(path: Path) -> None:
