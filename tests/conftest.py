@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_not_run: list[str] = []
-_lacking: dict[str, list[str]] = {}
+# Tests start hundreds of processes, and each would compile torch and its like again, for seconds.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parent.parent / ".pytest_cache" / "bytecode")
+    sys.pycache_prefix, sys.dont_write_bytecode = os.environ["PYTHONPYCACHEPREFIX"], False
+# With `pytest -n`, torch and its like would start as many threads in each process as there are cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests that are left out, and what they need.
+_not_run: dict[str, str] = {}
+_tried: Counter[str] = Counter()
+_failed: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    parser.addoption("--soak", action="store_true", help="run tests/proof with large numbers, for minutes")
+    parser.addoption("--soak", action="store_true", help="run tests with large numbers, for minutes")
     # On a GPU machine there may be no plugins. Their options in pyproject.toml are then accepted and ignored.
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")
@@ -30,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@functools.cache
 def _has_gpu() -> bool:
     import torch
 
@@ -37,32 +51,53 @@ def _has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu and not _has_gpu():
-        _not_run.extend(item.nodeid for item in gpu)
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
-    lacking = {item.nodeid: tools for item in items if (tools := _missing_tools(item))}
-    if lacking:
-        _lacking.update(lacking)
-        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in lacking])
-        items[:] = [item for item in items if item.nodeid not in lacking]
+    needs = {item.nodeid: need for item in items if (need := _need(item))}
+    if needs:
+        _not_run.update(needs)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in needs])
+        items[:] = [item for item in items if item.nodeid not in needs]
 
 
-def _missing_tools(item: pytest.Item) -> list[str]:
-    return [tool for mark in item.iter_markers("needs") for tool in mark.args if not shutil.which(tool)]
+def _need(item: pytest.Item) -> str:
+    """Return what a test needs and this machine lacks."""
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        return "a CUDA device"
+    programs = dict.fromkeys(program for mark in item.iter_markers("needs") for program in mark.args)
+    return ", ".join(program for program in programs if not shutil.which(program))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # With `pytest -n`, tests are collected by the workers only, and the summary is written by their parent.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not run"] = _not_run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    # All workers collect the same tests; one that crashed has no output.
+    _not_run.update(getattr(node, "workeroutput", {}).get("not run", {}))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what the tests of `proof` tried; reports of workers arrive here, too."""
+    if report.failed and "proof/" in report.nodeid:
+        _failed.add(report.nodeid)
+    if report.when == "teardown":
+        for name, counts in report.user_properties:
+            if name == "tried":
+                _tried.update(counts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _not_run:
-        terminalreporter.section(f"{len(_not_run)} tests need a CUDA device and were not run")
-        for name in _not_run:
+    if _tried:
+        terminalreporter.section("proof")
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(_tried.items()))
+        terminalreporter.write_line(f"{counts}; failures {len(_failed)}")
+    for need in sorted(set(_not_run.values())):
+        names = [name for name in _not_run if _not_run[name] == need]
+        terminalreporter.section(f"{len(names)} tests need {need} and were not run")
+        for name in names:
             terminalreporter.write_line(f"  {name}")
-    if _lacking:
-        tools = ", ".join(sorted({tool for tools in _lacking.values() for tool in tools}))
-        terminalreporter.section(f"{len(_lacking)} tests need programs that are missing ({tools}) and were not run")
-        for name, missing in _lacking.items():
-            terminalreporter.write_line(f"  {name}: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

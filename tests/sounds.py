@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from blake3 import blake3
 
-from distill.audio import load_cache_manifest
+from distill.audio import decode, load_cache_manifest
+from distill.audio.decode import Block, Decoding
+from distill.audio.readers.protocol import Pcm
 from distill.cache import CacheReader
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
 
@@ -47,6 +51,25 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(os.fsencode(path), samples, rate, subtype=subtype, **kind)
     return path
+
+
+def let_blocks_be_small(monkeypatch, frames: int) -> None:
+    """Let every reader yield blocks of at most `frames` frames."""
+    open_sound = decode.open_sound
+
+    def opened(source):
+        sound = open_sound(source)
+        blocks = sound.blocks
+
+        def small() -> Iterator[Pcm]:
+            for samples, rate in blocks():
+                for start in range(0, len(samples), frames):
+                    yield Pcm(samples[start : start + frames], rate)
+
+        sound.blocks = small
+        return sound
+
+    monkeypatch.setattr(decode, "open_sound", opened)
 
 
 def write_dataset(root: Path, n_files: int = 5, chunks: int = 2) -> list[Path]:
@@ -117,3 +140,19 @@ def reseal(manifest: Path, edit: Callable[[str], str]) -> None:
     lines = [edit(line) for line in manifest.read_text().split("\n")[:-2]]
     body = "\n".join([*lines, ""]).encode()
     manifest.write_bytes(body + b'"checksum":"%s"}\n' % blake3(body).hexdigest().encode())
+
+
+def around_decoding(monkeypatch, context: Callable[[str], AbstractContextManager[object]]) -> None:
+    """Decode each file within a context, which is made from the file's path."""
+    decoded = Decoding.__iter__
+
+    def within(decoding: Decoding) -> Iterator[Block]:
+        with context(decoding.path):
+            yield from decoded(decoding)
+
+    monkeypatch.setattr(Decoding, "__iter__", within)
+
+
+def forbid_decoding(monkeypatch) -> None:
+    """Let the test fail if a file is decoded."""
+    around_decoding(monkeypatch, lambda path: pytest.fail(f"{path} is decoded"))

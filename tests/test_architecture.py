@@ -20,13 +20,13 @@ RUST = Path(__file__).parent.parent / "rust"
 LAYERS = [
     "train demo",
     "cli demo_sounds",
-    "pipeline",
+    "pipeline demo_m4a",
     "training latent generate",
     "preprocess runs",
     "cache",
     "audio features models index plots",
     "kernels",
-    "config documents",
+    "config documents extensions",
     "availability device storage text faults",
     "errors types _lazy _native",
 ]

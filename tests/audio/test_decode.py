@@ -14,8 +14,9 @@ import soxr
 
 from distill.audio import decode, load_audio
 from distill.audio.decode import decode_blocks
+from distill.audio.readers.protocol import Pcm
 from distill.errors import AudioFileError
-from sounds import noise, sine, write
+from sounds import let_blocks_be_small, noise, sine, write
 
 # (name, subtype, atol): the tolerance is that of rounding, or for lossy codecs what they do to a sine.
 KINDS = [
@@ -88,9 +89,10 @@ def test_frequencies_above_the_new_nyquist_frequency_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("source_rate", [44_100, 48_000])
-def test_blocks_equal_the_file_resampled_at_once(tmp_path, source_rate):
-    samples = noise(1, 3 * decode.BLOCK_FRAMES + 777).astype(np.float32)
+def test_blocks_equal_the_file_resampled_at_once(tmp_path, monkeypatch, source_rate):
+    samples = noise(1, 30_777).astype(np.float32)
     path = write(tmp_path / "a.wav", samples, source_rate)
+    let_blocks_be_small(monkeypatch, 10_000)
     blocks = list(decode_blocks(path, 48_000))
     assert len(blocks) >= 4
     whole = samples if source_rate == 48_000 else soxr.resample(samples, source_rate, 48_000, quality="HQ")
@@ -105,7 +107,7 @@ def test_blocks_equal_the_file_resampled_at_once(tmp_path, source_rate):
 def test_the_block_size_does_not_change_the_samples(tmp_path, monkeypatch):
     path = write(tmp_path / "a.flac", noise(2, 50_000), 44_100, "PCM_16")
     whole = load_audio(path).numpy()
-    monkeypatch.setattr(decode, "BLOCK_FRAMES", 4_096)
+    let_blocks_be_small(monkeypatch, 4_096)
     np.testing.assert_allclose(load_audio(path).numpy(), whole, atol=1e-6)
 
 
@@ -128,27 +130,62 @@ def test_any_file_name_can_be_decoded(tmp_path, name):
     np.testing.assert_allclose(load_audio(os.fspath(path), 16_000)[0].numpy(), samples, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.w64", "a.caf", "a.flac", "a.mp3"])
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.w64", "a.caf", "a.flac", "a.mp3", "a.ogg"])
 @pytest.mark.parametrize("share", [0.3, 0.95])
-def test_a_truncated_file_is_refused(tmp_path, name, share):
+def test_a_truncated_file_is_used_up_to_where_it_is_cut(tmp_path, name, share):
     path = write(tmp_path / name, noise(4, 100_000), 44_100, None)
-    assert load_audio(path).shape[-1] > 100_000
+    whole = load_audio(path, 44_100)[0].numpy()
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    found = reason(path)
-    assert any(word in found for word in ("cut short", "decoding fails", "cannot be decoded")), found
+    decoding = decode_blocks(path, 44_100)
+    found = np.concatenate([block.samples for block in decoding])
+    assert share - 0.2 < len(found) / len(whole) < share + 0.05
+    # A lossy decoder may fade the end of what it has.
+    np.testing.assert_array_equal(found[:-4_000], whole[: len(found) - 4_000])
+    assert decoding.partial is not None
+    assert decoding.partial.code in ("cut-short", "damaged")
 
 
-def test_the_reason_for_a_truncated_wav_gives_both_sizes(tmp_path):
+def test_the_reason_for_a_truncated_wav_gives_both_lengths(tmp_path):
     path = write(tmp_path / "a.wav", noise(4, 10_000), subtype="PCM_16")
     path.write_bytes(path.read_bytes()[:-5_000])
-    assert reason(path) == "cut short: its header promises 20000 bytes of samples, the file holds 15000"
+    decoding = decode_blocks(path, 16_000)
+    assert sum(block.samples.size for block in decoding) == 7_500
+    assert decoding.partial == "cut short: its header promises 10000 frames, 7500 can be decoded"
+
+
+@pytest.mark.parametrize("rates", [(16_000, 16_000), (16_000, 8_000), (8_000, 16_000)])
+def test_parts_of_another_rate_or_channel_count_are_resampled_on_their_own(tmp_path, monkeypatch, rates):
+    parts = [noise(1, 4_000).astype(np.float32), np.stack([noise(2, 3_000)] * 2, axis=1).astype(np.float32)]
+    path = write(tmp_path / "a.wav", parts[0])
+    open_sound = decode.open_sound
+
+    def opened(source):
+        sound = open_sound(source)
+        first = [Pcm(parts[0][:, None], rates[0]), Pcm(np.empty((0, 1), np.float32), rates[0])]
+        sound.blocks = lambda: iter([*first, Pcm(parts[1], rates[1])])
+        return sound
+
+    monkeypatch.setattr(decode, "open_sound", opened)
+    decoding = decode_blocks(path, 16_000)
+    found = np.concatenate([block.samples for block in decoding])
+    mono = [parts[0], parts[1][:, 0]]
+    expected = (
+        [np.concatenate(mono)]
+        if rates == (16_000, 16_000)
+        else [
+            part if rate == 16_000 else soxr.resample(part, rate, 16_000, quality="HQ")
+            for part, rate in zip(mono, rates, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-6)
+    assert (decoding.channels, decoding.partial) == (2, None)
 
 
 def test_the_decoder_version_names_libsndfile_and_soxr():
     """From attributes of the two packages that they may rename."""
     library = soundfile.__libsndfile_version__
-    assert f"libsndfile {library}, soxr {soxr.__version__}" == decode.DECODER_VERSION
+    assert f"libsndfile {library}, soxr {soxr.__version__}" in decode.DECODER_VERSION
     assert all(version.split(".")[0].isdecimal() for version in (library, soxr.__version__))
 
 
@@ -181,10 +218,10 @@ def test_floats_near_the_limit_are_averaged_or_refused_but_never_become_infinite
 def test_files_without_audio_are_refused(tmp_path):
     for name, content in (("text.wav", b"not a sound at all\n" * 50), ("empty.wav", b""), ("magic.flac", b"fLaC" * 9)):
         (tmp_path / name).write_bytes(content)
-        assert "cannot be decoded" in reason(tmp_path / name)
+        assert reason(tmp_path / name)
     (tmp_path / "folder.wav").mkdir()
-    for name in ("missing.wav", "folder.wav"):
-        assert "cannot be decoded" in reason(tmp_path / name)
+    assert "no such file" in reason(tmp_path / "missing.wav")
+    assert "is a directory" in reason(tmp_path / "folder.wav")
 
 
 def test_zero_frames_are_refused(tmp_path):

@@ -15,6 +15,8 @@ from distill.errors import AudioFileError
 from kinds import ROWS
 from kinds.table import Made, Row, hear, truths
 
+_BATCH = 48
+
 
 def is_refused(row: Row) -> bool:
     """Return whether a file is refused here, where a module that reads it may be installed."""
@@ -22,20 +24,31 @@ def is_refused(row: Row) -> bool:
     return row.refused is not None and not (module and importlib.util.find_spec(module))
 
 
+class Files:
+    """The files of the rows, made when they are needed: many at once, in threads, because most wait for a program."""
+
+    def __init__(self, rows: list[Row], folder: Path) -> None:
+        self.folder = folder
+        self._batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+        self._made: dict[str, Future[Made]] = {}
+
+    def get(self, row: Row) -> Made:
+        """Return what is known about the file of a row, or raise what went wrong when it was made."""
+        if row.name not in self._made:
+            (batch,) = (batch for batch in self._batches if row in batch)
+            with ThreadPoolExecutor(2) as pool:
+                made = {other.name: pool.submit(make, other, self.folder / other.name) for other in batch}
+                wait(made.values())
+                good = [other for other in batch if not is_refused(other) and not made[other.name].exception()]
+                hear(((other, self.folder / other.name, made[other.name].result()) for other in good), pool)
+            self._made |= made
+        return self._made[row.name].result()
+
+
 @pytest.fixture(scope="module")
-def files(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Future[Made]]]:
-    """The files of all rows that are selected, made in threads: most wait for a program."""
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
     here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    rows = {item.callspec.params["row"].name: item.callspec.params["row"] for item in here}
-    folder = tmp_path_factory.mktemp("kinds")
-    with ThreadPoolExecutor(2) as pool:
-        made = {name: pool.submit(make, row, folder / name) for name, row in rows.items()}
-        wait(made.values())
-        good = {name: future.result() for name, future in made.items() if not future.exception()}
-        hear(((rows[name], folder / name, it) for name, it in good.items() if not is_refused(rows[name])), pool)
-    return folder, made
+    return Files([item.callspec.params["row"] for item in here], tmp_path_factory.mktemp("kinds"))
 
 
 def make(row: Row, path: Path) -> Made:
@@ -44,8 +57,7 @@ def make(row: Row, path: Path) -> Made:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=pytest.mark.needs(*row.tools)) for row in ROWS])
 def test_a_file_is_heard_whole_or_the_reason_is_given(row: Row, files):
-    folder, made = files
-    path, made = folder / row.name, made[row.name].result()
+    path, made = files.folder / row.name, files.get(row)
     if is_refused(row):
         with pytest.raises(AudioFileError) as caught:
             list(decode_blocks(path, 44_100))

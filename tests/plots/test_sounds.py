@@ -29,10 +29,10 @@ def test_time_average_is_the_mean_of_neighbouring_frames(frames, width):
 def test_the_picture_shows_the_input_above_the_output(tmp_path, channels):
     random = np.random.default_rng(1)
     inputs, outputs = (random.uniform(0, 5, (channels, 32, 90)) * (np.arange(90) < end) for end in (90, 45))
-    # A name that matplotlib would read as a formula.
-    save_sound_picture(
-        inputs, outputs, tmp_path / "a.png", centres=np.geomspace(50, 8000, 32), duration_s=2.0, title="$x_{ \udcff.wav"
-    )
+    # A name that matplotlib would read as a formula, with characters that its own font does not have.
+    title = "$x_{ \udcff 音楽.wav"
+    centres = np.geomspace(50, 8000, 32)
+    save_sound_picture(inputs, outputs, tmp_path / "a.png", centres=centres, duration_s=2.0, title=title)
     picture = imread(tmp_path / "a.png")[..., :3]
     height, width = picture.shape[0] // (2 * channels), picture.shape[1] // 2
     # The right half, where only the input has sound.

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import font_manager
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from distill.storage import write_atomically
 
 DPI = 100
+# Fonts with the scripts that matplotlib's own one lacks, as systems have them.
+_WIDE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Arial Unicode MS", "Unifont"),
+)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file, atomically."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=DPI, format="png")
+    with warnings.catch_warnings():
+        # A character of a file name that no font has is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(content, dpi=DPI, format="png")
     write_atomically(path, content.getvalue())
+
+
+def name_fonts() -> list[str]:
+    """Return the font families for text with file names, which may be in any script."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _WIDE_FONTS if name in installed)]
 
 
 def hertz_ticks(low: float, high: float, among: Sequence[int]) -> list[int]:

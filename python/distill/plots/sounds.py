@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
 from distill.plots.features import FeatureRow, draw_grid, input_and_output_rows
-from distill.plots.figure import save_figure
+from distill.plots.figure import name_fonts, save_figure
 from distill.storage import write_atomically
 
 _COLUMNS = 1500
@@ -85,7 +85,8 @@ def save_sound_picture(
         duration_s=duration_s,
     )
     # matplotlib can draw no lone surrogates, and reads text between dollar signs as a formula.
-    grid[0][0].set_title(title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$"), fontsize=10)
+    shown = title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    grid[0][0].set_title(shown, fontsize=10, fontfamily=name_fonts())
     save_figure(figure, path)
 
 

@@ -37,7 +37,7 @@
 //! manifest.apply(&first);
 //! for todo in &first.todo {
 //!     // Here the caller computes the features of `todo.path`.
-//!     manifest.set_content(todo.hash, Content::default())?;
+//!     manifest.set_content(todo.hash.unwrap(), Content::default())?;
 //! }
 //!
 //! std::fs::rename(old, new)?;
@@ -71,7 +71,6 @@ mod root;
 mod scan;
 mod scan_result;
 mod skip_reason;
-mod sniff;
 mod stat;
 mod threads;
 mod tree;
@@ -87,5 +86,4 @@ pub use records::{Content, FileEntry, Pack, Segment};
 pub use scan::{scan, Options, Trust};
 pub use scan_result::{Counts, Scan, Todo};
 pub use skip_reason::{SkipReason, UNUSABLE};
-pub use sniff::{sniff, SNIFF_BYTES};
 pub use stat::{Precision, StatKey};
