@@ -84,7 +84,7 @@ def test_the_dataset_has_several_formats_sample_rates_and_channel_counts(sounds)
 
 
 @pytest.mark.needs("ffmpeg")
-@pytest.mark.parametrize("shape", [(13_231,), (13_231, 2), (8_192, 2), (1, 1)])
+@pytest.mark.parametrize("shape", [(13_231,), (13_231, 2), (8_192, 2), (100, 1)])
 def test_ffmpeg_hears_in_an_m4a_file_what_was_written(tmp_path, shape):
     samples = np.random.default_rng(0).uniform(-1, 1, shape)
     write_m4a(tmp_path / "a.m4a", samples, 44_100)

@@ -106,6 +106,10 @@ def _of_ffmpeg(path: Path, packet: int, delay: int, *options: object) -> Base:
     return Base(content, mono(samples).astype(np.float32), rate, np.array(ends), frames, has_checksums=False)
 
 
+def _without_packets(base: Base) -> Base:
+    return base._replace(ends=np.array([len(base.content)]), frames=np.array([0]))
+
+
 def _ogg_flac(path: Path) -> Base:
     base = _of_ffmpeg(path, 0, 0, "-c:a", "flac", "-page_duration", 1, "-f", "ogg")
     found = [page for page in pages(base.content) if page.granule >= 0]
@@ -152,6 +156,7 @@ BASES_OF_FFMPEG: dict[str, Callable[[Path], Base]] = {
         path, 1_024, 0, "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", 100_000, "-f", "mp4"
     ),
     "adts": lambda path: _of_ffmpeg(path, 1_024, 0, "-c:a", "aac", "-f", "adts"),
-    "alac-caf": lambda path: _of_ffmpeg(path, 4_096, 0, "-c:a", "alac", "-f", "caf"),
+    # The table of packets is at its end, so nothing may be left after a change.
+    "alac-caf": lambda path: _without_packets(_of_ffmpeg(path, 4_096, 0, "-c:a", "alac", "-f", "caf")),
     "ogg-flac": _ogg_flac,
 }

@@ -134,8 +134,9 @@ def listen(path: Path, base: Base, mutant: Mutant, *, ask_ffmpeg: bool) -> str:
             _ask(path, base, found)
         return str(decoding.partial)
     assert reason, "an error without a reason"
-    # What comes before the change can be decoded, if it is more than a little.
-    assert not _good_frames(base, mutant), f"refused, with good frames: {reason}"
+    # What comes before the change can be decoded, if it is more than a little. A file with NaN is refused as a whole.
+    good = 0 if reason.code == "not-finite" else _good_frames(base, mutant)
+    assert not good, f"refused, with {good} good frames: {reason}"
     return str(reason)
 
 
