@@ -1,8 +1,10 @@
-"""Fixtures for all tests. Tests that need CUDA are deselected and listed where there is none."""
+"""Fixtures for all tests. Tests that need CUDA, or a program, are deselected and listed where there is none."""
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,7 +22,8 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_not_run: dict[str, None] = {}
+# Tests that are left out, and what they need.
+_not_run: dict[str, str] = {}
 _tried: Counter[str] = Counter()
 _failed: set[str] = set()
 
@@ -40,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@functools.cache
 def _has_gpu() -> bool:
     import torch
 
@@ -47,23 +51,31 @@ def _has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu and not _has_gpu():
-        _not_run.update(dict.fromkeys(item.nodeid for item in gpu))
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
+    needs = {item.nodeid: need for item in items if (need := _need(item))}
+    if needs:
+        _not_run.update(needs)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in needs])
+        items[:] = [item for item in items if item.nodeid not in needs]
+
+
+def _need(item: pytest.Item) -> str:
+    """Return what a test needs and this machine lacks."""
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        return "a CUDA device"
+    programs = dict.fromkeys(program for mark in item.iter_markers("needs") for program in mark.args)
+    return ", ".join(program for program in programs if not shutil.which(program))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     # With `pytest -n`, tests are collected by the workers only, and the summary is written by their parent.
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["not run"] = list(_not_run)
+        session.config.workeroutput["not run"] = _not_run
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     # All workers collect the same tests; one that crashed has no output.
-    _not_run.update(dict.fromkeys(getattr(node, "workeroutput", {}).get("not run", ())))
+    _not_run.update(getattr(node, "workeroutput", {}).get("not run", {}))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -81,9 +93,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("proof")
         counts = ", ".join(f"{count} {what}" for what, count in sorted(_tried.items()))
         terminalreporter.write_line(f"{counts}; failures {len(_failed)}")
-    if _not_run:
-        terminalreporter.section(f"{len(_not_run)} tests need a CUDA device and were not run")
-        for name in _not_run:
+    for need in sorted(set(_not_run.values())):
+        names = [name for name in _not_run if _not_run[name] == need]
+        terminalreporter.section(f"{len(names)} tests need {need} and were not run")
+        for name in names:
             terminalreporter.write_line(f"  {name}")
 
 

@@ -20,7 +20,7 @@ RUST = Path(__file__).parent.parent / "rust"
 LAYERS = [
     "train demo",
     "cli demo_sounds",
-    "pipeline",
+    "pipeline demo_m4a",
     "training latent generate",
     "preprocess runs",
     "cache",

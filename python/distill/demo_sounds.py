@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from distill.demo_m4a import write_m4a
+
 SOUNDS_PER_FAMILY = 10
 
 _RATES = (44_100, 48_000, 22_050)
 _FORMATS = (("wav", "PCM_16"), ("flac", "PCM_24"), ("wav", "PCM_24"), ("ogg", "VORBIS"), ("wav", "FLOAT"))
+# Formats of the last sounds of each family, which are not among those to listen to.
+_LAST_FORMATS = {8: ("opus", "OPUS"), 9: ("m4a", "ALAC")}
+_OPUS_RATE = 48_000
 
 Random = np.random.Generator
 Synth = Callable[[np.ndarray, Random], np.ndarray]
@@ -108,8 +113,8 @@ def write_dataset(folder: Path, seed: int = 7, per_family: int = SOUNDS_PER_FAMI
     for family, (name, (synth, shortest, longest)) in enumerate(FAMILIES.items()):
         for number in range(per_family):
             random = np.random.default_rng([seed, family, number])
-            rate = _RATES[(family + number) % len(_RATES)]
-            extension, subtype = _FORMATS[(family + 2 * number) % len(_FORMATS)]
+            extension, subtype = _LAST_FORMATS.get(number) or _FORMATS[(family + 2 * number) % len(_FORMATS)]
+            rate = _OPUS_RATE if subtype == "OPUS" else _RATES[(family + number) % len(_RATES)]
             t = np.arange(round(rate * random.uniform(shortest, longest))) / rate
             sound = synth(t, random)
             sound *= random.uniform(0.3, 0.9) / np.abs(sound).max()
@@ -118,6 +123,14 @@ def write_dataset(folder: Path, seed: int = 7, per_family: int = SOUNDS_PER_FAMI
                 sound = np.stack([sound * balance, sound * (1 - balance)], axis=1)
             path = folder / f"{name}{number:02d}.{extension}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, sound, rate, subtype=subtype)
+            _write(path, sound, rate, subtype)
             written.append(path)
     return written
+
+
+def _write(path: Path, sound: np.ndarray, rate: int, subtype: str) -> None:
+    if subtype == "ALAC":
+        write_m4a(path, sound, rate)
+    else:
+        container = "OGG" if subtype in {"OPUS", "VORBIS"} else None
+        soundfile.write(path, sound, rate, subtype=subtype, format=container)
