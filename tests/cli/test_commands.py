@@ -331,7 +331,8 @@ def test_faults_of_training_options_in_a_new_process(tmp_path):
 
 
 def test_training_on_magnitude_only(dataset, tmp_path):
-    flags = ["--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4", "--device", "cpu"]
+    feature = [argument.replace("--complex-", "--") for argument in SMALL]
+    flags = [*feature, "--no-complex-spectrogram.enabled", "--epochs", "1", "--latent-dim", "4"]
     assert train.main([str(dataset), "--out", str(tmp_path / "run"), *flags]) == 0
     assert "enabled = false" in (tmp_path / "run" / "config.toml").read_text()
 

@@ -9,6 +9,7 @@ from distill.audio.readers.ircam import open_ircam
 from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
 from distill.audio.readers.mpc2000 import open_mpc2000
+from distill.audio.readers.ogg import OggSound
 from distill.audio.readers.protocol import ByteSource, NotForMeError, Opener, Sound, SoundError
 from distill.audio.readers.riff import open_wav, open_wave64
 from distill.audio.readers.sphere import open_sphere
@@ -44,7 +45,7 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "avr": (_LIBSNDFILE,),
     "xi": (_LIBSNDFILE,),
     "flac": (LibsndfileSound,),
-    "ogg": (LibsndfileSound,),
+    "ogg": (OggSound, LibsndfileSound),
     "mpeg": (LibsndfileSound,),
 }
 
