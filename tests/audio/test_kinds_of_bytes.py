@@ -53,26 +53,26 @@ def encoded(tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-KINDS = dict(
-    WAV="wav",
-    RF64="wav",
-    W64="w64",
-    AIFF="aiff",
-    CAF="caf",
-    AU="au",
-    FLAC="flac",
-    OGG="ogg",
-    MP3="mpeg",
-    VOC="voc",
-    NIST="sphere",
-    IRCAM="ircam",
-    MPC2K="mpc2000",
-    SVX="svx",
-    PAF="paf",
-    PVF="pvf",
-    AVR="avr",
-    XI="xi",
-)
+KINDS = {
+    "WAV": "wav",
+    "RF64": "wav",
+    "W64": "w64",
+    "AIFF": "aiff",
+    "CAF": "caf",
+    "AU": "au",
+    "FLAC": "flac",
+    "OGG": "ogg",
+    "MP3": "mpeg",
+    "VOC": "voc",
+    "NIST": "sphere",
+    "IRCAM": "ircam",
+    "MPC2K": "mpc2000",
+    "SVX": "svx",
+    "PAF": "paf",
+    "PVF": "pvf",
+    "AVR": "avr",
+    "XI": "xi",
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
