@@ -96,11 +96,15 @@ class PcmSound:
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames; see `Sound`."""
         yield from self._part(self._first)
-        for part in self._parts:
-            _checked(part)
-            if self.frames is not None:
-                self.frames = None if part.frames is None else self.frames + part.frames
-            yield from self._part(part)
+        try:
+            for part in self._parts:
+                _checked(part)
+                if self.frames is not None:
+                    self.frames = None if part.frames is None else self.frames + part.frames
+                yield from self._part(part)
+        except NotForMeError as error:
+            text = "has a second part that is compressed, behind one that is not: only the first can be decoded"
+            raise SoundError(Reason(text, "damaged")) from error
 
     def _part(self, part: Part) -> Iterator[Pcm]:
         frame_bytes = part.frame_bytes
