@@ -16,6 +16,8 @@ from distill.types import Reason
 
 NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+# ADPCM of several makers, GSM and MPEG; and PCM of odd widths, to be refused in other words.
+_COMPRESSED = (_PCM, _FLOAT, _EXTENSIBLE, 0x02, 0x11, 0x14, 0x31, 0x38, 0x40, 0x50, 0x55)
 _GSM, _GSM_FRAMES = 0x31, 320
 _UNKNOWN_SIZE = 0xFFFF_FFFF
 _WRAP = 1 << 32
@@ -192,6 +194,9 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
         text = f"cut short: its header promises {data.size} bytes of sound, the file holds {rest}"
         missing = Reason(text, "cut-short")
     form = _format(source, form_chunk, layout)
+    if form.tag not in _COMPRESSED:
+        text = f"is a WAV file with the codec {form.tag:#06x}, which distill does not read"
+        raise SoundError(Reason(text, "not-decodable"))
     # Of an odd number of bytes libsndfile makes a block too many.
     frames = length // form.align * _GSM_FRAMES if form.tag == _GSM and form.align else None
     kept = [form_chunk, found[b"fact"]] if b"fact" in found else [form_chunk]
