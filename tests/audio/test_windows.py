@@ -88,7 +88,7 @@ def test_files_that_cannot_be_used_give_a_reason_and_a_tip(tmp_path):
         (opposite, "silent throughout: mixed to mono, nothing in it is above -60 dBFS", "opposite phase"),
         (tmp_path / "none.wav", "no such file", "name"),
         (tmp_path, "a folder", f"{tmp_path}/*.wav"),
-        (tmp_path / "text.wav", "is no", "WAV, FLAC"),
+        (tmp_path / "text.wav", "not an audio file", "WAV, FLAC"),
     ):
         with pytest.raises(AudioFileError, match=re.escape(f"{path}: {reason}")) as error:
             WindowedFile(path, RATE, SIZE, STEP, "file")

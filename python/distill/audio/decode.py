@@ -116,8 +116,7 @@ class Decoding:
         except SoundError as error:
             raise AudioFileError(self.path, error.reason) from error
         except OSError as error:
-            reason = Reason(f"cannot be read: {_words(error)}", "unreadable")
-            raise AudioFileError(self.path, reason) from error
+            raise AudioFileError(self.path, Reason(_words(error), "unreadable")) from error
 
     def _resampled(self, sound: Sound) -> Iterator[Block]:
         """Yield the samples at the new rate. A part at another rate is resampled on its own."""
@@ -218,7 +217,11 @@ def _check_duration(duration_s: float) -> None:
 
 
 def _words(error: OSError) -> str:
-    return str(error.strerror or error).lower()
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    return f"cannot be read: {str(error.strerror or error).lower()}"
 
 
 def _resample(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:

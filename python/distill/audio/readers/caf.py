@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from distill.audio.readers.chunks import CAF, find, walk
+from distill.audio.readers.chunks import CAF, find, is_chunk, walk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 from distill.types import Reason
@@ -36,9 +36,11 @@ def _parts(source: ByteSource) -> Iterator[Part]:
     data = data or find(source, b"data", _FIRST, CAF)
     if data is None:
         raise SoundError(Reason("is a CAF file without samples: it has no data chunk", "no-samples"))
-    # The samples follow a count of edits.
-    size = promised(data.size, source, data.offset)
-    yield Part(_whole(rate), channels, encoding, data.offset + 4, None if size is None else max(0, size - 4))
+    # The samples follow a count of edits. SoX writes to a pipe that there is nothing else.
+    offset = data.offset + 4
+    is_empty = data.size == 4 and is_chunk(source, offset, CAF)
+    size = 0 if is_empty else promised(data.size - 4 if data.size > 0 else -1, source, offset)
+    yield Part(_whole(rate), channels, encoding, offset, size)
 
 
 def _encoding(kind: bytes, flags: int, width: int, bits: int) -> Encoding:

@@ -214,7 +214,7 @@ def _other(head: bytes) -> str | None:
     if head.startswith(b"RIFF") and head[8:12] in _RIFF_OTHERS:
         return _RIFF_OTHERS[head[8:12]]
     if head.startswith(b"FORM") and head[8:12].isalnum():
-        return f"is an IFF file of the type {head[8:12].decode()}, which is no sound"
+        return f"is an IFF file of the type {head[8:12].decode()}, which distill does not read"
     return "is an HTML page" if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")) else None
 
 

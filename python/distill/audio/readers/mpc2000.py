@@ -12,7 +12,7 @@ from distill.audio.readers.protocol import ByteSource
 _HEADER_BYTES = 42
 _LOWEST_RATE = 4000
 # The name, its padding, level, tuning and whether it is stereo.
-_START = re.compile(rb"\x01\x04[\x20-\x7e\x00]{16}[\x00\x20][\x00-\xc8][\x00-\xff][\x00\x01]", re.DOTALL)
+_START = re.compile(rb"\x01\x04[\x20-\x7e\x00]{17}[\x00-\xc8][\x00-\xff][\x00\x01]", re.DOTALL)
 
 
 def is_sample(head: bytes) -> bool:

@@ -15,6 +15,7 @@ from distill.types import Reason
 
 _BLOCK_FRAMES = 1 << 16
 _BLOCK_BYTES = 1 << 20
+_PIECE_SAMPLES = 1 << 14
 # Those of fields of 32 bits, and what SoX writes.
 _LIMITS = (0x7F00_0000, 0x7FFF_FFFF, 0xFFFF_FFFF)
 Form = Literal["signed", "unsigned", "float", "mulaw", "alaw"]
@@ -41,6 +42,9 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.width not in _WIDTHS[self.form]:
             raise NotForMeError(f"{self.form} samples of {self.width} bytes")
+
+
+_AS_IT_IS = Encoding("float", 4, big_endian=sys.byteorder == "big")
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,20 @@ class PcmSound:
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames; see `Sound`."""
         yield from self._part(self._first)
-        for part in self._parts:
-            _checked(part)
-            if self.frames is not None:
-                self.frames = None if part.frames is None else self.frames + part.frames
-            yield from self._part(part)
+        try:
+            for part in self._parts:
+                _checked(part)
+                if self.frames is not None:
+                    self.frames = None if part.frames is None else self.frames + part.frames
+                yield from self._part(part)
+        except NotForMeError as error:
+            text = "has a second part that is compressed, behind one that is not: only the first can be decoded"
+            raise SoundError(Reason(text, "damaged")) from error
 
     def _part(self, part: Part) -> Iterator[Pcm]:
         frame_bytes = part.frame_bytes
         most = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
+        out = np.empty(most // part.encoding.width, np.float32)
         at, end = part.offset, self._source.size
         if part.length is not None:
             end = min(end, part.offset + part.length)
@@ -110,7 +119,7 @@ class PcmSound:
             raw = raw[: len(raw) // frame_bytes * frame_bytes]
             if not raw:
                 return
-            yield Pcm(to_float(raw, part.encoding).reshape(-1, part.channels), part.sample_rate)
+            yield Pcm(to_float(raw, part.encoding, out).reshape(-1, part.channels), part.sample_rate)
 
     def close(self) -> None:
         """Do nothing: it holds nothing."""
@@ -124,7 +133,7 @@ def _checked(part: Part) -> Part:
     return part
 
 
-def to_float(raw: bytes, encoding: Encoding) -> np.ndarray:
+def to_float(raw: bytes, encoding: Encoding, out: np.ndarray) -> np.ndarray:
     """Return samples as float32, where full scale is 1.
 
     Parameters
@@ -133,48 +142,52 @@ def to_float(raw: bytes, encoding: Encoding) -> np.ndarray:
         Whole samples.
     encoding : Encoding
         How they are stored.
+    out : ndarray, float32
+        Where to put them, at least as long.
 
     Returns
     -------
     ndarray of shape [n], float32
-        Writable. Floats beyond full scale stay as they are.
+        A part of `out`, or a view of `raw` if they are stored like that. Floats beyond full scale stay as they are.
     """
-    if encoding.form in ("mulaw", "alaw"):
-        return _table(encoding.form)[np.frombuffer(raw, np.uint8)]
-    if encoding.form == "float":
-        return _floats(raw, encoding)
-    if encoding.form == "unsigned":
-        samples = np.frombuffer(raw, np.uint8).astype(np.float32)
-        samples -= np.float32(128)
-        samples *= np.float32(2**-7)
-        return samples
-    if encoding.width == 3:
-        return _from_24_bits(raw, big_endian=encoding.big_endian)
+    count = len(raw) // encoding.width
+    if encoding == _AS_IT_IS:
+        return np.frombuffer(raw, np.float32)
+    # In pieces that fit into the CPU's cache.
+    for start in range(0, count, _PIECE_SAMPLES):
+        stop = min(count, start + _PIECE_SAMPLES)
+        _convert(raw[start * encoding.width : stop * encoding.width], encoding, out[start:stop])
+    return out[:count]
+
+
+def _convert(raw: bytes, encoding: Encoding, out: np.ndarray) -> None:
     order = ">" if encoding.big_endian else "<"
-    samples = np.frombuffer(raw, f"{order}i{encoding.width}").astype(np.float32)
-    samples *= np.float32(2.0 ** (1 - 8 * encoding.width))
-    return samples
+    if encoding.form in ("mulaw", "alaw"):
+        _table(encoding.form).take(np.frombuffer(raw, np.uint8), out=out, mode="clip")
+    elif encoding.form == "float":
+        with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are reported later
+            out[:] = np.frombuffer(raw, f"{order}f{encoding.width}")
+            if encoding.full_scale != 1:
+                out *= np.float32(1 / encoding.full_scale)
+    elif encoding.form == "unsigned":
+        out[:] = np.frombuffer(raw, np.uint8)
+        out -= np.float32(128)
+        out *= np.float32(2**-7)
+    elif encoding.width == 3:
+        out[:] = _in_32_bits(raw, big_endian=encoding.big_endian)
+        out *= np.float32(2**-31)
+    else:
+        out[:] = np.frombuffer(raw, f"{order}i{encoding.width}")
+        out *= np.float32(2.0 ** (1 - 8 * encoding.width))
 
 
-def _floats(raw: bytes, encoding: Encoding) -> np.ndarray:
-    stored = np.frombuffer(raw, f"{'>' if encoding.big_endian else '<'}f{encoding.width}")
-    with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are reported later
-        samples = stored.astype(np.float32)
-        if encoding.full_scale != 1:
-            samples *= np.float32(1 / encoding.full_scale)
-    return samples
-
-
-def _from_24_bits(raw: bytes, *, big_endian: bool) -> np.ndarray:
+def _in_32_bits(raw: bytes, *, big_endian: bool) -> np.ndarray:
     # Every three bytes are read as the upper three of an int32, whose lowest byte belongs to a neighbour and is
     # cleared. Five times as fast as copying the bytes to where they belong.
-    count = len(raw) // 3
     padded = raw + b"\0" if big_endian else b"\0" + raw
-    wide = np.ndarray((count,), ">i4" if big_endian else "<i4", padded, 0, (3,))
-    native = wide.astype(f"{'<' if sys.byteorder == 'little' else '>'}i4")
-    native &= np.int32(-256)
-    samples = native.astype(np.float32)
-    samples *= np.float32(2**-31)
+    wide = np.ndarray((len(raw) // 3,), ">i4" if big_endian else "<i4", padded, 0, (3,))
+    samples = wide.astype(np.int32)
+    samples &= np.int32(-256)
     return samples
 
 

@@ -16,8 +16,9 @@ from distill.types import Reason
 
 NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+# ADPCM of several makers, GSM and MPEG; and PCM of odd widths, to be refused in other words.
+_COMPRESSED = (_PCM, _FLOAT, _EXTENSIBLE, 0x02, 0x11, 0x14, 0x31, 0x38, 0x40, 0x50, 0x55)
 _GSM, _GSM_FRAMES = 0x31, 320
-_MPEG_TAGS = (0x50, 0x55)
 _UNKNOWN_SIZE = 0xFFFF_FFFF
 _WRAP = 1 << 32
 _LONGEST_FORMAT = 1 << 10
@@ -177,46 +178,38 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
     Also why sound is missing at its end, and the number of frames where libsndfile does not know it.
     """
     layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
-    order, kept, data = (">" if layout is RIFX else "<"), {}, None
+    found: dict[bytes, Chunk] = {}
     for chunk in _chunks(source, layout, 12):
-        if chunk.name in (b"fmt ", b"fact") and chunk.size < _LONGEST_FORMAT:
-            kept.setdefault(chunk.name, chunk)
-        data = chunk if chunk.name == b"data" and data is None else data
-    form, data = kept.get(b"fmt ") or find(source, b"fmt ", 12, layout), data or find(source, b"data", 12, layout)
-    if form is None or data is None:
+        found.setdefault(chunk.name, chunk)
+    hidden = None if b"data" in found else find(source, b"data", 12, layout)
+    if hidden is not None:
+        found[b"data"] = _sized(source, hidden, layout, 0)
+    data, form_chunk = found.get(b"data"), found.get(b"fmt ") or find(source, b"fmt ", 12, layout)
+    if form_chunk is None or data is None:
         raise SoundError(Reason("is a WAV file without a format or data chunk", "not-decodable"))
-    kept[b"fmt "] = form._replace(size=min(form.size, _LONGEST_FORMAT))
     rest = source.size - data.offset
     length = rest if data.size < 0 else min(data.size, rest)
     missing = None
     if data.size > rest:
         text = f"cut short: its header promises {data.size} bytes of sound, the file holds {rest}"
         missing = Reason(text, "cut-short")
-    body = b""
-    for name, chunk in sorted(kept.items(), reverse=True):
-        stored = source.read_at(chunk.offset, chunk.size)
-        body += struct.pack(f"{order}4sI", name, len(stored)) + stored + b"\0" * (len(stored) % 2)
-    body += struct.pack(f"{order}4sI", b"data", min(length, _UNKNOWN_SIZE - 1024))
-    outer = b"RIFX" if layout is RIFX else b"RIFF"
-    head = struct.pack(f"{order}4sI4s", outer, min(4 + len(body) + length, _UNKNOWN_SIZE), b"WAVE")
-    stored = _format(source, form, layout)
+    form = _format(source, form_chunk, layout)
+    if form.tag not in _COMPRESSED:
+        text = f"is a WAV file with the codec {form.tag:#06x}, which distill does not read"
+        raise SoundError(Reason(text, "not-decodable"))
     # Of an odd number of bytes libsndfile makes a block too many.
-    frames = length // stored.align * _GSM_FRAMES if stored.tag == _GSM and stored.align else None
-    return View(source, data.offset, length, prefix=head + body), missing, frames
+    frames = length // form.align * _GSM_FRAMES if form.tag == _GSM and form.align else None
+    kept = [form_chunk, found[b"fact"]] if b"fact" in found else [form_chunk]
+    return View(source, data.offset, length, prefix=_header(source, kept, length, layout)), missing, frames
 
 
-def mpeg_region(source: ByteSource) -> tuple[int, int]:
-    """Return offset and length of the sound of a WAV file that holds MPEG audio.
-
-    Raises
-    ------
-    NotForMeError
-        If it holds something else.
-    """
-    layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
-    if _found_format(source, layout, 12).tag not in _MPEG_TAGS:
-        raise NotForMeError("no MPEG audio")
-    for chunk in _chunks(source, layout, 12):
-        if chunk.name == b"data":
-            return chunk.offset, source.size - chunk.offset if chunk.size < 0 else chunk.size
-    raise SoundError(Reason("is a WAV file without samples: it has no data chunk", "no-samples"))
+def _header(source: ByteSource, chunks: list[Chunk], length: int, layout: Layout) -> bytes:
+    """Return the header of a WAV file with these chunks and `length` bytes of sound."""
+    order, body = (">" if layout is RIFX else "<"), b""
+    for chunk in chunks:
+        stored = source.read_at(chunk.offset, min(chunk.size, _LONGEST_FORMAT))
+        body += struct.pack(f"{order}4sI", chunk.name, len(stored)) + stored + b"\0" * (len(stored) % 2)
+    size = min(length, _UNKNOWN_SIZE - _LONGEST_FORMAT)
+    body = b"WAVE" + body + struct.pack(f"{order}4sI", b"data", size)
+    outer = b"RIFX" if layout is RIFX else b"RIFF"
+    return struct.pack(f"{order}4sI", outer, min(len(body) + length, _UNKNOWN_SIZE)) + body
