@@ -104,9 +104,7 @@ class Decoder:
     frames: int | None
     """Number of frames as headers promise it."""
 
-    def __init__(
-        self, source: ByteSource, kind: Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]
-    ) -> None: ...
+    def __init__(self, source: ByteSource, kind: Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]) -> None: ...
     def next_block(self) -> tuple[npt.NDArray[np.float32], int] | None:
         """Return the next frames, [n, channels], and their sample rate; None at the end. Without the GIL.
 

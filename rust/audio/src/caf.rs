@@ -45,9 +45,11 @@ pub(crate) fn open(mut window: Window) -> Result<Packets, Fault> {
         return Err(Fault::cut_short(text));
     }
     let priming = (number(16) >> 32).clamp(0, 1 << 20) as u64;
+    // The last packet of ALAC says itself how long it is. Some programs count it as a whole one.
+    let stated = u64::try_from(number(8)).ok().filter(|&frames| frames > 0);
     let trim = Trim {
         skip: priming,
-        frames: u64::try_from(number(8)).ok().filter(|&frames| frames > 0),
+        frames: stated.filter(|_| matches!(coding, Coding::Aac(_))),
         is_cut: true,
     };
     let field = |at: usize| -> u32 {
