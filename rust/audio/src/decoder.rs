@@ -118,6 +118,7 @@ impl Decoder {
     pub fn next_block(&mut self) -> Result<Option<Block>, Fault> {
         let mut samples = std::mem::take(&mut self.pending);
         let mut format = self.pending_format;
+        samples.reserve(BLOCK_FRAMES * format.channels);
         while !self.ended && samples.len() < BLOCK_FRAMES * format.channels {
             let before = samples.len();
             match guarded(|| self.stream.next(&mut samples)) {

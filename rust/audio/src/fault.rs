@@ -33,7 +33,8 @@ impl Fault {
 
     /// A codec that FFmpeg decodes, and this crate does not.
     pub(crate) fn needs_ffmpeg(codec: &str) -> Self {
-        let text = format!("holds {codec}, which FFmpeg decodes: pip install \"distill[ffmpeg]\"");
+        let text =
+            format!("holds {codec}, which is read with FFmpeg: pip install 'distill[ffmpeg]'");
         Self::bad("needs-ffmpeg", text)
     }
 

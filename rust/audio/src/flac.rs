@@ -41,11 +41,12 @@ impl StreamInfo {
         })
     }
 
-    /// With a longest block that no frame exceeds, because some encoders state it wrongly.
+    /// With limits that no frame exceeds, because some encoders state them wrongly.
     pub(crate) fn codec(&self) -> Result<Codec, Fault> {
         let mut bytes = self.bytes;
         bytes[..2].copy_from_slice(&16_u16.to_be_bytes());
         bytes[2..4].copy_from_slice(&u16::MAX.to_be_bytes());
+        bytes[4..10].fill(0);
         Codec::flac(&bytes)
     }
 }

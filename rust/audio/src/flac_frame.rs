@@ -186,3 +186,38 @@ pub(crate) fn crc16(mut sum: u16, bytes: &[u8]) -> u16 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{coded_number, crc16};
+
+    #[test]
+    fn the_checksum_of_eight_bytes_at_once_is_that_of_single_ones() {
+        let bytes: Vec<u8> = (0..1000_u32)
+            .map(|index| (index * index / 7) as u8)
+            .collect();
+        for length in [0, 1, 7, 8, 9, 63, 1000] {
+            let single = bytes[..length]
+                .iter()
+                .fold(0, |sum, byte| crc16(sum, std::slice::from_ref(byte)));
+            assert_eq!(crc16(0, &bytes[..length]), single);
+        }
+        // The check value that catalogues of checksums give for CRC-16/UMTS.
+        assert_eq!(crc16(0, b"123456789"), 0xFEE8);
+    }
+
+    #[test]
+    fn numbers_are_coded_like_characters() {
+        for character in ['a', 'é', '€', '𝄞'] {
+            let mut bytes = [0; 4];
+            let length = character.encode_utf8(&mut bytes).len();
+            let expected = Some((u64::from(character as u32), length));
+            assert_eq!(coded_number(&bytes, 0), expected);
+        }
+        // The largest one, of 36 bits.
+        let bytes = [0xFE, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF, 0xBF];
+        assert_eq!(coded_number(&bytes, 0), Some(((1 << 36) - 1, 7)));
+        assert_eq!(coded_number(&[0xC3, 0x28], 0), None);
+        assert_eq!(coded_number(&[0xC3], 0), None);
+    }
+}

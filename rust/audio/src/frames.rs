@@ -8,6 +8,8 @@ use crate::window::Window;
 
 /// Bytes behind the last frame that may be a tag of unknown form.
 const TAIL_BYTES: u64 = 4096;
+/// Bytes that are searched for the first frame.
+const SEARCHED_BYTES: u64 = 1 << 20;
 /// Frames in a row that make a start.
 const RUN: usize = 3;
 
@@ -79,6 +81,11 @@ impl<H: Header> Frames<H> {
         self.window.get(offset, length)
     }
 
+    /// Whether there are bytes between the frames that cannot be decoded.
+    pub(crate) fn are_damaged(&self) -> bool {
+        self.lost > 0
+    }
+
     /// What is missing, once `next` has returned None.
     pub(crate) fn fault(&self) -> Option<Fault> {
         if self.lost > 0 {
@@ -102,8 +109,8 @@ impl<H: Header> Frames<H> {
     fn find(&mut self) -> io::Result<Option<H>> {
         let mut skipped = 0;
         loop {
-            if let Some(length) = tag_length(&mut self.window, self.offset)? {
-                self.offset = self.offset.saturating_add(length);
+            if let Some(length) = self.tag_length()? {
+                self.offset += length;
             } else if self.offset + H::LENGTH as u64 > self.end {
                 skipped += self.end.saturating_sub(self.offset);
                 if self.last.is_some() && skipped > TAIL_BYTES {
@@ -119,8 +126,17 @@ impl<H: Header> Frames<H> {
                 let step = self.next_sync()?;
                 skipped += step;
                 self.offset += step;
+                if self.last.is_none() && skipped > SEARCHED_BYTES {
+                    return Ok(None);
+                }
             }
         }
+    }
+
+    /// Length of the tag at the current position. What is said to be longer than the file is none.
+    fn tag_length(&mut self) -> io::Result<Option<u64>> {
+        let length = tag_length(&mut self.window, self.offset)?;
+        Ok(length.filter(|length| length <= &self.end.saturating_sub(self.offset)))
     }
 
     /// Bytes to the next one that may start a frame or a tag.

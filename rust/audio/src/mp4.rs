@@ -225,7 +225,7 @@ fn trim(
         _ => start.saturating_add(scaled(duration, movie_scale, timescale)),
     };
     let frames = match coding {
-        Coding::Aac(_) => samples.packets_before(end) * 1024,
+        Coding::Aac(_) => samples.packets_before(end).saturating_mul(1024),
         Coding::Alac(_) => scaled(samples.duration_before(end), timescale, rate),
     };
     Ok(Trim {

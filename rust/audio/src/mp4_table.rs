@@ -107,7 +107,10 @@ impl SampleTable {
 
     /// Number of packets that begin before a time.
     pub(crate) fn packets_before(&self, end: u64) -> u64 {
-        self.before(end).0.min(self.count())
+        match end {
+            u64::MAX => self.count(),
+            _ => self.before(end).0.min(self.count()),
+        }
     }
 
     /// Duration of the packets that begin before a time.

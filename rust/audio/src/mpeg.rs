@@ -5,6 +5,7 @@ use crate::codec::Codec;
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
 use crate::frames::{Frames, Header};
+use crate::tags::behind_tags;
 use crate::window::Window;
 
 /// Samples by which the decoder itself is late.
@@ -180,9 +181,10 @@ pub(crate) struct Mpeg {
 
 impl Mpeg {
     pub(crate) fn open(mut window: Window) -> Result<Self, Fault> {
-        let (start, end) = match window.array::<4>(0)? {
-            Some(magic) if &magic == b"RIFF" => riff_data(&mut window)?,
-            _ => (0, window.size()),
+        let start = behind_tags(&mut window, 0)?;
+        let (start, end) = match window.starts_with(start, b"RIFF")? {
+            true => riff_data(&mut window, start)?,
+            false => (0, window.size()),
         };
         let mut frames = Frames::new(window, start, end);
         let Some((first, offset)) = frames.next()? else {
@@ -222,10 +224,11 @@ impl Mpeg {
             );
             return Err(Fault::damaged(text));
         }
-        match self.frames.fault().or(self.fault.take()) {
-            Some(fault) => Err(fault),
-            None => Ok(None),
-        }
+        let fault = match self.frames.are_damaged() {
+            true => self.frames.fault(),
+            false => self.fault.take().or(self.frames.fault()),
+        };
+        fault.map_or(Ok(None), Err)
     }
 
     /// Appends what the encoder's header leaves of decoded samples.
@@ -296,8 +299,8 @@ impl Stream for Mpeg {
 }
 
 /// Returns where the frames of a RIFF file with MPEG audio start and end.
-fn riff_data(window: &mut Window) -> Result<(u64, u64), Fault> {
-    let mut offset = 12;
+fn riff_data(window: &mut Window, start: u64) -> Result<(u64, u64), Fault> {
+    let mut offset = start + 12;
     let mut is_mpeg = false;
     while let Some(head) = window.array::<8>(offset)? {
         let size = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));

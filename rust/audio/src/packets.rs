@@ -55,6 +55,8 @@ pub(crate) struct Packets {
     trim: Trim,
     skipped: u64,
     used: u64,
+    /// Bytes of all packets so far; no byte belongs to two of them.
+    bytes: u64,
 }
 
 impl Packets {
@@ -96,6 +98,7 @@ impl Packets {
             trim,
             skipped: 0,
             used: 0,
+            bytes: 0,
         })
     }
 
@@ -143,6 +146,7 @@ impl Stream for Packets {
         let Some(place) = place else {
             return self.end();
         };
+        let size = self.window.size();
         let packet = read(&mut self.window, place)?;
         if packet.len() < place.length as usize {
             self.end()?;
@@ -150,6 +154,12 @@ impl Stream for Packets {
                 "cut short: {} frames can be decoded",
                 self.used
             )));
+        }
+        self.bytes += u64::from(place.length.max(1));
+        if self.bytes > size {
+            return Err(Fault::damaged(
+                "damaged: the sizes of its packets are wrong",
+            ));
         }
         if packet.is_empty() {
             return Ok(Some(self.format));

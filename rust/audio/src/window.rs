@@ -108,3 +108,46 @@ impl Window {
         Ok(self.get(offset, magic.len())? == magic)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{Input, Window};
+
+    /// Counts what is read.
+    struct Counted(Vec<u8>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Input for Counted {
+        fn size(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn append(&mut self, offset: u64, length: usize, to: &mut Vec<u8>) -> std::io::Result<()> {
+            let before = to.len();
+            self.0.append(offset, length.min(1000), to)?;
+            let read = to.len() - before;
+            self.1.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn any_range_is_returned_and_each_byte_read_once_on_the_way_forward() {
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|index| (index * 7 / 3) as u8)
+            .collect();
+        let read = std::sync::Arc::default();
+        let mut window = Window::new(Box::new(Counted(
+            bytes.clone(),
+            std::sync::Arc::clone(&read),
+        )));
+        for (offset, length) in [(0, 4), (2, 100_000), (90_000, 10), (95_000, 205_000)] {
+            let found = window.get(offset, length).unwrap();
+            assert_eq!(found, &bytes[offset as usize..][..length]);
+        }
+        assert_eq!(read.load(std::sync::atomic::Ordering::Relaxed), bytes.len());
+        assert_eq!(window.get(299_998, 10).unwrap(), &bytes[299_998..]);
+        assert!(window.get(400_000, 10).unwrap().is_empty());
+        assert_eq!(window.get(5, 3).unwrap(), &bytes[5..8]);
+    }
+}
