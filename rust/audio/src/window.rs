@@ -124,7 +124,7 @@ mod tests {
 
         fn append(&mut self, offset: u64, length: usize, to: &mut Vec<u8>) -> std::io::Result<()> {
             let before = to.len();
-            self.0.append(offset, length.min(1000), to)?;
+            Input::append(&mut self.0, offset, length.min(1000), to)?;
             let read = to.len() - before;
             self.1.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
             Ok(())

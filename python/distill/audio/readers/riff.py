@@ -17,7 +17,6 @@ from distill.types import Reason
 NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _GSM, _GSM_FRAMES = 0x31, 320
-_MPEG_TAGS = (0x50, 0x55)
 _UNKNOWN_SIZE = 0xFFFF_FFFF
 _WRAP = 1 << 32
 _LONGEST_FORMAT = 1 << 10
@@ -203,20 +202,3 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
     # Of an odd number of bytes libsndfile makes a block too many.
     frames = length // stored.align * _GSM_FRAMES if stored.tag == _GSM and stored.align else None
     return View(source, data.offset, length, prefix=head + body), missing, frames
-
-
-def mpeg_region(source: ByteSource) -> tuple[int, int]:
-    """Return offset and length of the sound of a WAV file that holds MPEG audio.
-
-    Raises
-    ------
-    NotForMeError
-        If it holds something else.
-    """
-    layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
-    if _found_format(source, layout, 12).tag not in _MPEG_TAGS:
-        raise NotForMeError("no MPEG audio")
-    for chunk in _chunks(source, layout, 12):
-        if chunk.name == b"data":
-            return chunk.offset, source.size - chunk.offset if chunk.size < 0 else chunk.size
-    raise SoundError(Reason("is a WAV file without samples: it has no data chunk", "no-samples"))
