@@ -308,7 +308,7 @@ def test_he_aac_that_no_header_mentions_is_recognised(folder: Path, tmp_path: Pa
     text, code = reason(path, "adts")
     assert code == "needs-ffmpeg"
     assert "HE-AAC" in text
-    assert 'pip install "distill[ffmpeg]"' in text
+    assert "pip install 'distill[ffmpeg]'" in text
 
 
 @pytest.mark.parametrize(
