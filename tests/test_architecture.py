@@ -26,7 +26,7 @@ LAYERS = [
     "cache",
     "audio features models index plots",
     "kernels",
-    "config documents",
+    "config documents extensions",
     "availability device storage text faults",
     "errors types _lazy _native",
 ]

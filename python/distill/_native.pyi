@@ -39,7 +39,10 @@ class Pack(TypedDict):
     backend: str
 
 class File(TypedDict):
-    """A file, for display. ``skipped`` is the reason why the file, or its content, is skipped."""
+    """A file, for display.
+
+    ``skipped`` is the reason why the file, or its content, is skipped; ``partial`` why only a part of it is used.
+    """
 
     path: str
     size: int
@@ -47,6 +50,7 @@ class File(TypedDict):
     content_hash: str | None
     rows: int
     skipped: Reason | None
+    partial: Reason | None
 
 @final
 class ByteSource:
@@ -67,8 +71,11 @@ class ByteSource:
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
 
-    def digest(self) -> bytes:
-        """Return the BLAKE3 hash of the file; reads what has not been hashed yet."""
+    def digest(self, on_block: Callable[[str, int, int], object] | None = None) -> bytes:
+        """Return the BLAKE3 hash of the file; reads what has not been hashed yet.
+
+        `on_block` is called every 50 ms meanwhile; an exception that it raises ends the reading.
+        """
 
 class DecodeError(Exception):
     """A file that cannot be decoded, or not any further.
@@ -215,8 +222,8 @@ class Scan:
     def removed(self) -> list[str]:
         """Known files that no longer exist."""
     @property
-    def todo(self) -> list[tuple[bytes, bytes, int]]:
-        """Path, hash and size in bytes of each content that is not in the manifest."""
+    def todo(self) -> list[tuple[bytes, bytes | None, int]]:
+        """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -229,6 +236,9 @@ class Scan:
     @property
     def left_out(self) -> list[str]:
         """Folders that distill wrote, and that are not part of the dataset; "" for the dataset itself."""
+    @property
+    def unread(self) -> dict[str, int]:
+        """Number of files with one of the extensions ``unread``, by extension; empty for a list of files."""
 
 @final
 class Manifest:
@@ -276,6 +286,7 @@ class Manifest:
         root: StrOrBytesPath,
         *,
         extensions: Sequence[str],
+        unread: Sequence[str] = (),
         exclude: Sequence[StrOrBytesPath] = (),
         files: Sequence[bytes] | None = None,
         known: FileTable | None = None,
@@ -284,6 +295,7 @@ class Manifest:
         max_bytes: int = ...,
         workers: int = 1,
         hash_added: bool = True,
+        hash_unique: bool = True,
         progress: Callable[[str, int, int], object] | None = None,
     ) -> Scan:
         """Compare the folder ``root`` with this manifest, which is not changed.
@@ -298,6 +310,8 @@ class Manifest:
             The dataset's root folder.
         extensions : sequence of str
             Extensions of audio files: lower case, without the dot.
+        unread : sequence of str, optional
+            Extensions of files that are only counted.
         exclude : sequence of path, optional
             Folders to leave out. Hidden files and folders are always left out.
         files : sequence of bytes, optional
@@ -318,6 +332,10 @@ class Manifest:
         hash_added : bool
             If False, new files are listed as added but not hashed: renames are
             not detected, and ``todo`` and `apply` leave them out. Default: True.
+        hash_unique : bool
+            If False, a new or changed file whose size no other one has, known or
+            new, is in ``todo`` without a hash; whoever reads it calls `set_hash`.
+            Until then it is not saved. Default: True.
         progress : callable, optional
             Called with ``("scan", files, 0)`` and ``("hash", bytes, total)``, at
             most every 50 ms and once at the end. An exception ends the scan.
@@ -334,6 +352,11 @@ class Manifest:
         """
     def apply(self, scan: Scan) -> bool:
         """Replace the table of files with that of ``scan``. Returns whether it changed."""
+    def set_hash(self, path: bytes, content_hash: bytes) -> bool:
+        """Record the hash of a file that a scan with ``hash_unique=False`` did not hash.
+
+        Returns whether there is such a file.
+        """
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
@@ -372,6 +395,7 @@ class Manifest:
         silent: int,
         sums: Sequence[float],
         skipped: str | None = None,
+        partial: str | None = None,
     ) -> None:
         """Record what was computed from a content, or why it cannot be used.
 
@@ -388,6 +412,8 @@ class Manifest:
         skipped : str, optional
             Why the content cannot be used; a `distill.types.Reason` if it has a
             code. It must then have no segments.
+        partial : str, optional
+            Why only a part of the content could be decoded. It must then not be skipped.
 
         Raises
         ------
@@ -435,6 +461,10 @@ class Manifest:
         """Return all selected files, for display."""
     def skipped(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
+    def partial(self) -> list[tuple[str, Reason]]:
+        """Return path and reason of each selected file of which only a part is used."""
+    def partial_reason(self, content_hash: bytes) -> Reason | None:
+        """Return why only a part of a content is used, or None if all of it is, or it is not listed."""
 
 @final
 class FileTable:
@@ -453,6 +483,8 @@ class FileTable:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
+    def set_hash(self, path: bytes, content_hash: bytes) -> bool:
+        """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 
 def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
     """Return the BLAKE3 of a file's bytes, 32 bytes.

@@ -15,6 +15,7 @@ from distill.faults import Rule, at_least, between, check_fields, collecting_fau
 
 Normalize = Literal["file", "chunk", "none"]
 CacheDtype = Literal["float32", "float16"]
+Partial = Literal["use", "skip"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class TrainingConfig:
     """Length of a chunk, in samples."""
     normalize: Normalize = "file"
     """Scale the peak to 1: of each file, of each chunk, or not at all."""
+    partial: Partial = "use"
+    """Files that can only be decoded in part, because they are cut short or damaged: use that part, or skip them."""
     cache_dtype: CacheDtype = "float32"
     """Number format of features on disk; float16 takes half the space."""
     split_by: Literal["chunk", "file"] = "chunk"
@@ -208,6 +211,7 @@ class TrainingConfig:
             self.complex_spectrogram.sample_rate,
             self.normalize,
             self.cache_dtype,
+            self.partial,
         )
 
 
@@ -263,10 +267,12 @@ def feature_identity(
     sample_rate: int,
     normalize: Normalize,
     cache_dtype: CacheDtype,
+    partial: Partial = "use",
 ) -> dict[str, Any]:
     """Return all that decides a row of features, besides the content of the audio file, as plain JSON values.
 
-    Leaves out `enabled`, which does not change the numbers, and the augmentation if there are no augmented variants.
+    Leaves out `enabled`, which does not change the numbers, the augmentation if there are no augmented variants, and
+    `partial` if it has its default, so that caches of versions without it stay valid.
     """
     features = dataclasses.asdict(complex_spectrogram)
     del features["enabled"]
@@ -279,4 +285,4 @@ def feature_identity(
         "sample_rate": sample_rate,
         "normalize": normalize,
         "dtype": cache_dtype,
-    }
+    } | ({} if partial == "use" else {"partial": partial})

@@ -25,6 +25,7 @@ from distill._native import (
 )
 from distill.availability import dataset_away, is_away
 from distill.errors import ConfigError, DatasetError
+from distill.extensions import AUDIO_EXTENSIONS, read_extensions, unread_extensions, unread_lines
 from distill.storage import MARK_NAME, output_folder_of
 from distill.text import listed, printable, reason_lines
 from distill.types import PathLike, ProgressCallback
@@ -46,25 +47,6 @@ __all__ = [
     "hash_file",
     "row_checksums",
 ]
-
-AUDIO_EXTENSIONS: tuple[str, ...] = (
-    "wav",
-    "wave",
-    "w64",
-    "rf64",
-    "flac",
-    "ogg",
-    "oga",
-    "opus",
-    "mp3",
-    "aif",
-    "aiff",
-    "aifc",
-    "caf",
-    "au",
-    "snd",
-)
-"""File extensions that count as audio, in any case."""
 
 CACHE_NAME = ".cache"
 """Default name of the cache folder in a dataset."""
@@ -176,6 +158,7 @@ class Dataset:
         known: FileTable | None = None,
         workers: int | None = None,
         hash_added: bool = True,
+        hash_unique: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Scan:
         """Compare the files with a cache's manifest. No audio is decoded.
@@ -190,6 +173,9 @@ class Dataset:
             Maximum number of threads that list folders and hash files. Default: one per core.
         hash_added : bool
             If False, new files are listed but not opened; see `Manifest.scan`. Default: True.
+        hash_unique : bool
+            If False, a new or changed file whose size no other file has is not hashed; see `Manifest.scan`. Default:
+            True.
         progress : callable, optional
             Called with stage ("scan" or "hash"), current and total, at most every 50 ms.
 
@@ -205,7 +191,8 @@ class Dataset:
         try:
             return manifest.scan(
                 self.folder,
-                extensions=AUDIO_EXTENSIONS,
+                extensions=read_extensions(),
+                unread=unread_extensions(),
                 exclude=(self.cache_path / SLOTS_NAME,),
                 files=self._relative_files(),
                 known=known,
@@ -213,6 +200,7 @@ class Dataset:
                 trust=self.trust,
                 workers=workers or default_workers(),
                 hash_added=hash_added,
+                hash_unique=hash_unique,
                 progress=progress,
             )
         except OSError as error:
@@ -236,7 +224,8 @@ class Dataset:
         ------
         DatasetError
             If there are no audio files, or none of the requested files exists. The message lists files and folders
-            that could not be read, and folders that distill wrote, because the audio may be there.
+            that could not be read, kinds of files that are not, and folders that distill wrote, because the audio may
+            be there.
         """
         if scan.n_files:
             return
@@ -244,12 +233,14 @@ class Dataset:
         if self.files is not None:
             requested = listed([os.fspath(file) for file in self.files], 3) or "an empty list"
             raise DatasetError(f"{self.path}: none of the files requested is in this folder: {requested}{unread}")
-        kinds = f"distill reads {', '.join(AUDIO_EXTENSIONS)}"
+        kinds = f"distill reads {', '.join(read_extensions())}"
+        unread += "".join(f"\n  {line}" for line in unread_lines(scan.unread))
         if scan.faults:
             message = f"{self.path}: no audio in what could be read of this folder{unread}"
             raise DatasetError(message, f"make the paths above readable; {kinds}")
         but = f" apart from what distill wrote: {printable(listed(scan.left_out, 3))}" if scan.left_out else ""
-        raise DatasetError(f"{self.path}: no audio in this folder{but}", kinds)
+        what = "no audio that distill reads" if scan.unread else "no audio"
+        raise DatasetError(f"{self.path}: {what} in this folder{but}{unread}", kinds)
 
 
 def cache_of(path: Path) -> Path:

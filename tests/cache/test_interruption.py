@@ -11,13 +11,13 @@ import threading
 import numpy as np
 import pytest
 
-from distill.audio import chunking, load_cache_manifest
+from distill.audio import load_cache_manifest
 from distill.cache.lock import CacheLock
 from distill.errors import DatasetError, PreprocessingCancelled, StorageError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import repair
-from sounds import noise, rows_by_content, slot_of, training, write, write_dataset
+from sounds import forbid_decoding, noise, rows_by_content, slot_of, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
 
@@ -111,12 +111,21 @@ def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit):
     assert_whole(dataset / ".cache", whole)
 
 
-def test_too_little_free_space_is_reported_before_work_starts(dataset, monkeypatch):
-    monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail("work was started"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(StorageError, match=r"need about 0 MB, the disk has 1 MB left") as caught:
-        preprocess(dataset, training())
+def test_too_little_free_space_is_a_question_before_work_starts_and_else_a_warning(dataset, monkeypatch, caplog):
+    free = 10**6
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
+    asked = []
+    with monkeypatch.context() as patch:
+        forbid_decoding(patch)
+        with pytest.raises(PreprocessingCancelled) as caught:
+            preprocess(dataset, training(), confirm=asked.append)
     assert "--cache-dir" in caught.value.tip
+    (question,) = asked
+    assert "the disk has room for 0 MB, and all that is finished when it is full is kept. Go on?" in question
+    # The size is an estimate, so it forbids nothing.
+    caplog.clear()
+    assert preprocess(dataset, training()).decoded == 5
+    assert any("the disk has room for 0 MB" in message for message in caplog.messages)
 
 
 def test_a_cache_dir_that_cannot_be_made_is_a_storage_error(dataset, whole, tmp_path):

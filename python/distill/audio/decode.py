@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ import torch
 from distill.audio.readers.protocol import ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
+from distill.text import printable
 from distill.types import PathLike, Reason
+
+logger = logging.getLogger(__name__)
 
 MAX_CHANNELS = 64
 MAX_DURATION_S = 48 * 3600
@@ -24,6 +28,8 @@ SAMPLE_RATES = (1_000, 768_000)
 DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
 _RESAMPLED_FRAMES = 1 << 14
+# The lowest bit rate at which there is sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
+_LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S = 1_000, 16_000
 # A mix that stays below this, of channels that do not, cancels. The same share of full scale as silence.
 _CANCELLED_PEAK = 1e-4
 
@@ -231,13 +237,24 @@ def _not_finite_reason(*decoded: np.ndarray) -> Reason:
     return Reason("has samples that are NaN or infinite", "not-finite")
 
 
-def duration_s(path: PathLike) -> float:
-    """Return the length that the header promises, seconds; 0 if it does not say, or the file cannot be opened."""
+def estimated_duration_s(path: PathLike) -> float:
+    """Return about how long a file is, seconds, from its header; 0 if it cannot be opened.
+
+    It is bounded by what the bytes of the file can hold: nobody else checks what a header promises.
+    """
     try:
-        with _opened(path) as sound:
-            return (sound.frames or 0) / sound.sample_rate
+        with closing(ByteSource(path)) as source, _opened(source) as sound:
+            promised = math.inf if sound.frames is None else sound.frames / sound.sample_rate
+            is_possible = promised <= source.size / _LOWEST_BYTES_PER_S
+            return promised if is_possible else source.size / _USUAL_BYTES_PER_S
     except (SoundError, OSError):
         return 0.0
+
+
+def warn_if_partial(path: PathLike, partial: Reason | None) -> None:
+    """Log that only a part of a file is used, and why, if so."""
+    if partial is not None:
+        logger.warning("%s: used in part: %s", printable(os.fsdecode(path)), partial)
 
 
 def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
@@ -253,12 +270,15 @@ def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
     Returns
     -------
     Tensor of shape [1, S], float32
-        The mean of the channels, not normalised. If only a part of the file can be decoded, that part.
+        The mean of the channels, not normalised. If only a part of the file can be decoded, that part, and a warning
+        is logged.
 
     Raises
     ------
     AudioFileError
         If the file cannot be used; the message gives the reason.
     """
-    blocks = [block.samples for block in decode_blocks(path, sample_rate)]
+    decoding = decode_blocks(path, sample_rate)
+    blocks = [block.samples for block in decoding]
+    warn_if_partial(decoding.path, decoding.partial)
     return torch.from_numpy(np.concatenate(blocks))[None]

@@ -20,6 +20,8 @@ FAINT = "mixed to mono, nothing in it is above -60 dBFS"
 """Message for a file that does not reach `SILENCE_PEAK`."""
 SILENT = Reason(f"silent throughout: {FAINT}", "silent")
 """Reason for skipping a file all of whose chunks are silent; see `Levels.silence`."""
+CANCELLED = Reason("its channels cancel out when they are mixed to mono: use one of them alone", "channels-cancel")
+"""Reason for skipping a file whose channels are not silent, and whose mix is: such as left = -right."""
 
 _PIECE_SAMPLES = 64
 _PIECES = 8

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.audio.decode import decode_blocks, peak_of
-from distill.audio.levels import NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
+from distill.audio.decode import decode_blocks, peak_of, warn_if_partial
+from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
+from distill.extensions import AUDIO_EXTENSIONS
 
-_FORMATS_TIP = "give an intact audio file: WAV, FLAC, OGG, Opus, MP3, AIFF, CAF, W64, RF64 and AU are read"
-_SILENT_TIP = "give a sound that can be heard; channels of opposite phase cancel out, so that one alone is a remedy"
+_FORMATS_TIP = f"give an intact audio file; {', '.join(AUDIO_EXTENSIONS)} are read"
+_SILENT_TIP = "give a sound that can be heard"
 
 
 class Windows(NamedTuple):
@@ -42,7 +43,7 @@ class WindowedFile:
     Parameters
     ----------
     path : path
-        A file in any format that libsndfile reads.
+        A file of any kind that one of the readers reads. If only a part of it can be decoded, a warning is logged.
     sample_rate : int
         Sample rate of the windows, Hz.
     window_samples : int
@@ -60,6 +61,8 @@ class WindowedFile:
         Largest magnitude in the file, without the offset.
     offset : float
         Constant offset (DC) of the file, which windows are without.
+    partial : Reason or None
+        Why only a part of the file can be decoded, if so.
 
     Raises
     ------
@@ -80,14 +83,18 @@ class WindowedFile:
         _check_file(Path(path))
         levels = Levels()
         try:
-            for block in decode_blocks(path, sample_rate):
+            decoding = decode_blocks(path, sample_rate)
+            for block in decoding:
                 levels.add(block)
         except AudioFileError as error:
             error.tip = _FORMATS_TIP
             raise
         self.samples, self.peak, self.offset = levels.samples, levels.peak, levels.offset
+        self.partial = decoding.partial
         if self.peak < (SILENCE_PEAK if normalize == "none" else NO_SIGNAL_PEAK):
-            raise AudioFileError(os.fspath(path), levels.silence, _SILENT_TIP)
+            reason = CANCELLED if decoding.cancels else levels.silence
+            raise AudioFileError(os.fspath(path), reason, _SILENT_TIP)
+        warn_if_partial(path, self.partial)
 
     def batches(self, count: int, size: int) -> Iterator[Windows]:
         """Yield the first `count` windows, at most `size` at a time. Beyond the end of the file there are zeros.

@@ -20,7 +20,14 @@ import numpy as np
 from distill import __version__, _native
 from distill.availability import remedy
 from distill.cache.row_format import RowFormat
-from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig, Normalize, feature_identity
+from distill.config import (
+    AugmentationConfig,
+    CacheDtype,
+    ComplexSpectrogramConfig,
+    Normalize,
+    Partial,
+    feature_identity,
+)
 from distill.documents import load_json
 from distill.errors import CacheError
 from distill.features.normalization import normalization_stats
@@ -192,6 +199,7 @@ def _row_format(header: Mapping[str, Any]) -> RowFormat:
         spectrogram.sample_rate,
         _entry(claimed, "normalize", str),
         _entry(claimed, "dtype", str),
+        _entry(claimed, "partial", str, type(None)) or "use",
     ) | {
         "feature_version": _entry(claimed, "feature_version", int),
         "decoder_version": _entry(claimed, "decoder_version", str),
@@ -201,6 +209,7 @@ def _row_format(header: Mapping[str, Any]) -> RowFormat:
         ("chunk_samples", 1 <= identity["chunk_samples"] < 1 << 63),
         ("normalize", identity["normalize"] in get_args(Normalize)),
         ("dtype", identity["dtype"] in get_args(CacheDtype)),
+        ("partial", identity.get("partial", "use") in get_args(Partial)),
     ):
         if not is_possible:
             raise ValueError(f"{name}={identity[name]!r} is out of range")

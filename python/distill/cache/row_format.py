@@ -57,6 +57,11 @@ class RowFormat:
         return self.identity["dtype"]
 
     @property
+    def skips_partial(self) -> bool:
+        """Whether files that can only be decoded in part have no rows."""
+        return self.identity.get("partial") == "skip"
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the identity; rows with equal fingerprints can share a cache."""
         return fingerprint(self.identity)
@@ -71,6 +76,8 @@ class RowFormat:
         parts += [f"{name} {config[name]}" for name in config if name not in usual and config[name] != defaults[name]]
         if self.identity["normalize"] != "file":
             parts.append(f"normalize {self.identity['normalize']}")
+        if self.skips_partial:
+            parts.append("partial skip")
         if self.expansion:
             usual_ranges = asdict(AugmentationConfig())
             ranges = self.identity["augmentation_config"]
@@ -78,16 +85,19 @@ class RowFormat:
         return ", ".join(parts)
 
     def is_included_in(self, other: RowFormat) -> bool:
-        """Whether `other` differs only in that it has more variants of each chunk, so that it has all rows of this."""
-        own, others = dict(self.identity), dict(other.identity)
+        """Whether the rows of a file in `other`, if it has any, are, or include, those of this format.
+
+        It then differs only in that it has more variants of each chunk, or in whether partial files are skipped.
+        """
+        own, others = ({**rows.identity, "partial": "use"} for rows in (self, other))
         if not self.expansion:
             own["augmentation_config"] = others["augmentation_config"]
         own["augmentation_expansion"] = others["augmentation_expansion"]
-        return other.expansion > self.expansion and own == others
+        return self.fingerprint != other.fingerprint and other.expansion >= self.expansion and own == others
 
     def changed_fields(self, other: RowFormat) -> list[str]:
         """Return how this format differs from another one, a line per field."""
-        before, now = dict(other.identity), dict(self.identity)
+        before, now = ({"partial": "use", **rows.identity} for rows in (other, self))
         if before["augmentation_config"] is None or now["augmentation_config"] is None:
             # Only says again that one of them has no variants.
             del before["augmentation_config"], now["augmentation_config"]

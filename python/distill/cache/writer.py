@@ -46,15 +46,10 @@ def cache_write_error(path: Path, error: OSError) -> StorageError:
     return storage_error(named, error, tip, note_if_full="what was finished is kept")
 
 
-def check_space(cache_dir: Path, needed_bytes: int) -> None:
-    """Raise StorageError if the disk that holds `cache_dir` has less than `needed_bytes` of free space."""
+def free_bytes(cache_dir: Path) -> int:
+    """Return how much the disk that holds `cache_dir`, which need not exist, has room for beside a small reserve."""
     existing = next(folder for folder in (cache_dir, *cache_dir.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed_bytes + _FREE_MARGIN_BYTES:
-        raise StorageError(
-            f"{cache_dir}: the features need about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB left",
-            f"make room, or {OTHER_PLACE_TIP}",
-        )
+    return max(0, shutil.disk_usage(existing).free - _FREE_MARGIN_BYTES)
 
 
 class CacheWriter:
@@ -108,6 +103,8 @@ class CacheWriter:
         self._unfinished: dict[bytes, list[_Segment]] = {}
         self._finished: list[_Content] = []
         self._has_results = False
+        # Whether the table of files has hashes that are not saved yet.
+        self._has_hashes = False
 
     def __enter__(self) -> CacheWriter:
         with ExitStack() as undo:
@@ -183,6 +180,19 @@ class CacheWriter:
         self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
 
+    def set_hash(self, name: bytes, content_hash: bytes) -> None:
+        """Record the hash of a file that the scan did not hash. `finish` saves it in the table of files.
+
+        Parameters
+        ----------
+        name : bytes
+            The file's path relative to the dataset.
+        content_hash : bytes
+            Its hash.
+        """
+        if self.manifest.set_hash(name, content_hash):
+            self._has_hashes |= self.files.set_hash(name, content_hash)
+
     def keep_hashes(self, scan: _native.Scan) -> None:
         """Record a scan in the table of files, durably.
 
@@ -196,6 +206,7 @@ class CacheWriter:
                 self.files.save(self.cache_dir / FILES_NAME)
             except OSError as error:
                 raise cache_write_error(self.cache_dir, error) from error
+        self._has_hashes = False
 
     def use_backend(self, backend: str) -> None:
         """Set what computes the rows from here on. A pack holds rows of one backend."""
@@ -278,7 +289,9 @@ class CacheWriter:
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
 
-    def finish_content(self, content_hash: bytes, silent: int, sums: Sequence[float]) -> None:
+    def finish_content(
+        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+    ) -> None:
         """Mark a content as complete. The manifest lists it once the packs with its rows are closed.
 
         Parameters
@@ -289,8 +302,11 @@ class CacheWriter:
             Number of its chunks that were left out as silent.
         sums : sequence of float
             [n, sum, sum of squares, sum, sum of squares] over its rows; see `normalization_stats`.
+        partial : Reason, optional
+            Why its rows are only of a part of it.
         """
-        self._finished.append(_Content(content_hash, self._unfinished.pop(content_hash, []), silent, sums))
+        segments = self._unfinished.pop(content_hash, [])
+        self._finished.append(_Content(content_hash, segments, silent, sums, partial))
         self.dirty = self._has_results = True
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
@@ -315,6 +331,9 @@ class CacheWriter:
             self._close_pack()
             if self.dirty:
                 self.commit()
+            if self._has_hashes:
+                self.files.save(self.cache_dir / FILES_NAME)
+                self._has_hashes = False
             self.remove_unnamed()
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
@@ -333,7 +352,7 @@ class CacheWriter:
             self._pack = None
         for content in self._finished:
             placed = [(self._pack_index[name], first, rows) for name, first, rows in content.segments]
-            self.manifest.set_content(content.hash, placed, content.silent, content.sums, None)
+            self.manifest.set_content(content.hash, placed, content.silent, content.sums, partial=content.partial)
         self._finished.clear()
 
     def commit(self) -> None:
@@ -385,3 +404,4 @@ class _Content(NamedTuple):
     segments: list[_Segment]
     silent: int
     sums: Sequence[float]
+    partial: str | None

@@ -14,6 +14,7 @@ from distill.cli.process import ask, is_terminal, say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.errors import ConfigError
+from distill.extensions import unread_lines
 from distill.preprocess.status import dataset_status
 from distill.preprocess.verify import UNCHECKED, repair
 from distill.preprocess.verify import verify as verify_cache
@@ -41,6 +42,10 @@ def status(arguments: StatusArguments) -> int:
         say(f"  left out, because distill wrote them: {printable(listed(found['left_out'], 3))}")
     for entry in found["skipped_files"]:
         say(f"  skipped: {printable(entry['path'])}: {entry['reason']}")
+    for entry in found["partial"]:
+        say(f"  used in part: {printable(entry['path'])}: {printable(entry['reason'])}")
+    for line in unread_lines(found["unread"]):
+        say(f"  {line}")
     return 0
 
 

@@ -25,7 +25,9 @@ def preprocess(arguments: PreprocessArguments) -> int:
         result.log()
     if arguments.json:
         figures = {name: getattr(result, name) for name in ("decoded", "rows", "normalization_stats", "seconds")}
-        say_json({"cache_dir": result.cache_dir, "skipped": reason_entries(result.skipped), **figures})
+        lists = {"skipped": reason_entries(result.skipped), "partial": reason_entries(result.partial)}
+        kinds = {"unread": result.unread, "channels": result.channels}
+        say_json({"cache_dir": result.cache_dir, **lists, **kinds, **figures})
     return 0
 
 

@@ -76,8 +76,8 @@ class ConfigArguments(ScanArguments):
 class TrainArguments(ConfigArguments):
     """Train a model on a folder of audio.
 
-    Computes features of new and changed files, keeps them in DATASET/.cache, and trains a VAE on them. Ctrl-C or
-    SIGTERM stops after the current step and saves everything.
+    Computes features of new and changed files, mixed to mono, keeps them in DATASET/.cache, and trains a VAE on them.
+    Ctrl-C or SIGTERM stops after the current step and saves everything.
     """
 
     dataset: tyro.conf.Positional[Path | None] = None
@@ -110,10 +110,15 @@ def default_run_dir(dataset: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessArguments(ConfigArguments, DatasetArguments):
-    """Compute the features that training with the same options uses, and keep them in the cache."""
+    """Compute the features that training with the same options uses, and keep them in the cache.
+
+    All channels of a file are mixed to mono.
+    """
 
     json: bool = False
-    """Print one JSON object: cache_dir, decoded, rows, skipped, normalization_stats, seconds."""
+    """Print one JSON object: cache_dir, decoded, rows, skipped and partial (path, reason and code of each file that is
+    left out, or used in part), unread (number of files by extension of kinds that are not read), channels (number of
+    decoded files by number of channels), normalization_stats, seconds."""
     workers: int | None = None
     """Number of threads. Default: one per core."""
 
@@ -124,9 +129,11 @@ class StatusArguments(ScanArguments, DatasetArguments):
 
     json: bool = False
     """Print one JSON object: files, unchanged, added, changed, renamed, removed, skipped, skipped_files (path, reason
-    and code of each, also of unreadable folders), left_out (folders that distill wrote), cache_dir, slots (name,
-    fingerprint, configuration, rows, dead_rows, bytes, last_used, damage of each, the last used first), leftover (of an
-    earlier program), and rows, bytes, dead_rows and damage of the slot last used, with which the files are compared."""
+    and code of each, also of unreadable folders), partial (such a list of the files that are used in part), unread
+    (number of files by extension of kinds that are not read), left_out (folders that distill wrote), cache_dir, slots
+    (name, fingerprint, configuration, rows, dead_rows, bytes, last_used, damage of each, the last used first), leftover
+    (of an earlier program), and rows, bytes, dead_rows and damage of the slot last used, with which the files are
+    compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,5 +287,6 @@ class ReconstructArguments(SoundArguments):
     seed: int = 0
     """No effect, since nothing here is random; accepted for consistency with generate."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), pictures, sources, skipped
-    (path and reason of each), seed, sample_rate, seconds, settings."""
+    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), pictures, sources, skipped and
+    partial (path, reason and code of each file that is left out, or used in part), seed, sample_rate, seconds,
+    settings."""

@@ -77,7 +77,8 @@ def reconstruct(arguments: ReconstructArguments) -> int:
         result = reconstruct_sounds(arguments.run, arguments.files, arguments.out, **_sound_options(arguments, view))
     if arguments.json:
         figures = {name: getattr(result, name) for name in ("files", "pictures", "sources")}
-        figures |= {"skipped": reason_entries(result.skipped), "seed": arguments.seed}
+        lists = {"skipped": reason_entries(result.skipped), "partial": reason_entries(result.partial)}
+        figures |= lists | {"seed": arguments.seed}
         say_json(figures | _common_figures(result, _settings(arguments)))
         return 0
     for file, gain, source in zip(result.files, result.gains, result.sources, strict=True):

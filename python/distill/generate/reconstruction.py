@@ -24,7 +24,7 @@ from distill.plots.sounds import TimeAverage, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, storage_error
 from distill.text import printable
-from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
+from distill.types import PathLike, ProgressCallback, Reason, WavFormat, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class Reconstructed:
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
+    partial : list of (str, str)
+        Files of which only a part could be decoded, each with the reason.
     sample_rate : int
         Hz.
     seconds : float
@@ -56,6 +58,7 @@ class Reconstructed:
     pictures: list[Path]
     gains: list[float]
     skipped: list[tuple[str, str]]
+    partial: list[tuple[str, str]]
     sample_rate: int
     seconds: float
 
@@ -117,17 +120,20 @@ def reconstruct(
     instrument = Instrument.load(run_dir, device)
     progress = progress or no_progress
     done: list[tuple[Path, Path, float]] = []
+    used_in_part: list[tuple[str, str]] = []
     failed: list[AudioFileError] = []
     logged = 0
     # Made for the first sound that can be reconstructed.
     make_out = cache(lambda: make_out_folder(Path(out), run_dir))
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
+            gain, partial = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
         except AudioFileError as error:
             failed.append(error)
         else:
             done.append((source, target, gain))
+            if partial is not None:
+                used_in_part.append((os.fspath(source), partial))
         # If no source can be used, the error below names them instead.
         while done and logged < len(failed):
             logger.warning("%s: %s", printable(failed[logged].path), failed[logged].reason)
@@ -142,6 +148,7 @@ def reconstruct(
         [_picture_path(target) for _, target, _ in done],
         [gain for _, _, gain in done],
         [(error.path, error.reason) for error in failed],
+        used_in_part,
         instrument.sample_rate,
         time.monotonic() - began,
     )
@@ -206,8 +213,16 @@ def _reconstruct(
     *,
     make_out: Callable[[], object],
     progress: ProgressCallback,
-) -> float:
-    """Write a reconstruction and its picture; return the factor that avoids clipping."""
+) -> tuple[float, Reason | None]:
+    """Write a reconstruction and its picture.
+
+    Returns
+    -------
+    gain : float
+        The factor that avoids clipping.
+    partial : Reason or None
+        Why only a part of the source could be decoded, if so.
+    """
     rate, config = instrument.sample_rate, instrument.config
     file = WindowedFile(source, rate, config.chunk_samples, instrument.step_samples, config.normalize)
     if file.peak < SILENCE_PEAK:
@@ -236,7 +251,7 @@ def _reconstruct(
         )
     except OSError as error:
         raise storage_error(picture, error, "choose another --out") from error
-    return written.gain
+    return written.gain, file.partial
 
 
 def _input_and_output(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.audio.chunking import Chunks
+from distill.audio.decode import warn_if_partial
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
@@ -164,7 +165,7 @@ class _DecodedRows:
                 is_empty = False
             progress("decode", number, len(contents))
         if is_empty:
-            raise nothing_usable(self.dataset.path, skipped)
+            raise nothing_usable(self.dataset.path, skipped, scan.unread)
         if self.on_skipped is not None:
             self.on_skipped(sorted(skipped))
 
@@ -175,9 +176,13 @@ class _DecodedRows:
         """
         config = self.config
         rate = config.spectrogram.sample_rate
-        source = Chunks(self.dataset.path / path, rate, config.chunk_samples, config.normalize)
+        skips_partial = config.partial == "skip"
+        source = Chunks(
+            self.dataset.path / path, rate, config.chunk_samples, config.normalize, skips_partial=skips_partial
+        )
         chunks, places = [], []
         for number, chunk in enumerate(source):
             chunks.append(chunk)
             places.append(Place(path, number, (number + source.silent) * config.chunk_samples / rate, 0))
-        return chunks, places, source.levels.silence
+        warn_if_partial(path, source.partial)
+        return chunks, places, source.silence

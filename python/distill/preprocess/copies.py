@@ -1,4 +1,7 @@
-"""Rows that another slot has already: its configuration differs only in having more variants of each chunk."""
+"""Rows that another slot has already.
+
+Its configuration differs only in having more variants of each chunk, or in what it does with partial files.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.cache.reader import CacheReader
+from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_formats
 from distill.cache.writer import CacheWriter
 from distill.errors import CacheError
 from distill.preprocess.extraction import BATCH_ROWS, row_sums
+from distill.types import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +36,20 @@ class Copies:
         By content hash, the rows to copy, as indices for the reader.
     backend_of : dict
         By content hash, what computed them.
+    skipped : dict
+        By content hash, why it is left out: the other slot has rows of a part of it, which this one does not want.
     """
 
     slot: str
     reader: CacheReader
     rows_of: dict[bytes, np.ndarray]
     backend_of: dict[bytes, str]
+    skipped: dict[bytes, Reason]
+
+    @property
+    def content_hashes(self) -> set[bytes]:
+        """The contents that need not be decoded."""
+        return self.rows_of.keys() | self.skipped.keys()
 
     @property
     def rows(self) -> int:
@@ -52,6 +65,9 @@ class Copies:
         is_done : bool
             False if its rows turned out to be damaged: they have to be computed.
         """
+        for content_hash, reason in self.skipped.items():
+            writer.skip_content(content_hash, reason)
+            yield content_hash, True
         silent = dict(zip(self.reader.content_hashes, self.reader.manifest.kept().silent.tolist(), strict=True))
         for content_hash in sorted(self.rows_of, key=lambda content_hash: self.backend_of[content_hash]):
             writer.use_backend(self.backend_of[content_hash])
@@ -67,7 +83,8 @@ class Copies:
                 writer.drop_content(content_hash)
                 yield content_hash, False
             else:
-                writer.finish_content(content_hash, silent[content_hash], sums.tolist())
+                partial = self.reader.manifest.partial_reason(content_hash)
+                writer.finish_content(content_hash, silent[content_hash], sums.tolist(), partial)
                 yield content_hash, True
 
 
@@ -82,16 +99,16 @@ def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
         except CacheError as error:
             logger.warning("%s; its rows are not used", error)
             continue
-        copies = _copies(slot.name, reader, set(hashes), writer.row_format.expansion)
-        if best is None or len(copies.rows_of) > len(best.rows_of):
+        copies = _copies(slot.name, reader, set(hashes), writer.row_format)
+        if best is None or len(copies.content_hashes) > len(best.content_hashes):
             best = copies
-    return best if best and best.rows_of else None
+    return best if best and best.content_hashes else None
 
 
-def _copies(slot: str, reader: CacheReader, wanted: set[bytes], expansion: int) -> Copies:
+def _copies(slot: str, reader: CacheReader, wanted: set[bytes], row_format: RowFormat) -> Copies:
     kept, packs = reader.manifest.kept(), reader.manifest.packs()
     is_wanted = np.array([content_hash in wanted for content_hash in reader.content_hashes], bool)
-    rows = np.flatnonzero(is_wanted[reader.source] & (reader.variant <= expansion))
+    rows = np.flatnonzero(is_wanted[reader.source] & (reader.variant <= row_format.expansion))
     starts = np.flatnonzero(np.diff(reader.source[rows], prepend=-1))
     rows_of = {
         reader.content_hashes[reader.source[of_content[0]]]: of_content
@@ -103,4 +120,9 @@ def _copies(slot: str, reader: CacheReader, wanted: set[bytes], expansion: int) 
         content_hash, backend = kept.content_hashes[content], packs[pack]["backend"]
         if backend_of.setdefault(content_hash, backend) != backend:
             rows_of.pop(content_hash, None)
-    return Copies(slot, reader, rows_of, backend_of)
+    skipped = {}
+    if row_format.skips_partial:
+        reasons = {content_hash: reader.manifest.partial_reason(content_hash) for content_hash in rows_of}
+        skipped = {content_hash: reason for content_hash, reason in reasons.items() if reason}
+    rows_of = {content_hash: rows for content_hash, rows in rows_of.items() if content_hash not in skipped}
+    return Copies(slot, reader, rows_of, backend_of, skipped)

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ from distill.errors import CacheError, ConfigError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
-from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
+from distill.preprocess.extraction import Extractor, Failed, Finished, Rows, Source, extract
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.text import counted
@@ -85,8 +86,8 @@ def preprocess_complex_spectrograms(
     sample_rate : int
         Hz; must equal that of the feature. Default: 48000.
     progress_callback : callable, optional
-        Called with (stage, current, total); stages are "check" (packs that were modified), "scan", "hash" and
-        "features".
+        Called with (stage, current, total); stages are "check" (packs that were modified), "scan", "hash",
+        "lengths" and "features".
     confirm_callback : callable, optional
         Called with a question before more than 100 MB are written; returning False cancels.
     cache_dir : path, optional
@@ -228,7 +229,7 @@ def preprocess(
         run.root.check()
         raise
     if not result.rows:
-        raise nothing_usable(dataset.path, result.skipped)
+        raise nothing_usable(dataset.path, result.skipped, result.unread)
     return replace(result, seconds=time.monotonic() - start)
 
 
@@ -263,7 +264,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
     sources = [*plan.sources, *_copy(run, writer, plan)]
     writer.use_backend(backend)
-    decoded, failed, with_offset = _extract(run, writer, sources)
+    extracted = _extract(run, writer, sources)
 
     writer.finish()
     if writer.has_committed:
@@ -273,10 +274,8 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         writer.manifest,
         plan.scan,
         writer.row_format,
-        decoded=decoded,
-        failed=[(os.path.relpath(source.path, run.dataset.path), reason) for source, reason in failed],
+        extracted=extracted,
         changed_fields=plan.changed_fields,
-        with_offset=[os.path.relpath(source.path, run.dataset.path) for source in with_offset],
     )
 
 
@@ -294,43 +293,50 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
     return damaged
 
 
-def _extract(
-    run: _Run, writer: CacheWriter, sources: Sequence[Source]
-) -> tuple[int, list[tuple[Source, str]], list[Source]]:
-    """Compute the rows of some sources and hand them to the writer.
+@dataclass
+class _Extracted:
+    """What was decoded by a run."""
 
-    Returns
-    -------
-    decoded : int
-        Number of sources whose rows were computed.
-    failed : list of (Source, reason)
-        Sources that could not be read this time. Sources that never can be are recorded in the manifest instead.
-    with_offset : list of Source
-        Sources with rows whose constant offset was removed.
-    """
-    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root)
-    ended, decoded, failed, with_offset = 0, 0, [], []
+    decoded: int = 0
+    """Number of sources whose rows were computed."""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """Path and reason of sources that could not be read this time. Those that never can be are recorded in the
+    manifest instead."""
+    with_offset: list[str] = field(default_factory=list)
+    """Paths of sources with rows whose constant offset was removed."""
+    channels: Counter[int] = field(default_factory=Counter)
+    """Number of decoded sources by their number of channels."""
+
+
+def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
+    """Compute the rows of some sources and hand them to the writer."""
+    spool_dir = writer.cache_dir
+    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir)
+    ended, found = 0, _Extracted()
     with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
         for event in events:
-            content_hash = event.source.content_hash
+            content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
+            if isinstance(event, Finished) or (isinstance(event, Failed) and event.permanent):
+                writer.set_hash(event.source.name, content_hash)
             if isinstance(event, Rows):
                 writer.add_rows(content_hash, event.rows)
             elif isinstance(event, Finished):
-                decoded += 1
+                found.decoded += 1
+                found.channels[event.channels] += 1
                 if event.sums[0]:
-                    writer.finish_content(content_hash, event.silent, event.sums)
-                    with_offset += [event.source] if event.levels.offset else []
+                    writer.finish_content(content_hash, event.silent, event.sums, event.partial)
+                    found.with_offset += [path] if event.levels.offset else []
                 else:
-                    writer.skip_content(content_hash, event.levels.silence, event.silent)
+                    writer.skip_content(content_hash, event.silence, event.silent)
             elif event.permanent:
                 writer.skip_content(content_hash, event.reason)
             else:
                 writer.drop_content(content_hash)
-                failed.append((event.source, event.reason))
+                found.failed.append((path, event.reason))
             ended += not isinstance(event, Rows)
             # Also after rows, so that the callback can cancel in the middle of a long file.
             run.progress("features", ended, len(sources))
-    return decoded, failed, with_offset
+    return found
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -342,7 +348,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     if not manifest:
         return None
     known = load_file_table(cache_dir)
-    scan = run.dataset.scan(manifest, known=known, workers=run.workers, progress=run.progress)
+    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hash_unique=False, progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.
@@ -363,20 +369,21 @@ def _result(
     scan: Scan,
     row_format: RowFormat,
     *,
-    decoded: int = 0,
-    failed: Sequence[tuple[str, str]] = (),
+    extracted: _Extracted | None = None,
     changed_fields: Sequence[str] = (),
-    with_offset: Sequence[str] = (),
 ) -> PreprocessResult:
-    header = json.loads(manifest.header)
+    header, extracted = json.loads(manifest.header), extracted or _Extracted()
     return PreprocessResult(
         cache_dir=cache_dir,
         normalization_stats=header["normalization_stats"],
         rows=header["total_spectrograms"],
-        decoded=decoded,
-        skipped=sorted([*manifest.skipped(), *scan.faults, *failed]),
+        decoded=extracted.decoded,
+        skipped=sorted([*manifest.skipped(), *scan.faults, *extracted.failed]),
+        partial=manifest.partial(),
+        unread=scan.unread,
+        channels=dict(sorted(extracted.channels.items())),
         counts=dict(scan.counts),
         augmentation_expansion=row_format.expansion,
         changed_fields=list(changed_fields),
-        with_offset=sorted(with_offset),
+        with_offset=sorted(extracted.with_offset),
     )

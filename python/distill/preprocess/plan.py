@@ -15,16 +15,17 @@ import numpy as np
 import torch
 
 from distill.audio.augmentation import check_available
-from distill.audio.decode import DECODER_VERSION, duration_s
+from distill.audio.decode import DECODER_VERSION
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
-from distill.cache.writer import CacheWriter, check_space
+from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
 from distill.index import Dataset, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
+from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
 from distill.text import counted
 from distill.types import ConfirmCallback, ProgressCallback
@@ -57,7 +58,8 @@ class Plan:
     sources : list of Source
         The contents to compute, the longest first.
     rows, bytes : int
-        Number and size of the rows to compute or copy, at most: silent chunks, which are left out, are counted.
+        Number and size of the rows to compute or copy, estimated: silent chunks, which are left out, are counted, and
+        nobody has checked yet how long the files are.
     padding : float
         Share of the rows that is not sound, because the last chunk of each file is padded with zeros.
     """
@@ -78,6 +80,8 @@ def make_plan(
 ) -> Plan:
     """Compare a dataset with the open slot of its cache, and plan what has to be computed. Hashes are kept at once.
 
+    New files whose size no other file has are not hashed.
+
     Raises
     ------
     DatasetError
@@ -86,19 +90,19 @@ def make_plan(
         If the table of files cannot be written.
     """
     row_format = writer.row_format
-    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, progress=progress)
+    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hash_unique=False, progress=progress)
     dataset.require_audio(scan)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
     changed_fields = _changed_fields(writer)
     writer.keep_hashes(scan)
 
-    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo])
+    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo if todo_hash is not None])
     root = os.fsencode(dataset.folder)
-    todo = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
-    copied_hashes = copies.rows_of if copies else {}
+    todo = [Source(os.fsdecode(os.path.join(root, name)), known, size, name) for name, known, size in scan.todo]
+    copied_hashes = copies.content_hashes if copies else set()
     copied = [source for source in todo if source.content_hash in copied_hashes]
     sources = [source for source in todo if source.content_hash not in copied_hashes]
-    durations = [duration_s(source.path) for source in sources]
+    durations = read_lengths([source.path for source in sources], workers, progress)
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
@@ -198,12 +202,12 @@ def _identity(config: TrainingConfig, expansion: int) -> dict[str, Any]:
 
 
 def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: ConfirmCallback | None) -> None:
-    """Log what will be computed, check that there is enough free space, and ask if it is much.
+    """Log what will be computed, and ask if it is much, or the disk seems to have no room for it.
+
+    The size is an estimate, so it forbids nothing. If the disk is full in the end, what was finished is kept.
 
     Raises
     ------
-    StorageError
-        If there is too little free space.
     PreprocessingCancelled
         If `confirm` returned False.
     """
@@ -211,8 +215,13 @@ def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: Con
     work = f"{counted(len(plan.sources), 'file')} to compute{copied}: {counted(plan.rows, 'row')}"
     message = f"{work}, {plan.bytes / 1e6:.0f} MB in {cache_dir}"
     logger.info("%s, on %s", message, device)
-    check_space(cache_dir, plan.bytes)
-    if plan.bytes <= CONFIRM_ABOVE_BYTES:
+    free = free_bytes(cache_dir)
+    is_scarce = plan.bytes > free
+    if is_scarce:
+        scarce = f"the disk has room for {free / 1e6:.0f} MB, and all that is finished when it is full is kept"
+        logger.warning("%s", scarce)
+        message = f"{message}; {scarce}"
+    elif plan.bytes <= CONFIRM_ABOVE_BYTES:
         return
     advice = _smaller_or_elsewhere(plan)
     logger.info("%s", advice)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill._native import Scan
 from distill.errors import NothingUsableError
+from distill.extensions import unread_lines
 from distill.text import counted, listed, printable, reason_lines
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,12 @@ class PreprocessResult:
     skipped : list of (path, reason)
         Files that were left out, and folders that could not be read. Paths are relative to the dataset, with
         undecodable bytes as surrogate escapes.
+    partial : list of (path, reason)
+        Files of which only a part could be decoded, which is used.
+    unread : dict
+        Number of files by extension, of kinds of audio and video that are not read.
+    channels : dict
+        Number of files decoded by this run by their number of channels.
     counts : dict
         Numbers of files: unchanged, added, changed, renamed, removed, skipped.
     augmentation_expansion : int
@@ -50,18 +57,24 @@ class PreprocessResult:
     skipped: list[tuple[str, str]]
     counts: dict[str, int]
     augmentation_expansion: int
+    partial: list[tuple[str, str]] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+    channels: dict[int, int] = field(default_factory=dict)
     changed_fields: list[str] = field(default_factory=list)
     with_offset: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def log(self) -> None:
-        """Log what was done, and which files were left out and why."""
+        """Log what was done, and which files were left out or are used in part, and why."""
         work = "nothing decoded: all of it was in the cache"
         if self.decoded:
             work = f"{counted(self.decoded, 'file')} decoded"
         logger.info("%s of features, %s", counted(self.rows, "row"), work)
+        log_mixed(self.channels)
         log_offsets(self.with_offset)
+        log_partial(self.partial)
         log_skipped(self.skipped)
+        log_unread(self.unread)
 
 
 def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:
@@ -95,6 +108,29 @@ def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
         logger.warning("  %s: %s", printable(path), reason)
 
 
+def log_partial(partial: Sequence[tuple[str, str]]) -> None:
+    """Log of which files only a part is used, and why."""
+    if partial:
+        logger.warning("%s used in part:", "1 file is" if len(partial) == 1 else f"{len(partial)} files are")
+    for path, reason in partial:
+        logger.warning("  %s: %s", printable(path), printable(reason))
+
+
+def log_unread(unread: Mapping[str, int]) -> None:
+    """Log which kinds of files are not read, and the remedies."""
+    for line in unread_lines(unread):
+        logger.warning("%s", line)
+
+
+def log_mixed(channels: Mapping[int, int]) -> None:
+    """Log how many of the decoded files were mixed to mono, by their numbers of channels."""
+    total, mixed = sum(channels.values()), sum(number for count, number in channels.items() if count > 1)
+    if mixed:
+        kind = "have more than one channel" if max(channels) > 2 else "are stereo"
+        words = f"{mixed} of {counted(total, 'file')} {kind} and are mixed to mono"
+        logger.info("%s", words if mixed > 1 else words.replace("have", "has").replace("are", "is"))
+
+
 def log_offsets(paths: Sequence[str]) -> None:
     """Log from which files a constant offset was removed."""
     if paths:
@@ -102,6 +138,9 @@ def log_offsets(paths: Sequence[str]) -> None:
         logger.info("a constant offset (DC) was removed from %s: %s", counted(len(paths), "file"), names)
 
 
-def nothing_usable(dataset_dir: Path, skipped: Sequence[tuple[str, str]]) -> NothingUsableError:
+def nothing_usable(
+    dataset_dir: Path, skipped: Sequence[tuple[str, str]], unread: Mapping[str, int] | None = None
+) -> NothingUsableError:
     """Return the error for a dataset in which no file gives a single chunk."""
-    return NothingUsableError(f"{dataset_dir}: no file could be used{reason_lines(skipped)}")
+    others = "".join(f"\n  {line}" for line in unread_lines(unread or {}))
+    return NothingUsableError(f"{dataset_dir}: no file could be used{reason_lines(skipped)}{others}")

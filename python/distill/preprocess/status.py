@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from distill import _native
@@ -26,12 +27,13 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dict
         ``files``, the number of files, and of these ``unchanged``, ``added``, ``changed``, ``renamed``; ``removed``;
         ``skipped_files``, a list of {path, reason, code} of files that cannot be used and folders that cannot be read;
-        ``skipped``, its length; ``left_out``, folders that distill wrote; ``cache_dir``; ``slots``, the slots of the
-        cache, the last used first, each with ``name``, ``fingerprint``, ``configuration`` in words, ``rows``,
-        ``dead_rows`` (which belong to no file any more), ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or
-        why it cannot be used; ``leftover``, None or {name, files, bytes} of what an earlier program left in the cache.
-        Files are compared with the slot last used; ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its
-        own.
+        ``skipped``, its length; ``partial``, such a list of the files of which the slot last used has only a part;
+        ``unread``, the number of files by extension of kinds that are not read; ``left_out``, folders that distill
+        wrote; ``cache_dir``; ``slots``, the slots of the cache, the last used first, each with ``name``,
+        ``fingerprint``, ``configuration`` in words, ``rows``, ``dead_rows`` (which belong to no file any more),
+        ``bytes``, ``last_used`` (ISO 8601) and ``damage``, None or why it cannot be used; ``leftover``, None or {name,
+        files, bytes} of what an earlier program left in the cache. Files are compared with the slot last used;
+        ``rows``, ``dead_rows``, ``bytes`` and ``damage`` at the top are its own.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     scan = dataset.scan(manifest, known=known, progress=progress)
     dataset.require_audio(scan)
     skipped = [*scan.skipped, *scan.faults]
+    manifest.apply(scan)
     described = {slot.path: _describe(slot) for slot in slots}
     compared = described[last_used.path] if last_used else {"rows": 0, "bytes": 0, "dead_rows": 0, "damage": None}
     unused = leftover(cache_dir)
@@ -60,12 +63,18 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         **scan.counts,
         "skipped": len(skipped),
         **{name: compared[name] for name in ("rows", "bytes", "dead_rows", "damage")},
-        "skipped_files": [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in skipped],
+        "skipped_files": _entries(skipped),
+        "partial": _entries(manifest.partial()),
+        "unread": scan.unread,
         "left_out": list(scan.left_out),
         "cache_dir": str(cache_dir),
         "slots": list(described.values()),
         "leftover": unused and {"name": unused.name, "files": len(unused.paths), "bytes": unused.bytes},
     }
+
+
+def _entries(reasons: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason, "code": Reason.of(reason).code} for path, reason in reasons]
 
 
 def _describe(slot: Slot) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def _repair_slot(
         complex_spectrogram=row_format.config,
         augmentation=AugmentationConfig(**(header["augmentation_config"] or {})),
         augmentation_expansion=row_format.expansion,
-        **{name: header[name] for name in ("chunk_samples", "normalize")},
+        **{name: header[name] for name in ("chunk_samples", "normalize", "partial") if name in header},
         cache_dtype=row_format.dtype,
     )
     known = _with_renamed_files(dataset, manifest, check_workers(workers))

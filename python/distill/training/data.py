@@ -17,7 +17,7 @@ from distill.features.mel import MelSpec, empty_bands
 from distill.features.normalization import energy_of, normalize, silence_of
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset
-from distill.preprocess.result import log_offsets, log_skipped, nothing_usable
+from distill.preprocess.result import log_mixed, log_offsets, log_partial, log_skipped, log_unread, nothing_usable
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
@@ -202,16 +202,19 @@ class TrainingData:
         """
         if message := empty_bands(MelSpec.of(config.spectrogram)):
             logger.warning("%s", message)
-        files, skipped = list_files(dataset)
+        files, skipped, unread = list_files(dataset)
         logger.info("%s: %s", dataset.path, counted(len(files) + len(skipped), "audio file"))
         train, val = create_data_loaders(files, config, progress=progress, val_limit=val_limit)
         waveforms: AudioTrainingDataset = train.dataset.dataset  # type: ignore[attr-defined]
         skipped += waveforms.skipped
         if not len(waveforms):
-            raise nothing_usable(dataset.path, skipped)
+            raise nothing_usable(dataset.path, skipped, unread)
         logger.info("%s decoded", counted(len(waveforms), "chunk"))
+        log_mixed(waveforms.channels)
         log_offsets(waveforms.with_offset)
+        log_partial(waveforms.partial)
         log_skipped(skipped)
+        log_unread(unread)
         spectrogram = AudioSpectrogram(config.spectrogram)
         if stats is None:
             drawn = _drawn(train, _STATISTICS_ROWS)

@@ -202,7 +202,9 @@ def create_data_loaders(
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     rate = config.features.sample_rate
-    dataset = AudioTrainingDataset(files, config.chunk_samples, rate, config.normalize, progress)
+    dataset = AudioTrainingDataset(
+        files, config.chunk_samples, rate, config.normalize, progress, partial=config.partial
+    )
     return _loaders(*dataset.split(fraction, config.split_by, val_limit=val_limit), config)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from torch.utils.data import Subset
 
 from distill import _native
 from distill.audio.chunking import Chunks
-from distill.audio.levels import Levels
-from distill.config import Normalize
+from distill.config import Normalize, Partial
 from distill.errors import AudioFileError
 from distill.index import Dataset, Manifest
 from distill.preprocess.result import log_left_out
@@ -40,11 +40,17 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         Whether each file or each chunk is scaled to a peak of 1, or neither. Default: "file".
     progress : callable, optional
         Called with (files decoded, files).
+    partial : {"use", "skip"}
+        What to do with files of which only a part can be decoded. Default: "use".
 
     Attributes
     ----------
     skipped : list of (path, reason)
         Files that could not be used.
+    partial : list of (path, reason)
+        Files of which only a part is used.
+    channels : dict
+        Number of decoded files by their number of channels.
     with_offset : list of str
         Files whose constant offset (DC) was removed.
     content_key : str
@@ -62,22 +68,33 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         sample_rate: int = 48_000,
         normalize: Normalize = "file",
         progress: Callable[[int, int], None] | None = None,
+        *,
+        partial: Partial = "use",
     ) -> None:
         self.skipped: list[tuple[str, str]] = []
+        self.partial: list[tuple[str, str]] = []
+        self.channels: Counter[int] = Counter()
         self.with_offset: list[str] = []
-        self._options = sample_rate, chunk_samples, normalize
+        self._options = {
+            "sample_rate": sample_rate,
+            "chunk_samples": chunk_samples,
+            "normalize": normalize,
+            "skips_partial": partial == "skip",
+        }
         # Paths and chunks of each content. A path is absolute, because a copy may be used in another directory.
         found: dict[bytes, tuple[str, list[np.ndarray]]] = {}
         for number, path in enumerate(files):
-            report = partial(progress or _no_progress, number, len(files))
+            report = functools.partial(progress or _no_progress, number, len(files))
             report()
             try:
-                content_hash, chunks, levels = self._decode(path, report)
+                content_hash, decoded, chunks = self._decode(path, report)
+                self.channels[decoded.channels] += 1
                 if chunks:
                     found[content_hash] = os.path.abspath(path), chunks
-                    self.with_offset += [os.fspath(path)] if levels.offset else []
+                    self.with_offset += [os.fspath(path)] if decoded.levels.offset else []
+                    self.partial += [(os.fspath(path), decoded.partial)] if decoded.partial else []
                 else:
-                    self.skipped.append((os.fspath(path), levels.silence))
+                    self.skipped.append((os.fspath(path), decoded.silence))
             except AudioFileError as error:
                 self.skipped.append((os.fspath(path), error.reason))
             except OSError as error:
@@ -93,7 +110,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_chunks": {}}
 
-    @cached_property
+    @functools.cached_property
     def _ends(self) -> np.ndarray:
         """Number of chunks up to the end of each content, int64."""
         return np.cumsum(self._counts)
@@ -113,11 +130,11 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
 
     def _decode(
         self, path: str | os.PathLike[str], report: Callable[[], object]
-    ) -> tuple[bytes, list[np.ndarray], Levels]:
-        """Return content hash, chunks and levels of a file; `report` is called while it is read, and may end that."""
+    ) -> tuple[bytes, Chunks, list[np.ndarray]]:
+        """Return content hash and chunks of a file; `report` is called while it is read, and may end that."""
         content_hash = _native.hash_file(path, lambda *hashed: report())
-        chunks = Chunks(path, *self._options, on_block=report)
-        return content_hash, list(chunks), chunks.levels
+        chunks = Chunks(path, on_block=report, **self._options)
+        return content_hash, chunks, list(chunks)
 
     def _decode_again(self, content: int) -> list[np.ndarray]:
         """Return the chunks of a content that a copy does not hold.
@@ -134,7 +151,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
             raise AudioFileError(path, f"cannot be read: {error.strerror or error}") from error
         if not is_same:
             raise AudioFileError(path, "the file has changed since it was decoded", "load the dataset again")
-        return list(Chunks(path, *self._options))
+        return list(Chunks(path, **self._options))
 
     def split(
         self, val_fraction: float = VAL_FRACTION, split_by: SplitBy = "chunk", *, val_limit: int | None = None
@@ -155,8 +172,8 @@ def _no_progress(current: int, total: int) -> None:
     """Ignore progress."""
 
 
-def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the audio files of a dataset, and those that cannot be read, each with the reason.
+def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
+    """Return the audio files of a dataset, those that cannot be read, each with the reason, and kinds that are not.
 
     Raises
     ------
@@ -166,4 +183,5 @@ def list_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
     scan = dataset.scan(Manifest(), hash_added=False)
     dataset.require_audio(scan)
     log_left_out(scan)
-    return [os.path.join(dataset.folder, path) for path in scan.added], [*scan.skipped, *scan.faults]
+    files = [os.path.join(dataset.folder, path) for path in scan.added]
+    return files, [*scan.skipped, *scan.faults], scan.unread

@@ -44,7 +44,7 @@ pub(crate) fn look_up(root: &Root, files: &[Vec<u8>], progress: &dyn Progress) -
             break;
         }
     }
-    tree.sorted(root)
+    tree.sorted(root, &[])
 }
 
 /// `fault`: why no file in this folder can be used.

@@ -14,8 +14,9 @@ pub type PathBytes = Box<[u8]>;
 pub struct Todo {
     /// The first file with this content.
     pub path: PathBytes,
-    /// Hash of the content.
-    pub hash: Hash,
+    /// Hash of the content; `None` if the file was not hashed, because no other file
+    /// has its size.
+    pub hash: Option<Hash>,
     /// Size in bytes.
     pub size: u64,
 }
@@ -66,6 +67,9 @@ pub struct Scan {
     pub faults: Vec<(PathBytes, SkipReason)>,
     /// Folders that distill wrote, and that are not part of the dataset.
     pub left_out: Vec<PathBytes>,
+    /// Number of files by extension, of those in [`Options::unread`](crate::Options)
+    /// that were found; sorted. Empty for a list of files.
+    pub unread: Vec<(String, u64)>,
     /// Number of existing files, usable or not; of a list of files, those listed.
     pub n_files: u64,
     /// Total size of these files in bytes.

@@ -1,9 +1,9 @@
-//! Why a file is skipped: all the codes and texts of the index.
+//! Why a file is skipped, or used in part: all the codes and texts of the index.
 
 use std::borrow::Cow;
 use std::io;
 
-/// Why a file or a content is skipped.
+/// Why a file or a content is skipped, or a content used in part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkipReason {
     /// A short name for programs, which stays the same.

@@ -1,5 +1,7 @@
 //! The files that a walk, or the look-up of a list of files, finds.
 
+use std::collections::BTreeMap;
+
 use rustix::io::Errno;
 
 use crate::away::is_away;
@@ -37,6 +39,8 @@ pub(crate) struct Listing {
     pub(crate) faults: Vec<Fault>,
     /// Folders that distill wrote, and that were not walked.
     pub(crate) left_out: Vec<Box<[u8]>>,
+    /// Number of files of each kind that is not read, sorted.
+    pub(crate) unread: Vec<(String, u64)>,
 }
 
 /// A listing that is being made.
@@ -50,6 +54,10 @@ pub(crate) struct Tree {
     found: Vec<Found>,
     pub(crate) faults: Vec<Fault>,
     left_out: Vec<Box<[u8]>>,
+    /// Number of files of each kind that is not read, by its index in the options:
+    /// in all folders, and in the folder that is being read.
+    unread: BTreeMap<usize, u64>,
+    unread_here: BTreeMap<usize, u64>,
     /// The first path that cannot be had at the moment, and why. What else was
     /// found must then not be used: files may seem to be removed.
     away: Option<(Box<[u8]>, Errno)>,
@@ -80,6 +88,11 @@ impl Tree {
         });
     }
 
+    /// Counts a file of a kind that is not read.
+    pub(crate) fn count_unread(&mut self, kind: usize) {
+        *self.unread_here.entry(kind).or_default() += 1;
+    }
+
     /// Whether a path cannot be had at the moment, so that going on is useless.
     pub(crate) fn is_away(&self) -> bool {
         self.away.is_some()
@@ -100,6 +113,8 @@ impl Tree {
 
     /// Sorts the files found since the last call: each thread sorts its own.
     pub(crate) fn end_folder(&mut self) {
+        let here = std::mem::take(&mut self.unread_here);
+        self.add_unread(here);
         self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         if !self.found.is_empty() {
             self.folders.push(std::mem::take(&mut self.found));
@@ -110,6 +125,7 @@ impl Tree {
     /// `faults` faults: the folder is one that distill wrote.
     pub(crate) fn abandon_folder(&mut self, path: &[u8], faults: usize) {
         self.found.clear();
+        self.unread_here.clear();
         self.faults.truncate(faults);
         self.leave_out(path.into());
     }
@@ -118,7 +134,15 @@ impl Tree {
         self.left_out.push(folder);
     }
 
+    fn add_unread(&mut self, counts: BTreeMap<usize, u64>) {
+        for (kind, count) in counts {
+            *self.unread.entry(kind).or_default() += count;
+        }
+    }
+
     pub(crate) fn add(&mut self, other: Tree) {
+        self.add_unread(other.unread);
+        self.add_unread(other.unread_here);
         self.files += other.files;
         self.folders.extend(other.folders);
         self.folders.push(other.found);
@@ -127,12 +151,13 @@ impl Tree {
         self.away = self.away.take().or(other.away);
     }
 
-    /// All that was found, sorted by path.
+    /// All that was found, sorted by path. `kinds` are the names of those that are
+    /// not read.
     ///
     /// # Errors
     ///
     /// If a path cannot be had at the moment.
-    pub(crate) fn sorted(mut self, root: &Root) -> Result<Listing> {
+    pub(crate) fn sorted(mut self, root: &Root, kinds: &[String]) -> Result<Listing> {
         if let Some((path, errno)) = self.away {
             return Err(Error::io(under(&root.path, &path), errno));
         }
@@ -148,10 +173,14 @@ impl Tree {
         found.dedup_by(|a, b| a.path == b.path);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
         self.left_out.sort_unstable();
+        let counts = self.unread.into_iter();
+        let mut unread: Vec<_> = counts.map(|(kind, n)| (kinds[kind].clone(), n)).collect();
+        unread.sort_unstable();
         Ok(Listing {
             found,
             faults: self.faults,
             left_out: self.left_out,
+            unread,
         })
     }
 }

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use smallvec::smallvec;
 
 /// A manifest of the files `names`. Each two of them have the same content, every
-/// fifth content is skipped for `reason`, and the others have two rows.
+/// fifth content is skipped for `reason`, and the others have two rows; every third
+/// of these is used in part, for `reason` too.
 fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest {
     use std::os::unix::ffi::OsStrExt;
     let folder = tempfile::tempdir().unwrap();
@@ -37,16 +38,14 @@ fn manifest(names: &BTreeSet<Vec<u8>>, sums: [f64; 5], reason: &str) -> Manifest
             rows: 2,
         };
         let content = Content {
-            segments: if is_skipped {
-                smallvec![]
-            } else {
-                smallvec![segment]
-            },
+            segments: (!is_skipped).then_some(segment).into_iter().collect(),
             silent: index as u64,
             sums,
             skipped: is_skipped.then(|| SkipReason::new("other".into(), reason.to_owned())),
+            partial: (!is_skipped && index % 3 == 1)
+                .then(|| SkipReason::new("cut-short".into(), reason.to_owned())),
         };
-        manifest.set_content(todo.hash, content).unwrap();
+        manifest.set_content(todo.hash.unwrap(), content).unwrap();
     }
     manifest
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use distill_index::{Content, FileTable, Manifest, Options, Pack, Segment, Totals, Trust};
+use distill_index::{
+    Content, FileTable, Manifest, Options, Pack, Segment, SkipReason, Summary, Totals, Trust,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -43,15 +45,16 @@ impl PyManifest {
         self.0.set_header(json).map_err(to_python)
     }
 
-    #[pyo3(signature = (root, *, extensions, exclude = Vec::new(), files = None,
+    #[pyo3(signature = (root, *, extensions, unread = Vec::new(), exclude = Vec::new(), files = None,
         known = None, follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
-        hash_added = true, progress = None))]
+        hash_added = true, hash_unique = true, progress = None))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn scan(
         &self,
         py: Python,
         root: AnyPath,
         extensions: Vec<String>,
+        unread: Vec<String>,
         exclude: Vec<AnyPath>,
         files: Option<Vec<Vec<u8>>>,
         known: Option<&PyFileTable>,
@@ -60,10 +63,12 @@ impl PyManifest {
         max_bytes: u64,
         workers: usize,
         hash_added: bool,
+        hash_unique: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<PyScan> {
         let options = Options {
             extensions,
+            unread,
             exclude: exclude.into_iter().map(|path| path.0).collect(),
             files,
             known: known.map(|table| table.0.clone()).unwrap_or_default(),
@@ -72,6 +77,7 @@ impl PyManifest {
             max_bytes,
             workers,
             hash_added,
+            hash_unique,
         };
         let progress = PythonProgress::new(progress);
         let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &progress));
@@ -81,6 +87,10 @@ impl PyManifest {
 
     fn apply(&mut self, scan: &PyScan) -> bool {
         self.0.apply(&scan.0)
+    }
+
+    fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {
+        Ok(self.0.set_hash(path, hash_from(content_hash)?))
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of a pack
@@ -110,7 +120,8 @@ impl PyManifest {
         self.0.set_pack_stamps(name, mtime_ns, ctime_ns)
     }
 
-    #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None))]
+    #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None, partial = None))]
+    #[allow(clippy::too_many_arguments)] // the fields of a content
     fn set_content(
         &mut self,
         content_hash: &[u8],
@@ -118,6 +129,7 @@ impl PyManifest {
         silent: u64,
         sums: Vec<f64>,
         skipped: Option<Bound<'_, PyString>>,
+        partial: Option<Bound<'_, PyString>>,
     ) -> PyResult<()> {
         let sums: [f64; 5] = sums.try_into().map_err(|sums: Vec<f64>| {
             PyValueError::new_err(format!("sums must have 5 numbers, not {}", sums.len()))
@@ -127,6 +139,7 @@ impl PyManifest {
             silent,
             sums,
             skipped: skipped.as_ref().map(reason_from).transpose()?,
+            partial: partial.as_ref().map(reason_from).transpose()?,
         };
         let hash = hash_from(content_hash)?;
         self.0.set_content(hash, content).map_err(to_python)
@@ -192,7 +205,7 @@ impl PyManifest {
     }
 
     fn files<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let dict = |summary: distill_index::Summary| {
+        let dict = |summary: Summary| {
             let file = summary.file;
             let dict = PyDict::new(py);
             dict.set_item("path", fsdecode(py, &file.path)?)?;
@@ -202,26 +215,52 @@ impl PyManifest {
             dict.set_item("rows", summary.rows)?;
             let reason = summary.skipped.map(|reason| to_reason(py, reason));
             dict.set_item("skipped", reason.transpose()?)?;
+            let reason = summary.partial.map(|reason| to_reason(py, reason));
+            dict.set_item("partial", reason.transpose()?)?;
             Ok(dict)
         };
         self.0.summaries().map(dict).collect()
     }
 
-    fn skipped<'py>(
+    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<PathAndReason<'py>>> {
+        self.paths_with(py, |summary| summary.skipped)
+    }
+
+    fn partial<'py>(&self, py: Python<'py>) -> PyResult<Vec<PathAndReason<'py>>> {
+        self.paths_with(py, |summary| summary.partial)
+    }
+
+    fn partial_reason<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<Vec<(Bound<'py, PyString>, Bound<'py, PyAny>)>> {
-        let entry = |summary: distill_index::Summary<'_>| {
-            let reason = to_reason(py, summary.skipped?);
-            let path = fsdecode(py, &summary.file.path);
-            Some(path.and_then(|path| Ok((path, reason?))))
-        };
-        self.0.summaries().filter_map(entry).collect()
+        content_hash: &[u8],
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let content = self.0.content(&hash_from(content_hash)?);
+        let reason = content.and_then(|content| content.partial.as_ref());
+        reason.map(|reason| to_reason(py, reason)).transpose()
     }
 
     fn __repr__(&self) -> String {
         let (files, packs) = (self.0.files().len(), self.0.packs().len());
         format!("<Manifest of {files} files and {packs} packs>")
+    }
+}
+
+type PathAndReason<'py> = (Bound<'py, PyString>, Bound<'py, PyAny>);
+
+impl PyManifest {
+    /// The files that have a reason of a kind, each with that.
+    fn paths_with<'py>(
+        &self,
+        py: Python<'py>,
+        reason: for<'a> fn(&Summary<'a>) -> Option<&'a SkipReason>,
+    ) -> PyResult<Vec<PathAndReason<'py>>> {
+        let entry = |summary: Summary<'_>| {
+            let reason = to_reason(py, reason(&summary)?);
+            let path = fsdecode(py, &summary.file.path);
+            Some(path.and_then(|path| Ok((path, reason?))))
+        };
+        self.0.summaries().filter_map(entry).collect()
     }
 }
 

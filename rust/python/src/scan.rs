@@ -1,5 +1,7 @@
 //! `distill._native.Scan`.
 
+use std::collections::BTreeMap;
+
 use distill_index::{Scan, SkipReason};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -74,7 +76,8 @@ impl PyScan {
         let todo = self.0.todo.iter();
         todo.map(|todo| {
             let path = PyBytes::new(py, &todo.path);
-            (path, PyBytes::new(py, &todo.hash), todo.size).into_pyobject(py)
+            let hash = todo.hash.map(|hash| PyBytes::new(py, &hash));
+            (path, hash, todo.size).into_pyobject(py)
         })
         .collect()
     }
@@ -92,6 +95,12 @@ impl PyScan {
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
         paths(py, &self.0.left_out)
+    }
+
+    #[getter]
+    fn unread(&self) -> BTreeMap<&str, u64> {
+        let unread = self.0.unread.iter();
+        unread.map(|(kind, count)| (&**kind, *count)).collect()
     }
 
     fn __repr__(&self) -> String {

@@ -44,13 +44,17 @@ pub(super) fn pack(pack: &Pack) -> Check {
     Ok(())
 }
 
-/// Checks that a content's rows are inside its packs and its sums finite.
+/// Checks that a content's rows are inside its packs, its sums finite, and that it is
+/// not skipped and used at once.
 pub(super) fn content(content: &Content, packs: &[Pack]) -> Check {
     for segment in &content.segments {
         self::segment(segment, packs)?;
     }
     if content.skipped.is_some() && !content.segments.is_empty() {
         return Err("a skipped content must have no segments".into());
+    }
+    if content.skipped.is_some() && content.partial.is_some() {
+        return Err("a skipped content must not be one that is used in part".into());
     }
     if content.silent > MAX_COUNT {
         return Err(format!("silent={} exceeds {MAX_COUNT}", content.silent));

@@ -6,8 +6,9 @@ use crate::{Error, Result};
 /// The version of the file format that is written.
 pub const FORMAT_VERSION: u64 = 2;
 
-/// The oldest version that is read. Version 2 added `selected`, which is left out
-/// where it is true, so version 1 is read by the same parser.
+/// The oldest version that is read. Version 2 added `selected` of a file and `partial`
+/// of a content, which are left out where they are true and none, so version 1 is read
+/// by the same parser.
 const OLDEST_VERSION: u64 = 1;
 
 /// The start of the last line, which holds the checksum of everything before.

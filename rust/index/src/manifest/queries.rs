@@ -57,6 +57,8 @@ pub struct Summary<'a> {
     pub rows: u64,
     /// Why the file, or its content, is skipped.
     pub skipped: Option<&'a SkipReason>,
+    /// Why only a part of its content is used.
+    pub partial: Option<&'a SkipReason>,
 }
 
 impl Manifest {
@@ -108,6 +110,7 @@ impl Manifest {
                 file,
                 rows: content.map_or(0, Content::rows),
                 skipped: file.skipped.as_ref().or(reason),
+                partial: content.and_then(|content| content.partial.as_ref()),
             }
         })
     }

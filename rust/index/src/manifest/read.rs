@@ -221,6 +221,9 @@ fn content(cursor: &mut Cursor) -> Parsed<(Hash, u64, Content)> {
     }
     cursor.expect("],\"skipped\":")?;
     content.skipped = cursor.optional(reason)?;
+    if cursor.accept(",\"partial\":") {
+        content.partial = Some(reason(cursor)?);
+    }
     cursor.expect("}")?;
     Ok((hash, rows, content))
 }

@@ -43,6 +43,7 @@ pub fn scan(
         None => walk(
             &root,
             &options.extensions,
+            &options.unread,
             &options.exclude,
             options.workers,
             progress,
@@ -52,6 +53,7 @@ pub fn scan(
         found,
         faults,
         left_out,
+        unread,
     } = listing;
     let comparison = compare::Comparison { options, racy_from };
     if faults.is_empty() {
@@ -59,16 +61,19 @@ pub fn scan(
             root.check_in_place()?;
             return Ok(Scan {
                 left_out,
+                unread,
                 is_partial: options.files.is_some(),
                 ..scan
             });
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
+    comparison.defer_unique(&mut drafts, manifest.files());
     comparison.hash_suspects(&root, &mut drafts, progress)?;
     root.check_in_place()?;
     Ok(Scan {
         left_out,
+        unread,
         is_partial: options.files.is_some(),
         ..collect::collect(drafts, manifest, faults)
     })

@@ -20,6 +20,8 @@ pub enum Trust {
 pub struct Options {
     /// Extensions of audio files: lower case, without the dot.
     pub extensions: Vec<String>,
+    /// Extensions of files that are only counted, because nothing here reads them.
+    pub unread: Vec<String>,
     /// Folders to leave out.
     pub exclude: Vec<PathBuf>,
     /// Use these paths, relative to the root, instead of walking. What is known of
@@ -39,12 +41,18 @@ pub struct Options {
     /// Whether to hash new files. If not, they are listed as added only: renames
     /// are not detected, and the new table of files does not include them.
     pub hash_added: bool,
+    /// Whether to hash a new or changed file whose size no other file has, neither
+    /// one that is new or changed nor one that is known. If not, it is in
+    /// [`Scan::todo`](crate::Scan::todo) without a hash, and whoever reads it records
+    /// the hash: no other file can have its content.
+    pub hash_unique: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
             extensions: Vec::new(),
+            unread: Vec::new(),
             exclude: Vec::new(),
             files: None,
             known: FileTable::default(),
@@ -53,6 +61,7 @@ impl Default for Options {
             max_bytes: 64 << 30,
             workers: 1,
             hash_added: true,
+            hash_unique: true,
         }
     }
 }

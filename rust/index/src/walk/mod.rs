@@ -3,27 +3,28 @@
 mod parallel;
 mod walker;
 
-use std::cell::Cell;
-use std::path::PathBuf;
-
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
 use crate::tree::Listing;
 use crate::Result;
 use parallel::walk_in_threads;
+use std::cell::Cell;
+use std::path::PathBuf;
 use walker::{Rules, Walker};
 
 /// Walks `root` for files with one of the `extensions` (lower case, no dot), in
-/// at most `workers` threads. Hidden files and folders, and the folders of
-/// `exclude`, are left out; so are folders that distill wrote, which are listed.
+/// at most `workers` threads, and counts those with one of `unread`. Hidden files
+/// and folders, and the folders of `exclude`, are left out; so are folders that
+/// distill wrote, which are listed.
 pub(crate) fn walk(
     root: &Root,
     extensions: &[String],
+    unread: &[String],
     exclude: &[PathBuf],
     workers: usize,
     progress: &dyn Progress,
 ) -> Result<Listing> {
-    let rules = Rules::new(root, extensions, exclude);
+    let rules = Rules::new(root, extensions, unread, exclude);
     let found = Cell::new(0);
     let tick = |new| {
         found.set(found.get() + new);
@@ -41,5 +42,5 @@ pub(crate) fn walk(
         }
     }
     walker.visit_all()?;
-    walker.tree.sorted(root)
+    walker.tree.sorted(root, unread)
 }

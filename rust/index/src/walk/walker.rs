@@ -25,15 +25,23 @@ type Identity = (u64, u64);
 /// What to look for, and where.
 pub(super) struct Rules<'a> {
     pub(super) root: &'a Root,
+    /// Extensions of files that are collected, and of those that are only counted.
     extensions: &'a [String],
+    unread: &'a [String],
     excluded: HashSet<Identity>,
 }
 
 impl<'a> Rules<'a> {
-    pub(super) fn new(root: &'a Root, extensions: &'a [String], exclude: &[PathBuf]) -> Self {
+    pub(super) fn new(
+        root: &'a Root,
+        extensions: &'a [String],
+        unread: &'a [String],
+        exclude: &[PathBuf],
+    ) -> Self {
         Rules {
             root,
             extensions,
+            unread,
             excluded: exclude.iter().filter_map(identity_at).collect(),
         }
     }
@@ -190,15 +198,28 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Counts a file that is not read, if it is of a kind that is named. A link is
+    /// one, too: it costs a look to know where it leads.
+    fn count_unread(&mut self, entry: &DirEntry) {
+        if entry.file_type() == FileType::Directory {
+            return;
+        }
+        let name = entry.file_name().to_bytes();
+        if let Some(kind) = find_extension(name, self.rules.unread) {
+            self.tree.count_unread(kind);
+        }
+    }
+
     fn entry(&mut self, dir: &Dir, entry: &DirEntry, folder: &[u8], signs: &mut Signs) {
         let name = entry.file_name().to_bytes();
         if name.starts_with(b".") {
             return;
         }
         let root = self.rules.root;
-        let is_audio = has_extension(name, self.rules.extensions);
+        let is_audio = find_extension(name, self.rules.extensions).is_some();
         if !is_audio {
             signs.note(name);
+            self.count_unread(entry);
         }
         let is_wanted = match entry.file_type() {
             FileType::Directory => return self.pending.push(join(folder, name)),
@@ -228,13 +249,12 @@ impl<'a> Walker<'a> {
     }
 }
 
-fn has_extension(name: &[u8], extensions: &[String]) -> bool {
-    let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else {
-        return false;
-    };
+/// The index in `extensions` of the extension of a file, in any case.
+fn find_extension(name: &[u8], extensions: &[String]) -> Option<usize> {
+    let dot = name.iter().rposition(|&byte| byte == b'.')?;
     let extension = &name[dot + 1..];
     let mut all = extensions.iter();
-    all.any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
+    all.position(|known| known.as_bytes().eq_ignore_ascii_case(extension))
 }
 
 #[allow(clippy::unnecessary_cast)] // the types differ between systems

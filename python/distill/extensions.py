@@ -1,0 +1,71 @@
+"""Extensions of audio and video files: which are read, which could be, and what to do about those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+
+from distill.text import counted
+
+AUDIO_EXTENSIONS: tuple[str, ...] = (
+    *("wav", "wave", "bwf", "w64", "rf64", "bw64"),
+    *("flac", "fla", "ogg", "oga", "opus"),
+    *("mp3", "mp2", "mp1", "mpga", "mpa"),
+    *("m4a", "m4b", "m4r", "aac", "adts", "alac"),
+    *("aif", "aiff", "aifc", "aiffc", "afc", "caf", "caff"),
+    *("au", "snd", "sf", "ircam", "sph", "nist", "voc"),
+)
+"""File extensions that count as audio, in any case. What is in a file is decided by its first bytes."""
+
+FFMPEG_EXTENSIONS: tuple[str, ...] = (
+    *("wma", "asf", "xwma", "wv", "ape", "tta", "tak", "shn", "mpc", "mp+", "spx"),
+    *("ac3", "eac3", "ec3", "dts", "dtshd", "mlp", "thd", "truehd", "dsf", "dff"),
+    *("weba", "mka", "amr", "awb", "3ga", "dss", "ra", "oma", "aa3", "at3", "vqf", "latm", "loas", "qoa"),
+    *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "mk3d", "avi", "divx", "wmv", "flv", "f4v", "f4a"),
+    *("ogv", "ogm", "ogx", "mpg", "mpeg", "vob", "mts", "m2ts", "rm", "rmvb", "mxf", "dv"),
+)
+"""Extensions of files that are read where FFmpeg's libraries are installed, as the Python package av."""
+
+_FFMPEG = "pip install 'distill[ffmpeg]'"
+_EXPORT = "export WAV from a program that opens them"
+_PROTECTED = "they are protected against copying"
+_UNREAD: dict[str, str] = {
+    **dict.fromkeys(("sd2", "rex", "rx2", "rcy", "ncw", "sf2", "sf3", "gig", "aup3", "omf", "aaf"), _EXPORT),
+    **dict.fromkeys(("m4p", "aax", "aaxc"), _PROTECTED),
+    "ofr": "convert them to FLAC",
+    "pcm": "raw samples do not say what they are; convert them to WAV",
+    "cda": "they only point to the tracks of a CD; copy those as WAV or FLAC",
+}
+"""Extensions of other audio files, and what to do about them."""
+
+
+@cache
+def _has_ffmpeg() -> bool:
+    return find_spec("av") is not None
+
+
+def read_extensions() -> tuple[str, ...]:
+    """Return the extensions of the files that are read with what is installed."""
+    return AUDIO_EXTENSIONS + FFMPEG_EXTENSIONS if _has_ffmpeg() else AUDIO_EXTENSIONS
+
+
+def unread_extensions() -> tuple[str, ...]:
+    """Return the extensions of other audio and video files. They are counted, so that a message can name them."""
+    return tuple(_UNREAD) if _has_ffmpeg() else (*FFMPEG_EXTENSIONS, *_UNREAD)
+
+
+def unread_lines(unread: Mapping[str, int]) -> list[str]:
+    """Return a line about each kind of file that is not read: how many there are, and the remedy.
+
+    Parameters
+    ----------
+    unread : mapping
+        Number of files by extension.
+    """
+    lines = []
+    for extension, number in unread.items():
+        remedy = _UNREAD.get(extension, _FFMPEG)
+        verb = "is" if number == 1 else "are"
+        lines.append(f"{counted(number, f'.{extension} file')} {verb} not read: {remedy}")
+    return lines
