@@ -65,7 +65,7 @@ FUZZ_SECONDS ?= 60
 fuzz: ## Fuzz every parser of files, for FUZZ_SECONDS each
 	host=$$(rustc -vV | sed -n 's/host: //p') && \
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --manifest-path rust/fuzz/Cargo.toml \
-		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest path; do \
+		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in decoders manifest path; do \
 		$$host/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; done
 
 # RUSTC_BOOTSTRAP=1 enables the sanitizer in a stable compiler.

@@ -77,6 +77,47 @@ class ByteSource:
         `on_block` is called every 50 ms meanwhile; an exception that it raises ends the reading.
         """
 
+class DecodeError(Exception):
+    """A file that cannot be decoded, or not any further.
+
+    Its arguments are the reason and its code, or None if the file is of another kind.
+    """
+
+@final
+class Decoder:
+    """Decodes one file.
+
+    Parameters
+    ----------
+    source : ByteSource
+        Its bytes.
+    kind : {"mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"}
+        Its kind; nothing is guessed.
+
+    Raises
+    ------
+    DecodeError
+        If it cannot be decoded.
+    OSError
+        If it cannot be read.
+    """
+
+    kind: str
+    """Name of the format for messages, such as "MP3"."""
+    sample_rate: int
+    """Sample rate of the first part, Hz."""
+    channels: int
+    """Number of channels of the first part."""
+    frames: int | None
+    """Number of frames as headers promise it."""
+
+    def __init__(self, source: ByteSource, kind: Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]) -> None: ...
+    def next_block(self) -> tuple[npt.NDArray[np.float32], int] | None:
+        """Return the next frames, [n, channels], and their sample rate; None at the end. Without the GIL.
+
+        Raises what the constructor does, after all good frames.
+        """
+
 class ManifestError(ValueError):
     """The manifest is damaged, or breaks a rule of the format. The features that it lists must not be used."""
 

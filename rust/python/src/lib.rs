@@ -6,6 +6,7 @@
 
 mod checksum;
 mod convert;
+mod decoder;
 mod features;
 mod file_table;
 mod live;
@@ -20,6 +21,8 @@ mod _native {
     use crate::checksum::{hash_bytes, hash_file, row_checksums};
     #[pymodule_export]
     use crate::convert::{ManifestError, NewerFormatError};
+    #[pymodule_export]
+    use crate::decoder::{DecodeError, PyDecoder};
     #[pymodule_export]
     use crate::features::PyMelKernel;
     #[pymodule_export]

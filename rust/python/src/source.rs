@@ -16,7 +16,7 @@ pub(crate) type SharedSource = Arc<Mutex<ByteSource>>;
 
 #[pyclass(name = "ByteSource", module = "distill._native", frozen)]
 pub(crate) struct PyByteSource {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) source: SharedSource,
 }
 

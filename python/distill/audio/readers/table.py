@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from distill.audio.readers import native
 from distill.audio.readers.aiff import open_aiff
 from distill.audio.readers.au import open_au
 from distill.audio.readers.caf import open_caf
-from distill.audio.readers.ffmpeg import FFMPEG_KINDS, with_ffmpeg
+from distill.audio.readers.ffmpeg import FFMPEG_KINDS, or_with_ffmpeg, with_ffmpeg
 from distill.audio.readers.ircam import open_ircam
 from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
@@ -31,10 +32,10 @@ def behind_tags(opener: Opener) -> Opener:
 
 _LIBSNDFILE = behind_tags(LibsndfileSound)
 READERS: dict[str, tuple[Opener, ...]] = {
-    "wav": (behind_tags(open_wav), behind_tags(open_compressed_wav)),
+    "wav": (behind_tags(open_wav), native.open_mpeg, behind_tags(open_compressed_wav)),
     "w64": (behind_tags(open_wave64), _LIBSNDFILE),
     "aiff": (behind_tags(open_aiff), _LIBSNDFILE),
-    "caf": (behind_tags(open_caf), _LIBSNDFILE),
+    "caf": (behind_tags(open_caf), or_with_ffmpeg(native.open_caf, "caf"), _LIBSNDFILE),
     "au": (behind_tags(open_au), _LIBSNDFILE),
     "sphere": (open_sphere,),
     "ircam": (open_ircam,),
@@ -45,9 +46,11 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "pvf": (_LIBSNDFILE,),
     "avr": (_LIBSNDFILE,),
     "xi": (_LIBSNDFILE,),
-    "flac": (LibsndfileSound,),
-    "ogg": (OggSound, LibsndfileSound),
-    "mpeg": (LibsndfileSound,),
+    "flac": (native.open_flac,),
+    "ogg": (OggSound, native.open_ogg_flac),
+    "mpeg": (native.open_mpeg, LibsndfileSound),
+    "aac": (or_with_ffmpeg(native.open_adts, "aac"),),
+    "mp4": (or_with_ffmpeg(native.open_mp4, "mp4"),),
 }
 READERS = {kind: (with_ffmpeg(kind),) for kind in FFMPEG_KINDS} | READERS
 

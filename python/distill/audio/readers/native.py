@@ -1,0 +1,80 @@
+"""Reads MP3, AAC, ALAC and FLAC with the decoders of the Rust extension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distill import _native
+from distill.audio.readers.protocol import ByteSource, NotForMeError, Pcm, SoundError
+from distill.types import Reason
+
+
+class NativeSound:
+    """A file opened by a decoder of the Rust extension.
+
+    Parameters
+    ----------
+    source : ByteSource
+        Its bytes.
+    kind : {"mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"}
+        Its kind.
+    """
+
+    def __init__(self, source: ByteSource, kind: str) -> None:
+        try:
+            self._decoder: _native.Decoder | None = _native.Decoder(source, kind)
+        except _native.DecodeError as error:
+            raise _translated(error) from None
+        self.kind = self._decoder.kind
+        self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
+        self.frames = self._decoder.frames
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Yield all frames; see `Sound`."""
+        while self._decoder is not None:
+            try:
+                block = self._decoder.next_block()
+            except _native.DecodeError as error:
+                raise _translated(error) from None
+            if block is None:
+                return
+            yield Pcm(*block)
+
+    def close(self) -> None:
+        """Close it."""
+        self._decoder = None
+
+
+def _translated(error: _native.DecodeError) -> SoundError | NotForMeError:
+    text, code = error.args
+    return NotForMeError() if code is None else SoundError(Reason(text, code))
+
+
+def open_mpeg(source: ByteSource) -> NativeSound:
+    """Open MPEG audio, layers 1 to 3, bare or in RIFF."""
+    return NativeSound(source, "mpeg")
+
+
+def open_adts(source: ByteSource) -> NativeSound:
+    """Open AAC-LC without a container."""
+    return NativeSound(source, "adts")
+
+
+def open_mp4(source: ByteSource) -> NativeSound:
+    """Open AAC-LC or ALAC in MP4 or QuickTime."""
+    return NativeSound(source, "mp4")
+
+
+def open_flac(source: ByteSource) -> NativeSound:
+    """Open FLAC."""
+    return NativeSound(source, "flac")
+
+
+def open_ogg_flac(source: ByteSource) -> NativeSound:
+    """Open FLAC in Ogg; other codecs in Ogg are for other readers."""
+    return NativeSound(source, "ogg-flac")
+
+
+def open_caf(source: ByteSource) -> NativeSound:
+    """Open AAC-LC or ALAC in CAF; other codecs in CAF are for other readers."""
+    return NativeSound(source, "caf")
