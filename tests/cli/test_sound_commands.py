@@ -20,7 +20,9 @@ from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
 
-RECONSTRUCT_KEYS = ["files", "gains", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources"]
+RECONSTRUCT_KEYS = [
+    *("files", "gains", "partial", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources")
+]
 GENERATE_KEYS = ["duration_s", "files", "gains", "sample_rate", "seconds", "seed", "settings"]
 CPU = ("--device", "cpu")
 
