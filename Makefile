@@ -25,9 +25,9 @@ install: $(INSTALLED) ## Make .venv with the package (editable) and everything f
 demo: $(INSTALLED) ## Make 60 sounds, train on them, and make new ones: a few minutes
 	$(BIN)/python -m distill.demo demo
 
-test: $(INSTALLED) ## Run the Rust and Python tests
+test: $(INSTALLED) ## Run the Rust and Python tests, on all cores
 	cargo test --workspace --exclude distill-python --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
 	$(BIN)/ruff check .
@@ -55,7 +55,7 @@ kernel-report: $(INSTALLED) ## Compile the kernel for all GPUs, and report what 
 	$(BIN)/python -m pytest tests/kernels/test_compiled.py --soak
 
 soak: $(INSTALLED) ## Run the crash tests of the cache with large numbers: 15 minutes
-	$(BIN)/python -m pytest tests/proof --soak --timeout 3600
+	$(BIN)/python -m pytest tests/proof tests/cache/test_many_packs.py --soak --timeout 3600
 
 # Coverage for libFuzzer with a stable compiler. --target keeps the flags away from build scripts.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -65,7 +65,7 @@ FUZZ_SECONDS ?= 60
 fuzz: ## Fuzz every parser of files, for FUZZ_SECONDS each
 	host=$$(rustc -vV | sed -n 's/host: //p') && \
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --release --manifest-path rust/fuzz/Cargo.toml \
-		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest sniff; do \
+		--target-dir target/fuzz --target $$host && cd target/fuzz && for target in manifest path; do \
 		$$host/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; done
 
 # RUSTC_BOOTSTRAP=1 enables the sanitizer in a stable compiler.

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_not_run: list[str] = []
+# Tests start hundreds of processes, and each would compile torch and its like again, for seconds.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parent.parent / ".pytest_cache" / "bytecode")
+    sys.pycache_prefix, sys.dont_write_bytecode = os.environ["PYTHONPYCACHEPREFIX"], False
+# With `pytest -n`, torch and its like would start as many threads in each process as there are cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_not_run: dict[str, None] = {}
+_tried: Counter[str] = Counter()
+_failed: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    parser.addoption("--soak", action="store_true", help="run tests/proof with large numbers, for minutes")
+    parser.addoption("--soak", action="store_true", help="run tests with large numbers, for minutes")
     # On a GPU machine there may be no plugins. Their options in pyproject.toml are then accepted and ignored.
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")
@@ -37,12 +49,38 @@ def _has_gpu() -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not _has_gpu():
-        _not_run.extend(item.nodeid for item in gpu)
+        _not_run.update(dict.fromkeys(item.nodeid for item in gpu))
         config.hook.pytest_deselected(items=gpu)
         items[:] = [item for item in items if item not in gpu]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # With `pytest -n`, tests are collected by the workers only, and the summary is written by their parent.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not run"] = list(_not_run)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    # All workers collect the same tests; one that crashed has no output.
+    _not_run.update(dict.fromkeys(getattr(node, "workeroutput", {}).get("not run", ())))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what the tests of `proof` tried; reports of workers arrive here, too."""
+    if report.failed and "proof/" in report.nodeid:
+        _failed.add(report.nodeid)
+    if report.when == "teardown":
+        for name, counts in report.user_properties:
+            if name == "tried":
+                _tried.update(counts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _tried:
+        terminalreporter.section("proof")
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(_tried.items()))
+        terminalreporter.write_line(f"{counts}; failures {len(_failed)}")
     if _not_run:
         terminalreporter.section(f"{len(_not_run)} tests need a CUDA device and were not run")
         for name in _not_run:

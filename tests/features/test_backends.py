@@ -26,8 +26,10 @@ def dataset(tmp_path):
 FUSED = """
 import sys
 from distill.preprocess.pipeline import preprocess
+from interpreted import replace_the_language_once
 from sounds import training
 if __name__ == "__main__":
+    replace_the_language_once()
     print(preprocess(sys.argv[1], training(augmentation_expansion=1), workers=3).decoded)
 """
 

@@ -276,7 +276,9 @@ INTERPRETED = """
 import threading, numpy as np, torch
 from definition import assert_within_gates, make_signal
 from distill.audio import ComplexSpectrogram, ComplexSpectrogramConfig
+from interpreted import replace_the_language_once
 
+replace_the_language_once()
 config = ComplexSpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=200, n_mels=40)
 fused, reference = ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "reference")
 waveform = torch.tensor(np.stack([make_signal(1_501, rate=16_000, seed=i) for i in range(2)])[:, None])

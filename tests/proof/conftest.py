@@ -7,26 +7,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
-_tried: Counter[str] = Counter()
-_failures: list[str] = []
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.failed and f"{HERE.name}/" in report.nodeid:
-        _failures.append(report.nodeid)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _tried:
-        terminalreporter.section("proof")
-        counts = ", ".join(f"{count} {what}" for what, count in sorted(_tried.items()))
-        terminalreporter.write_line(f"{counts}; failures {len(_failures)}")
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +36,15 @@ def soak(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def tried() -> Counter[str]:
-    """Counts of what was tried, for the summary at the end."""
-    return _tried
+def tried(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
+    """Counts of what this test tried, for the summary at the end, which `tests/conftest.py` writes."""
+    counts: Counter[str] = Counter()
+    yield counts
+    request.node.user_properties.append(("tried", dict(counts)))
 
 
 @pytest.fixture
-def prove(shim: Path, tmp_path: Path):
+def prove(shim: Path, tmp_path: Path, tried: Counter[str]):
     """Run a script of this folder under the shim. Return its counts, and add them to the summary."""
 
     def run(script: str, **arguments: Any) -> dict[str, int]:
@@ -70,7 +59,7 @@ def prove(shim: Path, tmp_path: Path):
         )
         assert done.returncode == 0, done.stderr[-8_000:] + done.stdout[-2_000:]
         counts = json.loads(done.stdout.splitlines()[-1])
-        _tried.update(counts)
+        tried.update(counts)
         return counts
 
     return run

@@ -48,7 +48,7 @@ class Folder:
                 self.backdate,
             ),
             *(self.rewrite_and_restore, self.rename, self.swap, self.rename_folder, self.hard_link, self.copy),
-            *(self.replace, self.delete, self.recreate, self.link, self.chmod, self.empty, self.not_audio),
+            *(self.replace, self.delete, self.recreate, self.link, self.chmod, self.empty),
         ]
 
     def content(self, size: int | None = None) -> bytes:
@@ -150,9 +150,6 @@ class Folder:
     def empty(self) -> None:
         self.some().write_bytes(b"")
 
-    def not_audio(self) -> None:
-        self.some().write_bytes(b"MZ a program, not audio".ljust(32))
-
     def work(self, count: int) -> None:
         for _ in range(count):
             # An operation on a missing file does nothing.
@@ -169,8 +166,7 @@ class Folder:
                     continue
                 inside = os.path.realpath(path).startswith(f"{os.path.realpath(self.root)}/")
                 content = path.read_bytes() if inside and os.path.isfile(path) else b""  # noqa: PTH113 - no loops
-                usable = content.startswith(b"OggS")
-                found[str(path.relative_to(self.root))] = blake3(content).hexdigest() if usable else None
+                found[str(path.relative_to(self.root))] = blake3(content).hexdigest() if content else None
         return found
 
 

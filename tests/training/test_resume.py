@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 from distill.config import TrainingConfig, config_to_toml
 from distill.errors import RunError
 from distill.models import load_model
+from distill.train import main
 from distill.training import AudioTrainingDataset
 from distill.training import train as train_and_analyze
 
@@ -229,19 +231,20 @@ def place(sounds, config, tmp_path) -> Path:
     return tmp_path
 
 
-def test_runs_resumed_after_ctrl_c_and_sigkill_end_with_the_weights_of_an_uninterrupted_run(place):
+def test_runs_resumed_after_ctrl_c_and_sigkill_end_with_the_weights_of_an_uninterrupted_run(place, run, monkeypatch):
+    monkeypatch.chdir(place)
     options = ("--config", "config.toml", "--no-analyze")
-    whole = Process("dataset", "--out", "whole", *options, cwd=place)
-    assert whole.end() == 0, whole.output
-    assert "30 files decoded" in whole.output
+    code, out, err = run("dataset", "--out", "whole", *options, command=main)
+    assert code == 0, err
+    assert "30 files decoded" in out
 
     killed = Process("dataset", "--out", "killed", *options, cwd=place)
     killed.until("epoch 2/")
     killed.process.send_signal(signal.SIGKILL)
     assert killed.end() == -signal.SIGKILL
     assert "nothing decoded" in killed.output
-    resumed = Process("--resume", "killed", "--no-analyze", cwd=place)
-    assert resumed.end() == 0, resumed.output
+    code, _, err = run("--resume", "killed", "--no-analyze", command=main)
+    assert code == 0, err
     assert_same_run(place / "whole", place / "killed")
 
     interrupted = Process("dataset", "--out", "interrupted run", *options, cwd=place)
@@ -253,6 +256,6 @@ def test_runs_resumed_after_ctrl_c_and_sigkill_end_with_the_weights_of_an_uninte
     assert "Traceback" not in interrupted.output
     command = re.search(r"python -m distill\.train (.*)", interrupted.output)[1]
     assert command == "--resume 'interrupted run' --no-analyze"
-    resumed = Process("--resume", "interrupted run", "--no-analyze", cwd=place)
-    assert resumed.end() == 0, resumed.output
+    code, _, err = run(*shlex.split(command), command=main)
+    assert code == 0, err
     assert_same_run(place / "whole", place / "interrupted run")

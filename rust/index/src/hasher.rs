@@ -12,7 +12,6 @@ use crate::hash::{fill, Hash, BUFFER_BYTES};
 use crate::progress::Tick;
 use crate::root::Root;
 use crate::skip_reason::{self, SkipReason};
-use crate::sniff::{sniff, SNIFF_BYTES};
 use crate::stat::{file_type, StatKey};
 
 /// A file that changes during this many attempts to read it is skipped.
@@ -84,7 +83,6 @@ impl<'a> Hasher<'a> {
             _ if !unchanged => Ok(None),
             Reading::Hashed(hash, size) if size == key.size => Ok(Some(Outcome::Hashed(key, hash))),
             Reading::Hashed(..) => Ok(None),
-            Reading::Unrecognised => skipped(&skip_reason::UNRECOGNISED),
         }
     }
 
@@ -97,9 +95,6 @@ impl<'a> Hasher<'a> {
         loop {
             let filled = fill(&mut file, &mut self.buffer)?;
             let block = &self.buffer[..filled];
-            if total == 0 && !sniff(&block[..filled.min(SNIFF_BYTES)]) {
-                return Ok(Reading::Unrecognised);
-            }
             hasher.update(block);
             total += filled as u64;
             if !tick(filled as u64) {
@@ -115,7 +110,6 @@ impl<'a> Hasher<'a> {
 enum Reading {
     /// The hash, and the number of bytes read.
     Hashed(Hash, u64),
-    Unrecognised,
     Stopped,
 }
 

@@ -21,11 +21,6 @@ const UNREADABLE: &str = "unreadable";
 static EMPTY: SkipReason = fixed("empty", "empty file");
 /// The file has more bytes than the caller allows.
 static TOO_LARGE: SkipReason = fixed("too-large", "too large");
-/// [`sniff`](crate::sniff()) returned false.
-pub(crate) static UNRECOGNISED: SkipReason = fixed(
-    "not-audio",
-    "not an audio file: its first bytes are those of no format that distill reads",
-);
 /// The file changed during every attempt to read it.
 pub(crate) static UNSTABLE: SkipReason =
     fixed("unstable", "unstable: it changed while it was read");
@@ -59,8 +54,14 @@ impl SkipReason {
 
     /// The reason of a manifest that was written before there were codes.
     pub(crate) fn without_code(text: String) -> Self {
-        let known = [&EMPTY, &TOO_LARGE, &UNRECOGNISED, &UNSTABLE];
-        let known = known.into_iter().chain([&NOT_REGULAR, &DANGLING, &ESCAPES]);
+        let known = [
+            &EMPTY,
+            &TOO_LARGE,
+            &UNSTABLE,
+            &NOT_REGULAR,
+            &DANGLING,
+            &ESCAPES,
+        ];
         let same = known.into_iter().find(|reason| reason.text == text);
         let unreadable = text.starts_with("unreadable: ").then_some(UNREADABLE);
         match same {
@@ -70,12 +71,6 @@ impl SkipReason {
                 text: text.into(),
             },
         }
-    }
-
-    /// Whether it follows from the file's bytes alone, so that it holds as long
-    /// as the file is unchanged. Other files are examined again at each scan.
-    pub(crate) fn is_permanent(&self) -> bool {
-        self.code == UNRECOGNISED.code
     }
 }
 

@@ -2,23 +2,236 @@
 
 from __future__ import annotations
 
-from distill.audio.readers.protocol import ByteSource
+import re
 
-_HEAD_BYTES = 64
+from distill.audio.readers import mpc2000, riff, sphere, voc
+from distill.audio.readers.mpegframes import find_frames
+from distill.audio.readers.protocol import ByteSource
+from distill.types import Reason
+
+_HEAD_BYTES = 4096
+_TAGS_MAX = 16
+_SEARCHED_BYTES = 1 << 20
+
+NAMES = {
+    "wav": "WAV",
+    "w64": "Wave64",
+    "aiff": "AIFF",
+    "svx": "8SVX",
+    "caf": "CAF",
+    "au": "AU",
+    "sphere": "SPHERE",
+    "ircam": "IRCAM",
+    "voc": "VOC",
+    "mpc2000": "MPC 2000",
+    "paf": "PAF",
+    "pvf": "PVF",
+    "avr": "AVR",
+    "xi": "Fasttracker instrument",
+    "flac": "FLAC",
+    "ogg": "Ogg",
+    "mpeg": "MP3",
+    "aac": "AAC",
+    "mp4": "MP4",
+    "wavpack": "WavPack",
+    "asf": "WMA",
+    "matroska": "Matroska or WebM",
+    "tta": "TTA",
+    "ac3": "AC-3",
+    "ape": "Monkey's Audio",
+    "musepack": "Musepack",
+    "dsf": "DSD",
+    "dts": "DTS",
+    "amr": "AMR",
+    "real": "RealAudio",
+    "shorten": "Shorten",
+    "tak": "TAK",
+    "optimfrog": "OptimFROG",
+    "avi": "AVI",
+    "flv": "Flash video",
+    "mpegps": "MPEG video",
+    "mpegts": "MPEG transport stream",
+    "latm": "AAC in LATM",
+}
+"""What the kinds of sound are called in messages."""
+
+_MAGICS: tuple[tuple[bytes, str], ...] = (
+    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", "w64"),
+    (b"caff", "caf"),
+    (b".snd", "au"),
+    (b"dns.", "au"),
+    (b"fLaC", "flac"),
+    (b"OggS", "ogg"),
+    (sphere.MAGIC, "sphere"),
+    (voc.MAGIC, "voc"),
+    (b" paf", "paf"),
+    (b"fap ", "paf"),
+    (b"PVF1\n", "pvf"),
+    (b"2BIT", "avr"),
+    (b"Extended Instrument: ", "xi"),
+    (b"wvpk", "wavpack"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (b"\x1a\x45\xdf\xa3", "matroska"),
+    (b"TTA1", "tta"),
+    (b"TTA2", "tta"),
+    (b"\x0b\x77", "ac3"),
+    (b"\x77\x0b", "ac3"),
+    (b"MAC ", "ape"),
+    (b"MP+", "musepack"),
+    (b"MPCK", "musepack"),
+    (b"DSD ", "dsf"),
+    (b"FRM8", "dsf"),
+    (b"\x7f\xfe\x80\x01", "dts"),
+    (b"\xfe\x7f\x01\x80", "dts"),
+    (b"#!AMR", "amr"),
+    (b".RMF", "real"),
+    (b".ra\xfd", "real"),
+    (b"ajkg", "shorten"),
+    (b"tBaK", "tak"),
+    (b"OFR ", "optimfrog"),
+    (b"FLV\x01", "flv"),
+    (b"\x00\x00\x01\xba", "mpegps"),
+)
+
+# First bytes, and what the file is.
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "is a ZIP archive"),
+    (b"PK\x05\x06", "is an empty ZIP archive"),
+    (b"Rar!\x1a\x07", "is a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive"),
+    (b"\x1f\x8b", "is compressed with gzip, as are the sets of Ableton Live"),
+    (b"BZh", "is compressed with bzip2"),
+    (b"\xfd7zXZ\x00", "is compressed with xz"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with Zstandard"),
+    (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
+    (b"\xff\xd8\xff", "is a JPEG picture"),
+    (b"GIF87a", "is a GIF picture"),
+    (b"GIF89a", "is a GIF picture"),
+    (b"8BPS", "is a Photoshop picture"),
+    (b"%PDF-", "is a PDF document"),
+    (b"MThd", "is a MIDI file: it holds notes, no sound"),
+    (b"version https://git-lfs.github.com/", "is a Git LFS pointer: run git lfs pull"),
+    (b"SQLite format 3\x00", "is an SQLite database"),
+    (b"\x00\x05\x16\x07", "is an AppleDouble file: it describes another file"),
+    (b"\x7fELF", "is a program"),
+    (b"MZ", "is a Windows program"),
+    (b"\xca\xfe\xba\xbe", "is a program"),
+    (b"bplist00", "is a property list"),
+    (b"\x93NUMPY", "is a NumPy array"),
+    (b"wOFF", "is a font"),
+    (b"CAT ", "is a REX file, which only the library of its maker reads"),
+    (b"REX2", "is a REX file, which only the library of its maker reads"),
+    (b"IMPM", "is a module of a tracker: it holds notes and instruments"),
+    (b"Extended Module: ", "is a module of a tracker: it holds notes and instruments"),
+    (b"#EXTM3U", "is a playlist"),
+    (b"[playlist]", "is a playlist"),
+)
+_RIFF_OTHERS = {
+    b"RMID": "is a MIDI file: it holds notes, no sound",
+    b"sfbk": "is a SoundFont",
+    b"DLS ": "is a DLS instrument",
+    b"WEBP": "is a WebP picture",
+    b"ACON": "is an animated cursor",
+}
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"pnot")
+_HTML = re.compile(rb"\s*(<!doctype\s+html|<html|<head|<body|<\?xml[^>]*>\s*<!doctype\s+html)", re.IGNORECASE)
+_IRCAM = re.compile(rb"\x64\xa3[\x01-\x04]\x00|\x00[\x01-\x04]\xa3\x64")
 
 
 def kind_of(source: ByteSource) -> str | None:
-    """Return the kind of audio that a file holds, or None if it is not known.
+    """Return the kind of sound that a file holds, one of `NAMES`, or None if it is none of them.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     """
-    head = source.read_at(0, _HEAD_BYTES)
-    for kind, magic in (("flac", b"fLaC"), ("ogg", b"OggS"), ("caf", b"caff"), ("au", b".snd"), ("mpeg", b"ID3")):
+    start = start_of(source)
+    head = source.read_at(start, _HEAD_BYTES)
+    kind = _by_magic(head, source.size - start)
+    if kind is not None or _other(head) is not None:
+        return kind
+    return find_frames(source, start, _SEARCHED_BYTES)
+
+
+def start_of(source: ByteSource) -> int:
+    """Return where a file begins behind the ID3v2 tags at its start."""
+    at = 0
+    for _ in range(_TAGS_MAX):
+        head = source.read_at(at, 10)
+        if len(head) < 10 or not head.startswith(b"ID3") or any(byte & 0x80 for byte in head[6:]):
+            break
+        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+        at += 10 + size + (10 if head[5] & 0x10 else 0)
+    return at
+
+
+def refusal(source: ByteSource) -> Reason:
+    """Return what a file is of which `kind_of` is None."""
+    if source.size == 0:
+        return Reason("is empty", "empty")
+    start = start_of(source)
+    head = source.read_at(start, _HEAD_BYTES)
+    if start and not head:
+        return Reason("holds an ID3 tag and no sound", "no-samples")
+    return Reason(_other(head) or _unknown(source, head), "not-audio")
+
+
+def _by_magic(head: bytes, size: int) -> str | None:
+    for magic, kind in _MAGICS:
         if head.startswith(magic):
             return kind
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"riff") or head[:4] == b"FORM":
-        return "riff"
-    return "mpeg" if head[:1] == b"\xff" else None
+    outer, inner = head[:4], head[8:12]
+    if outer in riff.NAMES and inner == b"WAVE":
+        return "wav"
+    if outer == b"RIFF" and inner in (b"AVI ", b"RMP3"):
+        return "avi" if inner == b"AVI " else "mpeg"
+    if outer == b"FORM":
+        return {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx"}.get(inner)
+    if head[4:8] in _BOXES:
+        return "mp4"
+    if _IRCAM.match(head) and size >= 1024:
+        return "ircam"
+    if _is_latm(head):
+        return "latm"
+    if head[:1] == head[188:189] == head[376:377] == b"\x47":
+        return "mpegts"
+    return "mpc2000" if mpc2000.is_sample(head) else None
+
+
+def _is_latm(head: bytes) -> bool:
+    if len(head) < 3 or head[0] != 0x56 or head[1] & 0xE0 != 0xE0:
+        return False
+    following = 3 + ((head[1] & 0x1F) << 8 | head[2])
+    return head[following : following + 1] == b"\x56"
+
+
+def _other(head: bytes) -> str | None:
+    """Return what a file is, if it is known and no sound."""
+    for magic, words in _OTHERS:
+        if head.startswith(magic):
+            return words
+    if head.startswith(b"RIFF") and head[8:12] in _RIFF_OTHERS:
+        return _RIFF_OTHERS[head[8:12]]
+    if head.startswith(b"FORM") and head[8:12].isalnum():
+        return f"is an IFF file of the type {head[8:12].decode()}, which is no sound"
+    return "is an HTML page" if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")) else None
+
+
+def _unknown(source: ByteSource, head: bytes) -> str:
+    if not any(head):
+        searched = source.read_at(0, _SEARCHED_BYTES)
+        if not any(searched):
+            return "holds only zeros" if len(searched) == source.size else "begins with a megabyte of zeros"
+    if _is_text(head):
+        return "not an audio file: it is text"
+    return "not an audio file: its first bytes are those of no format that distill reads"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # The last character may be cut.
+        text = head.decode() if len(head) < _HEAD_BYTES else head[:-4].decode(errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)

@@ -9,6 +9,7 @@ from contextlib import suppress
 import soundfile
 
 from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Pcm, SoundError
+from distill.audio.readers.riff import compressed
 from distill.types import Reason
 
 _LENGTH_UNKNOWN = 1 << 62
@@ -21,33 +22,43 @@ class LibsndfileSound:
     ----------
     source : ByteSource
         Its bytes.
+    missing : Reason, optional
+        Why it is known that sound is missing at the end. Default: none.
+    frames : int, optional
+        Number of frames, at most. Default: as many as libsndfile finds.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, missing: Reason | None = None, frames: int | None = None) -> None:
+        self._missing = missing
         self._stream = SourceStream(source)
         try:
             self._sound = soundfile.SoundFile(self._stream)
         except soundfile.LibsndfileError as error:
             self._stream.check()
-            raise SoundError(Reason(f"cannot be decoded: {_message(error)}", "not-decodable")) from error
+            text = "is damaged, or of a variant of its format that distill does not read"
+            raise SoundError(Reason(text, "not-decodable")) from error
         self.kind = self._sound.format
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
-        self.frames = self._sound.frames if self._sound.frames < _LENGTH_UNKNOWN else None
+        found = self._sound.frames if self._sound.frames < _LENGTH_UNKNOWN else None
+        self._most = _LENGTH_UNKNOWN if frames is None else frames
+        self.frames = found if frames is None or found is None else min(found, frames)
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames; see `Sound`."""
         read = 0
-        while True:
+        while read < self._most:
             try:
-                block = self._sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+                block = self._sound.read(min(BLOCK_FRAMES, self._most - read), dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 self._stream.check()
-                raise SoundError(Reason(f"decoding fails after {read} frames: {_message(error)}", "damaged")) from error
+                raise SoundError(Reason(f"is damaged: only {read} frames can be decoded", "damaged")) from error
             self._stream.check()
             if not len(block):
-                return
+                break
             read += len(block)
             yield Pcm(block, self.sample_rate)
+        if self._missing is not None:
+            raise SoundError(self._missing)
 
     def close(self) -> None:
         """Close it."""
@@ -55,11 +66,17 @@ class LibsndfileSound:
             self._sound.close()
 
 
+def open_compressed_wav(source: ByteSource) -> LibsndfileSound:
+    """Open a WAV file of ADPCM, GSM and the like. What is wrong in its header does not reach libsndfile."""
+    return LibsndfileSound(*compressed(source))
+
+
 class SourceStream(io.RawIOBase):
     """A source as a file for libsndfile, which may not see an exception: it is kept for `check`."""
 
     def __init__(self, source: ByteSource) -> None:
-        self._source, self._at, self._error = source, 0, None
+        self._source, self._at = source, 0
+        self._error: BaseException | None = None
 
     def check(self) -> None:
         """Raise the error of the last read, if there was one."""
@@ -78,7 +95,7 @@ class SourceStream(io.RawIOBase):
         """Read into `buffer`, and return how much was read."""
         try:
             found = self._source.read_at(self._at, len(buffer))
-        except OSError as error:
+        except (OSError, MemoryError, KeyboardInterrupt) as error:
             self._error = error
             return 0
         buffer[: len(found)] = found
@@ -94,7 +111,3 @@ class SourceStream(io.RawIOBase):
     def tell(self) -> int:
         """Return the position."""
         return self._at
-
-
-def _message(error: soundfile.LibsndfileError) -> str:
-    return error.error_string.strip().rstrip(".") or f"libsndfile error {error.code}"

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from distill.audio.readers.kinds import kind_of
-from distill.audio.readers.libsndfile import LibsndfileSound
+from distill.audio.readers.aiff import open_aiff
+from distill.audio.readers.au import open_au
+from distill.audio.readers.caf import open_caf
+from distill.audio.readers.ircam import open_ircam
+from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
+from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
+from distill.audio.readers.mpc2000 import open_mpc2000
+from distill.audio.readers.ogg import OggSound
 from distill.audio.readers.protocol import ByteSource, NotForMeError, Opener, Sound, SoundError
+from distill.audio.readers.riff import open_wav, open_wave64
+from distill.audio.readers.sphere import open_sphere
+from distill.audio.readers.views import View
+from distill.audio.readers.voc import open_voc
 from distill.types import Reason
 
+
+def behind_tags(opener: Opener) -> Opener:
+    """Return `opener` for files whose sound begins behind ID3 tags, which most formats do not know."""
+
+    def open_behind_tags(source: ByteSource) -> Sound:
+        start = start_of(source)
+        return opener(View(source, start) if start else source)
+
+    return open_behind_tags
+
+
+_LIBSNDFILE = behind_tags(LibsndfileSound)
 READERS: dict[str, tuple[Opener, ...]] = {
-    "riff": (LibsndfileSound,),
-    "caf": (LibsndfileSound,),
-    "au": (LibsndfileSound,),
+    "wav": (behind_tags(open_wav), behind_tags(open_compressed_wav)),
+    "w64": (behind_tags(open_wave64), _LIBSNDFILE),
+    "aiff": (behind_tags(open_aiff), _LIBSNDFILE),
+    "caf": (behind_tags(open_caf), _LIBSNDFILE),
+    "au": (behind_tags(open_au), _LIBSNDFILE),
+    "sphere": (open_sphere,),
+    "ircam": (open_ircam,),
+    "voc": (open_voc,),
+    "mpc2000": (open_mpc2000,),
+    "svx": (_LIBSNDFILE,),
+    "paf": (_LIBSNDFILE,),
+    "pvf": (_LIBSNDFILE,),
+    "avr": (_LIBSNDFILE,),
+    "xi": (_LIBSNDFILE,),
     "flac": (LibsndfileSound,),
-    "ogg": (LibsndfileSound,),
+    "ogg": (OggSound, LibsndfileSound),
     "mpeg": (LibsndfileSound,),
 }
 
@@ -29,10 +62,10 @@ def open_sound(source: ByteSource) -> Sound:
     """
     kind = kind_of(source)
     if kind is None:
-        raise SoundError(Reason("is no audio file of a known kind", "not-audio"))
-    for opener in READERS[kind]:
+        raise SoundError(refusal(source))
+    for opener in READERS.get(kind, ()):
         try:
             return opener(source)
         except NotForMeError:
             continue
-    raise SoundError(Reason(f"holds {kind} audio that no reader takes", "not-decodable"))
+    raise SoundError(Reason(f"is {NAMES[kind]}, or a variant of it, that distill does not read", "not-decodable"))

@@ -122,9 +122,9 @@ impl Comparison<'_> {
     }
 
     pub(super) fn is_unchanged(&self, file: &Found, known: &FileEntry) -> bool {
-        let reason = known.skipped.as_ref();
         self.options.trust == Trust::Stat
-            && reason.is_none_or(SkipReason::is_permanent)
+            // A file without a content is examined again at each scan.
+            && known.skipped.is_none()
             && known.key == file.key
             && !known.racy
             // The clock may have been set back since.

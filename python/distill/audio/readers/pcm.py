@@ -1,0 +1,210 @@
+"""Uncompressed samples, of every layout that a container may hold, as float32."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from distill.audio.readers.protocol import ByteSource, NotForMeError, Pcm, SoundError
+from distill.types import Reason
+
+_BLOCK_FRAMES = 1 << 16
+_BLOCK_BYTES = 1 << 20
+# Those of fields of 32 bits, and what SoX writes.
+_LIMITS = (0x7F00_0000, 0x7FFF_FFFF, 0xFFFF_FFFF)
+Form = Literal["signed", "unsigned", "float", "mulaw", "alaw"]
+_WIDTHS = {"signed": (1, 2, 3, 4), "unsigned": (1,), "float": (4, 8), "mulaw": (1,), "alaw": (1,)}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a sample is stored.
+
+    Raises
+    ------
+    NotForMeError
+        If there is no such encoding.
+    """
+
+    form: Form
+    width: int = 1
+    """Bytes."""
+    big_endian: bool = False
+    full_scale: float = 1.0
+    """The value of full scale, of floats."""
+
+    def __post_init__(self) -> None:
+        if self.width not in _WIDTHS[self.form]:
+            raise NotForMeError(f"{self.form} samples of {self.width} bytes")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A region of a file with samples of one encoding."""
+
+    sample_rate: int
+    channels: int
+    encoding: Encoding
+    offset: int
+    length: int | None
+    """Bytes, as the header promises them; None if it does not say: then the region ends with the file."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame."""
+        return self.channels * self.encoding.width
+
+    @property
+    def frames(self) -> int | None:
+        """Frames that the header promises, or None."""
+        return None if self.length is None else self.length // self.frame_bytes
+
+
+class PcmSound:
+    """A file of uncompressed samples.
+
+    Parameters
+    ----------
+    source : ByteSource
+        Its bytes.
+    kind : str
+        What it is, in words.
+    parts : iterator of Part
+        Where the samples are. A part is asked for when the one before it was read, so that the end of a long file is
+        not visited at the start.
+    """
+
+    def __init__(self, source: ByteSource, kind: str, parts: Iterator[Part]) -> None:
+        self._source, self.kind, self._parts = source, kind, parts
+        first = next(parts, None)
+        if first is None:
+            raise SoundError(Reason("holds no samples", "no-samples"))
+        self._first = _checked(first)
+        self.sample_rate, self.channels = first.sample_rate, first.channels
+        self.frames = first.frames
+        """Grows with each further part that is found."""
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Yield all frames; see `Sound`."""
+        yield from self._part(self._first)
+        for part in self._parts:
+            _checked(part)
+            if self.frames is not None:
+                self.frames = None if part.frames is None else self.frames + part.frames
+            yield from self._part(part)
+
+    def _part(self, part: Part) -> Iterator[Pcm]:
+        frame_bytes = part.frame_bytes
+        most = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
+        at, end = part.offset, self._source.size
+        if part.length is not None:
+            end = min(end, part.offset + part.length)
+        while at < end:
+            raw = self._source.read_at(at, min(most, end - at))
+            at += len(raw)
+            raw = raw[: len(raw) // frame_bytes * frame_bytes]
+            if not raw:
+                return
+            yield Pcm(to_float(raw, part.encoding).reshape(-1, part.channels), part.sample_rate)
+
+    def close(self) -> None:
+        """Do nothing: it holds nothing."""
+
+
+def _checked(part: Part) -> Part:
+    if part.channels <= 0:
+        raise SoundError(Reason("is damaged: its header says 0 channels", "out-of-range"))
+    if part.sample_rate <= 0:
+        raise SoundError(Reason("is damaged: its header says a sample rate of 0 Hz", "out-of-range"))
+    return part
+
+
+def to_float(raw: bytes, encoding: Encoding) -> np.ndarray:
+    """Return samples as float32, where full scale is 1.
+
+    Parameters
+    ----------
+    raw : bytes
+        Whole samples.
+    encoding : Encoding
+        How they are stored.
+
+    Returns
+    -------
+    ndarray of shape [n], float32
+        Writable. Floats beyond full scale stay as they are.
+    """
+    if encoding.form in ("mulaw", "alaw"):
+        return _table(encoding.form)[np.frombuffer(raw, np.uint8)]
+    if encoding.form == "float":
+        return _floats(raw, encoding)
+    if encoding.form == "unsigned":
+        samples = np.frombuffer(raw, np.uint8).astype(np.float32)
+        samples -= np.float32(128)
+        samples *= np.float32(2**-7)
+        return samples
+    if encoding.width == 3:
+        return _from_24_bits(raw, big_endian=encoding.big_endian)
+    order = ">" if encoding.big_endian else "<"
+    samples = np.frombuffer(raw, f"{order}i{encoding.width}").astype(np.float32)
+    samples *= np.float32(2.0 ** (1 - 8 * encoding.width))
+    return samples
+
+
+def _floats(raw: bytes, encoding: Encoding) -> np.ndarray:
+    stored = np.frombuffer(raw, f"{'>' if encoding.big_endian else '<'}f{encoding.width}")
+    with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are reported later
+        samples = stored.astype(np.float32)
+        if encoding.full_scale != 1:
+            samples *= np.float32(1 / encoding.full_scale)
+    return samples
+
+
+def _from_24_bits(raw: bytes, *, big_endian: bool) -> np.ndarray:
+    # Every three bytes are read as the upper three of an int32, whose lowest byte belongs to a neighbour and is
+    # cleared. Five times as fast as copying the bytes to where they belong.
+    count = len(raw) // 3
+    padded = raw + b"\0" if big_endian else b"\0" + raw
+    wide = np.ndarray((count,), ">i4" if big_endian else "<i4", padded, 0, (3,))
+    native = wide.astype(f"{'<' if sys.byteorder == 'little' else '>'}i4")
+    native &= np.int32(-256)
+    samples = native.astype(np.float32)
+    samples *= np.float32(2**-31)
+    return samples
+
+
+@cache
+def _table(form: str) -> np.ndarray:
+    """Return the 256 values of G.711, [256], float32."""
+    codes = np.arange(256)
+    if form == "mulaw":
+        codes = ~codes & 0xFF
+        exponent, mantissa = codes >> 4 & 7, codes & 15
+        magnitude = (((mantissa << 3) + 0x84) << exponent) - 0x84
+        is_negative = codes & 0x80 != 0
+    else:
+        codes ^= 0x55
+        exponent, mantissa = codes >> 4 & 7, codes & 15
+        magnitude = np.where(
+            exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0)
+        )
+        is_negative = codes & 0x80 == 0
+    return (np.where(is_negative, -magnitude, magnitude) / 32768).astype(np.float32)
+
+
+def promised(size: int, source: ByteSource, offset: int) -> int | None:
+    """Return the size of a region in bytes as a header gives it, or None if the writer did not know it.
+
+    Programs that write to a pipe, and recorders that crash, leave a size of 0 or one near the limit of its field.
+    """
+    return None if size <= 0 or (size > source.size - offset and is_placeholder(size)) else size
+
+
+def is_placeholder(size: int) -> bool:
+    """Return whether a size, or number of frames, is so near a limit that it stands for one that is not known."""
+    return size >= 1 << 62 or any(abs(size - limit) <= 1 << 16 for limit in _LIMITS)
