@@ -297,3 +297,18 @@ def test_a_header_that_promises_too_much_neither_stops_nor_asks(tmp_path):
     result = preprocess(root, training(), confirm=pytest.fail)
     assert (result.rows, [path for path, _ in result.partial]) == (4, ["0.flac", "1.flac"])
     assert slot_of(root) == result.cache_dir
+
+
+@pytest.mark.parametrize("claim", [0, 0xFFFF_FFFF, 0x7000_0000])
+def test_the_estimate_of_raw_samples_is_what_the_bytes_can_hold(tmp_path, caplog, claim):
+    """A recorder that crashed, a stream, and a header that promises 16 hours: the file holds 2 seconds."""
+    root = tmp_path / "dataset"
+    path = write(root / "a.wav", noise(1, 2 * RATE), subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    assert data[36:40] == b"data"
+    data[40:44] = claim.to_bytes(4, "little")
+    path.write_bytes(data)
+    caplog.set_level(logging.INFO, "distill")
+    assert preprocess(root, training()).rows == 4
+    # With the header, whose bytes could be a chunk of their own.
+    assert any(message.startswith("1 file to compute: 5 rows, 0 MB") for message in caplog.messages)
