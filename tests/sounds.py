@@ -6,13 +6,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from blake3 import blake3
 
 from distill.audio import decode, load_cache_manifest
+from distill.audio.decode import Block, Decoding
 from distill.audio.readers.protocol import Pcm
 from distill.cache import CacheReader
 from distill.config import AugmentationConfig, ComplexSpectrogramConfig, TrainingConfig
@@ -137,3 +140,19 @@ def reseal(manifest: Path, edit: Callable[[str], str]) -> None:
     lines = [edit(line) for line in manifest.read_text().split("\n")[:-2]]
     body = "\n".join([*lines, ""]).encode()
     manifest.write_bytes(body + b'"checksum":"%s"}\n' % blake3(body).hexdigest().encode())
+
+
+def around_decoding(monkeypatch, context: Callable[[str], AbstractContextManager[object]]) -> None:
+    """Decode each file within a context, which is made from the file's path."""
+    decoded = Decoding.__iter__
+
+    def within(decoding: Decoding) -> Iterator[Block]:
+        with context(decoding.path):
+            yield from decoded(decoding)
+
+    monkeypatch.setattr(Decoding, "__iter__", within)
+
+
+def forbid_decoding(monkeypatch) -> None:
+    """Let the test fail if a file is decoded."""
+    around_decoding(monkeypatch, lambda path: pytest.fail(f"{path} is decoded"))

@@ -71,8 +71,11 @@ class ByteSource:
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
 
-    def digest(self) -> bytes:
-        """Return the BLAKE3 hash of the file; reads what has not been hashed yet."""
+    def digest(self, on_block: Callable[[str, int, int], object] | None = None) -> bytes:
+        """Return the BLAKE3 hash of the file; reads what has not been hashed yet.
+
+        `on_block` is called every 50 ms meanwhile; an exception that it raises ends the reading.
+        """
 
 class ManifestError(ValueError):
     """The manifest is damaged, or breaks a rule of the format. The features that it lists must not be used."""
@@ -178,8 +181,8 @@ class Scan:
     def removed(self) -> list[str]:
         """Known files that no longer exist."""
     @property
-    def todo(self) -> list[tuple[bytes, bytes, int]]:
-        """Path, hash and size in bytes of each content that is not in the manifest."""
+    def todo(self) -> list[tuple[bytes, bytes | None, int]]:
+        """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -251,6 +254,7 @@ class Manifest:
         max_bytes: int = ...,
         workers: int = 1,
         hash_added: bool = True,
+        hash_unique: bool = True,
         progress: Callable[[str, int, int], object] | None = None,
     ) -> Scan:
         """Compare the folder ``root`` with this manifest, which is not changed.
@@ -287,6 +291,10 @@ class Manifest:
         hash_added : bool
             If False, new files are listed as added but not hashed: renames are
             not detected, and ``todo`` and `apply` leave them out. Default: True.
+        hash_unique : bool
+            If False, a new or changed file whose size no other one has, known or
+            new, is in ``todo`` without a hash; whoever reads it calls `set_hash`.
+            Until then it is not saved. Default: True.
         progress : callable, optional
             Called with ``("scan", files, 0)`` and ``("hash", bytes, total)``, at
             most every 50 ms and once at the end. An exception ends the scan.
@@ -303,6 +311,11 @@ class Manifest:
         """
     def apply(self, scan: Scan) -> bool:
         """Replace the table of files with that of ``scan``. Returns whether it changed."""
+    def set_hash(self, path: bytes, content_hash: bytes) -> bool:
+        """Record the hash of a file that a scan with ``hash_unique=False`` did not hash.
+
+        Returns whether there is such a file.
+        """
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
@@ -429,6 +442,8 @@ class FileTable:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
+    def set_hash(self, path: bytes, content_hash: bytes) -> bool:
+        """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 
 def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
     """Return the BLAKE3 of a file's bytes, 32 bytes.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 import soundfile
 
-from distill.audio import chunking
+from distill.audio import chunking, spool
 from distill.audio.chunking import Chunks
-from distill.audio.decode import duration_s
+from distill.audio.readers.protocol import ByteSource
+from distill.errors import AudioFileError
 from sounds import let_blocks_be_small, noise, sine, write
 
 RATE, CHUNK = 16_000, 4_000
@@ -151,12 +154,12 @@ def test_a_constant_is_silent(tmp_path, normalize, offset):
         assert f"constant offset (DC) of {round(20 * np.log10(abs(offset)))} dBFS" in chunks.levels.silence
 
 
-@pytest.mark.parametrize("held_s", [0.5, 60.0])
+@pytest.mark.parametrize("memory", [10_000, 1 << 30])
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
 @pytest.mark.parametrize("offset", [0.02, -0.3])
-def test_an_offset_is_removed_before_normalisation(tmp_path, monkeypatch, normalize, offset, held_s):
+def test_an_offset_is_removed_before_normalisation(tmp_path, monkeypatch, normalize, offset, memory):
     """The chunks are those of the file less its mean; what is silent but for the offset is silent."""
-    monkeypatch.setattr(chunking, "_HELD_S", held_s)
+    monkeypatch.setattr(spool, "MEMORY_BYTES", memory)
     let_blocks_be_small(monkeypatch, 5_000)
     samples = np.concatenate([scaled_noise(0.2, 0.1), np.zeros(CHUNK // 2 + CHUNK), sine(300, 0.6, level=0.1)])
     assert len(samples) % CHUNK
@@ -194,20 +197,83 @@ def test_iterating_again_starts_counting_from_zero(tmp_path):
 
 
 @pytest.mark.parametrize("source_rate", [16_000, 44_100])
-def test_a_file_that_is_decoded_twice_gives_the_same_bits_as_one_held_in_memory(tmp_path, monkeypatch, source_rate):
+@pytest.mark.parametrize("room", ["memory and disk", "disk", "none"])
+def test_the_chunks_have_the_same_bits_wherever_the_samples_are_kept(tmp_path, monkeypatch, source_rate, room):
+    """A file is decoded once, and twice only if neither memory nor the disk has enough room."""
     path = write(tmp_path / "a.flac", noise(1, 90_000), source_rate, "PCM_24")
     let_blocks_be_small(monkeypatch, 10_000)
-    held = list(Chunks(path, RATE, CHUNK))
-    decodes = []
-    decode_blocks = chunking.decode_blocks
-    monkeypatch.setattr(chunking, "decode_blocks", lambda *given: decodes.append(given) or decode_blocks(*given))
-    monkeypatch.setattr(chunking, "_HELD_S", 1.0)
-    streamed = list(Chunks(path, RATE, CHUNK))
-    assert len(decodes) == 2
+    held = np.stack(list(Chunks(path, RATE, CHUNK)))
     assert len(held) > 8
-    np.testing.assert_array_equal(np.stack(held), np.stack(streamed))
+    decoded, decode_blocks = [], chunking.decode_blocks
+
+    def counted(*given, **named):
+        decoded.append(given)
+        return decode_blocks(*given, **named)
+
+    monkeypatch.setattr(chunking, "decode_blocks", counted)
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 100_000 if room == "memory and disk" else 0)
+    folder = tmp_path / "spools"
+    folder.mkdir()
+    if room == "none":
+        monkeypatch.setattr(spool.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1000))
+    for _ in range(2):
+        decoded.clear()
+        with closing(ByteSource(path)) as source:
+            chunks = Chunks(path, RATE, CHUNK, source=source, spool_dir=folder)
+            chunks.decode()
+            source.digest()
+            before = source.bytes_read
+            found = np.stack(list(chunks))
+            assert source.bytes_read == before == path.stat().st_size
+        assert len(decoded) == (2 if room == "none" else 1)
+        np.testing.assert_array_equal(found, held)
+    assert list(folder.iterdir()) == []
 
 
-def test_duration_is_what_the_header_promises(tmp_path):
-    assert duration_s(write(tmp_path / "a.wav", noise(1, 22_050), 44_100)) == 0.5
-    assert duration_s(tmp_path / "missing.wav") == 0
+def test_a_callback_ends_decoding_and_cutting(tmp_path, monkeypatch):
+    """Within a block, also where no chunk is completed or all are silent."""
+    let_blocks_be_small(monkeypatch, 1_000)
+    path, calls = write(tmp_path / "a.wav", np.zeros(20_000)), []
+
+    def end_at(count):
+        calls.append(count)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+
+    for count in (7, 27):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            list(Chunks(path, RATE, CHUNK, on_block=lambda count=count: end_at(count)))
+        assert len(calls) == count
+
+
+def test_memory_for_samples_is_given_back(tmp_path, monkeypatch):
+    """However a file ends: cut to the end or not, closed, or not decodable to the end."""
+    whole = write(tmp_path / "a.wav", noise(1, 6 * CHUNK))
+    spoilt = noise(1, 6 * CHUNK)
+    spoilt[-1] = np.nan
+    bad = write(tmp_path / "bad.wav", spoilt)
+    let_blocks_be_small(monkeypatch, CHUNK)
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 4 * 6 * CHUNK)
+    for _ in range(3):
+        next(iter(Chunks(whole, RATE, CHUNK)))
+        chunks = Chunks(whole, RATE, CHUNK)
+        chunks.decode()
+        chunks.close()
+        with pytest.raises(AudioFileError, match="NaN"):
+            list(Chunks(bad, RATE, CHUNK))
+    chunks = Chunks(whole, RATE, CHUNK)
+    chunks.decode()
+    assert chunks.is_spooled
+    assert len(list(chunks)) == 6
+
+
+def test_a_file_that_changes_between_two_decodes_is_not_used(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.wav", noise(1, 6 * CHUNK))
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 0)
+    with closing(ByteSource(path)) as source:
+        chunks = Chunks(path, RATE, CHUNK, source=source)
+        chunks.decode()
+        write(path, noise(2, 6 * CHUNK))
+        with pytest.raises(AudioFileError, match="changed while it was read"):
+            list(chunks)

@@ -469,5 +469,5 @@ def read_to_the_end(path: Path) -> np.ndarray:
     blocks = []
     with suppress(SoundError):
         for pcm in open_sound(ByteSource(path)).blocks():
-            blocks.append(pcm.samples.copy())
+            blocks += [pcm.samples.copy()]
     return np.concatenate(blocks)

@@ -11,13 +11,13 @@ import threading
 import numpy as np
 import pytest
 
-from distill.audio import chunking, load_cache_manifest
+from distill.audio import load_cache_manifest
 from distill.cache.lock import CacheLock
 from distill.errors import DatasetError, PreprocessingCancelled, StorageError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import repair
-from sounds import noise, rows_by_content, slot_of, training, write, write_dataset
+from sounds import forbid_decoding, noise, rows_by_content, slot_of, training, write, write_dataset
 
 ROW_BYTES = 2 * 32 * 32 * 4
 
@@ -114,15 +114,15 @@ def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit):
 def test_too_little_free_space_is_a_question_before_work_starts_and_else_a_warning(dataset, monkeypatch, caplog):
     free = 10**6
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
-    decode, asked = chunking.decode_blocks, []
-    monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail("work was started"))
-    with pytest.raises(PreprocessingCancelled) as caught:
-        preprocess(dataset, training(), confirm=asked.append)
+    asked = []
+    with monkeypatch.context() as patch:
+        forbid_decoding(patch)
+        with pytest.raises(PreprocessingCancelled) as caught:
+            preprocess(dataset, training(), confirm=asked.append)
     assert "--cache-dir" in caught.value.tip
     (question,) = asked
     assert "the disk has room for 0 MB, and all that is finished when it is full is kept. Go on?" in question
     # The size is an estimate, so it forbids nothing.
-    monkeypatch.setattr(chunking, "decode_blocks", decode)
     caplog.clear()
     assert preprocess(dataset, training()).decoded == 5
     assert any("the disk has room for 0 MB" in message for message in caplog.messages)

@@ -20,7 +20,7 @@ import pytest
 from distill import train
 from distill.audio import load_cache_manifest
 from distill.cli.main import main
-from sounds import CHUNK, SMALL, noise, one_object, slot_of, write, write_dataset
+from sounds import CHUNK, SMALL, forbid_decoding, noise, one_object, slot_of, write, write_dataset
 
 PREPROCESS_KEYS = [
     *("cache_dir", "channels", "decoded", "normalization_stats", "partial", "rows", "seconds", "skipped", "unread")
@@ -68,14 +68,14 @@ def test_preprocess_in_words(run, dataset):
 
 
 def test_status_json(run, dataset, monkeypatch):
-    monkeypatch.setattr("distill.audio.chunking.decode_blocks", lambda *given: pytest.fail("decoded"))
+    forbid_decoding(monkeypatch)
     result = one_object(*run("status", dataset, "--json"))
     assert sorted(result) == sorted(STATUS_KEYS)
     assert (result["files"], result["added"], result["rows"], result["bytes"]) == (5, 5, 0, 0)
     monkeypatch.undo()
     assert not (dataset / ".cache").exists()
     run("preprocess", dataset, *SMALL)
-    monkeypatch.setattr("distill.audio.chunking.decode_blocks", lambda *given: pytest.fail("decoded"))
+    forbid_decoding(monkeypatch)
     before = {path: path.read_bytes() for path in (dataset / ".cache").rglob("*") if path.is_file()}
     write(dataset / "new.wav", noise(9))
     write(dataset / "sound-1.wav", noise(10))

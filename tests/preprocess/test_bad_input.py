@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ import torch
 from distill.audio import (
     ComplexSpectrogram,
     ComplexSpectrogramConfig,
-    chunking,
     load_cache_manifest,
     preprocess_complex_spectrograms,
 )
@@ -28,7 +28,9 @@ from sounds import (
     CHUNK,
     FEATURE,
     RATE,
+    around_decoding,
     chunks_by_hand,
+    forbid_decoding,
     noise,
     reseal,
     rows_by_path,
@@ -94,7 +96,7 @@ def test_unusable_files_are_reported_and_the_others_are_processed(dataset, monke
     for found in (result.skipped, dataset_status_reasons(dataset), copy.deepcopy(result.skipped)):
         assert {path: reason.code for path, reason in found if path in codes} == codes
     # A file whose bytes are unusable is not decoded again.
-    monkeypatch.setattr(chunking, "decode_blocks", lambda path, rate: pytest.fail(f"{path} is decoded again"))
+    forbid_decoding(monkeypatch)
     assert preprocess(dataset, training()).rows == 17
 
 
@@ -168,15 +170,14 @@ def test_wrong_arguments_are_errors(dataset):
 
 
 def test_a_file_replaced_while_it_is_decoded_is_computed_by_the_next_run(dataset, monkeypatch):
-    decode_blocks = chunking.decode_blocks
-
-    def replaced(path, rate):
-        yield from decode_blocks(path, rate)
+    @contextmanager
+    def replaced(path):
+        yield
         if path.endswith("sound-1.wav"):
             write(path, noise(80, CHUNK))
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunking, "decode_blocks", replaced)
+        around_decoding(patch, replaced)
         result = preprocess(dataset, training())
     assert result.skipped == [("sound-1.wav", "changed while it was read")]
     assert "sound-1.wav" not in rows_by_path(result.cache_dir)

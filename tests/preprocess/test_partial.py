@@ -6,13 +6,14 @@ import json
 import logging
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from distill.audio import chunking, load_audio, load_cache_manifest
+from distill.audio import load_audio, load_cache_manifest
 from distill.cache.compaction import clean
 from distill.errors import NothingUsableError
 from distill.index import Dataset
@@ -20,7 +21,20 @@ from distill.preprocess.pipeline import preprocess
 from distill.preprocess.status import dataset_status
 from distill.preprocess.verify import repair
 from distill.training import AudioTrainingDataset
-from sounds import CHUNK, RATE, SMALL, noise, one_object, reseal, rows_by_path, slot_of, training, write, write_dataset
+from sounds import (
+    CHUNK,
+    RATE,
+    SMALL,
+    around_decoding,
+    noise,
+    one_object,
+    reseal,
+    rows_by_path,
+    slot_of,
+    training,
+    write,
+    write_dataset,
+)
 
 REASON = "cut short: its header promises 80000 frames, 48000 can be decoded"
 
@@ -52,13 +66,8 @@ def dataset(tmp_path):
 @pytest.fixture
 def only_decoded(monkeypatch):
     """The names of the files that are decoded."""
-    decoded, decode = [], chunking.decode_blocks
-
-    def noted(path, rate, **named):
-        decoded.append(Path(named.get("path") or path).name)
-        return decode(path, rate, **named)
-
-    monkeypatch.setattr(chunking, "decode_blocks", noted)
+    decoded = []
+    around_decoding(monkeypatch, lambda path: nullcontext(decoded.append(Path(path).name)))
     return decoded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from distill.audio import (
     AugmentationConfig,
     ComplexSpectrogram,
     ComplexSpectrogramConfig,
-    chunking,
     load_cache_manifest,
     preprocess_complex_spectrograms,
 )
@@ -29,6 +29,7 @@ from sounds import (
     FEATURE,
     RATE,
     age,
+    around_decoding,
     chunks_by_hand,
     noise,
     rows_by_content,
@@ -56,13 +57,7 @@ def dataset(tmp_path):
 def decodes(monkeypatch):
     """Names of the files that were decoded, in order."""
     paths = []
-    decode_blocks = chunking.decode_blocks
-
-    def watched(path, rate):
-        paths.append(Path(path).name)
-        return decode_blocks(path, rate)
-
-    monkeypatch.setattr(chunking, "decode_blocks", watched)
+    around_decoding(monkeypatch, lambda path: nullcontext(paths.append(Path(path).name)))
     return paths
 
 
@@ -336,9 +331,14 @@ def test_no_augmentation_gives_no_variants(dataset, tmp_path, caplog):
 
 
 def test_progress_counts_up_to_the_total(dataset):
+    for path in [*dataset.rglob("*.wav")]:
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))  # only files of the same size are hashed
     calls = []
     preprocess(dataset, training(), progress=lambda *call: calls.append(call))
-    assert {stage for stage, *_ in calls} == {"scan", "hash", "features"}
+    assert {stage for stage, *_ in calls} == {"scan", "hash", "lengths", "features"}
+    lengths = [call for call in calls if call[0] == "lengths"]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == ("lengths", 5, 5)
     features = [call for call in calls if call[0] == "features"]
     assert {total for *_, total in features} == {5}
     assert features == sorted(features)

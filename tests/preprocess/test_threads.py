@@ -6,15 +6,16 @@ import logging
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
-from distill.audio import chunking, load_cache_manifest
+from distill.audio import load_cache_manifest
 from distill.errors import SystemLimitError
 from distill.preprocess.pipeline import preprocess
-from sounds import rows_by_path, training, write_dataset
+from sounds import around_decoding, rows_by_path, training, write_dataset
 
 
 @pytest.fixture
@@ -31,15 +32,13 @@ class Exit(BaseException):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit(3), GeneratorExit, Exit, MemoryError, StopIteration])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_whatever_ends_a_worker_is_raised_and_what_is_finished_is_kept(dataset, monkeypatch, error, workers):
-    decode_blocks = chunking.decode_blocks
-
-    def failing(path, rate):
+    def failing(path):
         if path.endswith("sound-4.wav"):  # the shortest, and so the last
             raise error
-        return decode_blocks(path, rate)
+        return nullcontext()
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunking, "decode_blocks", failing)
+        around_decoding(patch, failing)
         kind = error if isinstance(error, type) else type(error)
         # A generator cannot end with StopIteration.
         with pytest.raises(RuntimeError if kind is StopIteration else kind):
@@ -201,12 +200,7 @@ def test_a_thread_with_a_number_of_its_own_keeps_it(dataset):
 @pytest.mark.usefixtures("three_threads")
 def test_each_worker_computes_on_one_thread(dataset, monkeypatch):
     found = []
-    decode_blocks = chunking.decode_blocks
-    monkeypatch.setattr(
-        chunking,
-        "decode_blocks",
-        lambda path, rate: found.append(torch.get_num_threads()) or decode_blocks(path, rate),
-    )
+    around_decoding(monkeypatch, lambda path: nullcontext(found.append(torch.get_num_threads())))
     result = preprocess(dataset, training(), workers=2)
     assert found == [1] * len(found)
     assert len(found) >= 5

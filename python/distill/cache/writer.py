@@ -103,6 +103,8 @@ class CacheWriter:
         self._unfinished: dict[bytes, list[_Segment]] = {}
         self._finished: list[_Content] = []
         self._has_results = False
+        # Whether the table of files has hashes that are not saved yet.
+        self._has_hashes = False
 
     def __enter__(self) -> CacheWriter:
         with ExitStack() as undo:
@@ -178,6 +180,19 @@ class CacheWriter:
         self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
 
+    def set_hash(self, name: bytes, content_hash: bytes) -> None:
+        """Record the hash of a file that the scan did not hash. `finish` saves it in the table of files.
+
+        Parameters
+        ----------
+        name : bytes
+            The file's path relative to the dataset.
+        content_hash : bytes
+            Its hash.
+        """
+        if self.manifest.set_hash(name, content_hash):
+            self._has_hashes |= self.files.set_hash(name, content_hash)
+
     def keep_hashes(self, scan: _native.Scan) -> None:
         """Record a scan in the table of files, durably.
 
@@ -191,6 +206,7 @@ class CacheWriter:
                 self.files.save(self.cache_dir / FILES_NAME)
             except OSError as error:
                 raise cache_write_error(self.cache_dir, error) from error
+        self._has_hashes = False
 
     def use_backend(self, backend: str) -> None:
         """Set what computes the rows from here on. A pack holds rows of one backend."""
@@ -315,6 +331,9 @@ class CacheWriter:
             self._close_pack()
             if self.dirty:
                 self.commit()
+            if self._has_hashes:
+                self.files.save(self.cache_dir / FILES_NAME)
+                self._has_hashes = False
             self.remove_unnamed()
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PLAIN_EVERY_S = 5.0
 # What each stage counts, by the first word of its name.
 _UNITS = {
-    **dict.fromkeys(("scan", "features", "decode"), "files"),
+    **dict.fromkeys(("scan", "lengths", "features", "decode"), "files"),
     **dict.fromkeys(("hash", "check"), "MB"),
     **dict.fromkeys(("draw", "encode", "export", "load", "neighbours"), "rows"),
     **dict.fromkeys(("generate", "reconstruct"), "windows"),

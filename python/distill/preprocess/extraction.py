@@ -10,17 +10,18 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from distill import _native
 from distill.audio.augmentation import variant
-from distill.audio.chunking import Chunks
+from distill.audio.chunking import CHANGED, Chunks
 from distill.audio.levels import Levels
+from distill.audio.readers.protocol import ByteSource
 from distill.availability import RootFolder, dataset_away, is_away
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
@@ -32,16 +33,21 @@ from distill.types import Reason
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
 BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
-_CHANGED = Reason("changed while it was read", "unstable")
 _NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
 _POLL_S = 0.1
 
 
 class Source(NamedTuple):
-    """A content to compute: the path of a file that has it, and its hash."""
+    """A content to compute."""
 
     path: str
-    content_hash: bytes
+    """The path of a file that has it."""
+    content_hash: bytes | None
+    """Its hash. None until it is decoded if no other file has its size."""
+    size: int
+    """Size of the file in bytes."""
+    name: bytes
+    """The path relative to the dataset."""
 
 
 class Rows(NamedTuple):
@@ -103,6 +109,8 @@ class Extractor:
         Augmented variants of each chunk, besides the original.
     root : RootFolder
         The folder of the dataset.
+    spool_dir : Path
+        Folder for temporary files.
     """
 
     spectrogram: ComplexSpectrogram
@@ -110,43 +118,85 @@ class Extractor:
     config: TrainingConfig
     expansion: int
     root: RootFolder
+    spool_dir: Path
 
     def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
         """Yield the rows of a source, then Finished or Failed.
+
+        The file is read once, and hashed on the way. If its hash is known already it must still be the same. The source
+        of an event has a hash, unless the file could not be read.
 
         Raises
         ------
         DatasetError
             If the dataset is away: its folder is gone, or a file cannot be had at the moment.
         """
-        stamps, unread = self._looked_at(source.path)
-        if unread is not None:
-            yield Failed(source, unread, permanent=False)
+        try:
+            stamps = _stamps(source.path)
+            opened = ByteSource(source.path)
+        except OSError as error:
+            yield Failed(source, self._unread(source.path, error), permanent=False)
             return
-        chunks = self._chunks(source, check_stop)
-        sums, reason = np.zeros(5), None
+        with closing(opened), closing(self._chunks(source, opened, check_stop)) as chunks:
+            failed = self._decode(source, chunks, stamps, check_stop)
+            if failed is not None:
+                yield failed
+                return
+            # The same again costs nothing: the hash is known.
+            yield from self._rows(source._replace(content_hash=opened.digest()), chunks, stamps, check_stop)
+
+    def _decode(self, source: Source, chunks: Chunks, stamps: tuple[int, ...], check_stop: CheckStop) -> Failed | None:
+        """Decode a source; return why it cannot be used, if so.
+
+        The hash is that of the bytes that were decoded, apart from those that were read more than once; the stamps
+        must be the same before and after because of these.
+        """
+        reason, opened = None, chunks.source
+        try:
+            try:
+                chunks.decode()
+            except AudioFileError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from error
+                reason = Reason.of(error.reason)
+            content_hash = opened.digest(lambda *hashed: check_stop())
+            is_same = (
+                _stamps(source.path) == stamps
+                and opened.size == source.size
+                and source.content_hash in (None, content_hash)
+            )
+        except OSError as error:
+            return Failed(source, self._unread(source.path, error), permanent=False)
+        if not is_same:
+            return Failed(source, CHANGED, permanent=False)
+        # Also a file that cannot be decoded has a hash, which it is known by.
+        return None if reason is None else Failed(source._replace(content_hash=content_hash), reason, permanent=True)
+
+    def _rows(self, source: Source, chunks: Chunks, stamps: tuple[int, ...], check_stop: CheckStop) -> Iterator[Event]:
+        """Yield the rows of a source that is decoded, then Finished or Failed."""
+        sums, is_spooled = np.zeros(5), chunks.is_spooled
         try:
             batches = self._batches(chunks, source.content_hash, check_stop)
             for rows in feature_rows(batches, self.spectrogram, self.device):
                 sums += row_sums(rows)
                 if not np.isfinite(sums).all():
-                    reason = _NOT_FINITE
-                    break
+                    yield Failed(source, _NOT_FINITE, permanent=True)
+                    return
                 yield Rows(source, rows)
-        except AudioFileError as error:
-            reason = Reason.of(error.reason)
-        # Also after a failure: a file that is replaced while it is decoded may fail only because of that.
-        unread = self._changed(source, stamps, check_stop)
-        if unread is not None:
-            yield Failed(source, unread, permanent=False)
-        elif reason is not None:
-            yield Failed(source, reason, permanent=self._fails_again(source, reason, check_stop))
-        else:
-            sums = sums.tolist()
-            silence, partial = chunks.silence, chunks.partial
-            yield Finished(source, chunks.silent, sums, chunks.levels, silence, partial, chunks.channels)
+            # A file that is decoded twice has to be the same until the end.
+            is_same = is_spooled or _stamps(source.path) == stamps
+        except (AudioFileError, OSError) as error:
+            cause = error.__cause__ if isinstance(error, AudioFileError) else error
+            reason = self._unread(source.path, cause) if isinstance(cause, OSError) else CHANGED
+            yield Failed(source, reason, permanent=False)
+            return
+        if not is_same:
+            yield Failed(source, CHANGED, permanent=False)
+            return
+        silence, partial = chunks.silence, chunks.partial
+        yield Finished(source, chunks.silent, sums.tolist(), chunks.levels, silence, partial, chunks.channels)
 
-    def _chunks(self, source: Source, check_stop: CheckStop) -> Chunks:
+    def _chunks(self, source: Source, opened: ByteSource, check_stop: CheckStop) -> Chunks:
         config = self.config
         return Chunks(
             source.path,
@@ -155,14 +205,9 @@ class Extractor:
             config.normalize,
             on_block=check_stop,
             skips_partial=config.partial == "skip",
+            source=opened,
+            spool_dir=self.spool_dir,
         )
-
-    def _looked_at(self, path: str) -> tuple[tuple[int, ...], Reason | None]:
-        """Return the stamps of a file, and why it cannot be looked at, if so."""
-        try:
-            return _stamps(path), None
-        except OSError as error:
-            return (), self._unread(path, error)
 
     def _unread(self, path: str, error: OSError) -> Reason:
         """Return why a file could not be read this time; raise DatasetError if that is not about the file."""
@@ -170,36 +215,10 @@ class Extractor:
             raise dataset_away(path, error) from error
         # The decoder and the system say the same of a file that was removed and of a dataset that is away.
         self.root.check()
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            return _CHANGED
+        # An error without a number: the file is shorter than it was.
+        if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno is None:
+            return CHANGED
         return Reason(f"unreadable: {(error.strerror or str(error)).lower()}", "unreadable")
-
-    def _changed(self, source: Source, before: tuple[int, ...], check_stop: CheckStop) -> Reason | None:
-        """Return None if a file has the bytes of its content hash, and had them since `before`; else the reason.
-
-        The hash alone would miss other bytes that were there only while the file was decoded.
-        """
-        try:
-            is_same = _stamps(source.path) == before and source.content_hash == _native.hash_file(
-                source.path, lambda stage, current, total: check_stop()
-            )
-        except OSError as error:
-            return self._unread(source.path, error)
-        return None if is_same else _CHANGED
-
-    def _fails_again(self, source: Source, reason: Reason, check_stop: CheckStop) -> bool:
-        """Whether decoding a file fails for the same reason again.
-
-        The decoder often does not say if it failed because of the bytes or because they could not be read for a moment.
-        """
-        if reason.code == "unreadable":
-            return False
-        try:
-            for _ in self._chunks(source, check_stop):
-                pass
-        except AudioFileError as error:
-            return error.reason == reason
-        return reason == _NOT_FINITE
 
     def _batches(self, chunks: Chunks, content_hash: bytes, check_stop: CheckStop) -> Iterator[np.ndarray]:
         """Yield batches [B, S] of chunks, each chunk followed by its variants. The next batch overwrites the last."""

@@ -38,7 +38,7 @@ from distill.errors import CacheError, ConfigError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
-from distill.preprocess.extraction import Extractor, Finished, Rows, Source, extract
+from distill.preprocess.extraction import Extractor, Failed, Finished, Rows, Source, extract
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.text import counted
@@ -86,8 +86,8 @@ def preprocess_complex_spectrograms(
     sample_rate : int
         Hz; must equal that of the feature. Default: 48000.
     progress_callback : callable, optional
-        Called with (stage, current, total); stages are "check" (packs that were modified), "scan", "hash" and
-        "features".
+        Called with (stage, current, total); stages are "check" (packs that were modified), "scan", "hash",
+        "lengths" and "features".
     confirm_callback : callable, optional
         Called with a question before more than 100 MB are written; returning False cancels.
     cache_dir : path, optional
@@ -310,11 +310,14 @@ class _Extracted:
 
 def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
     """Compute the rows of some sources and hand them to the writer."""
-    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root)
+    spool_dir = writer.cache_dir
+    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir)
     ended, found = 0, _Extracted()
     with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
         for event in events:
             content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
+            if isinstance(event, Finished) or (isinstance(event, Failed) and event.permanent):
+                writer.set_hash(event.source.name, content_hash)
             if isinstance(event, Rows):
                 writer.add_rows(content_hash, event.rows)
             elif isinstance(event, Finished):
@@ -345,7 +348,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     if not manifest:
         return None
     known = load_file_table(cache_dir)
-    scan = run.dataset.scan(manifest, known=known, workers=run.workers, progress=run.progress)
+    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hash_unique=False, progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.

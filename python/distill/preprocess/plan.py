@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from distill.audio.augmentation import check_available
-from distill.audio.decode import DECODER_VERSION, estimated_duration_s
+from distill.audio.decode import DECODER_VERSION
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, free_bytes
@@ -25,6 +25,7 @@ from distill.features import FEATURE_VERSION
 from distill.index import Dataset, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
+from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
 from distill.text import counted
 from distill.types import ConfirmCallback, ProgressCallback
@@ -79,6 +80,8 @@ def make_plan(
 ) -> Plan:
     """Compare a dataset with the open slot of its cache, and plan what has to be computed. Hashes are kept at once.
 
+    New files whose size no other file has are not hashed.
+
     Raises
     ------
     DatasetError
@@ -87,19 +90,19 @@ def make_plan(
         If the table of files cannot be written.
     """
     row_format = writer.row_format
-    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, progress=progress)
+    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hash_unique=False, progress=progress)
     dataset.require_audio(scan)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
     changed_fields = _changed_fields(writer)
     writer.keep_hashes(scan)
 
-    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo])
+    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo if todo_hash is not None])
     root = os.fsencode(dataset.folder)
-    todo = [Source(os.fsdecode(os.path.join(root, path)), todo_hash) for path, todo_hash, _ in scan.todo]
+    todo = [Source(os.fsdecode(os.path.join(root, name)), known, size, name) for name, known, size in scan.todo]
     copied_hashes = copies.content_hashes if copies else set()
     copied = [source for source in todo if source.content_hash in copied_hashes]
     sources = [source for source in todo if source.content_hash not in copied_hashes]
-    durations = [estimated_duration_s(source.path) for source in sources]
+    durations = read_lengths([source.path for source in sources], workers, progress)
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)

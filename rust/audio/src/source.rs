@@ -6,8 +6,14 @@ use std::path::Path;
 
 use blake3::Hasher;
 
-/// Bytes that are read at a time. A file that is no longer is read in one go.
+/// Bytes that are read at a time. The first read is of the smallest window, and
+/// each that follows without a gap is twice as long as the last one: a header
+/// costs little, and so does a system call for each window of a long file.
 const WINDOW_BYTES: u64 = 1 << 20;
+const FIRST_WINDOW_BYTES: u64 = 4 << 10;
+/// In a file that is read from front to back, the system is told to have so many
+/// bytes ready, so that the thread that decodes does not wait for the disk.
+const AHEAD_BYTES: u64 = 8 << 20;
 
 /// The bytes of an open file, which are read in any order and hashed.
 ///
@@ -21,6 +27,10 @@ pub struct ByteSource {
     /// The bytes that were read last, and where in the file they are.
     window: Vec<u8>,
     start: u64,
+    /// Length of the next window.
+    length: u64,
+    /// Where the bytes end that the system was told to have ready.
+    asked: u64,
     /// Hash of the bytes before `hashed`.
     hasher: Hasher,
     hashed: u64,
@@ -53,6 +63,8 @@ impl ByteSource {
             file: Some(file),
             window: Vec::new(),
             start: 0,
+            length: FIRST_WINDOW_BYTES,
+            asked: 0,
             hasher: Hasher::new(),
             hashed: 0,
             bytes_read: 0,
@@ -119,7 +131,13 @@ impl ByteSource {
     fn fill(&mut self, offset: u64) -> io::Result<()> {
         let is_near = self.hashed <= offset && offset - self.hashed < WINDOW_BYTES / 2;
         let start = if is_near { self.hashed } else { offset };
-        let length = WINDOW_BYTES.min(self.size - start);
+        self.length = match start == self.start + self.window.len() as u64 {
+            true if start > 0 => WINDOW_BYTES.min(2 * self.length),
+            _ => FIRST_WINDOW_BYTES,
+        };
+        let needed = (offset - start).saturating_add(1);
+        let length = self.length.max(needed).min(self.size - start);
+        self.ask_ahead(start + length);
         self.window.clear();
         self.start = start;
         let Some(mut file) = self.file.as_ref() else {
@@ -133,6 +151,19 @@ impl ByteSource {
             self.hashed += self.window.len() as u64;
         }
         Ok(())
+    }
+
+    /// Lets the system read ahead of `end`, in a file that is read in long windows.
+    fn ask_ahead(&mut self, end: u64) {
+        if self.length < WINDOW_BYTES || end + AHEAD_BYTES / 2 <= self.asked {
+            return;
+        }
+        #[cfg(target_os = "linux")]
+        if let (Some(file), Some(length)) = (&self.file, std::num::NonZeroU64::new(AHEAD_BYTES)) {
+            // Only a hint, so an error does not matter.
+            let _ = rustix::fs::fadvise(file, end, Some(length), rustix::fs::Advice::WillNeed);
+        }
+        self.asked = end + AHEAD_BYTES;
     }
 }
 
@@ -181,6 +212,16 @@ mod tests {
         }
         source.digest(&|| false).unwrap();
         assert_eq!(source.bytes_read(), bytes.len() as u64);
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_long_file_cost_little() {
+        let (file, _) = written(3_500_000);
+        let mut source = ByteSource::open(file.path()).unwrap();
+        for offset in [0, 44, 3_499_000, 100] {
+            source.read_at(offset, 100).unwrap();
+        }
+        assert!(source.bytes_read() <= 3 * 4096);
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn manifest_of(root: &Path, options: &Options) -> Manifest {
             sums,
             ..Content::default()
         };
-        manifest.set_content(todo.hash, content).unwrap();
+        manifest.set_content(todo.hash.unwrap(), content).unwrap();
     }
     manifest
 }

@@ -37,7 +37,7 @@
 //! manifest.apply(&first);
 //! for todo in &first.todo {
 //!     // Here the caller computes the features of `todo.path`.
-//!     manifest.set_content(todo.hash, Content::default())?;
+//!     manifest.set_content(todo.hash.unwrap(), Content::default())?;
 //! }
 //!
 //! std::fs::rename(old, new)?;

@@ -14,8 +14,9 @@ pub type PathBytes = Box<[u8]>;
 pub struct Todo {
     /// The first file with this content.
     pub path: PathBytes,
-    /// Hash of the content.
-    pub hash: Hash,
+    /// Hash of the content; `None` if the file was not hashed, because no other file
+    /// has its size.
+    pub hash: Option<Hash>,
     /// Size in bytes.
     pub size: u64,
 }

@@ -75,7 +75,7 @@ fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
             skipped,
             ..Content::default()
         };
-        manifest.set_content(todo.hash, content).unwrap();
+        manifest.set_content(todo.hash.unwrap(), content).unwrap();
     }
     let same = scanned(&manifest, root.path(), 2);
     assert_eq!(
@@ -102,6 +102,57 @@ fn the_shortcut_for_unchanged_folders_gives_the_same_result() {
         count,
         "all contents differ"
     );
+}
+
+#[test]
+fn only_files_that_share_their_size_are_hashed_if_that_is_requested() {
+    let root = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &str| fs::write(root.path().join(name), bytes).unwrap();
+    put("one.wav", "OggS1");
+    put("two.wav", "OggS2");
+    put("long.wav", "OggS longer");
+    let options = Options {
+        hash_unique: false,
+        ..options(2)
+    };
+    let lazily = |manifest: &Manifest| scan(manifest, root.path(), &options, &NoProgress).unwrap();
+    let hashed = |scan: &Scan| -> Vec<String> {
+        let todo = scan.todo.iter().filter(|todo| todo.hash.is_some());
+        todo.map(|todo| String::from_utf8_lossy(&todo.path).into())
+            .collect()
+    };
+    let first = lazily(&Manifest::default());
+    assert_eq!((first.counts.added, first.todo.len()), (3, 3));
+    assert_eq!(hashed(&first), ["one.wav", "two.wav"]);
+
+    // Files that are not hashed are not saved, and neither are those not computed.
+    let (mut manifest, mut table) = (Manifest::default(), FileTable::default());
+    assert!(manifest.apply(&first) && table.apply(&first));
+    assert_eq!(
+        FileTable::from_bytes(&table.to_bytes())
+            .unwrap()
+            .files()
+            .len(),
+        2
+    );
+    let hash = *blake3::hash(b"OggS longer").as_bytes();
+    assert!(manifest.set_hash(b"long.wav", hash) && table.set_hash(b"long.wav", hash));
+    assert!(!manifest.set_hash(b"long.wav", hash) && !table.set_hash(b"none.wav", hash));
+    assert_eq!(FileTable::from_bytes(&table.to_bytes()).unwrap(), table);
+    manifest.set_content(hash, Content::default()).unwrap();
+    let saved = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap();
+    assert_eq!(saved.files().len(), 1);
+
+    // A known file that is racy, renamed or changed to its old size is hashed; one of
+    // another size is not.
+    fs::rename(root.path().join("long.wav"), root.path().join("moved.wav")).unwrap();
+    assert_eq!(lazily(&saved).counts.renamed, 1);
+    put("moved.wav", "OggS other!");
+    assert!(hashed(&lazily(&saved)).contains(&"moved.wav".into()));
+    put("moved.wav", "OggS much longer");
+    let last = lazily(&saved);
+    assert_eq!(hashed(&last), ["one.wav", "two.wav"]);
+    assert_eq!((last.counts.added, last.counts.removed), (3, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use distill_index::FileTable;
 use pyo3::prelude::*;
 
-use crate::convert::{to_python, AnyPath};
+use crate::convert::{hash_from, to_python, AnyPath};
 use crate::scan::PyScan;
 
 #[pyclass(name = "FileTable", module = "distill._native")]
@@ -28,6 +28,10 @@ impl PyFileTable {
 
     fn apply(&mut self, py: Python, scan: &PyScan) -> bool {
         py.detach(|| self.0.apply(&scan.0))
+    }
+
+    fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {
+        Ok(self.0.set_hash(path, hash_from(content_hash)?))
     }
 
     fn __len__(&self) -> usize {

@@ -47,7 +47,7 @@ impl PyManifest {
 
     #[pyo3(signature = (root, *, extensions, unread = Vec::new(), exclude = Vec::new(), files = None,
         known = None, follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
-        hash_added = true, progress = None))]
+        hash_added = true, hash_unique = true, progress = None))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn scan(
         &self,
@@ -63,6 +63,7 @@ impl PyManifest {
         max_bytes: u64,
         workers: usize,
         hash_added: bool,
+        hash_unique: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<PyScan> {
         let options = Options {
@@ -76,6 +77,7 @@ impl PyManifest {
             max_bytes,
             workers,
             hash_added,
+            hash_unique,
         };
         let progress = PythonProgress::new(progress);
         let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &progress));
@@ -85,6 +87,10 @@ impl PyManifest {
 
     fn apply(&mut self, scan: &PyScan) -> bool {
         self.0.apply(&scan.0)
+    }
+
+    fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {
+        Ok(self.0.set_hash(path, hash_from(content_hash)?))
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of a pack

@@ -76,7 +76,8 @@ impl PyScan {
         let todo = self.0.todo.iter();
         todo.map(|todo| {
             let path = PyBytes::new(py, &todo.path);
-            (path, PyBytes::new(py, &todo.hash), todo.size).into_pyobject(py)
+            let hash = todo.hash.map(|hash| PyBytes::new(py, &hash));
+            (path, hash, todo.size).into_pyobject(py)
         })
         .collect()
     }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distill_audio::ByteSource;
+use distill_index::{Progress, Stage};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::convert::{io_to_python, AnyPath};
+use crate::progress::PythonProgress;
 
 /// Shared with the decoders in Rust, which read without the GIL.
 pub(crate) type SharedSource = Arc<Mutex<ByteSource>>;
@@ -75,10 +77,21 @@ impl PyByteSource {
         Ok(PyBytes::new(py, &bytes))
     }
 
-    fn digest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let digest = py
-            .detach(|| self.lock().digest(&|| false))
-            .map_err(|error| io_to_python(error, &self.path))?;
+    #[pyo3(signature = (on_block = None))]
+    fn digest<'py>(
+        &self,
+        py: Python<'py>,
+        on_block: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let progress = PythonProgress::new(on_block);
+        let digest = py.detach(|| {
+            self.lock().digest(&|| {
+                progress.report(Stage::Hash, 0, 0);
+                progress.should_stop()
+            })
+        });
+        progress.finish(py)?;
+        let digest = digest.map_err(|error| io_to_python(error, &self.path))?;
         Ok(PyBytes::new(py, &digest))
     }
 }

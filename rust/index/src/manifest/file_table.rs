@@ -10,12 +10,13 @@ use super::file::{read_regular, save_parts};
 use super::format::{check_not_newer, seal, split_seal, version};
 use super::read::{check_seal, parse_files};
 use super::write;
-use crate::records::FileEntry;
+use crate::hash::Hash;
+use crate::records::{set_hash, FileEntry};
 use crate::scan_result::{PathBytes, Scan};
 use crate::{Error, Result};
 
 /// What is known of each file, whatever was computed from it: size, times and
-/// hash, or why it is skipped.
+/// hash, or why it is skipped. Files that are not hashed yet are not saved.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileTable {
     /// Sorted by path.
@@ -93,9 +94,15 @@ impl FileTable {
             false => Arc::clone(&scan.files),
             true => Arc::new(self.updated(&scan.files)),
         };
-        let differs = !Arc::ptr_eq(&self.files, &files) && self.files != files;
+        let differs = !Arc::ptr_eq(&self.files, &files) && !saved(&self.files).eq(saved(&files));
         self.files = files;
         differs
+    }
+
+    /// Records the hash of a file that the scan did not hash. Returns whether there is
+    /// such a file.
+    pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
+        set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
     }
 
     fn updated(&self, scanned: &[FileEntry]) -> Vec<FileEntry> {
@@ -110,6 +117,11 @@ impl FileTable {
         }
         selected(merged.into_values())
     }
+}
+
+/// The files that are saved.
+fn saved(files: &[FileEntry]) -> impl Iterator<Item = &FileEntry> {
+    files.iter().filter(|file| !file.is_pending())
 }
 
 /// In a table, whether a file is selected has no meaning.

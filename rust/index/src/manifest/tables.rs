@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::check;
 use crate::hash::Hash;
-use crate::records::{Content, FileEntry, Pack, Segment};
+use crate::records::{set_hash, Content, FileEntry, Pack, Segment};
 use crate::scan_result::Scan;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ impl Hasher for ByPrefix {
 /// The tables of a manifest, in memory.
 ///
 /// A file may have a content that is not in the table of contents, because its
-/// features are not computed yet. Such files are not saved.
+/// features are not computed yet, or may not be hashed yet. Such files are not saved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     pub(super) header: String,
@@ -223,6 +223,12 @@ impl Manifest {
         }
         let mut used = is_used.into_iter();
         self.packs.retain(|_| used.next().unwrap_or(false));
+    }
+
+    /// Records the hash of a file that the scan did not hash. Returns whether there is
+    /// such a file.
+    pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
+        set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
     }
 
     /// Replaces the table of files with that of a scan. Returns whether it changed.

@@ -64,9 +64,9 @@ impl Manifest {
     }
 
     fn files_table(&self) -> Vec<u8> {
-        let files = self.files.iter().filter(|file| {
-            let content = file.content.as_ref();
-            content.is_none_or(|hash| self.contents.contains_key(hash))
+        let files = self.files.iter().filter(|file| match &file.content {
+            Some(hash) => self.contents.contains_key(hash),
+            None => !file.is_pending(),
         });
         let mut out = Writer::with_capacity(self.files.len());
         out.table("files", files, Writer::file);
@@ -77,7 +77,8 @@ impl Manifest {
 /// The text of a table of files, without the last line.
 pub(super) fn file_table(files: &[FileEntry]) -> Vec<u8> {
     let mut out = Writer::start(files.len());
-    out.table("files", files.iter(), Writer::file);
+    let hashed = files.iter().filter(|file| !file.is_pending());
+    out.table("files", hashed, Writer::file);
     out.bytes
 }
 

@@ -33,7 +33,7 @@ struct Collector<'a> {
     manifest: &'a Manifest,
     scan: Scan,
     files: Vec<FileEntry>,
-    /// Indices in `files` of new files with a content: added or renamed.
+    /// Indices in `files` of new files that are used: added or renamed.
     new: Vec<usize>,
     /// Whether each file of the old table still exists, under this or, at the
     /// end, under another path.
@@ -45,7 +45,7 @@ struct Collector<'a> {
 impl Collector<'_> {
     fn add(&mut self, draft: Draft) {
         let (entry, is_kept) = match draft.state {
-            State::Settled(entry) => (entry, false),
+            State::Settled(entry) | State::Pending(entry) => (entry, false),
             State::Kept(entry) => (
                 FileEntry {
                     selected: true,
@@ -73,7 +73,7 @@ impl Collector<'_> {
         self.add_size(entry.key.size);
         match draft.known {
             Some(index) => self.add_known(index, &entry),
-            None if entry.content.is_some() => self.new.push(self.files.len()),
+            None if entry.skipped.is_none() => self.new.push(self.files.len()),
             None => {}
         }
         self.add_content(&entry, is_kept);
@@ -99,22 +99,28 @@ impl Collector<'_> {
 
     fn add_content(&mut self, entry: &FileEntry, is_kept: bool) {
         let mut reason = entry.skipped.as_ref();
-        if let Some(hash) = entry.content {
+        if entry.is_pending() {
+            self.push_todo(entry, None);
+        } else if let Some(hash) = entry.content {
             match self.manifest.content(&hash) {
                 Some(content) => reason = content.skipped.as_ref(),
                 // A kept file cannot be read now, so there is nothing to do.
                 None if is_kept || !self.queued.insert(hash) => {}
-                None => self.scan.todo.push(Todo {
-                    path: entry.path.clone(),
-                    hash,
-                    size: entry.key.size,
-                }),
+                None => self.push_todo(entry, Some(hash)),
             }
         }
         if let Some(reason) = reason {
             let reason = reason.clone();
             self.scan.skipped.push((entry.path.clone(), reason));
         }
+    }
+
+    fn push_todo(&mut self, entry: &FileEntry, hash: Option<Hash>) {
+        self.scan.todo.push(Todo {
+            path: entry.path.clone(),
+            hash,
+            size: entry.key.size,
+        });
     }
 
     /// Pairs new files with removed files of the same content: these are

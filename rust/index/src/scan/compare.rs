@@ -1,7 +1,7 @@
 //! Deciding for each file whether it is unchanged, and hashing those that may
 //! have changed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::options::{Options, Trust};
 use crate::hash_files::{hash_all, Job};
@@ -32,6 +32,8 @@ pub(super) enum State {
     Unlisted(FileEntry),
     /// It is new, and new files are not to be hashed.
     Unhashed(Found),
+    /// It is hashed by whoever reads it, because no other file has its size.
+    Pending(FileEntry),
     /// It disappeared after it was found.
     Vanished,
 }
@@ -125,6 +127,7 @@ impl Comparison<'_> {
         self.options.trust == Trust::Stat
             // A file without a content is examined again at each scan.
             && known.skipped.is_none()
+            && !known.is_pending()
             && known.key == file.key
             && !known.racy
             // The clock may have been set back since.
@@ -139,6 +142,38 @@ impl Comparison<'_> {
             content: None,
             skipped: Some(reason),
             selected: true,
+        }
+    }
+
+    /// Makes the suspects pending whose size no other suspect and no known file has.
+    pub(super) fn defer_unique(&self, drafts: &mut [Draft], known: &[FileEntry]) {
+        if self.options.hash_unique {
+            return;
+        }
+        let mut counts: HashMap<u64, u32> = HashMap::new();
+        for draft in drafts.iter() {
+            if let State::Suspect(file) = &draft.state {
+                *counts.entry(file.key.size).or_default() += 1;
+            }
+        }
+        for file in known.iter().chain(self.options.known.files()) {
+            if let Some(count) = counts.get_mut(&file.key.size) {
+                *count += 1;
+            }
+        }
+        for draft in drafts {
+            let state = std::mem::replace(&mut draft.state, State::Vanished);
+            draft.state = match state {
+                State::Suspect(file) if counts[&file.key.size] == 1 => State::Pending(FileEntry {
+                    racy: file.key.is_racy(self.racy_from),
+                    path: file.path,
+                    key: file.key,
+                    content: None,
+                    skipped: None,
+                    selected: true,
+                }),
+                state => state,
+            };
         }
     }
 

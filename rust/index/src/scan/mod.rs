@@ -68,6 +68,7 @@ pub fn scan(
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
+    comparison.defer_unique(&mut drafts, manifest.files());
     comparison.hash_suspects(&root, &mut drafts, progress)?;
     root.check_in_place()?;
     Ok(Scan {

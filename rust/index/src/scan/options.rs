@@ -41,6 +41,11 @@ pub struct Options {
     /// Whether to hash new files. If not, they are listed as added only: renames
     /// are not detected, and the new table of files does not include them.
     pub hash_added: bool,
+    /// Whether to hash a new or changed file whose size no other file has, neither
+    /// one that is new or changed nor one that is known. If not, it is in
+    /// [`Scan::todo`](crate::Scan::todo) without a hash, and whoever reads it records
+    /// the hash: no other file can have its content.
+    pub hash_unique: bool,
 }
 
 impl Default for Options {
@@ -56,6 +61,7 @@ impl Default for Options {
             max_bytes: 64 << 30,
             workers: 1,
             hash_added: true,
+            hash_unique: true,
         }
     }
 }
