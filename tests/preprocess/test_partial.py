@@ -77,8 +77,8 @@ def pairs(entries):
 
 def test_the_part_that_can_be_decoded_is_used_and_reported_in_each_run(dataset, tmp_path, caplog, only_decoded):
     # A file that ends there and promises no more.
-    write(tmp_path / "short" / "short.wav", noise(99, 5 * RATE)[:48_000], subtype="PCM_16")
-    expected = rows_by_path(preprocess(tmp_path / "short", training()).cache_dir)["short.wav"]
+    write(tmp_path / "short" / "short.flac", noise(99, 5 * RATE)[:48_000], subtype="PCM_16")
+    expected = rows_by_path(preprocess(tmp_path / "short", training()).cache_dir)["short.flac"]
     caplog.set_level(logging.INFO, "distill")
     first = preprocess(dataset, training())
     part = rows_by_path(first.cache_dir)["deep/cut.flac"]
