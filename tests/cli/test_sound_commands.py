@@ -82,7 +82,7 @@ def test_reconstruct_skips_files_that_cannot_be_used(run, tone_run, tone, tmp_pa
         "silent throughout: mixed to mono, nothing in it is above -60 dBFS",
         "no such file",
     ]
-    assert f"{text}: cannot be decoded" in err
+    assert f"{text}: not an audio file" in err
     code, out, err = run("reconstruct", tone_run, text, zeros, "--out", tmp_path / "other", *CPU)
     assert code == 1
     assert "no sound can be reconstructed" in err
