@@ -21,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("benchmark_only", None) and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("benchmarks are timed one at a time: leave out -n and --dist")
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     benchmark = getattr(item, "funcargs", {}).get("benchmark")
     if benchmark is not None and benchmark.extra_info:

@@ -6,6 +6,7 @@ threads   decode → chunk → augment → features ─┐
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -34,6 +35,8 @@ from distill.types import Reason
 BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
 _NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
+# Rows that wait for the caller: about what the threads compute while it waits for the disk.
+_QUEUED_BYTES = 64 << 20
 _POLL_S = 0.1
 
 
@@ -264,7 +267,8 @@ def _stamps(path: str) -> tuple[int, ...]:
 def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:
     """Run an extractor on all sources, in worker threads.
 
-    Closing the iterator stops the threads within 200 ms. The rows of a source do not depend on `workers`.
+    Closing the iterator stops the threads within 200 ms. The rows of a source do not depend on `workers`. If there are
+    fewer sources, each has several threads for its features.
 
     Yields
     ------
@@ -278,7 +282,10 @@ def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> It
     BaseException
         What ended a thread and is not about a file, such as MemoryError or KeyboardInterrupt.
     """
-    events = _EventQueue(2 * workers)
+    threads_each = max(1, workers // max(1, len(sources)))
+    workers = min(workers, max(1, len(sources)))
+    row_bytes = 4 * math.prod(extractor.config.complex_spectrogram.row_shape(extractor.config.chunk_samples))
+    events = _EventQueue(max(2 * workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes)))
     remaining = iter(sources)
     lock = threading.Lock()
 
@@ -300,7 +307,7 @@ def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> It
 
     threads: list[threading.Thread] = []
     try:
-        start_workers(work, workers, threads)
+        start_workers(work, workers, threads, threads_each)
         yield from events.until_all_end(threads)
     finally:
         events.close()

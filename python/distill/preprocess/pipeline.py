@@ -313,7 +313,7 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extr
     spool_dir = writer.cache_dir
     extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir)
     ended, found = 0, _Extracted()
-    with closing(extract(extractor, sources, min(run.workers, max(1, len(sources))))) as events:
+    with closing(extract(extractor, sources, run.workers)) as events:
         for event in events:
             content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
             if isinstance(event, Finished) or (isinstance(event, Failed) and event.permanent):

@@ -1,4 +1,4 @@
-"""Worker threads in each of which torch computes on one thread only."""
+"""Worker threads, in each of which torch computes on as many threads as it is told, and no more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _TIP = "raise the limit on processes (ulimit -u), or end other programs"
 _starting = threading.Lock()
 
 
-def start_workers(work: Callable[[], None], count: int, started: list[threading.Thread]) -> None:
+def start_workers(
+    work: Callable[[], None], count: int, started: list[threading.Thread], torch_threads: int = 1
+) -> None:
     """Start threads that run `work`; fewer, with a warning, if the system does not start as many.
 
     torch.set_num_threads applies to the thread that calls it, and to every thread that uses torch for the first time
@@ -35,6 +37,8 @@ def start_workers(work: Callable[[], None], count: int, started: list[threading.
         Number of threads.
     started : list of Thread
         The threads are appended as they start, so that the caller knows them even after Ctrl-C.
+    torch_threads : int
+        Number of threads that torch computes on in each of them. Default: 1.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def start_workers(work: Callable[[], None], count: int, started: list[threading.
     def run() -> None:
         # Asked first: at its first use of torch, a thread takes the number of the process, whatever was set before.
         numbers.append(torch.get_num_threads())
-        torch.set_num_threads(1)
+        torch.set_num_threads(torch_threads)
         is_set.release()
         may_begin.wait()
         work()
