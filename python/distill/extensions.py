@@ -14,7 +14,7 @@ AUDIO_EXTENSIONS: tuple[str, ...] = (
     *("mp3", "mp2", "mp1", "mpga", "mpa"),
     *("m4a", "m4b", "m4r", "aac", "adts", "alac"),
     *("aif", "aiff", "aifc", "aiffc", "afc", "caf", "caff"),
-    *("au", "snd", "sf", "ircam", "sph", "nist", "voc"),
+    *("au", "snd", "sf", "ircam", "sph", "nist", "voc", "8svx", "svx", "iff", "paf", "fap", "pvf", "avr", "xi"),
 )
 """File extensions that count as audio, in any case. What is in a file is decided by its first bytes."""
 

@@ -22,8 +22,11 @@ from distill.audio import load_cache_manifest
 from distill.cli.main import main
 from sounds import CHUNK, SMALL, forbid_decoding, noise, one_object, slot_of, write, write_dataset
 
-PREPROCESS_KEYS = ["cache_dir", "decoded", "normalization_stats", "rows", "seconds", "skipped"]
+PREPROCESS_KEYS = [
+    *("cache_dir", "channels", "decoded", "normalization_stats", "partial", "rows", "seconds", "skipped", "unread")
+]
 STATUS_KEYS = [
+    *("partial", "unread"),
     *("added", "bytes", "cache_dir", "changed", "damage", "dead_rows", "files", "removed", "renamed", "rows"),
     *("skipped", "skipped_files", "unchanged", "slots", "leftover", "left_out"),
 ]

@@ -20,7 +20,9 @@ from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
 
-RECONSTRUCT_KEYS = ["files", "gains", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources"]
+RECONSTRUCT_KEYS = [
+    *("files", "gains", "partial", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources")
+]
 GENERATE_KEYS = ["duration_s", "files", "gains", "sample_rate", "seconds", "seed", "settings"]
 CPU = ("--device", "cpu")
 
@@ -80,7 +82,7 @@ def test_reconstruct_skips_files_that_cannot_be_used(run, tone_run, tone, tmp_pa
         "silent throughout: mixed to mono, nothing in it is above -60 dBFS",
         "no such file",
     ]
-    assert f"{text}: cannot be decoded" in err
+    assert f"{text}: not an audio file" in err
     code, out, err = run("reconstruct", tone_run, text, zeros, "--out", tmp_path / "other", *CPU)
     assert code == 1
     assert "no sound can be reconstructed" in err

@@ -48,10 +48,10 @@ def promise(path: Path, frames: int) -> None:
 
 
 def cut(path: Path, seconds: float = 5.0) -> np.ndarray:
-    """Write a FLAC file that promises `seconds` of noise and ends after 3 / 5 of them; return all of the noise."""
+    """Write a WAV file that promises `seconds` of noise and ends after 3 / 5 of them; return all of the noise."""
     samples = noise(99, round(seconds * RATE))
-    write(path, samples[: samples.size * 3 // 5], subtype="PCM_16")
-    promise(path, samples.size)
+    write(path, samples, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[: 44 + 2 * (samples.size * 3 // 5)])
     return samples
 
 
@@ -59,7 +59,7 @@ def cut(path: Path, seconds: float = 5.0) -> np.ndarray:
 def dataset(tmp_path):
     root = tmp_path / "dataset"
     write_dataset(root, 3)
-    cut(root / "deep" / "cut.flac")
+    cut(root / "deep" / "cut.wav")
     return root
 
 
@@ -76,39 +76,40 @@ def pairs(entries):
 
 
 def test_the_part_that_can_be_decoded_is_used_and_reported_in_each_run(dataset, tmp_path, caplog, only_decoded):
-    write(tmp_path / "whole" / "whole.wav", noise(99, 5 * RATE), subtype="PCM_16")
-    whole = rows_by_path(preprocess(tmp_path / "whole", training(normalize="none")).cache_dir)["whole.wav"]
+    # A file that ends there and promises no more.
+    write(tmp_path / "short" / "short.wav", noise(99, 5 * RATE)[:48_000], subtype="PCM_16")
+    expected = rows_by_path(preprocess(tmp_path / "short", training()).cache_dir)["short.wav"]
     caplog.set_level(logging.INFO, "distill")
-    first = preprocess(dataset, training(normalize="none"))
-    part = rows_by_path(first.cache_dir)["deep/cut.flac"]
-    assert (first.decoded, len(part), len(whole)) == (4, 6, 10)
-    assert np.array_equal(part, whole[:6])
+    first = preprocess(dataset, training())
+    part = rows_by_path(first.cache_dir)["deep/cut.wav"]
+    assert (first.decoded, len(part)) == (4, 6)
+    assert np.array_equal(part, expected)
 
     del only_decoded[:]
-    again = preprocess(dataset, training(normalize="none"))
+    again = preprocess(dataset, training())
     assert (again.decoded, only_decoded) == (0, [])
     for result in (first, again):
         ((path, reason),) = result.partial
-        assert (path, reason.code, result.skipped) == ("deep/cut.flac", "cut-short", [])
+        assert (path, reason.code, result.skipped) == ("deep/cut.wav", "cut-short", [])
         assert reason == REASON
         caplog.clear()
         result.log()
         assert "1 file is used in part:" in caplog.messages
-        assert f"  deep/cut.flac: {reason}" in caplog.messages
+        assert f"  deep/cut.wav: {reason}" in caplog.messages
     files = {file["path"]: file for file in load_cache_manifest(first.cache_dir)["files"]}
-    assert {path for path, file in files.items() if file["partial"]} == {"deep/cut.flac"}
-    assert files["deep/cut.flac"]["partial"] == reason
+    assert {path for path, file in files.items() if file["partial"]} == {"deep/cut.wav"}
+    assert files["deep/cut.wav"]["partial"] == reason
     found = dataset_status(dataset)
-    assert (pairs(found["partial"]), found["skipped_files"]) == ([("deep/cut.flac", reason, "cut-short")], [])
+    assert (pairs(found["partial"]), found["skipped_files"]) == ([("deep/cut.wav", reason, "cut-short")], [])
 
 
 def test_copies_and_renamed_files_are_partial_too_and_replaced_ones_are_not(dataset):
     preprocess(dataset, training())
-    shutil.copy(dataset / "deep/cut.flac", dataset / "copy.flac")
-    (dataset / "deep/cut.flac").rename(dataset / "renamed.flac")
+    shutil.copy(dataset / "deep/cut.wav", dataset / "copy.wav")
+    (dataset / "deep/cut.wav").rename(dataset / "renamed.wav")
     result = preprocess(dataset, training())
-    assert (result.decoded, [path for path, _ in result.partial]) == (0, ["copy.flac", "renamed.flac"])
-    for name in ("copy.flac", "renamed.flac"):
+    assert (result.decoded, [path for path, _ in result.partial]) == (0, ["copy.wav", "renamed.wav"])
+    for name in ("copy.wav", "renamed.wav"):
         write(dataset / name, noise(5), subtype="PCM_16")
     assert preprocess(dataset, training()).partial == []
 
@@ -123,18 +124,18 @@ def test_partial_files_are_skipped_on_request_with_the_same_reason(dataset, only
     assert (skipping.skipped, skipping.partial) == (used.partial, [])
     assert [reason.code for _, reason in skipping.skipped] == ["cut-short"]
     rows, others = rows_by_path(skipping.cache_dir), rows_by_path(used.cache_dir)
-    assert rows.keys() == others.keys() - {"deep/cut.flac"}
+    assert rows.keys() == others.keys() - {"deep/cut.wav"}
     assert all(np.array_equal(rows[path], others[path]) for path in rows)
     assert preprocess(dataset, training(partial="skip")).skipped == used.partial
 
 
 def test_a_slot_that_skips_them_gives_its_rows_to_one_that_uses_them(dataset, only_decoded):
     skipping = preprocess(dataset, training(partial="skip"))
-    assert [path for path, _ in skipping.skipped] == ["deep/cut.flac"]
+    assert [path for path, _ in skipping.skipped] == ["deep/cut.wav"]
     assert skipping.rows == 6
     del only_decoded[:]
     used = preprocess(dataset, training())
-    assert (set(only_decoded), used.decoded) == ({"cut.flac"}, 1)
+    assert (set(only_decoded), used.decoded) == ({"cut.wav"}, 1)
     assert (used.partial, used.skipped) == (skipping.skipped, [])
     assert used.rows == 6 + 6
     fresh = preprocess(Dataset(dataset, cache_dir=dataset.parent / "fresh"), training())
@@ -155,15 +156,15 @@ def test_copied_rows_stay_partial(dataset):
 def test_no_rows_of_a_long_file_are_left_over_when_it_is_skipped(tmp_path):
     root = tmp_path / "dataset"
     write_dataset(root, 1)
-    cut(root / "long.flac", 70.0)
+    cut(root / "long.wav", 70.0)
     result = preprocess(root, training(partial="skip"))
-    assert [path for path, _ in result.skipped] == ["long.flac"]
+    assert [path for path, _ in result.skipped] == ["long.wav"]
     assert load_cache_manifest(result.cache_dir)["dead_rows"] == 0
 
 
 def test_a_dataset_of_partial_files_alone_can_be_used_or_says_why_not(tmp_path):
-    cut(tmp_path / "cut.flac")
-    with pytest.raises(NothingUsableError, match=rf"(?s)no file could be used.*cut.flac: {REASON}"):
+    cut(tmp_path / "cut.wav")
+    with pytest.raises(NothingUsableError, match=rf"(?s)no file could be used.*cut.wav: {REASON}"):
         preprocess(tmp_path, training(partial="skip"))
     assert preprocess(tmp_path, training()).rows == 6
 
@@ -188,11 +189,11 @@ def test_repair_and_cleaning_keep_what_is_partial(dataset):
 def test_a_partial_file_that_is_silent_says_both(tmp_path):
     root = tmp_path / "dataset"
     write_dataset(root, 1)
-    write(root / "quiet.flac", noise(7, 2 * RATE, 1e-5), subtype="PCM_24")
-    promise(root / "quiet.flac", 10 * RATE)
+    quiet = write(root / "quiet.wav", noise(7, 10 * RATE, 1e-5), subtype="PCM_24")
+    quiet.write_bytes(quiet.read_bytes()[: 44 + 3 * 2 * RATE])
     result = preprocess(root, training())
     ((path, reason),) = result.skipped
-    assert (path, reason.code, result.partial) == ("quiet.flac", "silent", [])
+    assert (path, reason.code, result.partial) == ("quiet.wav", "silent", [])
     cut_short = "cut short: its header promises 160000 frames, 32000 can be decoded"
     assert re.fullmatch(f"silent throughout.*; and {cut_short}", reason)
 
@@ -214,12 +215,12 @@ def test_the_default_leaves_the_fingerprint_and_the_identity_as_they_were():
 def test_commands_show_partial_files_in_words_and_in_json(dataset, run):
     code, out, _ = run("preprocess", dataset, *SMALL)
     assert code == 0
-    assert re.search(rf"warning: 1 file is used in part:\nwarning:   deep/cut.flac: {REASON}\n", out)
+    assert re.search(rf"warning: 1 file is used in part:\nwarning:   deep/cut.wav: {REASON}\n", out)
     found = one_object(*run("preprocess", dataset, *SMALL, "--json"))
     ((path, reason, code),) = pairs(found["partial"])
-    assert (path, code, found["skipped"], found["decoded"]) == ("deep/cut.flac", "cut-short", [], 0)
+    assert (path, code, found["skipped"], found["decoded"]) == ("deep/cut.wav", "cut-short", [], 0)
     assert reason == REASON
-    assert f"used in part: deep/cut.flac: {reason}" in run("status", dataset)[1]
+    assert f"used in part: deep/cut.wav: {reason}" in run("status", dataset)[1]
     assert pairs(one_object(*run("status", dataset, "--json"))["partial"]) == [(path, reason, code)]
     skipping = one_object(*run("preprocess", dataset, *SMALL, "--json", "--partial", "skip"))
     assert (pairs(skipping["skipped"]), skipping["partial"]) == ([(path, reason, code)], [])
@@ -233,7 +234,7 @@ def test_commands_show_partial_files_in_words_and_in_json(dataset, run):
 def test_a_config_file_can_ask_for_it(dataset, tmp_path, run):
     (tmp_path / "skip.toml").write_text('partial = "skip"\n')
     found = one_object(*run("preprocess", dataset, *SMALL, "--json", "--config", tmp_path / "skip.toml"))
-    assert [entry["path"] for entry in found["skipped"]] == ["deep/cut.flac"]
+    assert [entry["path"] for entry in found["skipped"]] == ["deep/cut.wav"]
     code, _, err = run("preprocess", dataset, *SMALL, "--partial", "drop")
     assert code == 2
     assert "partial" in err
@@ -247,18 +248,18 @@ def test_the_one_channel_path_uses_or_skips_them_too(dataset, partial):
     if partial == "skip":
         found, others = others, found
     ((path, reason),) = found
-    assert (path, others) == (str(dataset / "deep/cut.flac"), [])
+    assert (path, others) == (str(dataset / "deep/cut.wav"), [])
     assert reason == REASON
     assert (len(waveforms) == 6) == (partial == "skip")
 
 
 def test_loading_a_partial_file_warns_once_and_gives_the_part(tmp_path, caplog):
-    samples = cut(tmp_path / "cut.flac")
-    loaded = load_audio(tmp_path / "cut.flac", RATE)[0].numpy()
+    samples = cut(tmp_path / "cut.wav")
+    loaded = load_audio(tmp_path / "cut.wav", RATE)[0].numpy()
     assert loaded.size == 48_000
     assert np.abs(loaded - samples[:48_000]).max() < 1e-4
     (message,) = caplog.messages
-    assert re.fullmatch(rf".*cut\.flac: used in part: {REASON}", message)
+    assert re.fullmatch(rf".*cut\.wav: used in part: {REASON}", message)
     caplog.clear()
     write(tmp_path / "whole.wav", samples, subtype="PCM_16")
     load_audio(tmp_path / "whole.wav", RATE)
@@ -306,3 +307,18 @@ def test_a_header_that_promises_too_much_neither_stops_nor_asks(tmp_path):
     result = preprocess(root, training(), confirm=pytest.fail)
     assert (result.rows, [path for path, _ in result.partial]) == (4, ["0.flac", "1.flac"])
     assert slot_of(root) == result.cache_dir
+
+
+@pytest.mark.parametrize("claim", [0, 0xFFFF_FFFF, 0x7000_0000])
+def test_the_estimate_of_raw_samples_is_what_the_bytes_can_hold(tmp_path, caplog, claim):
+    """A recorder that crashed, a stream, and a header that promises 16 hours: the file holds 2 seconds."""
+    root = tmp_path / "dataset"
+    path = write(root / "a.wav", noise(1, 2 * RATE), subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    assert data[36:40] == b"data"
+    data[40:44] = claim.to_bytes(4, "little")
+    path.write_bytes(data)
+    caplog.set_level(logging.INFO, "distill")
+    assert preprocess(root, training()).rows == 4
+    # With the header, whose bytes could be a chunk of their own.
+    assert any(message.startswith("1 file to compute: 5 rows, 0 MB") for message in caplog.messages)

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 import torch
 
+from distill.audio.readers.pcm import PcmSound
 from distill.audio.readers.protocol import ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
@@ -28,7 +29,7 @@ SAMPLE_RATES = (1_000, 768_000)
 DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
 _RESAMPLED_FRAMES = 1 << 14
-# The lowest bit rate at which there is sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
+# The lowest bit rate of compressed sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
 _LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S = 1_000, 16_000
 # A mix that stays below this, of channels that do not, cancels. The same share of full scale as silence.
 _CANCELLED_PEAK = 1e-4
@@ -247,9 +248,11 @@ def estimated_duration_s(path: PathLike) -> float:
     """
     try:
         with closing(ByteSource(path)) as source, _opened(source) as sound:
+            lowest, usual = _LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S
+            if isinstance(sound, PcmSound):
+                lowest = usual = sound.bytes_per_s
             promised = math.inf if sound.frames is None else sound.frames / sound.sample_rate
-            is_possible = promised <= source.size / _LOWEST_BYTES_PER_S
-            return promised if is_possible else source.size / _USUAL_BYTES_PER_S
+            return promised if promised <= source.size / lowest else source.size / usual
     except (SoundError, OSError):
         return 0.0
 

@@ -21,9 +21,8 @@ from distill.audio.decode import decode_blocks, peak_of, warn_if_partial
 from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
-from distill.extensions import AUDIO_EXTENSIONS
 
-_FORMATS_TIP = f"give an intact audio file; {', '.join(AUDIO_EXTENSIONS)} are read"
+_FORMATS_TIP = "give an intact audio file, such as WAV, FLAC, MP3, M4A or OGG"
 _SILENT_TIP = "give a sound that can be heard"
 
 

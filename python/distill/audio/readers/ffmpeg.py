@@ -38,6 +38,7 @@ FFMPEG_KINDS = {
     "aac": "aac",
     "latm": "loas",
     "mp4": "mov,mp4,m4a,3gp,3g2,mj2",
+    "caf": "caf",
     "matroska": "matroska,webm",
     "avi": "avi",
     "flv": "flv",

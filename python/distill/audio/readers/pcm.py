@@ -92,6 +92,7 @@ class PcmSound:
         self.sample_rate, self.channels = first.sample_rate, first.channels
         self.frames = first.frames
         """Grows with each further part that is found."""
+        self.bytes_per_s = first.frame_bytes * first.sample_rate
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames; see `Sound`."""
