@@ -48,7 +48,7 @@ def dataset(tmp_path):
 
 
 def test_unusable_files_are_reported_and_the_others_are_processed(dataset, monkeypatch):
-    write(dataset / "whole.wav", noise(70, 50_000))
+    whole = write(dataset / "whole.wav", noise(70, 50_000)).read_bytes()
     bad = {
         "text.wav": b"no sound at all " * 9,
         "empty.wav": b"",

@@ -48,7 +48,7 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "xi": (_LIBSNDFILE,),
     "flac": (native.open_flac,),
     "ogg": (OggSound, native.open_ogg_flac),
-    "mpeg": (native.open_mpeg, LibsndfileSound),
+    "mpeg": (native.open_mpeg,),
     "aac": (or_with_ffmpeg(native.open_adts, "aac"),),
     "mp4": (or_with_ffmpeg(native.open_mp4, "mp4"),),
 }
