@@ -23,7 +23,7 @@ from distill.audio.readers.kinds import kind_of
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 from distill.audio.readers.table import READERS
 from distill.errors import AudioFileError
-from kinds.table import heard, mono
+from kinds.table import heard_now, mono
 
 MEMORY = 300 << 20
 SECONDS = 5
@@ -172,7 +172,7 @@ def _compare(found: np.ndarray, base: Base, mutant: Mutant) -> None:
 
 def _ask(path: Path, base: Base, found: np.ndarray) -> None:
     try:
-        samples, rate = heard(path)
+        samples, rate = heard_now(path)
     except RuntimeError:
         return  # It hears nothing.
     if rate != base.rate:
