@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill.audio.decode import decode_blocks
 from distill.audio.readers import native
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 
@@ -432,11 +433,30 @@ def test_an_error_of_the_system_is_no_damage(folder: Path, tmp_path: Path) -> No
             pass
 
 
-@pytest.mark.parametrize("name", ["lame.mp3", "flac.flac", "adts.aac", "fragments.m4a", "faststart.m4a", "alac.caf"])
-def test_each_byte_is_read_once(folder: Path, name: str) -> None:
-    path = encoded(folder, name)
+def test_free_format_is_named(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    run("lame", "--quiet", "--freeformat", "-b", "400", folder / "stereo.wav", path)
+    assert reason(path, "mpeg") == ("is free-format MP3, which distill does not read", "not-decodable")
+
+
+@pytest.mark.parametrize("name", [*ENCODED, "picture.mp3", "picture.flac"])
+def test_each_byte_is_read_once(folder: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("picture"):
+        path.write_bytes(with_picture(encoded(folder, f"{'lame' if '.mp3' in name else 'flac'}.{path.suffix[1:]}")))
+    else:
+        path.write_bytes(encoded(folder, name).read_bytes())
     source = ByteSource(path)
-    for _ in native.NativeSound(source, ENCODED[name][1]).blocks():
+    for _ in decode_blocks(source, RATE, path=path):
         pass
     source.digest()
     assert source.bytes_read == path.stat().st_size
+
+
+def with_picture(path: Path) -> bytes:
+    """Return a file with 6 MB of a picture before its sound."""
+    content, picture = path.read_bytes(), bytes(range(128)) * 48_000
+    if path.suffix == ".flac":
+        return content[:42] + b"\6" + len(picture).to_bytes(3, "big") + picture + content[42:]
+    length = len(picture)
+    return b"ID3\4\0\0" + bytes(length >> shift & 127 for shift in (21, 14, 7, 0)) + picture + content

@@ -25,12 +25,14 @@ _LONGEST_FRAME = 8192
 
 def find_frames(source: ByteSource, start: int, searched: int) -> str | None:
     """Return "mpeg" or "aac" if frames begin at `start` or within the next `searched` bytes, else None."""
-    for match in _SYNC.finditer(source.read_at(start, searched)):
-        at = start + match.start()
-        # A file may be as short as a frame; among other bytes more is needed.
-        kind = _row(source, at, _ROW_AT_START if at == start else _ROW)
-        if kind is not None:
-            return kind
+    # Mostly the first byte is that of a frame.
+    for length in (_LONGEST_FRAME, searched):
+        for match in _SYNC.finditer(source.read_at(start, length)):
+            at = start + match.start()
+            # A file may be as short as a frame; among other bytes more is needed.
+            kind = _row(source, at, _ROW_AT_START if at == start else _ROW)
+            if kind is not None:
+                return kind
     return None
 
 

@@ -18,7 +18,8 @@ SEQUENCES = 1 << 32
 
 _MAGIC = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
-_WINDOW = 1 << 20
+# Bytes read at a time, at first and in the end: another reader may begin again with those of the first pages.
+_FIRST_WINDOW, _WINDOW = 1 << 14, 1 << 20
 _MOST_SEGMENTS = 255
 # Stops a search through bytes that look like the start of a page again and again, which would take hours.
 _MOST_FALSE_STARTS = 4096
@@ -71,6 +72,7 @@ def read_pages(source: ByteSource) -> Iterator[Page]:
         If the file cannot be read.
     """
     buffer, offset, ended, false_starts = b"", 0, False, 0
+    window = _FIRST_WINDOW
     place = good = 0  # in the buffer: where to look, and where the last page ends
     while false_starts < _MOST_FALSE_STARTS:
         start = buffer.find(_MAGIC, place)
@@ -85,9 +87,10 @@ def read_pages(source: ByteSource) -> Iterator[Page]:
         else:
             # The last bytes may be the start of the magic number.
             kept = start if start >= 0 else max(place, len(buffer) - 3)
-            more = source.read_at(offset, _WINDOW)
+            more = source.read_at(offset, window)
             buffer, place, good = buffer[kept:] + more, 0, good - kept
-            offset, ended = offset + len(more), len(more) < _WINDOW
+            offset, ended = offset + len(more), len(more) < window
+            window = min(2 * window, _WINDOW)
 
 
 def _page_at(buffer: bytes, start: int) -> tuple[Page | None, int]:
