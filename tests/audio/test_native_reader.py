@@ -279,6 +279,34 @@ def test_joined_flac_files_give_all_parts(folder: Path, tmp_path: Path, first: s
         np.testing.assert_array_equal(part, ffmpeg(file, 2))
 
 
+def ogg_pages(content: bytes) -> list[bytes]:
+    pages, at = [], 0
+    while at < len(content):
+        head = 27 + content[at + 26]
+        end = at + head + sum(content[at + 27 : at + head])
+        pages.append(content[at:end])
+        at = end
+    return pages
+
+
+def test_a_damaged_page_of_comments_in_ogg_flac_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "flac.oga")
+    first, comments, *others = ogg_pages(plain.read_bytes())
+    path = tmp_path / "a.oga"
+    for damaged in (b"", comments[:26] + b"\xff" + comments[27:], comments[:27] + b"\xff" + comments[28:], bytes(99)):
+        path.write_bytes(first + damaged + b"".join(others))
+        np.testing.assert_array_equal(whole(path, "ogg-flac"), ffmpeg(plain, 2))
+
+
+def test_ogg_flac_without_its_first_page_of_sound_does_not_begin_later(folder: Path, tmp_path: Path) -> None:
+    pages = ogg_pages(encoded(folder, "ffmpeg.oga").read_bytes())
+    path = tmp_path / "a.oga"
+    path.write_bytes(b"".join(pages[:2] + pages[3:]))
+    _, fault, _ = decoded(path, "ogg-flac")
+    assert fault is not None
+    assert fault.reason == "damaged: its first frames are missing"
+
+
 def adts_frames(content: bytes) -> list[bytes]:
     frames, at = [], 0
     while at < len(content):
@@ -310,6 +338,16 @@ def test_he_aac_that_no_header_mentions_is_recognised(folder: Path, tmp_path: Pa
     assert code == "needs-ffmpeg"
     assert "HE-AAC" in text
     assert "pip install 'distill[ffmpeg]'" in text
+
+
+def test_one_packet_that_looks_like_he_aac_does_not_make_it_he_aac(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "low.aac")
+    frames = adts_frames(plain.read_bytes())
+    frames[5] = with_band_replication(frames[5])
+    path = tmp_path / "a.aac"
+    path.write_bytes(b"".join(frames))
+    parts, _, _ = decoded(path, "adts")
+    np.testing.assert_allclose(parts[0][: 5 * 1024], ffmpeg(plain, 2)[: 5 * 1024], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
