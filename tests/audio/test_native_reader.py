@@ -15,7 +15,7 @@ from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 
 TOOLS = ("ffmpeg", "lame", "flac")
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 RATE, SECONDS = 44_100, 1.2345
 ID3V2 = b"ID3\x04\0\0\0\0\x03\x68" + bytes(3 * 128 + 0x68)
