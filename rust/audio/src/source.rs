@@ -6,10 +6,11 @@ use std::path::Path;
 
 use blake3::Hasher;
 
-/// Bytes that are read at a time. The first read is of the smallest window, and
+/// Bytes that are read at a time: they stay in the second-level cache until they
+/// are hashed and decoded. The first read is of the smallest window, and
 /// each that follows without a gap is twice as long as the last one: a header
 /// costs little, and so does a system call for each window of a long file.
-const WINDOW_BYTES: u64 = 1 << 20;
+const WINDOW_BYTES: u64 = 1 << 18;
 const FIRST_WINDOW_BYTES: u64 = 4 << 10;
 /// In a file that is read from front to back, the system is told to have so many
 /// bytes ready, so that the thread that decodes does not wait for the disk.
@@ -103,6 +104,25 @@ impl ByteSource {
         let at = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let rest = self.window.get(at..).unwrap_or_default();
         Ok(&rest[..length.min(rest.len())])
+    }
+
+    /// Fills `bytes` from `offset` on, and returns how many there are: fewer only
+    /// at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn read_into(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let found = self.read_at(offset.saturating_add(filled as u64), bytes.len() - filled)?;
+            if found.is_empty() {
+                break;
+            }
+            bytes[filled..filled + found.len()].copy_from_slice(found);
+            filled += found.len();
+        }
+        Ok(filled)
     }
 
     /// Returns the BLAKE3 hash of the file. `is_cancelled` is asked after

@@ -59,22 +59,25 @@ impl PyByteSource {
         offset: u64,
         length: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py
-            .detach(|| -> std::io::Result<Vec<u8>> {
-                let mut source = self.lock();
-                let mut bytes = Vec::with_capacity(length.min(1 << 20));
-                while bytes.len() < length {
-                    let at = offset.saturating_add(bytes.len() as u64);
-                    let found = source.read_at(at, length - bytes.len())?;
-                    if found.is_empty() {
-                        break;
-                    }
-                    bytes.extend_from_slice(found);
-                }
-                Ok(bytes)
-            })
-            .map_err(|error| io_to_python(error, &self.path))?;
-        Ok(PyBytes::new(py, &bytes))
+        let rest = py.detach(|| self.lock().size()).saturating_sub(offset);
+        let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX));
+        let (mut filled, mut fault) = (0, None);
+        // Read into the object itself: a copy costs as much as the hash.
+        let bytes = PyBytes::new_with(py, length, |bytes| {
+            let read = py.detach(|| self.lock().read_into(offset, bytes));
+            match read {
+                Ok(count) => filled = count,
+                Err(error) => fault = Some(error),
+            }
+            Ok(())
+        })?;
+        if let Some(error) = fault {
+            return Err(io_to_python(error, &self.path));
+        }
+        if filled < length {
+            return Ok(PyBytes::new(py, &bytes.as_bytes()[..filled]));
+        }
+        Ok(bytes)
     }
 
     #[pyo3(signature = (on_block = None))]

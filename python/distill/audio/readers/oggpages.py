@@ -18,7 +18,8 @@ SEQUENCES = 1 << 32
 
 _MAGIC = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
-_WINDOW = 1 << 20
+# Bytes read at a time: few at first, because some only want the header.
+_FIRST_WINDOW, _WINDOW = 1 << 13, 1 << 18
 _MOST_SEGMENTS = 255
 # Stops a search through bytes that look like the start of a page again and again, which would take hours.
 _MOST_FALSE_STARTS = 4096
@@ -69,7 +70,7 @@ def read_pages(source: ByteSource) -> Iterator[Page]:
         If the file cannot be read.
     """
     buffer, offset, ended, false_starts = b"", 0, False, 0
-    place = 0
+    place, window = 0, _FIRST_WINDOW
     while false_starts < _MOST_FALSE_STARTS:
         start = buffer.find(_MAGIC, place)
         page, end = (None, 0) if start < 0 else _page_at(buffer, start)
@@ -83,8 +84,9 @@ def read_pages(source: ByteSource) -> Iterator[Page]:
         else:
             # The last bytes may be the start of the magic number.
             rest = buffer[start:] if start >= 0 else buffer[max(place, len(buffer) - 3) :]
-            more = source.read_at(offset, _WINDOW)
-            buffer, place, offset, ended = rest + more, 0, offset + len(more), len(more) < _WINDOW
+            more = source.read_at(offset, window)
+            buffer, place, offset, ended = rest + more, 0, offset + len(more), len(more) < window
+            window = min(2 * window, _WINDOW)
 
 
 def _page_at(buffer: bytes, start: int) -> tuple[Page | None, int]:
