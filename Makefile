@@ -54,8 +54,8 @@ kernel-report: $(INSTALLED) ## Compile the kernel for all GPUs, and report what 
 	$(BIN)/python bench/kernel_report.py
 	$(BIN)/python -m pytest tests/kernels/test_compiled.py --soak
 
-soak: $(INSTALLED) ## Run the crash tests of the cache with large numbers: 15 minutes
-	$(BIN)/python -m pytest tests/proof tests/cache/test_many_packs.py --soak --timeout 3600
+soak: $(INSTALLED) ## Run the crash tests of the cache and of the readers with large numbers: 25 minutes
+	$(BIN)/python -m pytest tests/proof tests/cache/test_many_packs.py tests/audio/test_mutations.py --soak --timeout 3600
 
 # Coverage for libFuzzer with a stable compiler. --target keeps the flags away from build scripts.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

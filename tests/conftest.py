@@ -79,9 +79,14 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up what the tests of `proof` tried; reports of workers arrive here, too."""
+    """Add up what the tests of `proof` tried and what was skipped; reports of workers arrive here, too."""
     if report.failed and "proof/" in report.nodeid:
         _failed.add(report.nodeid)
+    # A test that finds out only while it runs what it lacks skips itself, with a reason that begins with "needs".
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _, _, need = report.longrepr[2].partition("Skipped: needs ")
+        if need:
+            _not_run[report.nodeid] = need
     if report.when == "teardown":
         for name, counts in report.user_properties:
             if name == "tried":

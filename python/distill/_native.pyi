@@ -463,6 +463,12 @@ class Manifest:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
     def partial(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file of which only a part is used."""
+    def forget_skipped(self, code: str) -> bool:
+        """Remove the contents that are skipped for a reason with this code, so that they are tried again.
+
+        Returns whether there were any.
+        """
+
     def partial_reason(self, content_hash: bytes) -> Reason | None:
         """Return why only a part of a content is used, or None if all of it is, or it is not listed."""
 

@@ -221,7 +221,7 @@ def test_files_without_audio_are_refused(tmp_path):
         assert reason(tmp_path / name)
     (tmp_path / "folder.wav").mkdir()
     assert "no such file" in reason(tmp_path / "missing.wav")
-    assert "is a directory" in reason(tmp_path / "folder.wav")
+    assert "is a folder" in reason(tmp_path / "folder.wav")
 
 
 def test_zero_frames_are_refused(tmp_path):

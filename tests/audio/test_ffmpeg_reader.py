@@ -13,11 +13,11 @@ from distill.audio import load_audio
 from distill.audio.decode import decode_blocks
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
-from sounds import noise
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.status import dataset_status
+from sounds import noise, training, write
 
-needs_av = pytest.mark.skipif(
-    importlib.util.find_spec("av") is None, reason="needs PyAV: pip install 'distill[ffmpeg]'"
-)
+needs_av = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="needs PyAV")
 RATE = 44_100
 FRAMES = 100_003
 # Codec and container, and whether the header says how many frames there are.
@@ -169,3 +169,21 @@ def test_no_other_file_is_opened(tmp_path):
     path.write_bytes(b"\x1a\x45\xdf\xa3\n#EXTM3U\n#EXTINF:1,\n" + str(tmp_path / "a.wv").encode() + b"\n" + bytes(500))
     with pytest.raises(AudioFileError, match="is Matroska or WebM with a damaged header"):
         load_audio(path)
+
+
+@needs_av
+def test_a_file_that_was_skipped_for_want_of_ffmpeg_is_read_once_it_is_there(tmp_path, monkeypatch):
+    dataset = tmp_path / "dataset"
+    write(dataset / "a.wav", noise(7, 20_000))
+    written(dataset / "b.wav", "wavpack", "wv")
+    found = importlib.util.find_spec
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name, *given: None if name == "av" else found(name, *given))
+        for _ in range(2):
+            result = preprocess(dataset, training())
+            assert [(path, reason.code) for path, reason in result.skipped] == [("b.wav", "needs-ffmpeg")]
+        assert result.decoded == 0
+    assert dataset_status(dataset)["skipped"] == 0
+    for decoded in (1, 0):
+        result = preprocess(dataset, training())
+        assert (result.decoded, result.skipped) == (decoded, [])

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill.audio.decode import decode_blocks
 from distill.audio.readers import native
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 
 TOOLS = ("ffmpeg", "lame", "flac")
 missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 RATE, SECONDS = 44_100, 1.2345
 ID3V2 = b"ID3\x04\0\0\0\0\x03\x68" + bytes(3 * 128 + 0x68)
@@ -278,6 +279,34 @@ def test_joined_flac_files_give_all_parts(folder: Path, tmp_path: Path, first: s
         np.testing.assert_array_equal(part, ffmpeg(file, 2))
 
 
+def ogg_pages(content: bytes) -> list[bytes]:
+    pages, at = [], 0
+    while at < len(content):
+        head = 27 + content[at + 26]
+        end = at + head + sum(content[at + 27 : at + head])
+        pages.append(content[at:end])
+        at = end
+    return pages
+
+
+def test_a_damaged_page_of_comments_in_ogg_flac_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "flac.oga")
+    first, comments, *others = ogg_pages(plain.read_bytes())
+    path = tmp_path / "a.oga"
+    for damaged in (b"", comments[:26] + b"\xff" + comments[27:], comments[:27] + b"\xff" + comments[28:], bytes(99)):
+        path.write_bytes(first + damaged + b"".join(others))
+        np.testing.assert_array_equal(whole(path, "ogg-flac"), ffmpeg(plain, 2))
+
+
+def test_ogg_flac_without_its_first_page_of_sound_does_not_begin_later(folder: Path, tmp_path: Path) -> None:
+    pages = ogg_pages(encoded(folder, "ffmpeg.oga").read_bytes())
+    path = tmp_path / "a.oga"
+    path.write_bytes(b"".join(pages[:2] + pages[3:]))
+    _, fault, _ = decoded(path, "ogg-flac")
+    assert fault is not None
+    assert fault.reason == "damaged: its first frames are missing"
+
+
 def adts_frames(content: bytes) -> list[bytes]:
     frames, at = [], 0
     while at < len(content):
@@ -309,6 +338,16 @@ def test_he_aac_that_no_header_mentions_is_recognised(folder: Path, tmp_path: Pa
     assert code == "needs-ffmpeg"
     assert "HE-AAC" in text
     assert "pip install 'distill[ffmpeg]'" in text
+
+
+def test_one_packet_that_looks_like_he_aac_does_not_make_it_he_aac(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "low.aac")
+    frames = adts_frames(plain.read_bytes())
+    frames[5] = with_band_replication(frames[5])
+    path = tmp_path / "a.aac"
+    path.write_bytes(b"".join(frames))
+    parts, _, _ = decoded(path, "adts")
+    np.testing.assert_allclose(parts[0][: 5 * 1024], ffmpeg(plain, 2)[: 5 * 1024], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -432,11 +471,30 @@ def test_an_error_of_the_system_is_no_damage(folder: Path, tmp_path: Path) -> No
             pass
 
 
-@pytest.mark.parametrize("name", ["lame.mp3", "flac.flac", "adts.aac", "fragments.m4a", "faststart.m4a", "alac.caf"])
-def test_each_byte_is_read_once(folder: Path, name: str) -> None:
-    path = encoded(folder, name)
+def test_free_format_is_named(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    run("lame", "--quiet", "--freeformat", "-b", "400", folder / "stereo.wav", path)
+    assert reason(path, "mpeg") == ("is free-format MP3, which distill does not read", "not-decodable")
+
+
+@pytest.mark.parametrize("name", [*ENCODED, "picture.mp3", "picture.flac"])
+def test_each_byte_is_read_once(folder: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("picture"):
+        path.write_bytes(with_picture(encoded(folder, f"{'lame' if '.mp3' in name else 'flac'}.{path.suffix[1:]}")))
+    else:
+        path.write_bytes(encoded(folder, name).read_bytes())
     source = ByteSource(path)
-    for _ in native.NativeSound(source, ENCODED[name][1]).blocks():
+    for _ in decode_blocks(source, RATE, path=path):
         pass
     source.digest()
     assert source.bytes_read == path.stat().st_size
+
+
+def with_picture(path: Path) -> bytes:
+    """Return a file with 6 MB of a picture before its sound."""
+    content, picture = path.read_bytes(), bytes(range(128)) * 48_000
+    if path.suffix == ".flac":
+        return content[:42] + b"\6" + len(picture).to_bytes(3, "big") + picture + content[42:]
+    length = len(picture)
+    return b"ID3\4\0\0" + bytes(length >> shift & 127 for shift in (21, 14, 7, 0)) + picture + content

@@ -229,6 +229,19 @@ def test_a_damaged_file_is_used_up_to_the_damage(tmp_path, whole, codec, damage)
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_behind_a_damaged_first_page_of_sound_nothing_is_the_start(tmp_path, whole, codec, is_cut):
+    pages, _ = whole[codec]
+    first = pages_with_sound(pages)
+    wrong = bytearray(bytes(pages[first]))
+    wrong[-7] ^= 0x10
+    rest = wrong[:-300] if is_cut else wrong
+    parts, reason = decode(join(tmp_path / "a.ogg", *pages[:first], bytes(rest), *pages[first + 1 :]))
+    assert not parts
+    assert reason == "a page of its Ogg stream is missing or damaged, 0 frames before it can be decoded"
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_wrong_page_numbers_are_no_damage_where_the_positions_go_on(tmp_path, whole, codec):
     pages, expected = whole[codec]
     found, reason = one_part(join(tmp_path / "a.ogg", *pages[:3], *(replace(page, sequence=0) for page in pages[3:])))

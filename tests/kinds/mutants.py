@@ -23,8 +23,12 @@ from distill.audio.readers.kinds import kind_of
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
 from distill.audio.readers.table import READERS
 from distill.errors import AudioFileError
-from kinds.table import heard, mono
+from kinds.table import heard_now, mono
 
+# What is heard of a damaged packet of these, decoders do not agree on.
+CONCEALING = frozenset(
+    ("mp3", "mp3-without-header", "mp2", "m4a", "m4a-fragmented", "adts", "wav-ima-adpcm", "wav-ms-adpcm", "wav-gsm")
+)
 MEMORY = 300 << 20
 SECONDS = 5
 
@@ -171,17 +175,20 @@ def _compare(found: np.ndarray, base: Base, mutant: Mutant) -> None:
 
 
 def _ask(path: Path, base: Base, found: np.ndarray) -> None:
+    """Compare what is not heard in the intact file, too, with what FFmpeg hears."""
+    count = min(len(found), len(base.samples))
+    if np.abs(found[:count] - base.samples[:count]).max() <= 1e-4:
+        return
     try:
-        samples, rate = heard(path)
+        samples, rate = heard_now(path)
     except RuntimeError:
         return  # It hears nothing.
-    if rate != base.rate:
-        return
+    if rate != base.rate or len(samples) != len(found):
+        return  # It takes the file for another one, as where fields of a header contradict each other.
     expected = mono(samples)
-    count = min(len(found), len(expected))
-    away = np.abs(found[:count] - expected[:count])
-    if count and away.max() > 1e-4:
-        raise AssertionError(f"FFmpeg hears another sample {int(np.argmax(away > 1e-4))} of {count}")
+    away = np.abs(found - expected)
+    if away.max() > 1e-4:
+        raise AssertionError(f"FFmpeg hears another sample {int(np.argmax(away > 1e-4))} of {len(found)}")
 
 
 def main(folder: Path, jobs: Iterable[str], *, ask_ffmpeg: bool) -> None:
@@ -204,7 +211,8 @@ def main(folder: Path, jobs: Iterable[str], *, ask_ffmpeg: bool) -> None:
         spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + SECONDS + 1, resource.RLIM_INFINITY))
         try:
-            _say(container, number, "done", listen(path, bases[container], changed, ask_ffmpeg=ask_ffmpeg))
+            asks = ask_ffmpeg and container not in CONCEALING
+            _say(container, number, "done", listen(path, bases[container], changed, ask_ffmpeg=asks))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
             _say(container, number, "fault", f"{changed.words}: {type(error).__name__}: {error}")
 

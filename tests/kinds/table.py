@@ -92,6 +92,12 @@ def heard(path: Path, decoder: str | None = None) -> Heard:
     return _heard[path, decoder]
 
 
+def heard_now(path: Path) -> Heard:
+    """Return what FFmpeg hears in a file that was another one before."""
+    _heard.pop((path, None), None)
+    return heard(path)
+
+
 def hear(rows: Iterable[tuple[Row, Path, Made]], pool: Executor) -> None:
     """Let FFmpeg decode the files of many rows, so that `truths` has them at once."""
     asked = [(file, row.decoder) for row, path, made in rows for file in _files(path, made)] if has_judge() else []

@@ -86,7 +86,7 @@ def test_unusable_files_are_reported_and_the_others_are_processed(dataset, monke
     codes = {
         "text.wav": "not-audio",
         "empty.wav": "empty",
-        "magic.flac": "not-decodable",
+        "magic.flac": "damaged",
         "nan.wav": "not-finite",
         "zero.wav": "no-samples",
         "silent.wav": "silent",

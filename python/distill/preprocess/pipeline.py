@@ -39,7 +39,7 @@ from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Failed, Finished, Rows, Source, extract
-from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
+from distill.preprocess.plan import Plan, confirm_plan, forget_what_can_be_read, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
@@ -347,6 +347,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     manifest = slot and open_manifest(slot)
     if not manifest:
         return None
+    forget_what_can_be_read(manifest)
     known = load_file_table(cache_dir)
     scan = run.dataset.scan(manifest, known=known, workers=run.workers, hash_unique=False, progress=run.progress)
     rows = manifest.live()

@@ -16,13 +16,14 @@ import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
+from distill.audio.readers.ffmpeg import NEEDS_FFMPEG, is_installed
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
-from distill.index import Dataset, Scan
+from distill.index import Dataset, Manifest, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
 from distill.preprocess.lengths import read_lengths
@@ -90,6 +91,7 @@ def make_plan(
         If the table of files cannot be written.
     """
     row_format = writer.row_format
+    forget_what_can_be_read(writer.manifest)
     scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hash_unique=False, progress=progress)
     dataset.require_audio(scan)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
@@ -112,6 +114,12 @@ def make_plan(
     longest_first = [source for _, source in by_length]
     padding = 1 - sum(durations) / (chunks * chunk_s) if chunks else 0.0
     return Plan(row_format, changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes, padding)
+
+
+def forget_what_can_be_read(manifest: Manifest) -> None:
+    """Forget the files that were skipped for want of FFmpeg, if it is there now."""
+    if is_installed():
+        manifest.forget_skipped(NEEDS_FFMPEG)
 
 
 def _changed_fields(writer: CacheWriter) -> list[str]:

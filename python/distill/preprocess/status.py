@@ -9,6 +9,7 @@ from distill import _native
 from distill.cache.folder import leftover, load_file_table
 from distill.cache.slots import Slot, list_slots
 from distill.index import Dataset
+from distill.preprocess.plan import forget_what_can_be_read
 from distill.types import PathLike, ProgressCallback, Reason
 
 
@@ -51,6 +52,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
         raise last_used.error
     known = load_file_table(cache_dir)
     manifest = (last_used and last_used.manifest) or _native.Manifest()
+    forget_what_can_be_read(manifest)
     scan = dataset.scan(manifest, known=known, progress=progress)
     dataset.require_audio(scan)
     skipped = [*scan.skipped, *scan.faults]

@@ -126,21 +126,42 @@ impl Bits<'_> {
 #[derive(Default)]
 pub(crate) struct Probe {
     seen: usize,
+    /// Packets that seem to have it. A damaged one may.
+    found: usize,
     codec: Option<Codec>,
 }
 
 impl Probe {
     /// Looks at a packet. Returns whether enough were seen.
+    ///
+    /// # Errors
+    ///
+    /// If most of them have spectral band replication.
     pub(crate) fn is_done(&mut self, format: Format, packet: &[u8]) -> Result<bool, Fault> {
         let codec = match self.codec.take() {
             Some(codec) => codec,
             None => Codec::aac(format)?,
         };
         if replicates_bands(self.codec.insert(codec), packet) {
-            return Err(Fault::needs_ffmpeg(HE_AAC));
+            self.found += 1;
         }
         self.seen += 1;
+        if 2 * self.found > PROBED {
+            self.end()?;
+        }
         Ok(self.seen >= PROBED)
+    }
+
+    /// Judges the packets that were seen.
+    ///
+    /// # Errors
+    ///
+    /// If most of them have spectral band replication.
+    pub(crate) fn end(&self) -> Result<(), Fault> {
+        if 2 * self.found > self.seen {
+            return Err(Fault::needs_ffmpeg(HE_AAC));
+        }
+        Ok(())
     }
 }
 

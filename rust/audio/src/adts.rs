@@ -74,8 +74,13 @@ impl Adts {
         let mut probe = aac::Probe::default();
         // The frames that are looked at are decoded later, from the start.
         while let Some((header, offset)) = frames.next()? {
+            match first {
+                None => check(&header)?,
+                // Damage counts when the frames before it have been decoded.
+                Some(_) if check(&header).is_err() => break,
+                Some(_) => {}
+            }
             first.get_or_insert((header, offset));
-            check(&header)?;
             let bytes = frames.bytes(&header, offset)?;
             if probe.is_done(
                 header.format,
@@ -87,6 +92,7 @@ impl Adts {
         let Some((header, offset)) = first else {
             return Err(Fault::NotForMe);
         };
+        probe.end()?;
         Ok(Self {
             frames: Frames::new(frames.window, offset, size),
             format: header.format,
@@ -133,6 +139,9 @@ impl Stream for Adts {
             }
             return self.frames.fault().map_or(Ok(None), Err);
         };
+        if self.count == 0 {
+            self.frames.window.catch_up(offset)?;
+        }
         check(&header)?;
         if header.format != self.codec_format {
             self.codec = Codec::aac(header.format)?;

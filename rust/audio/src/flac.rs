@@ -168,6 +168,9 @@ impl Stream for Flac {
 
     fn next(&mut self, samples: &mut Vec<f32>) -> Result<Option<Format>, Fault> {
         let part = &mut self.part;
+        if part.progress.decoded == 0 {
+            self.window.catch_up(self.offset)?;
+        }
         let header = FrameHeader::parse(self.window.get(self.offset, FrameHeader::LONGEST)?);
         let Some(header) = header.filter(|header| header.fits(&part.info)) else {
             return Ok(self.next_part()?.then_some(self.part.info.format));
@@ -176,12 +179,13 @@ impl Stream for Flac {
             let decoded = part.progress.decoded;
             let left = self.window.size() - self.offset;
             // Less than a frame can be is an incomplete one.
-            let text = if left < header.longest(&part.info) as u64 {
+            if left < header.longest(&part.info) as u64 {
                 part.progress.end()?;
-                format!("cut short: its last frame is incomplete, after {decoded} others")
-            } else {
-                format!("damaged: the checksum is wrong after {decoded} frames")
-            };
+                let text =
+                    format!("cut short: its last block is incomplete after {decoded} frames");
+                return Err(Fault::cut_short(text));
+            }
+            let text = format!("damaged: the checksum is wrong after {decoded} frames");
             return Err(Fault::damaged(text));
         };
         let bytes = self.window.get(self.offset, length)?;
@@ -294,7 +298,8 @@ fn next_sync(bytes: &[u8], from: usize, until: usize) -> Option<usize> {
 }
 
 /// Finds the end of a frame that no other one follows: the checksum is right
-/// there, and the frame can be decoded.
+/// there, and a mark follows or the frame can be decoded, but not without its
+/// last byte. The checksum alone is right by chance in one place of 65 536.
 fn last_frame_length(
     window: &mut Window,
     offset: u64,
@@ -310,7 +315,12 @@ fn last_frame_length(
             let follows = offset + length as u64;
             let is_marked =
                 tag_length(window, follows)?.is_some() || window.starts_with(follows, b"fLaC")?;
-            if is_marked || part.codec.decode(&bytes[..length]).is_ok() {
+            let ends = |codec: &mut Codec| {
+                // Behind the last byte is the checksum.
+                codec.decode(&bytes[..length]).is_ok()
+                    && codec.decode(&bytes[..length.saturating_sub(3)]).is_err()
+            };
+            if is_marked || ends(&mut part.codec) {
                 return Ok(Some(length));
             }
         }

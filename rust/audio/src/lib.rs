@@ -20,6 +20,7 @@ mod mp4_fragments;
 mod mp4_table;
 mod mpeg;
 mod ogg_flac;
+mod ogg_packets;
 mod packets;
 mod source;
 mod tags;

@@ -188,7 +188,12 @@ impl Mpeg {
         };
         let mut frames = Frames::new(window, start, end);
         let Some((first, offset)) = frames.next()? else {
-            return Err(Fault::NotForMe);
+            return match is_free_format(&mut frames.window, start)? {
+                true => Err(Fault::not_decodable(
+                    "is free-format MP3, which distill does not read",
+                )),
+                false => Err(Fault::NotForMe),
+            };
         };
         let info = Info::parse(&first, frames.bytes(&first, offset)?);
         Ok(Self {
@@ -269,7 +274,10 @@ impl Stream for Mpeg {
 
     fn next(&mut self, samples: &mut Vec<f32>) -> Result<Option<Format>, Fault> {
         let next = match self.next.take() {
-            Some(next) => Some(next),
+            Some((first, offset)) => {
+                self.frames.window.catch_up(offset)?;
+                Some((first, offset))
+            }
             None => self.frames.next()?,
         };
         let Some((header, offset)) = next else {
@@ -296,6 +304,17 @@ impl Stream for Mpeg {
         self.codec = Some((codec, header.layer, header.format));
         Ok(Some(header.format))
     }
+}
+
+/// Whether a frame begins at `start` whose header leaves out the bit rate, and with it the length.
+fn is_free_format(window: &mut Window, start: u64) -> Result<bool, Fault> {
+    const ANY_RATE: u8 = 1 << 4;
+    let Some(mut head) = window.array::<{ MpegHeader::LENGTH }>(start)? else {
+        return Ok(false);
+    };
+    let is_free = head[2] >> 4 == 0;
+    head[2] |= ANY_RATE;
+    Ok(is_free && MpegHeader::parse(&head).is_some())
 }
 
 /// Returns where the frames of a RIFF file with MPEG audio start and end.

@@ -47,8 +47,8 @@ pub(crate) struct Trim {
 pub(crate) struct Packets {
     window: Window,
     places: Box<dyn Places>,
-    /// Packets that were looked at when the file was opened.
-    ahead: VecDeque<Place>,
+    /// Packets that were looked at when the file was opened, and why there is no other.
+    ahead: VecDeque<Result<Place, Fault>>,
     codec: Codec,
     name: &'static str,
     format: Format,
@@ -70,13 +70,19 @@ impl Packets {
         let (codec, name, format) = match coding {
             Coding::Aac(format) => {
                 let mut probe = aac::Probe::default();
-                while let Some(place) = places.next(&mut window)? {
+                while let Some(place) = places.next(&mut window).transpose() {
+                    // Damage counts when the frames before it have been decoded.
+                    let packet = place.as_ref().ok().map(|&place| read(&mut window, place));
+                    let is_done = match packet {
+                        Some(Ok(packet)) => probe.is_done(format, packet)?,
+                        _ => true,
+                    };
                     ahead.push_back(place);
-                    let packet = read(&mut window, place)?;
-                    if probe.is_done(format, packet)? {
+                    if is_done {
                         break;
                     }
                 }
+                probe.end()?;
                 (Codec::aac(format)?, "AAC", format)
             }
             Coding::Alac(cookie) => {
@@ -140,12 +146,15 @@ impl Stream for Packets {
             return Ok(None);
         }
         let place = match self.ahead.pop_front() {
-            Some(place) => Some(place),
+            Some(place) => Some(place?),
             None => self.places.next(&mut self.window)?,
         };
         let Some(place) = place else {
             return self.end();
         };
+        if self.bytes == 0 {
+            self.window.catch_up(place.offset)?;
+        }
         let size = self.window.size();
         let packet = read(&mut self.window, place)?;
         if packet.len() < place.length as usize {

@@ -20,6 +20,15 @@ pub trait Input: Send {
     ///
     /// If they cannot be read.
     fn append(&mut self, offset: u64, length: usize, to: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Says that from `offset` on all will be read; see [`ByteSource::catch_up`].
+    ///
+    /// # Errors
+    ///
+    /// If what is before cannot be read.
+    fn catch_up(&mut self, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Input for Arc<Mutex<ByteSource>> {
@@ -31,6 +40,11 @@ impl Input for Arc<Mutex<ByteSource>> {
         let mut source = self.lock().unwrap_or_else(PoisonError::into_inner);
         to.extend_from_slice(source.read_at(offset, length)?);
         Ok(())
+    }
+
+    fn catch_up(&mut self, offset: u64) -> io::Result<()> {
+        let mut source = self.lock().unwrap_or_else(PoisonError::into_inner);
+        source.catch_up(offset)
     }
 }
 
@@ -97,6 +111,11 @@ impl Window {
             }
         }
         Ok(&self.bytes[..length.min(self.bytes.len())])
+    }
+
+    /// Says that the sound begins at `offset`, and will be read.
+    pub(crate) fn catch_up(&mut self, offset: u64) -> io::Result<()> {
+        self.input.catch_up(offset)
     }
 
     /// Returns exactly `N` bytes at `offset`, or None behind the end.

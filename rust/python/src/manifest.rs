@@ -230,6 +230,10 @@ impl PyManifest {
         self.paths_with(py, |summary| summary.partial)
     }
 
+    fn forget_skipped(&mut self, code: &str) -> bool {
+        self.0.forget_skipped(code)
+    }
+
     fn partial_reason<'py>(
         &self,
         py: Python<'py>,

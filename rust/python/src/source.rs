@@ -61,21 +61,16 @@ impl PyByteSource {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let rest = py.detach(|| self.lock().size()).saturating_sub(offset);
         let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX));
-        let (mut filled, mut fault) = (0, None);
-        // Read into the object itself: a copy costs as much as the hash.
-        let bytes = PyBytes::new_with(py, length, |bytes| {
-            let read = py.detach(|| self.lock().read_into(offset, bytes));
-            match read {
-                Ok(count) => filled = count,
-                Err(error) => fault = Some(error),
-            }
+        let mut count = 0;
+        let bytes = PyBytes::new_with(py, length, |to| {
+            count = py
+                .detach(|| self.lock().read_into(offset, to))
+                .map_err(|error| io_to_python(error, &self.path))?;
             Ok(())
         })?;
-        if let Some(error) = fault {
-            return Err(io_to_python(error, &self.path));
-        }
-        if filled < length {
-            return Ok(PyBytes::new(py, &bytes.as_bytes()[..filled]));
+        if count < length {
+            // The file is shorter than it was when it was opened.
+            return Ok(PyBytes::new(py, &bytes.as_bytes()[..count]));
         }
         Ok(bytes)
     }

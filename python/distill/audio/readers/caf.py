@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from distill.audio.readers.chunks import CAF, find, is_chunk, walk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.views import behind_first_header
 from distill.types import Reason
 
 _FIRST = 8
@@ -16,6 +17,7 @@ _IS_FLOAT, _IS_LITTLE_ENDIAN = 1, 2
 
 def open_caf(source: ByteSource) -> PcmSound:
     """Open a Core Audio file of uncompressed samples."""
+    source = behind_first_header(source)
     return PcmSound(source, "CAF", _parts(source))
 
 

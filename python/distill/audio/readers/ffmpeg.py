@@ -70,17 +70,48 @@ def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
 
     def open_either(source: ByteSource) -> Sound:
         try:
-            return opener(source)
+            return _EitherSound(opener(source), source, kind)
         except SoundError as error:
-            if error.reason.code != NEEDS_FFMPEG or not _is_installed():
+            if error.reason.code != NEEDS_FFMPEG or not is_installed():
                 raise
         return FfmpegSound(source, kind=kind)
 
     return open_either
 
 
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Whether FFmpeg's libraries are there."""
     return importlib.util.find_spec("av") is not None
+
+
+class _EitherSound:
+    """A file whose reader may find only in the first packet that FFmpeg is needed."""
+
+    def __init__(self, sound: Sound, source: ByteSource, kind: str) -> None:
+        self._sound, self._source, self._ffmpeg_kind = sound, source, kind
+        self.kind, self.sample_rate, self.channels = sound.kind, sound.sample_rate, sound.channels
+
+    @property
+    def frames(self) -> int | None:
+        return self._sound.frames
+
+    def blocks(self) -> Iterator[Pcm]:
+        is_begun = False
+        try:
+            for pcm in self._sound.blocks():
+                is_begun = True
+                yield pcm
+        except SoundError as error:
+            if is_begun or error.reason.code != NEEDS_FFMPEG or not is_installed():
+                raise
+        else:
+            return
+        self._sound.close()
+        self._sound = FfmpegSound(self._source, kind=self._ffmpeg_kind)
+        yield from self._sound.blocks()
+
+    def close(self) -> None:
+        self._sound.close()
 
 
 class FfmpegSound:
@@ -96,7 +127,7 @@ class FfmpegSound:
 
     def __init__(self, source: ByteSource, *, kind: str) -> None:
         name = NAMES[kind]
-        if not _is_installed():
+        if not is_installed():
             text = f"is {name}, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
             raise SoundError(Reason(text, NEEDS_FFMPEG))
         self.kind, self._missing = name, _missing_bytes(source)

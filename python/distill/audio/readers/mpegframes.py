@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from distill.audio.readers.protocol import ByteSource
 
@@ -22,29 +21,19 @@ _RATES = {
 }
 _HEADER_BYTES = 6
 _LONGEST_FRAME = 8192
-_FIRST_SEARCHED = 4096
 
 
 def find_frames(source: ByteSource, start: int, searched: int) -> str | None:
     """Return "mpeg" or "aac" if frames begin at `start` or within the next `searched` bytes, else None."""
-    for at in _syncs(source, start, searched):
-        # A file may be as short as a frame; among other bytes more is needed.
-        kind = _row(source, at, _ROW_AT_START if at == start else _ROW)
-        if kind is not None:
-            return kind
+    # Mostly the first byte is that of a frame.
+    for length in (_LONGEST_FRAME, searched):
+        for match in _SYNC.finditer(source.read_at(start, length)):
+            at = start + match.start()
+            # A file may be as short as a frame; among other bytes more is needed.
+            kind = _row(source, at, _ROW_AT_START if at == start else _ROW)
+            if kind is not None:
+                return kind
     return None
-
-
-def _syncs(source: ByteSource, start: int, searched: int) -> Iterator[int]:
-    """Yield where a frame may begin. Few bytes are read if one begins near the start, as in most files."""
-    at, length = start, _FIRST_SEARCHED
-    while at < start + searched:
-        found = source.read_at(at, length)
-        yield from (at + match.start() for match in _SYNC.finditer(found))
-        if len(found) < length:
-            return
-        # The last byte may be the first of a frame.
-        at, length = at + length - 1, 2 * length
 
 
 def _row(source: ByteSource, at: int, needed: int) -> str | None:

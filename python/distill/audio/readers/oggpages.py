@@ -18,8 +18,8 @@ SEQUENCES = 1 << 32
 
 _MAGIC = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
-# Bytes read at a time: few at first, because some only want the header.
-_FIRST_WINDOW, _WINDOW = 1 << 13, 1 << 18
+# Bytes read at a time, at first and in the end: another reader may begin again with those of the first pages.
+_FIRST_WINDOW, _WINDOW = 1 << 14, 1 << 20
 _MOST_SEGMENTS = 255
 # Stops a search through bytes that look like the start of a page again and again, which would take hours.
 _MOST_FALSE_STARTS = 4096
@@ -40,6 +40,8 @@ class Page(NamedTuple):
     """Sizes of its segments. A packet ends with a segment of less than 255 bytes."""
     bytes: bytes
     """All of the page."""
+    is_behind_others: bool = False
+    """Whether bytes before it are no good page."""
 
     @property
     def body(self) -> bytes:
@@ -70,22 +72,24 @@ def read_pages(source: ByteSource) -> Iterator[Page]:
         If the file cannot be read.
     """
     buffer, offset, ended, false_starts = b"", 0, False, 0
-    place, window = 0, _FIRST_WINDOW
+    window = _FIRST_WINDOW
+    place = good = 0  # in the buffer: where to look, and where the last page ends
     while false_starts < _MOST_FALSE_STARTS:
         start = buffer.find(_MAGIC, place)
         page, end = (None, 0) if start < 0 else _page_at(buffer, start)
         if page is not None:
-            yield page
-            place, false_starts = end, 0
+            yield page._replace(is_behind_others=start > good)
+            place, good, false_starts = end, end, 0
         elif start >= 0 and (end or ended):
             place, false_starts = start + 1, false_starts + 1
         elif ended:
             return
         else:
             # The last bytes may be the start of the magic number.
-            rest = buffer[start:] if start >= 0 else buffer[max(place, len(buffer) - 3) :]
+            kept = start if start >= 0 else max(place, len(buffer) - 3)
             more = source.read_at(offset, window)
-            buffer, place, offset, ended = rest + more, 0, offset + len(more), len(more) < window
+            buffer, place, good = buffer[kept:] + more, 0, good - kept
+            offset, ended = offset + len(more), len(more) < window
             window = min(2 * window, _WINDOW)
 
 

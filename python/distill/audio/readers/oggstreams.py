@@ -164,8 +164,11 @@ class Stream:
 
     def _is_gap(self, page: Page, frames: int) -> bool:
         """Tell whether sound is missing before a page. Numbers may be wrong; then the granule positions tell."""
-        if self._given is None or page.sequence == (self._sequence + 1) % SEQUENCES:
+        if page.sequence == (self._sequence + 1) % SEQUENCES:
             return False
+        if self._given is None:
+            # Records of a broadcast go on with any number behind the header, but without a page that is no good.
+            return page.is_behind_others
         if self._position is None or page.position == NO_POSITION:
             return True
         expected = self._position + self._since + frames

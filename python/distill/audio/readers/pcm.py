@@ -110,10 +110,11 @@ class PcmSound:
     def _part(self, part: Part) -> Iterator[Pcm]:
         frame_bytes = part.frame_bytes
         most = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
-        out = np.empty(most // part.encoding.width, np.float32)
         at, end = part.offset, self._source.size
         if part.length is not None:
             end = min(end, part.offset + part.length)
+        # A damaged header may give any number of channels.
+        out = np.empty(max(0, min(most, end - at)) // part.encoding.width, np.float32)
         while at < end:
             raw = self._source.read_at(at, min(most, end - at))
             at += len(raw)

@@ -11,7 +11,7 @@ import numpy as np
 from distill.audio.readers.chunks import RIFF, RIFX, WAVE64, Chunk, Layout, after, chunk_at, find, is_chunk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
-from distill.audio.readers.views import View
+from distill.audio.readers.views import View, behind_first_header
 from distill.types import Reason
 
 NAMES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
@@ -47,6 +47,7 @@ def open_wav(source: ByteSource) -> PcmSound:
 
 def open_wave64(source: ByteSource) -> PcmSound:
     """Open a Wave64 file of uncompressed samples."""
+    source = behind_first_header(source)
     return PcmSound(source, "Wave64", _parts(source, WAVE64, 40))
 
 

@@ -32,3 +32,22 @@ class View:
         at = self._start + max(0, offset - len(self._prefix))
         wanted = min(length - len(before), self._end - at)
         return before + (self._source.read_at(at, wanted) if wanted > 0 else b"")
+
+
+_REPEATED_BYTES, _LONGEST_HEADER = 16, 4096
+
+
+def behind_first_header(source: ByteSource) -> ByteSource | View:
+    """Return a source without the further headers in a file that SoX wrote to a pipe.
+
+    Its library goes back to correct the header. Into a pipe it writes it again instead: behind the first one, and
+    behind the samples.
+    """
+    head = source.read_at(0, _LONGEST_HEADER + _REPEATED_BYTES)
+    start = head.find(head[:_REPEATED_BYTES], 1)
+    # The name of the data chunk, and its size, are the end of the header.
+    if start < 0 or b"data" not in head[max(0, start - 24) : start]:
+        return source
+    end = source.size - start
+    is_repeated = source.read_at(end, _REPEATED_BYTES) == head[:_REPEATED_BYTES]
+    return View(source, start, end - start if is_repeated and end > start else None)

@@ -145,6 +145,17 @@ impl Manifest {
         self.drop_unused_packs();
     }
 
+    /// Removes the contents that are skipped for a reason with this code, so that
+    /// they are tried again. Returns whether there were any.
+    pub fn forget_skipped(&mut self, code: &str) -> bool {
+        let before = self.contents.len();
+        self.contents.retain(|_, content| {
+            let reason = content.skipped.as_ref();
+            reason.is_none_or(|reason| reason.code != code)
+        });
+        self.contents.len() < before
+    }
+
     /// Removes a damaged pack, the contents with rows in it, and packs without
     /// remaining rows. Returns whether the pack existed.
     pub fn drop_pack(&mut self, name: &str) -> bool {
