@@ -532,6 +532,21 @@ def row_checksums(data: Buffer, row_bytes: int) -> bytes:
         If the length of ``data`` is not a multiple of ``row_bytes``.
     """
 
+def mix_stereo(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the mean [n] of both channels of contiguous samples [n, 2], in float32.
+
+    Raises
+    ------
+    ValueError
+        If there are not two channels.
+    """
+
+def sample_sum(samples: npt.NDArray[np.float32]) -> float:
+    """Return the sum of contiguous samples [n], in float64."""
+
+def row_sums(rows: npt.NDArray[np.float32]) -> list[tuple[float, float]]:
+    """Return the sum and the sum of squares of each channel of contiguous rows [k, channels, n], in float64."""
+
 @final
 class MelKernel:
     """Computes mel features of waveforms on the CPU, for fixed parameters.

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import CHANGED, Chunks
 from distill.audio.levels import Levels
@@ -256,10 +257,8 @@ class Extractor:
 
 def row_sums(rows: np.ndarray) -> np.ndarray:
     """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
-    values = rows.reshape(len(rows), 2, -1).astype(np.float64)
-    # Not np.dot, because the threads of BLAS spin while they wait.
-    squares = np.einsum("rcn,rcn->c", values, values)
-    return np.array([rows[:, 0].size, *np.stack([values.sum(axis=(0, 2)), squares], axis=1).flat])
+    sums = _native.row_sums(np.ascontiguousarray(rows).reshape(len(rows), 2, -1))
+    return np.array([rows[:, 0].size, *sums[0], *sums[1]])
 
 
 def _is_as_scanned(source: Source) -> bool:

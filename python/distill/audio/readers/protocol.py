@@ -12,7 +12,7 @@ from distill.types import Reason
 
 __all__ = ["BLOCK_FRAMES", "ByteSource", "NotForMeError", "Opener", "Pcm", "Sound", "SoundError"]
 
-BLOCK_FRAMES = 1 << 17
+BLOCK_FRAMES = 1 << 16
 """Frames in a block, at most."""
 
 
