@@ -123,19 +123,21 @@ class Spool:
 
     def _read(self, file: FileIO, start: int) -> bytearray:
         piece = bytearray(min(_PIECE_BYTES, self._written - start))
+        rest = memoryview(piece)
         try:
             file.seek(start)
-            rest = memoryview(piece)
-            while rest:
-                count = file.readinto(rest)
-                if not count:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            while rest and (count := file.readinto(rest)):
                 rest = rest[count:]
         except OSError as error:
-            # About the disk of the cache, not about the file that was decoded.
-            message = f"{self._folder}: what was decoded cannot be read back: {error.strerror or error}"
-            raise StorageError(message, remedy(error, "check the disk, or use another one: --cache-dir DIR")) from error
+            raise self._unreadable(error) from error
+        if rest:
+            raise self._unreadable(OSError(errno.EIO, os.strerror(errno.EIO)))
         return piece
+
+    def _unreadable(self, error: OSError) -> StorageError:
+        # About the disk of the cache, not about the file that was decoded.
+        message = f"{self._folder}: what was decoded cannot be read back: {error.strerror or error}"
+        return StorageError(message, remedy(error, "check the disk, or use another one: --cache-dir DIR"))
 
     def close(self) -> None:
         """Free what is kept."""
