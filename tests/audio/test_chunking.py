@@ -6,9 +6,7 @@ import errno
 import io
 import os
 import re
-import resource
 import shutil
-import signal
 from contextlib import closing
 
 import numpy as np
@@ -284,23 +282,24 @@ def test_a_file_that_changes_between_two_decodes_is_not_used(tmp_path, monkeypat
             list(chunks)
 
 
-@pytest.mark.parametrize("free_kb", [8, 15.9])
-def test_a_disk_that_is_full_while_samples_are_kept_costs_a_second_decoding_and_no_file(tmp_path, monkeypatch, free_kb):
+@pytest.mark.parametrize("free_bytes", [8_000, 15_900])
+def test_a_disk_that_fills_up_costs_a_second_decoding_and_no_file(tmp_path, monkeypatch, free_bytes):
     """Also if only the last few samples do not fit."""
+
+    class Full(io.FileIO):
+        def write(self, data):
+            free = free_bytes - self.tell()
+            if free <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:free])
+
     let_blocks_be_small(monkeypatch, 1_000)
     monkeypatch.setattr(spool, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: Full(tmp_path / "kept", "w+"))
     samples = noise(1, CHUNK)
-    path = write(tmp_path / "a.wav", samples)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(free_kb * 1_000), before[1]))
-        chunks = Chunks(path, RATE, CHUNK, "none", spool_dir=tmp_path)
-        chunks.decode()
-        assert not chunks.is_spooled
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    chunks = Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK, "none", spool_dir=tmp_path)
+    chunks.decode()
+    assert not chunks.is_spooled
     np.testing.assert_allclose(next(iter(chunks)), samples, atol=1e-6)
 
 

@@ -306,7 +306,7 @@ class _Extracted:
     with_offset: list[str] = field(default_factory=list)
     """Paths of sources with rows whose constant offset was removed."""
     channels: Counter[int] = field(default_factory=Counter)
-    """Number of decoded sources by their number of channels."""
+    """Number of sources with rows by their number of channels."""
 
 
 def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
@@ -332,8 +332,8 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extr
                 writer.add_rows(content_hash, event.rows)
             elif isinstance(event, Finished):
                 found.decoded += 1
-                found.channels[event.channels] += 1
                 if event.sums[0]:
+                    found.channels[event.channels] += 1
                     writer.finish_content(content_hash, event.silent, event.sums, event.partial)
                     found.with_offset += [path] if event.levels.offset else []
                 else:
