@@ -134,6 +134,9 @@ impl Stream for Adts {
         let Some((header, offset)) = self.frames.next()? else {
             if self.broken > 0 {
                 let (broken, count) = (self.broken, self.count);
+                if broken == count {
+                    return Err(Fault::no_frame());
+                }
                 let text = format!("damaged: {broken} of its {count} frames cannot be decoded");
                 return Err(Fault::damaged(text));
             }

@@ -222,7 +222,14 @@ impl Mpeg {
 
     fn end(&mut self) -> Result<Option<Format>, Fault> {
         self.end_part();
+        let promised = self.info.frames();
+        if promised.is_some_and(|promised| self.used >= promised) {
+            self.frames.ignore_tail();
+        }
         if self.broken > 0 {
+            if self.broken == self.count {
+                return Err(Fault::no_frame());
+            }
             let text = format!(
                 "damaged: {} of its {} MPEG frames cannot be decoded",
                 self.broken, self.count

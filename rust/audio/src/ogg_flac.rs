@@ -1,10 +1,9 @@
 //! FLAC in Ogg, also in several streams one after the other.
 
-use crate::codec::{words, Codec};
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
-use crate::flac::{Progress, StreamInfo};
-use crate::flac_frame::{crc16, FrameHeader};
+use crate::flac_frame::crc16;
+use crate::flac_part::{Part, StreamInfo};
 use crate::ogg_packets::Packets;
 use crate::window::Window;
 
@@ -19,12 +18,6 @@ pub(crate) struct OggFlac {
     part: Option<Part>,
     /// What is missing of the parts before.
     fault: Option<Fault>,
-}
-
-struct Part {
-    info: StreamInfo,
-    codec: Codec,
-    progress: Progress,
 }
 
 impl OggFlac {
@@ -60,11 +53,7 @@ impl OggFlac {
 
 fn open_part(packet: &[u8]) -> Result<Part, Fault> {
     let info = StreamInfo::parse(packet.get(MAPPING_HEAD..).unwrap_or_default())?;
-    Ok(Part {
-        codec: info.codec()?,
-        progress: Progress::new(&info),
-        info,
-    })
+    Ok(Part::new(info))
 }
 
 impl Stream for OggFlac {
@@ -100,26 +89,15 @@ impl Stream for OggFlac {
         // Other packets hold metadata.
         if packet.first() == Some(&0xFF) {
             let decoded = part.progress.decoded;
-            let header = FrameHeader::parse(packet).filter(|header| header.fits(&part.info));
-            let Some(header) = header.filter(|_| crc16(0, packet) == 0) else {
-                let text = format!("damaged: the checksum is wrong after {decoded} frames");
-                return Err(Fault::damaged(text));
+            let header = part.header(packet).filter(|_| crc16(0, packet) == 0);
+            let Some(header) = header else {
+                return Err(Fault::damaged_after(decoded, "the checksum is wrong"));
             };
             // What was cut from another stream begins later, but without a gap.
             if decoded == 0 && header.number > 0 && self.packets.has_gap {
                 return Err(Fault::damaged("damaged: its first frames are missing"));
             }
-            part.progress.add(&header)?;
-            match part.codec.decode(packet) {
-                Ok((decoded, _)) => samples.extend_from_slice(decoded),
-                Err(error) => {
-                    let text = format!(
-                        "damaged: decoding fails after {decoded} frames: {}",
-                        words(&error)
-                    );
-                    return Err(Fault::damaged(text));
-                }
-            }
+            part.decode(&header, packet, samples)?;
         }
         Ok(Some(part.info.format))
     }

@@ -14,6 +14,9 @@ const LAST: u8 = 4;
 /// A packet is no longer; FLAC frames and pictures are far below.
 const LONGEST_PACKET: usize = 64 << 20;
 
+/// Pages whose checksum is tried in vain. Where there are more, only what another page follows is one.
+const MOST_WRONG_PAGES: u32 = 1024;
+
 /// Moves from packet to packet, over pages of other streams and over what is no page.
 pub(crate) struct Packets {
     window: Window,
@@ -25,6 +28,7 @@ pub(crate) struct Packets {
     page: VecDeque<(Vec<u8>, bool)>,
     /// Number of the page.
     sequence: u32,
+    wrong_pages: u32,
     /// Whether the page is marked as the last one of its stream.
     is_last: bool,
     /// Whether the file ends within a page or a packet.
@@ -44,6 +48,7 @@ impl Packets {
             packet: Vec::new(),
             page: VecDeque::new(),
             sequence: 0,
+            wrong_pages: 0,
             is_last: false,
             is_cut: false,
             has_gap: false,
@@ -95,6 +100,12 @@ impl Packets {
             let table = page.get(PAGE_HEAD..).unwrap_or_default();
             let content: usize = table.iter().map(|&length| usize::from(length)).sum();
             let length = PAGE_HEAD + segments + content;
+            if !head.starts_with(MAGIC) {
+                if !self.find_page()? {
+                    return Ok(None);
+                }
+                continue;
+            }
             let page = self.window.get(self.offset, length)?.to_vec();
             if !self.is_page(&page, length)? {
                 let is_cut = page.len() < length && page.starts_with(MAGIC);
@@ -120,7 +131,12 @@ impl Packets {
             return Ok(false);
         }
         let end = self.offset + length as u64;
-        Ok(self.window.starts_with(end, MAGIC)? || has_checksum(page))
+        if self.window.starts_with(end, MAGIC)? {
+            return Ok(true);
+        }
+        let is_page = self.wrong_pages < MOST_WRONG_PAGES && has_checksum(page);
+        self.wrong_pages += u32::from(!is_page);
+        Ok(is_page)
     }
 
     /// Returns whether a page belongs to a FLAC stream, and takes note of it.
