@@ -32,7 +32,8 @@ impl Flac {
         if !window.starts_with(start, b"fLaC")? {
             return Err(Fault::NotForMe);
         }
-        let (part, offset) = open_part(&mut window, start)?;
+        let (info, offset) = read_info(&mut window, start)?;
+        let part = Part::new(info);
         Ok(Self {
             window,
             offset,
@@ -66,7 +67,9 @@ impl Flac {
         let Some(next) = next else {
             return self.fault.take().map_or(Ok(false), Err);
         };
-        (self.part, self.offset) = open_part(&mut self.window, next)?;
+        let (info, offset) = read_info(&mut self.window, next)?;
+        self.part = Part::behind(&mut self.part, info);
+        self.offset = offset;
         Ok(true)
     }
 }
@@ -113,7 +116,7 @@ impl Stream for Flac {
 }
 
 /// Reads the metadata at `start`, and returns where the first frame is.
-fn open_part(window: &mut Window, start: u64) -> Result<(Part, u64), Fault> {
+fn read_info(window: &mut Window, start: u64) -> Result<(StreamInfo, u64), Fault> {
     let mut offset = start + 4;
     let mut info = None;
     while let Some([kind, high, middle, low]) = window.array::<4>(offset)? {
@@ -130,7 +133,7 @@ fn open_part(window: &mut Window, start: u64) -> Result<(Part, u64), Fault> {
     let Some(info) = info else {
         return Err(Fault::damaged("damaged: its header is incomplete"));
     };
-    Ok((Part::new(info), offset))
+    Ok((info, offset))
 }
 
 /// Finds the start of another file behind this one. Returns it with the number of bytes before
@@ -230,4 +233,43 @@ fn last_frame_length(bytes: &[u8], codec: &mut Codec) -> Option<usize> {
     let first = *ends.get(ends.partition_point(|&length| !is_enough(length)))?;
     // Behind the last byte is the checksum.
     (!is_enough(first.saturating_sub(3))).then_some(first)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::last_frame_length;
+    use crate::codec::Codec;
+    use crate::flac_frame::crc16;
+
+    /// A frame of 16 zeros in mono, behind the rest of its header.
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0xFF, 0xF8, 0x69, 0x08, 0, 15];
+        let sum = frame.iter().fold(0_u8, |sum, byte| {
+            (0..8).fold(sum ^ byte, |sum, _| {
+                sum << 1 ^ if sum & 0x80 != 0 { 7 } else { 0 }
+            })
+        });
+        frame.extend([sum, 0, 0, 0]);
+        frame.extend(crc16(0, &frame).to_be_bytes());
+        frame
+    }
+
+    fn codec() -> Codec {
+        let mut info = [0_u8; 34];
+        info[..4].copy_from_slice(&[0, 16, 0xFF, 0xFF]);
+        info[10..18].copy_from_slice(&(44_100_u64 << 44 | 15 << 36).to_be_bytes());
+        Codec::flac(&info).unwrap()
+    }
+
+    #[test]
+    fn the_last_frame_ends_before_whatever_follows() {
+        let frame = frame();
+        for behind in [&b"something else"[..], &[0; 4000], b"TAG", b"\xFF\xFF"] {
+            let bytes = [&frame, behind].concat();
+            assert_eq!(last_frame_length(&bytes, &mut codec()), Some(frame.len()));
+        }
+        let damaged: Vec<u8> = frame.iter().map(|byte| byte ^ 1).collect();
+        assert_eq!(last_frame_length(&damaged, &mut codec()), None);
+    }
 }

@@ -109,6 +109,16 @@ impl Part {
         }
     }
 
+    /// A part behind another one, whose codec it takes over if it can: frames do not depend on
+    /// each other, and to make one takes longer than to decode a short part.
+    pub(crate) fn behind(before: &mut Self, info: StreamInfo) -> Self {
+        let is_alike = before.info.format == info.format && before.info.bits == info.bits;
+        Self {
+            codec: before.codec.take().filter(|_| is_alike),
+            ..Self::new(info)
+        }
+    }
+
     pub(crate) fn codec(&mut self) -> Result<&mut Codec, Fault> {
         let codec = match self.codec.take() {
             Some(codec) => codec,

@@ -26,7 +26,7 @@ impl OggFlac {
         let Some(true) = packets.next()? else {
             return Err(Fault::NotForMe);
         };
-        let part = open_part(&packets.packet)?;
+        let part = Part::new(read_info(&packets.packet)?);
         Ok(Self {
             packets,
             first: part.info.format,
@@ -51,9 +51,8 @@ impl OggFlac {
     }
 }
 
-fn open_part(packet: &[u8]) -> Result<Part, Fault> {
-    let info = StreamInfo::parse(packet.get(MAPPING_HEAD..).unwrap_or_default())?;
-    Ok(Part::new(info))
+fn read_info(packet: &[u8]) -> Result<StreamInfo, Fault> {
+    StreamInfo::parse(packet.get(MAPPING_HEAD..).unwrap_or_default())
 }
 
 impl Stream for OggFlac {
@@ -79,7 +78,11 @@ impl Stream for OggFlac {
             }
             Some(true) => {
                 self.end_part();
-                self.part = Some(open_part(&self.packets.packet)?);
+                let info = read_info(&self.packets.packet)?;
+                self.part = Some(match &mut self.part {
+                    Some(before) => Part::behind(before, info),
+                    None => Part::new(info),
+                });
             }
             Some(false) => {}
         }

@@ -106,3 +106,41 @@ pub(crate) fn behind_tags(window: &mut Window, mut offset: u64) -> io::Result<u6
     }
     Ok(offset)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::tag_length;
+    use crate::window::Window;
+
+    #[test]
+    fn the_end_of_lyrics_is_searched_once_however_often_they_begin() {
+        const BEGIN: &[u8] = b"LYRICSBEGIN";
+        const COUNT: usize = 4000;
+        for (end, is_closed) in [
+            (b"LYRICS200", true),
+            (b"LYRICSEND", true),
+            (b"LYRICS300", false),
+        ] {
+            let mut bytes = BEGIN.repeat(COUNT);
+            bytes.resize(900_000, 0);
+            bytes.extend(end);
+            let size = bytes.len();
+            let mut window = Window::new(Box::new(bytes));
+            for index in 0..COUNT {
+                let at = index * BEGIN.len();
+                let expected = is_closed.then_some((size - at) as u64);
+                assert_eq!(tag_length(&mut window, at as u64).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn lyrics_end_at_the_next_mark() {
+        let bytes = b"LYRICSBEGINaLYRICSENDbLYRICSBEGINcdLYRICS200, and what is behind it".to_vec();
+        let mut window = Window::new(Box::new(bytes));
+        for (offset, length) in [(0, Some(21)), (22, Some(22)), (0, Some(21)), (1, None)] {
+            assert_eq!(tag_length(&mut window, offset).unwrap(), length);
+        }
+    }
+}
