@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,8 @@ AROUND = {
     "lyrics": (b"", LYRICS + ID3V1),
     "300 bytes of junk": (bytes(range(256)) + b"\xff\xfb\x90" * 14 + b"xy", b""),
     "junk at the end": (b"", b"made with a program\n" * 20),
+    "zeros at the end": (b"", bytes(100_000)),
+    "more junk than the header promises frames": (b"", b"made with a program\n" * 5000),
 }
 
 
@@ -210,6 +213,61 @@ def test_a_hole_in_an_mp3_is_reported_and_the_rest_is_decoded(folder: Path, tmp_
     np.testing.assert_allclose(part[-5000:], expected[-5000:], rtol=0, atol=1e-4)
 
 
+def test_zeros_behind_an_mp3_without_a_header_are_no_damage_but_other_bytes_are(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "stream-cbr.mp3")
+    path = tmp_path / "a.mp3"
+    path.write_bytes(plain.read_bytes() + bytes(100_000))
+    np.testing.assert_allclose(whole(path, "mpeg"), ffmpeg(plain, 2), rtol=0, atol=1e-4)
+    path.write_bytes(plain.read_bytes() + b"xyz" * 2000)
+    (part,), fault, _ = decoded(path, "mpeg")
+    assert fault is not None
+    assert fault.reason == "damaged: 6000 bytes behind its last frame cannot be decoded"
+    np.testing.assert_allclose(part, ffmpeg(plain, 2), rtol=0, atol=1e-4)
+
+
+def test_flac_that_goes_on_as_something_else_says_so(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "flac.flac")
+    path = tmp_path / "a.flac"
+    other = encoded(folder, "lame.mp3").read_bytes()
+    path.write_bytes(plain.read_bytes() + other)
+    (part,), fault, _ = decoded(path, "flac")
+    assert fault is not None
+    assert fault.reason == f"goes on as something else behind frame {len(part)}: {len(other)} bytes"
+    np.testing.assert_array_equal(part, ffmpeg(plain, 2))
+
+
+def test_a_file_without_one_good_frame_says_so(folder: Path, tmp_path: Path) -> None:
+    plain = encoded(folder, "flac.flac").read_bytes()
+    first = plain.index(b"\xff\xf8", 42)
+    frames = adts_frames(encoded(folder, "adts.aac").read_bytes())
+    files = {
+        "flac": plain[: first + 20] + bytes(byte ^ 0x55 for byte in plain[first + 20 :]),
+        "adts": b"".join(
+            frame[:7] + b"\x01\x55" * (len(frame) // 2 - 4) + bytes(len(frame) % 2 + 1) for frame in frames
+        ),
+        # A layer 3 frame of 417 bytes whose side information is invalid.
+        "mpeg": (b"\xff\xfb\x90\0" + b"\xff" * 413) * 20,
+    }
+    for kind, content in files.items():
+        path = tmp_path / f"a.{kind}"
+        path.write_bytes(content)
+        assert reason(path, kind) == ("damaged: no frame of it can be decoded", "damaged")
+
+
+def test_other_codecs_and_a_damaged_table_in_caf_are_named(folder: Path, tmp_path: Path) -> None:
+    content = encoded(folder, "alac.caf").read_bytes()
+    path = tmp_path / "a.caf"
+    for code, words in ((b"ima4", "IMA ADPCM"), (b"opus", "Opus"), (b"MAC3", "MACE 3:1"), (b"zzzz", "the codec zzzz")):
+        path.write_bytes(content.replace(b"alac", code, 1))
+        text, found = reason(path, "caf")
+        assert found == "needs-ffmpeg"
+        assert f"holds {words} in CAF" in text
+    sizes = content.index(b"pakt") + 12 + 24
+    for damaged in (slice(sizes, sizes + 16), slice(sizes - 24, sizes - 16)):
+        path.write_bytes(content[: damaged.start] + b"\xff" * (damaged.stop - damaged.start) + content[damaged.stop :])
+        assert reason(path, "caf") == ("damaged: its table of packets is damaged", "damaged")
+
+
 def with_total(flac: bytes, total: int) -> bytes:
     packed = int.from_bytes(flac[18:26], "big") >> 36 << 36 | total
     return flac[:18] + packed.to_bytes(8, "big") + flac[26:]
@@ -223,9 +281,22 @@ def with_total(flac: bytes, total: int) -> bytes:
         (None, ID3V2, b""),
         (None, b"", ID3V1),
         (0, b"", ID3V1),
-        (None, b"", b"xyz" * 2000),
+        (None, b"", b"xyz" * 1000),
+        (None, b"", bytes(100_000)),
+        (0, b"", bytes(100_000)),
+        (0, b"", ape_tag(PICTURE) + ID3V1),
     ],
-    ids=["no length", "a length too small", "ID3v2", "ID3v1", "no length and ID3v1", "junk at the end"],
+    ids=[
+        "no length",
+        "a length too small",
+        "ID3v2",
+        "ID3v1",
+        "no length and ID3v1",
+        "junk at the end",
+        "zeros",
+        "no length and zeros",
+        "no length and APE",
+    ],
 )
 def test_flac_is_decoded_whatever_its_header_says(
     folder: Path, tmp_path: Path, total: int | None, before: bytes, behind: bytes
@@ -449,6 +520,62 @@ def test_aac_in_caf_is_trimmed_as_its_table_says(folder: Path, tmp_path: Path) -
     )
     expected = ffmpeg(encoded(folder, "adts.aac"), 2)[1024 : 1024 + frames_of_sound]
     np.testing.assert_allclose(whole(path, "caf"), expected, rtol=0, atol=1e-4)
+
+
+HOSTILE = {
+    # name: kind, what the file is made of, and how often it is repeated
+    "lyrics that do not end": ("mpeg", b"LYRICSBEGIN", 1 << 16),
+    "lyrics that end": ("mpeg", b"LYRICSBEGIN LYRICS300", 1 << 15),
+    "synchronization": ("mpeg", b"\xff", 1 << 20),
+    "APE tags": ("mpeg", b"APETAGEX", 1 << 17),
+    "FLAC marks": ("flac", b"fLaC\0\0\0\x22", 1 << 17),
+    "Ogg marks": ("ogg-flac", b"OggS" + b"\xff" * 23, 1 << 15),
+    "boxes": ("mp4", b"\0\0\0\x08free", 1 << 17),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_time_for_bytes_made_to_take_long_is_proportional_to_their_number(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    kind, piece, count = HOSTILE[name]
+    plain = {"mpeg": "lame.mp3", "flac": "flac.flac", "ogg-flac": "flac.oga", "mp4": "fragments.m4a"}[kind]
+    content = encoded(folder, plain).read_bytes()
+    path = tmp_path / "a"
+
+    def seconds(repeated: int) -> float:
+        path.write_bytes(content + piece * repeated)
+        start = time.process_time()
+        parts, _, _ = decoded(path, kind)
+        assert len(parts[0]) > 50_000
+        return time.process_time() - start
+
+    few, many = seconds(count // 4), seconds(count)
+    # Four times as much in four times the time, and not in sixteen.
+    assert many < 8 * few + 0.5
+
+
+def test_the_end_of_a_last_frame_is_tried_at_few_places(tmp_path: Path) -> None:
+    # A header of 65 535 frames with 24 bits, and zeros behind which the checksum stays right.
+    head = b"\xff\xf8\x7a\x1c\x00\xff\xfe"
+    frame = head + bytes([crc(head, 8, 0x07)]) + b"\x02"
+    frame += crc(frame, 16, 0x8005).to_bytes(2, "big")
+    info = b"\0\x10\xff\xff" + bytes(6) + (48_000 << 44 | 1 << 41 | 23 << 36).to_bytes(8, "big") + bytes(16)
+    path = tmp_path / "a.flac"
+    path.write_bytes(b"fLaC\x80\0\0\x22" + info + frame + bytes(1 << 19))
+    start = time.process_time()
+    decoded(path, "flac")
+    # To try all places takes minutes.
+    assert time.process_time() - start < 5
+
+
+def crc(content: bytes, width: int, polynomial: int) -> int:
+    value = 0
+    for byte in content:
+        value ^= byte << width - 8
+        for _ in range(8):
+            value = (value << 1 ^ (polynomial if value >> width - 1 else 0)) & (1 << width) - 1
+    return value
 
 
 def test_a_file_of_another_kind_is_left_to_other_readers(folder: Path) -> None:

@@ -12,6 +12,10 @@ const SAMPLE_RATES: [u32; 13] = [
 ];
 /// Packets that are searched for spectral band replication.
 const PROBED: usize = 8;
+/// Bytes of a packet that are searched. No frame of two channels is longer, but what fills it up may be.
+const SEARCHED_BYTES: usize = 8192;
+/// Places of a packet that are tried. By chance a packet has some 200 that look like it.
+const MOST_TRIES: usize = 1024;
 const HE_AAC: &str = "HE-AAC (spectral band replication)";
 
 /// Returns the sample rate of an index, Hz.
@@ -168,6 +172,8 @@ impl Probe {
 fn replicates_bands(codec: &mut Codec, packet: &[u8]) -> bool {
     const FILL: u32 = 6;
     const PROGRAM_CONFIG: u8 = 5;
+    let packet = &packet[..packet.len().min(SEARCHED_BYTES)];
+    let mut tries = 0;
     for start in 0..(packet.len() * 8).saturating_sub(11) {
         let mut bits = Bits {
             bytes: packet,
@@ -181,6 +187,10 @@ fn replicates_bands(codec: &mut Codec, packet: &[u8]) -> bool {
         }
         if !matches!(bits.take(4), 0xD | 0xE) {
             continue;
+        }
+        tries += 1;
+        if tries > MOST_TRIES {
+            break;
         }
         let mut cut = packet[..=start / 8].to_vec();
         // Two bytes hold the three bits of the element wherever they begin.

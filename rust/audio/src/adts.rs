@@ -1,7 +1,7 @@
 //! AAC as a bare stream of ADTS frames.
 
 use crate::aac;
-use crate::codec::{words, Codec};
+use crate::codec::{words, Codec, Codecs};
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
 use crate::frames::{Frames, Header};
@@ -60,8 +60,7 @@ impl Header for AdtsHeader {
 pub(crate) struct Adts {
     frames: Frames<AdtsHeader>,
     format: Format,
-    codec: Codec,
-    codec_format: Format,
+    codecs: Codecs<Format>,
     broken: u64,
     count: u64,
 }
@@ -96,8 +95,7 @@ impl Adts {
         Ok(Self {
             frames: Frames::new(frames.window, offset, size),
             format: header.format,
-            codec: Codec::aac(header.format)?,
-            codec_format: header.format,
+            codecs: Codecs::new(),
             broken: 0,
             count: 0,
         })
@@ -134,6 +132,9 @@ impl Stream for Adts {
         let Some((header, offset)) = self.frames.next()? else {
             if self.broken > 0 {
                 let (broken, count) = (self.broken, self.count);
+                if broken == count {
+                    return Err(Fault::no_frame());
+                }
                 let text = format!("damaged: {broken} of its {count} frames cannot be decoded");
                 return Err(Fault::damaged(text));
             }
@@ -143,16 +144,13 @@ impl Stream for Adts {
             self.frames.window.catch_up(offset)?;
         }
         check(&header)?;
-        if header.format != self.codec_format {
-            self.codec = Codec::aac(header.format)?;
-            self.codec_format = header.format;
-        }
         self.count += 1;
         let bytes = self.frames.bytes(&header, offset)?;
-        match self
-            .codec
-            .decode(&bytes[header.header_length.min(bytes.len())..])
-        {
+        let packet = &bytes[header.header_length.min(bytes.len())..];
+        let codec = self
+            .codecs
+            .get(header.format, || Codec::aac(header.format))?;
+        match codec.decode(packet) {
             Ok((decoded, _)) => samples.extend_from_slice(decoded),
             Err(error @ symphonia::core::errors::Error::Unsupported(_)) => {
                 return Err(Fault::needs_ffmpeg(&format!("AAC with {}", words(&error))))

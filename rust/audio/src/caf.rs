@@ -9,6 +9,7 @@ use crate::window::Window;
 
 /// Chunks with settings are no longer; a table of packets may be.
 const LONGEST_CHUNK: u64 = 64 << 20;
+const TABLE_IS_DAMAGED: &str = "damaged: its table of packets is damaged";
 
 #[derive(Default)]
 struct Chunks {
@@ -27,8 +28,12 @@ pub(crate) fn open(mut window: Window) -> Result<Packets, Fault> {
     let coding = match description.get(8..12) {
         Some(b"alac") => Coding::Alac(alac_cookie(&chunks.cookie).to_vec()),
         Some(b"aac ") => Coding::Aac(aac_format(&chunks.cookie)?),
-        Some(b"aach" | b"aacp") => return Err(Fault::needs_ffmpeg("HE-AAC in CAF")),
-        Some(b".mp3") => return Err(Fault::needs_ffmpeg("MP3 in CAF")),
+        Some(b"lpcm" | b"ulaw" | b"alaw") => return Err(Fault::NotForMe),
+        Some(other)
+            if other.starts_with(b"ms") || other.iter().all(|code| matches!(code, b' '..=b'~')) =>
+        {
+            return Err(Fault::needs_ffmpeg(&codec_name(other)))
+        }
         _ => return Err(Fault::NotForMe),
     };
     let Some(data) = chunks.data else {
@@ -44,6 +49,9 @@ pub(crate) fn open(mut window: Window) -> Result<Packets, Fault> {
         let text = "cut short: it has no table of packets, as a recording that was not finished";
         return Err(Fault::cut_short(text));
     }
+    let Ok(count) = u64::try_from(number(0)) else {
+        return Err(Fault::damaged(TABLE_IS_DAMAGED));
+    };
     let priming = (number(16) >> 32).clamp(0, 1 << 20) as u64;
     // The last packet of ALAC says itself how long it is. Some programs count it as a whole one.
     let stated = u64::try_from(number(8)).ok().filter(|&frames| frames > 0);
@@ -60,7 +68,7 @@ pub(crate) fn open(mut window: Window) -> Result<Packets, Fault> {
     };
     let places = Table {
         at: 24,
-        left: u64::try_from(number(0)).unwrap_or(0),
+        left: count,
         offset: data,
         packet_bytes: field(16),
         has_frames: field(20) == 0,
@@ -101,6 +109,34 @@ fn read_chunks(window: &mut Window) -> Result<Chunks, Fault> {
         }
     }
     Ok(chunks)
+}
+
+fn codec_name(code: &[u8]) -> String {
+    let name = match code {
+        b"aach" | b"aacp" => "HE-AAC",
+        b"aacl" => "AAC-LD",
+        b"aace" | b"aacf" | b"aacg" => "AAC-ELD",
+        b"usac" => "xHE-AAC",
+        b".mp1" => "MP1",
+        b".mp2" => "MP2",
+        b".mp3" => "MP3",
+        b"ima4" => "IMA ADPCM",
+        b"ms\0\x02" => "Microsoft ADPCM",
+        b"ms\0\x11" => "DVI ADPCM",
+        b"ms\x001" | b"agsm" => "GSM 6.10",
+        b"MAC3" => "MACE 3:1",
+        b"MAC6" => "MACE 6:1",
+        b"QDMC" | b"QDM2" => "QDesign Music",
+        b"Qclp" => "QCELP",
+        b"opus" | b"Opus" => "Opus",
+        b"flac" => "FLAC",
+        b"ac-3" => "AC-3",
+        b"ec-3" => "E-AC-3",
+        b"ilbc" => "iLBC",
+        b"samr" | b"sawb" => "AMR",
+        _ => return format!("the codec {} in CAF", code.escape_ascii()),
+    };
+    format!("{name} in CAF")
 }
 
 /// The configuration alone, without the boxes that older programs put around it.
@@ -160,7 +196,7 @@ impl Places for Table {
             self.number();
         }
         let Some(length) = length else {
-            return Ok(None);
+            return Err(Fault::damaged(TABLE_IS_DAMAGED));
         };
         let offset = self.offset;
         self.offset += u64::from(length);

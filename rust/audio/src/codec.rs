@@ -99,6 +99,47 @@ impl Codec {
     }
 }
 
+/// The codecs of a file whose format changes, one for each: to make one takes longer than to
+/// decode a second of sound, and a file may have thousands of parts.
+pub(crate) struct Codecs<Key> {
+    /// The last one is in use.
+    all: Vec<(Key, Codec)>,
+}
+
+impl<Key: PartialEq> Codecs<Key> {
+    pub(crate) fn new() -> Self {
+        Self { all: Vec::new() }
+    }
+
+    /// Returns the codec for `key`, without state if another one was used last.
+    pub(crate) fn get(
+        &mut self,
+        key: Key,
+        make: impl FnOnce() -> Result<Codec, Fault>,
+    ) -> Result<&mut Codec, Fault> {
+        let found = self.all.iter().position(|(other, _)| *other == key);
+        let entry = match found {
+            Some(at) if at + 1 == self.all.len() => self.all.swap_remove(at),
+            Some(at) => {
+                let mut entry = self.all.swap_remove(at);
+                entry.1.decoder.reset();
+                entry
+            }
+            None => (key, make()?),
+        };
+        self.all.push(entry);
+        let last = self.all.len() - 1;
+        Ok(&mut self.all[last].1)
+    }
+
+    /// Takes the state of the codec in use, because another part begins.
+    pub(crate) fn reset(&mut self) {
+        if let Some((_, codec)) = self.all.last_mut() {
+            codec.decoder.reset();
+        }
+    }
+}
+
 fn options() -> AudioDecoderOptions {
     AudioDecoderOptions::default().gapless(false)
 }

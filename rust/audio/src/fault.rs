@@ -23,6 +23,18 @@ impl Fault {
         Self::bad("damaged", text)
     }
 
+    /// Damage behind the frames that could be decoded.
+    pub(crate) fn damaged_after(frames: u64, what: &str) -> Self {
+        match frames {
+            0 => Self::no_frame(),
+            _ => Self::damaged(format!("damaged: {what} after {frames} frames")),
+        }
+    }
+
+    pub(crate) fn no_frame() -> Self {
+        Self::damaged("damaged: no frame of it can be decoded")
+    }
+
     pub(crate) fn cut_short(text: impl Into<String>) -> Self {
         Self::bad("cut-short", text)
     }

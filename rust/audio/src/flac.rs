@@ -1,102 +1,19 @@
 //! FLAC: frame after frame to the end, whatever the header says about their number.
 
-use crate::codec::{words, Codec};
+use std::io;
+
+use crate::codec::Codec;
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
 use crate::flac_frame::{crc16, FrameHeader};
-use crate::tags::{behind_tags, tag_length};
+use crate::flac_part::{Part, StreamInfo, STREAM_INFO_BYTES};
+use crate::tags::{begins_tag, behind_tags, content_bytes, TAIL_BYTES};
 use crate::window::Window;
 
-const STREAM_INFO_BYTES: usize = 34;
+/// Bytes at the start of a file that tell it from chance.
+const PART_HEAD: usize = 8;
 /// Bytes that are looked at first for the end of a frame.
 const FIRST_LOOK: usize = 1 << 15;
-
-/// The STREAMINFO block.
-pub(crate) struct StreamInfo {
-    pub(crate) bytes: [u8; STREAM_INFO_BYTES],
-    pub(crate) format: Format,
-    pub(crate) bits: u32,
-    /// Number of frames, if it is stated.
-    pub(crate) frames: Option<u64>,
-}
-
-impl StreamInfo {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Fault> {
-        let bytes: [u8; STREAM_INFO_BYTES] = bytes
-            .get(..STREAM_INFO_BYTES)
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| Fault::cut_short("cut short: its header is incomplete"))?;
-        let packed = bytes[10..18]
-            .iter()
-            .fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
-        let frames = packed & 0xF_FFFF_FFFF;
-        Ok(Self {
-            format: Format {
-                sample_rate: (packed >> 44) as u32,
-                channels: (packed >> 41 & 7) as usize + 1,
-            },
-            bits: (packed >> 36 & 31) as u32 + 1,
-            frames: (frames > 0).then_some(frames),
-            bytes,
-        })
-    }
-
-    /// With limits that no frame exceeds, because some encoders state them wrongly.
-    pub(crate) fn codec(&self) -> Result<Codec, Fault> {
-        let mut bytes = self.bytes;
-        bytes[..2].copy_from_slice(&16_u16.to_be_bytes());
-        bytes[2..4].copy_from_slice(&u16::MAX.to_be_bytes());
-        bytes[4..10].fill(0);
-        Codec::flac(&bytes)
-    }
-}
-
-/// Counts what was decoded of a stream, and compares it with what its headers say.
-pub(crate) struct Progress {
-    promised: Option<u64>,
-    pub(crate) decoded: u64,
-    next: Option<u64>,
-}
-
-impl Progress {
-    pub(crate) fn new(info: &StreamInfo) -> Self {
-        Self {
-            promised: info.frames,
-            decoded: 0,
-            next: None,
-        }
-    }
-
-    /// Adds a frame.
-    ///
-    /// # Errors
-    ///
-    /// If frames are missing before it.
-    pub(crate) fn add(&mut self, header: &FrameHeader) -> Result<(), Fault> {
-        if self.next.is_some_and(|next| next != header.number) {
-            let after = self.decoded;
-            let text = format!("damaged: frames are missing after the first {after}");
-            return Err(Fault::damaged(text));
-        }
-        self.decoded += u64::from(header.block);
-        self.next = Some(header.next_number());
-        Ok(())
-    }
-
-    /// Whether all that is promised was decoded, where something is.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.promised.is_some_and(|frames| self.decoded >= frames)
-    }
-
-    pub(crate) fn end(&self) -> Result<(), Fault> {
-        match self.promised {
-            Some(promised) if self.decoded < promised => {
-                Err(Fault::missing_frames(promised, self.decoded))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A FLAC file, or several that were joined.
 pub(crate) struct Flac {
@@ -105,12 +22,8 @@ pub(crate) struct Flac {
     first: Format,
     promised: Option<u64>,
     part: Part,
-}
-
-struct Part {
-    info: StreamInfo,
-    codec: Codec,
-    progress: Progress,
+    /// What was lost between the parts.
+    fault: Option<Fault>,
 }
 
 impl Flac {
@@ -119,37 +32,45 @@ impl Flac {
         if !window.starts_with(start, b"fLaC")? {
             return Err(Fault::NotForMe);
         }
-        let (part, offset) = open_part(&mut window, start)?;
+        let (info, offset) = read_info(&mut window, start)?;
+        let part = Part::new(info);
         Ok(Self {
             window,
             offset,
             first: part.info.format,
             promised: part.info.frames,
             part,
+            fault: None,
         })
     }
 
     /// Moves to the next part, if there is one.
     fn next_part(&mut self) -> Result<bool, Fault> {
         let start = behind_tags(&mut self.window, self.offset)?;
-        if start >= self.window.size() {
-            self.part.progress.end()?;
-            return Ok(false);
+        let size = self.window.size();
+        let (next, behind) = find_part(&mut self.window, start)?;
+        let end = next.unwrap_or(size);
+        let progress = &self.part.progress;
+        if behind > 0 && !progress.is_complete() {
+            let what = "it cannot be decoded any further";
+            return Err(Fault::damaged_after(progress.decoded, what));
         }
-        let next = find_part(&mut self.window, start)?;
-        match next {
-            // Other bytes at the end are not sound that is missing.
-            None if self.part.progress.is_complete() => return Ok(false),
-            Some(next) if next == start || self.part.progress.is_complete() => {
-                self.part.progress.end()?;
-                (self.part, self.offset) = open_part(&mut self.window, next)?;
-                return Ok(true);
-            }
-            _ => {}
+        progress.end()?;
+        if behind > TAIL_BYTES && self.fault.is_none() {
+            let text = format!(
+                "goes on as something else behind frame {}: {} bytes",
+                progress.decoded,
+                end - start
+            );
+            self.fault = Some(Fault::damaged(text));
         }
-        let decoded = self.part.progress.decoded;
-        let text = format!("damaged: it cannot be decoded any further after {decoded} frames");
-        Err(Fault::damaged(text))
+        let Some(next) = next else {
+            return self.fault.take().map_or(Ok(false), Err);
+        };
+        let (info, offset) = read_info(&mut self.window, next)?;
+        self.part = Part::behind(&mut self.part, info);
+        self.offset = offset;
+        Ok(true)
     }
 }
 
@@ -171,8 +92,8 @@ impl Stream for Flac {
         if part.progress.decoded == 0 {
             self.window.catch_up(self.offset)?;
         }
-        let header = FrameHeader::parse(self.window.get(self.offset, FrameHeader::LONGEST)?);
-        let Some(header) = header.filter(|header| header.fits(&part.info)) else {
+        let header = part.header(self.window.get(self.offset, FrameHeader::LONGEST)?);
+        let Some(header) = header else {
             return Ok(self.next_part()?.then_some(self.part.info.format));
         };
         let Some(length) = frame_length(&mut self.window, self.offset, &header, part)? else {
@@ -185,29 +106,17 @@ impl Stream for Flac {
                     format!("cut short: its last block is incomplete after {decoded} frames");
                 return Err(Fault::cut_short(text));
             }
-            let text = format!("damaged: the checksum is wrong after {decoded} frames");
-            return Err(Fault::damaged(text));
+            return Err(Fault::damaged_after(decoded, "the checksum is wrong"));
         };
         let bytes = self.window.get(self.offset, length)?;
-        part.progress.add(&header)?;
-        match part.codec.decode(bytes) {
-            Ok((decoded, _)) => samples.extend_from_slice(decoded),
-            Err(error) => {
-                let text = format!(
-                    "damaged: decoding fails after {} frames: {}",
-                    part.progress.decoded - u64::from(header.block),
-                    words(&error)
-                );
-                return Err(Fault::damaged(text));
-            }
-        }
+        part.decode(&header, bytes, samples)?;
         self.offset += length as u64;
         Ok(Some(part.info.format))
     }
 }
 
 /// Reads the metadata at `start`, and returns where the first frame is.
-fn open_part(window: &mut Window, start: u64) -> Result<(Part, u64), Fault> {
+fn read_info(window: &mut Window, start: u64) -> Result<(StreamInfo, u64), Fault> {
     let mut offset = start + 4;
     let mut info = None;
     while let Some([kind, high, middle, low]) = window.array::<4>(offset)? {
@@ -224,31 +133,35 @@ fn open_part(window: &mut Window, start: u64) -> Result<(Part, u64), Fault> {
     let Some(info) = info else {
         return Err(Fault::damaged("damaged: its header is incomplete"));
     };
-    let part = Part {
-        codec: info.codec()?,
-        progress: Progress::new(&info),
-        info,
-    };
-    Ok((part, offset))
+    Ok((info, offset))
 }
 
-/// Finds the start of another file behind this one.
-fn find_part(window: &mut Window, start: u64) -> Result<Option<u64>, Fault> {
+/// Finds the start of another file behind this one. Returns it with the number of bytes before
+/// it that are not 0: what is filled up with zeros holds nothing.
+fn find_part(window: &mut Window, start: u64) -> io::Result<(Option<u64>, u64)> {
     const STEP: usize = 1 << 16;
-    // The mark, and the head of the block that must follow it.
-    const LENGTH: usize = 8;
-    let mut offset = start;
+    let (mut offset, mut content) = (start, 0);
     while offset < window.size() {
-        let bytes = window.get(offset, STEP + LENGTH)?;
-        let found = bytes.windows(LENGTH).position(|bytes| {
-            bytes.starts_with(b"fLaC\0\0\0\x22") || bytes.starts_with(b"fLaC\x80\0\0\x22")
-        });
+        let bytes = window.get(offset, STEP + PART_HEAD)?;
+        let found = part_mark(bytes);
+        let before = &bytes[..found.unwrap_or(STEP.min(bytes.len()))];
+        content += content_bytes(before);
         if let Some(at) = found {
-            return Ok(Some(offset + at as u64));
+            return Ok((Some(offset + at as u64), content));
         }
         offset += STEP as u64;
     }
-    Ok(None)
+    Ok((None, content))
+}
+
+/// Returns where another file begins: its mark, and the head of the block that must follow it.
+fn part_mark(bytes: &[u8]) -> Option<usize> {
+    memchr::memmem::find_iter(bytes, b"fLaC").find(|&at| {
+        matches!(
+            bytes.get(at + 4..at + PART_HEAD),
+            Some([0 | 0x80, 0, 0, 0x22])
+        )
+    })
 }
 
 /// Returns the length of the frame at `offset`: its checksum is right, and
@@ -268,6 +181,7 @@ fn frame_length(
         // A header at the edge may be incomplete, and is looked at again.
         let edge = bytes.len().saturating_sub(FrameHeader::LONGEST);
         let until = if is_all { bytes.len() } else { edge };
+        let fresh = from.min(until);
         while let Some(at) = next_sync(bytes, from, until) {
             from = at + 1;
             let follows = FrameHeader::parse(&bytes[at..]);
@@ -280,13 +194,14 @@ fn frame_length(
             }
         }
         from = from.max(until);
-        if is_all {
-            let at_end = crc16(sum, &bytes[summed..]) == 0 && bytes.len() < look;
-            let end = bytes.len();
-            if at_end {
+        let mark = part_mark(&bytes[fresh..]).map(|at| fresh + at);
+        if is_all || mark.is_some() {
+            let end = mark.unwrap_or(bytes.len());
+            // The last frame of the part ends where the file or the part does.
+            if crc16(0, &bytes[..end]) == 0 && (mark.is_some() || bytes.len() < look) {
                 return Ok(Some(end));
             }
-            return last_frame_length(window, offset, end, part);
+            return Ok(last_frame_length(&bytes[..end], part.codec()?));
         }
         look = (look * 2).min(longest);
     }
@@ -298,32 +213,63 @@ fn next_sync(bytes: &[u8], from: usize, until: usize) -> Option<usize> {
 }
 
 /// Finds the end of a frame that no other one follows: the checksum is right
-/// there, and a mark follows or the frame can be decoded, but not without its
+/// there, and a tag follows or the frame can be decoded, but not without its
 /// last byte. The checksum alone is right by chance in one place of 65 536.
-fn last_frame_length(
-    window: &mut Window,
-    offset: u64,
-    look: usize,
-    part: &mut Part,
-) -> Result<Option<usize>, Fault> {
-    let bytes = window.get(offset, look)?.to_vec();
+fn last_frame_length(bytes: &[u8], codec: &mut Codec) -> Option<usize> {
     let mut sum = 0;
+    let mut ends = Vec::new();
     for (index, byte) in bytes.iter().enumerate() {
         sum = crc16(sum, std::slice::from_ref(byte));
+        let length = index + 1;
         if sum == 0 {
-            let length = index + 1;
-            let follows = offset + length as u64;
-            let is_marked =
-                tag_length(window, follows)?.is_some() || window.starts_with(follows, b"fLaC")?;
-            let ends = |codec: &mut Codec| {
-                // Behind the last byte is the checksum.
-                codec.decode(&bytes[..length]).is_ok()
-                    && codec.decode(&bytes[..length.saturating_sub(3)]).is_err()
-            };
-            if is_marked || ends(&mut part.codec) {
-                return Ok(Some(length));
+            if begins_tag(&bytes[length..]) {
+                return Some(length);
             }
+            ends.push(length);
         }
     }
-    Ok(None)
+    let mut is_enough = |length: usize| codec.decode(&bytes[..length]).is_ok();
+    // More bytes than a frame has do not keep it from being decoded.
+    let first = *ends.get(ends.partition_point(|&length| !is_enough(length)))?;
+    // Behind the last byte is the checksum.
+    (!is_enough(first.saturating_sub(3))).then_some(first)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::last_frame_length;
+    use crate::codec::Codec;
+    use crate::flac_frame::crc16;
+
+    /// A frame of 16 zeros in mono, behind the rest of its header.
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0xFF, 0xF8, 0x69, 0x08, 0, 15];
+        let sum = frame.iter().fold(0_u8, |sum, byte| {
+            (0..8).fold(sum ^ byte, |sum, _| {
+                sum << 1 ^ if sum & 0x80 != 0 { 7 } else { 0 }
+            })
+        });
+        frame.extend([sum, 0, 0, 0]);
+        frame.extend(crc16(0, &frame).to_be_bytes());
+        frame
+    }
+
+    fn codec() -> Codec {
+        let mut info = [0_u8; 34];
+        info[..4].copy_from_slice(&[0, 16, 0xFF, 0xFF]);
+        info[10..18].copy_from_slice(&(44_100_u64 << 44 | 15 << 36).to_be_bytes());
+        Codec::flac(&info).unwrap()
+    }
+
+    #[test]
+    fn the_last_frame_ends_before_whatever_follows() {
+        let frame = frame();
+        for behind in [&b"something else"[..], &[0; 4000], b"TAG", b"\xFF\xFF"] {
+            let bytes = [&frame, behind].concat();
+            assert_eq!(last_frame_length(&bytes, &mut codec()), Some(frame.len()));
+        }
+        let damaged: Vec<u8> = frame.iter().map(|byte| byte ^ 1).collect();
+        assert_eq!(last_frame_length(&damaged, &mut codec()), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The header and the checksums of a FLAC frame.
 
 use crate::decoder::Format;
-use crate::flac::StreamInfo;
+use crate::flac_part::StreamInfo;
 
 /// The header of a frame.
 #[derive(Clone, Copy)]

@@ -3,11 +3,9 @@
 use std::io;
 
 use crate::fault::Fault;
-use crate::tags::tag_length;
+use crate::tags::{content_bytes, tag_length, TAIL_BYTES};
 use crate::window::Window;
 
-/// Bytes behind the last frame that may be a tag of unknown form.
-const TAIL_BYTES: u64 = 4096;
 /// Bytes that are searched for the first frame.
 const SEARCHED_BYTES: u64 = 1 << 20;
 /// Frames in a row that make a start.
@@ -32,6 +30,8 @@ pub(crate) struct Frames<H> {
     last: Option<H>,
     /// Bytes between the frames that are neither frame nor tag.
     lost: u64,
+    /// Bytes behind the last frame that are neither tag nor zeros.
+    tail: u64,
     /// Bytes of an incomplete frame at the end.
     cut: u64,
 }
@@ -45,6 +45,7 @@ impl<H: Header> Frames<H> {
             offset: start,
             last: None,
             lost: 0,
+            tail: 0,
             cut: 0,
         }
     }
@@ -95,7 +96,19 @@ impl<H: Header> Frames<H> {
             );
             return Some(Fault::damaged(text));
         }
+        if self.tail > TAIL_BYTES {
+            let text = format!(
+                "damaged: {} bytes behind its last frame cannot be decoded",
+                self.tail
+            );
+            return Some(Fault::damaged(text));
+        }
         (self.cut > 0).then(|| Fault::cut_short("cut short: its last frame is incomplete"))
+    }
+
+    /// Says that the frames so far are all that there should be.
+    pub(crate) fn ignore_tail(&mut self) {
+        self.tail = 0;
     }
 
     fn header(&mut self, offset: u64) -> io::Result<Option<H>> {
@@ -107,14 +120,13 @@ impl<H: Header> Frames<H> {
 
     /// Moves to the next frame that others follow.
     fn find(&mut self) -> io::Result<Option<H>> {
-        let mut skipped = 0;
+        let (mut skipped, mut content) = (0, 0);
         loop {
             if let Some(length) = self.tag_length()? {
                 self.offset += length;
             } else if self.offset + H::LENGTH as u64 > self.end {
-                skipped += self.end.saturating_sub(self.offset);
-                if self.last.is_some() && skipped > TAIL_BYTES {
-                    self.lost += skipped;
+                if self.last.is_some() {
+                    self.tail = content;
                 }
                 return Ok(None);
             } else if let Some(header) = self.run_at(self.offset)? {
@@ -123,8 +135,9 @@ impl<H: Header> Frames<H> {
                 }
                 return Ok(Some(header));
             } else {
-                let step = self.next_sync()?;
+                let (step, filled) = self.next_sync()?;
                 skipped += step;
+                content += filled;
                 self.offset += step;
                 if self.last.is_none() && skipped > SEARCHED_BYTES {
                     return Ok(None);
@@ -139,13 +152,16 @@ impl<H: Header> Frames<H> {
         Ok(length.filter(|length| length <= &self.end.saturating_sub(self.offset)))
     }
 
-    /// Bytes to the next one that may start a frame or a tag.
-    fn next_sync(&mut self) -> io::Result<u64> {
-        let bytes = self.window.get(self.offset + 1, 4096)?;
-        let found = bytes
+    /// Bytes to the next one that may start a frame or a tag, and how many of them are not 0.
+    fn next_sync(&mut self) -> io::Result<(u64, u64)> {
+        let bytes = self.window.get(self.offset, 4096)?;
+        let rest = bytes.get(1..).unwrap_or_default();
+        let found = rest
             .iter()
             .position(|byte| matches!(byte, 0xFF | b'I' | b'T' | b'A' | b'L'));
-        Ok(1 + found.unwrap_or(bytes.len()) as u64)
+        let step = 1 + found.unwrap_or(rest.len());
+        let filled = content_bytes(&bytes[..step.min(bytes.len())]);
+        Ok((step as u64, filled))
     }
 
     /// Returns the header at `offset`, if it begins a run of frames, or the last ones.

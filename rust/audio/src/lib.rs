@@ -13,6 +13,7 @@ mod decoder;
 mod fault;
 mod flac;
 mod flac_frame;
+mod flac_part;
 mod frames;
 mod mp4;
 mod mp4_config;

@@ -1,7 +1,7 @@
 //! MPEG audio, layers 1 to 3: frame after frame to the end, whatever a header
 //! says about their number.
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Codecs};
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
 use crate::frames::{Frames, Header};
@@ -162,17 +162,47 @@ impl Info {
     }
 }
 
+/// What was decoded since the last [`Info`].
+#[derive(Default)]
+struct Part {
+    info: Info,
+    /// Samples that were decoded, and those of them that are used.
+    decoded: u64,
+    used: u64,
+}
+
+impl Part {
+    /// Appends what the encoder's header leaves of decoded samples.
+    fn keep(&mut self, decoded: &[f32], channels: usize, to: &mut Vec<f32>) {
+        let count = (decoded.len() / channels) as u64;
+        let at = self.decoded;
+        self.decoded += count;
+        let (pad_start, pad_end) = match self.info.samples {
+            Some(samples) => (samples.saturating_sub(self.info.padding), samples),
+            None => (u64::MAX, u64::MAX),
+        };
+        let inside = |position: u64| position.clamp(at, at + count) - at;
+        let ranges = [
+            (inside(self.info.delay), inside(pad_start)),
+            (inside(pad_end.max(self.info.delay)), count),
+        ];
+        for (from, until) in ranges {
+            if from < until {
+                to.extend_from_slice(&decoded[from as usize * channels..until as usize * channels]);
+                self.used += until - from;
+            }
+        }
+    }
+}
+
 /// A file of MPEG audio. Each part of joined files has its own [`Info`].
 pub(crate) struct Mpeg {
     frames: Frames<MpegHeader>,
     first: MpegHeader,
     promised: Option<u64>,
     next: Option<(MpegHeader, u64)>,
-    codec: Option<(Codec, u8, Format)>,
-    info: Info,
-    /// Samples of this part that were decoded, and those of them that are used.
-    decoded: u64,
-    used: u64,
+    codecs: Codecs<(u8, Format)>,
+    part: Part,
     /// Frames that cannot be decoded, of all.
     broken: u64,
     count: u64,
@@ -201,10 +231,8 @@ impl Mpeg {
             first,
             promised: info.and_then(|info| info.frames()),
             next: Some((first, offset)),
-            codec: None,
-            info: Info::default(),
-            decoded: 0,
-            used: 0,
+            codecs: Codecs::new(),
+            part: Part::default(),
             broken: 0,
             count: 0,
             fault: None,
@@ -213,16 +241,23 @@ impl Mpeg {
 
     /// Compares a part with what its header promises.
     fn end_part(&mut self) {
-        if let Some(promised) = self.info.frames() {
-            if self.used < promised && self.fault.is_none() {
-                self.fault = Some(Fault::missing_frames(promised, self.used));
+        if let Some(promised) = self.part.info.frames() {
+            if self.part.used < promised && self.fault.is_none() {
+                self.fault = Some(Fault::missing_frames(promised, self.part.used));
             }
         }
     }
 
     fn end(&mut self) -> Result<Option<Format>, Fault> {
         self.end_part();
+        let promised = self.part.info.frames();
+        if promised.is_some_and(|promised| self.part.used >= promised) {
+            self.frames.ignore_tail();
+        }
         if self.broken > 0 {
+            if self.broken == self.count {
+                return Err(Fault::no_frame());
+            }
             let text = format!(
                 "damaged: {} of its {} MPEG frames cannot be decoded",
                 self.broken, self.count
@@ -234,28 +269,6 @@ impl Mpeg {
             false => self.fault.take().or(self.frames.fault()),
         };
         fault.map_or(Ok(None), Err)
-    }
-
-    /// Appends what the encoder's header leaves of decoded samples.
-    fn keep(&mut self, decoded: &[f32], channels: usize, to: &mut Vec<f32>) {
-        let count = (decoded.len() / channels) as u64;
-        let at = self.decoded;
-        self.decoded += count;
-        let (pad_start, pad_end) = match self.info.samples {
-            Some(samples) => (samples.saturating_sub(self.info.padding), samples),
-            None => (u64::MAX, u64::MAX),
-        };
-        let inside = |position: u64| position.clamp(at, at + count) - at;
-        let ranges = [
-            (inside(self.info.delay), inside(pad_start)),
-            (inside(pad_end.max(self.info.delay)), count),
-        ];
-        for (from, until) in ranges {
-            if from < until {
-                to.extend_from_slice(&decoded[from as usize * channels..until as usize * channels]);
-                self.used += until - from;
-            }
-        }
     }
 }
 
@@ -286,22 +299,20 @@ impl Stream for Mpeg {
         let bytes = self.frames.bytes(&header, offset)?;
         if let Some(info) = Info::parse(&header, bytes) {
             self.end_part();
-            self.codec = None;
-            self.info = info;
-            (self.decoded, self.used) = (0, 0);
+            self.codecs.reset();
+            self.part = Part {
+                info,
+                ..Part::default()
+            };
             return Ok(Some(header.format));
         }
         self.count += 1;
-        let wanted = (header.layer, header.format);
-        let (mut codec, ..) = match self.codec.take() {
-            Some(codec) if (codec.1, codec.2) == wanted => codec,
-            _ => (Codec::mpeg(header.layer)?, header.layer, header.format),
-        };
+        let format = (header.layer, header.format);
+        let codec = self.codecs.get(format, || Codec::mpeg(header.layer))?;
         match codec.decode(bytes) {
-            Ok((decoded, _)) => self.keep(decoded, header.format.channels, samples),
+            Ok((decoded, _)) => self.part.keep(decoded, header.format.channels, samples),
             Err(_) => self.broken += 1,
         }
-        self.codec = Some((codec, header.layer, header.format));
         Ok(Some(header.format))
     }
 }

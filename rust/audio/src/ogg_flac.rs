@@ -1,10 +1,9 @@
 //! FLAC in Ogg, also in several streams one after the other.
 
-use crate::codec::{words, Codec};
 use crate::decoder::{Format, Stream};
 use crate::fault::Fault;
-use crate::flac::{Progress, StreamInfo};
-use crate::flac_frame::{crc16, FrameHeader};
+use crate::flac_frame::crc16;
+use crate::flac_part::{Part, StreamInfo};
 use crate::ogg_packets::Packets;
 use crate::window::Window;
 
@@ -21,19 +20,13 @@ pub(crate) struct OggFlac {
     fault: Option<Fault>,
 }
 
-struct Part {
-    info: StreamInfo,
-    codec: Codec,
-    progress: Progress,
-}
-
 impl OggFlac {
     pub(crate) fn open(window: Window) -> Result<Self, Fault> {
         let mut packets = Packets::new(window);
         let Some(true) = packets.next()? else {
             return Err(Fault::NotForMe);
         };
-        let part = open_part(&packets.packet)?;
+        let part = Part::new(read_info(&packets.packet)?);
         Ok(Self {
             packets,
             first: part.info.format,
@@ -58,13 +51,8 @@ impl OggFlac {
     }
 }
 
-fn open_part(packet: &[u8]) -> Result<Part, Fault> {
-    let info = StreamInfo::parse(packet.get(MAPPING_HEAD..).unwrap_or_default())?;
-    Ok(Part {
-        codec: info.codec()?,
-        progress: Progress::new(&info),
-        info,
-    })
+fn read_info(packet: &[u8]) -> Result<StreamInfo, Fault> {
+    StreamInfo::parse(packet.get(MAPPING_HEAD..).unwrap_or_default())
 }
 
 impl Stream for OggFlac {
@@ -90,7 +78,11 @@ impl Stream for OggFlac {
             }
             Some(true) => {
                 self.end_part();
-                self.part = Some(open_part(&self.packets.packet)?);
+                let info = read_info(&self.packets.packet)?;
+                self.part = Some(match &mut self.part {
+                    Some(before) => Part::behind(before, info),
+                    None => Part::new(info),
+                });
             }
             Some(false) => {}
         }
@@ -100,26 +92,15 @@ impl Stream for OggFlac {
         // Other packets hold metadata.
         if packet.first() == Some(&0xFF) {
             let decoded = part.progress.decoded;
-            let header = FrameHeader::parse(packet).filter(|header| header.fits(&part.info));
-            let Some(header) = header.filter(|_| crc16(0, packet) == 0) else {
-                let text = format!("damaged: the checksum is wrong after {decoded} frames");
-                return Err(Fault::damaged(text));
+            let header = part.header(packet).filter(|_| crc16(0, packet) == 0);
+            let Some(header) = header else {
+                return Err(Fault::damaged_after(decoded, "the checksum is wrong"));
             };
             // What was cut from another stream begins later, but without a gap.
             if decoded == 0 && header.number > 0 && self.packets.has_gap {
                 return Err(Fault::damaged("damaged: its first frames are missing"));
             }
-            part.progress.add(&header)?;
-            match part.codec.decode(packet) {
-                Ok((decoded, _)) => samples.extend_from_slice(decoded),
-                Err(error) => {
-                    let text = format!(
-                        "damaged: decoding fails after {decoded} frames: {}",
-                        words(&error)
-                    );
-                    return Err(Fault::damaged(text));
-                }
-            }
+            part.decode(&header, packet, samples)?;
         }
         Ok(Some(part.info.format))
     }

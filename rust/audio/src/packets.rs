@@ -180,11 +180,8 @@ impl Stream for Packets {
                 return Err(Fault::needs_ffmpeg(&format!("{} with {text}", self.name)));
             }
             Err(error) => {
-                return Err(Fault::damaged(format!(
-                    "damaged: decoding fails after {} frames: {}",
-                    self.used,
-                    words(&error)
-                )))
+                let what = format!("decoding fails ({})", words(&error));
+                return Err(Fault::damaged_after(self.used, &what));
             }
         };
         let count = (decoded.len() / format.channels) as u64;

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::tags::LyricsSearch;
 use crate::ByteSource;
 
 /// Bytes that are fetched at a time, at least.
@@ -67,6 +68,8 @@ pub(crate) struct Window {
     size: u64,
     bytes: Vec<u8>,
     start: u64,
+    /// What is known about Lyrics3 tags.
+    pub(crate) lyrics: Option<LyricsSearch>,
 }
 
 impl Window {
@@ -76,6 +79,7 @@ impl Window {
             input,
             bytes: Vec::new(),
             start: 0,
+            lyrics: None,
         }
     }
 
