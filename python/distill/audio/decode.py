@@ -15,7 +15,7 @@ import soxr
 import torch
 
 from distill.audio.readers.pcm import PcmSound
-from distill.audio.readers.protocol import ByteSource, Pcm, Sound, SoundError
+from distill.audio.readers.protocol import UNFORESEEN, ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
 from distill.text import printable
@@ -158,9 +158,9 @@ class Decoding:
 
         What counts is how much was decoded: a promise that is exceeded is a wrong header, not a partial file.
         """
-        decoded, duration_s, blocks = 0, 0.0, sound.blocks()
+        decoded, duration_s = 0, 0.0
         try:
-            for pcm in blocks:
+            for pcm in _blocks(sound):
                 if not len(pcm.samples):
                     continue
                 _check_limits(pcm.samples.shape[1], pcm.sample_rate)
@@ -202,6 +202,13 @@ def _opened(file: PathLike | ByteSource) -> Iterator[Sound]:
         stack.callback(sound.close)
         _check_limits(sound.channels, sound.sample_rate)
         yield sound
+
+
+def _blocks(sound: Sound) -> Iterator[Pcm]:
+    try:
+        yield from sound.blocks()
+    except UNFORESEEN as error:
+        raise SoundError(Reason("cannot be decoded any further: it is damaged", "damaged")) from error
 
 
 def _check_limits(channels: int, sample_rate: int) -> None:

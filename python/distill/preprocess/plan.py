@@ -16,12 +16,13 @@ import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
-from distill.audio.readers.ffmpeg import NEEDS_FFMPEG, is_installed
+from distill.audio.readers.ffmpeg import NEEDS_FFMPEG
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
+from distill.extensions import has_ffmpeg
 from distill.features import FEATURE_VERSION
 from distill.index import Dataset, Manifest, Scan
 from distill.preprocess.copies import Copies, find_copies
@@ -118,7 +119,7 @@ def make_plan(
 
 def forget_what_can_be_read(manifest: Manifest) -> None:
     """Forget the files that were skipped for want of FFmpeg, if it is there now."""
-    if is_installed():
+    if has_ffmpeg():
         manifest.forget_skipped(NEEDS_FFMPEG)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import math
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ import numpy as np
 from distill.audio.readers.kinds import NAMES
 from distill.audio.readers.libsndfile import SourceStream
 from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Opener, Pcm, Sound, SoundError
+from distill.availability import is_used_up
+from distill.extensions import ffmpeg_remedy, has_ffmpeg
 from distill.types import Reason
 
 if TYPE_CHECKING:
@@ -72,16 +74,11 @@ def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
         try:
             return _EitherSound(opener(source), source, kind)
         except SoundError as error:
-            if error.reason.code != NEEDS_FFMPEG or not is_installed():
+            if error.reason.code != NEEDS_FFMPEG or not has_ffmpeg():
                 raise
         return FfmpegSound(source, kind=kind)
 
     return open_either
-
-
-def is_installed() -> bool:
-    """Whether FFmpeg's libraries are there."""
-    return importlib.util.find_spec("av") is not None
 
 
 class _EitherSound:
@@ -89,29 +86,38 @@ class _EitherSound:
 
     def __init__(self, sound: Sound, source: ByteSource, kind: str) -> None:
         self._sound, self._source, self._ffmpeg_kind = sound, source, kind
-        self.kind, self.sample_rate, self.channels = sound.kind, sound.sample_rate, sound.channels
+        self.sample_rate, self.channels = sound.sample_rate, sound.channels
 
     @property
     def frames(self) -> int | None:
         return self._sound.frames
 
     def blocks(self) -> Iterator[Pcm]:
-        is_begun = False
+        given = 0
         try:
             for pcm in self._sound.blocks():
-                is_begun = True
+                given += len(pcm.samples)
                 yield pcm
         except SoundError as error:
-            if is_begun or error.reason.code != NEEDS_FFMPEG or not is_installed():
+            if error.reason.code != NEEDS_FFMPEG or not has_ffmpeg():
                 raise
         else:
             return
         self._sound.close()
         self._sound = FfmpegSound(self._source, kind=self._ffmpeg_kind)
-        yield from self._sound.blocks()
+        yield from _behind(self._sound, given)
 
     def close(self) -> None:
         self._sound.close()
+
+
+def _behind(sound: Sound, given: int) -> Iterator[Pcm]:
+    """Yield the blocks of a sound without the first frames, which were given already."""
+    for samples, rate in sound.blocks():
+        left_out = min(given, len(samples))
+        given -= left_out
+        if left_out < len(samples):
+            yield Pcm(samples[left_out:], rate)
 
 
 class FfmpegSound:
@@ -127,10 +133,9 @@ class FfmpegSound:
 
     def __init__(self, source: ByteSource, *, kind: str) -> None:
         name = NAMES[kind]
-        if not is_installed():
-            text = f"is {name}, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
-            raise SoundError(Reason(text, NEEDS_FFMPEG))
-        self.kind, self._missing = name, _missing_bytes(source)
+        if not has_ffmpeg():
+            raise SoundError(Reason(f"is {name}, which is read with FFmpeg: {ffmpeg_remedy()}", NEEDS_FFMPEG))
+        self._missing = _missing_bytes(source)
         self._stream = SourceStream(source)
         self._container = _container(self._stream, FFMPEG_KINDS[kind], name)
         tracks = self._container.streams.audio
@@ -187,8 +192,9 @@ class FfmpegSound:
                         return
                     if frame.samples:
                         yield Pcm(_samples(frame), frame.sample_rate)
-        except (av.error.FFmpegError, IndexError):  # the latter for a packet of a track that began late
+        except (av.error.FFmpegError, IndexError) as error:  # the latter for a packet of a track that began late
             self._stream.check()
+            _check_used_up(error)
             yield _DAMAGED
         self._stream.check()
 
@@ -207,8 +213,17 @@ def _container(stream: SourceStream, demuxers: str, name: str) -> av.container.I
         return av.open(stream, mode="r", options=options, **lenient)
     except (av.error.FFmpegError, ValueError) as error:
         stream.check()
+        _check_used_up(error)
         text = f"is {name} with a damaged header, or of a variant that FFmpeg does not know"
         raise SoundError(Reason(text, "not-decodable")) from error
+
+
+def _check_used_up(error: Exception) -> None:
+    """Raise an error that is not about the file. FFmpeg itself calls data that ends too early an EIO, or asks again."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and is_used_up(error) and not isinstance(error, BlockingIOError)
+    ):
+        raise error
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
@@ -246,7 +261,8 @@ def _promised_bytes(head: bytes) -> int | None:
         return _promised_by_matroska(head)
     if head.startswith(b"FLV"):
         name = head.find(_FLV_SIZE)
-        return int(*struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))) if name >= 0 else None
+        size = struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))[0] if name >= 0 else math.nan
+        return int(size) if math.isfinite(size) else None
     properties = head.find(_ASF_PROPERTIES)
     if head.startswith(b"\x30\x26\xb2\x75") and 0 <= properties <= len(head) - 96:
         size, flags = struct.unpack_from("<Q40xI", head, properties + 40)

@@ -25,7 +25,6 @@ class NativeSound:
             self._decoder: _native.Decoder | None = _native.Decoder(source, kind)
         except _native.DecodeError as error:
             raise _translated(error) from None
-        self.kind = self._decoder.kind
         self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
         self.frames = self._decoder.frames
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 import numpy as np
 import soundfile
 
+from distill.audio.readers.libsndfile import check_memory
 from distill.audio.readers.oggstreams import Pages, Stream, next_stream
 from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
@@ -37,7 +38,6 @@ class OggSound:
         if stream is None:
             raise SoundError(Reason("the first page of its Ogg stream is missing or damaged", "damaged"))
         self._first = stream
-        self.kind = f"Ogg {stream.codec.kind}"
         self.sample_rate, self.channels = stream.codec.sample_rate, stream.codec.channels
 
     def blocks(self) -> Iterator[Pcm]:
@@ -73,6 +73,7 @@ def _decode(stream: Stream) -> Iterator[np.ndarray]:
     try:
         sound = _ForwardFile(view)
     except soundfile.LibsndfileError as error:
+        check_memory(error)
         raise SoundError(Reason(f"its {stream.codec.kind} header is damaged", "damaged")) from error
     view.begin()
     done, most = 0, min(BLOCK_FRAMES, 2 * BLOCK_FRAMES // sound.channels)
@@ -101,7 +102,8 @@ def _read(sound: soundfile.SoundFile, wanted: int, done: int) -> np.ndarray:
     samples = np.empty((wanted, sound.channels), np.float32)
     try:
         return sound.read(out=samples)
-    except soundfile.LibsndfileError:
+    except soundfile.LibsndfileError as error:
+        check_memory(error)
         return samples[: sound.tell() - done]  # what was decoded before the error
 
 

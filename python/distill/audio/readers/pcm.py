@@ -76,22 +76,19 @@ class PcmSound:
     ----------
     source : ByteSource
         Its bytes.
-    kind : str
-        What it is, in words.
     parts : iterator of Part
         Where the samples are. A part is asked for when the one before it was read, so that the end of a long file is
         not visited at the start.
     """
 
-    def __init__(self, source: ByteSource, kind: str, parts: Iterator[Part]) -> None:
-        self._source, self.kind, self._parts = source, kind, parts
+    def __init__(self, source: ByteSource, parts: Iterator[Part]) -> None:
+        self._source, self._parts = source, parts
         first = next(parts, None)
         if first is None:
             raise SoundError(Reason("holds no samples", "no-samples"))
         self._first = _checked(first)
         self.sample_rate, self.channels = first.sample_rate, first.channels
         self.frames = first.frames
-        """Grows with each further part that is found."""
         self.bytes_per_s = first.frame_bytes * first.sample_rate
 
     def blocks(self) -> Iterator[Pcm]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -10,10 +11,14 @@ import numpy as np
 from distill._native import ByteSource
 from distill.types import Reason
 
-__all__ = ["BLOCK_FRAMES", "ByteSource", "NotForMeError", "Opener", "Pcm", "Sound", "SoundError"]
+__all__ = ["BLOCK_FRAMES", "UNFORESEEN", "ByteSource", "NotForMeError", "Opener", "Pcm", "Sound", "SoundError"]
 
 BLOCK_FRAMES = 1 << 17
 """Frames in a block, at most."""
+
+
+UNFORESEEN = (ValueError, ArithmeticError, LookupError, struct.error)
+"""What a reader may raise that did not foresee how a file is damaged. It ends the reading of this file only."""
 
 
 class SoundError(Exception):
@@ -48,15 +53,14 @@ class Sound(Protocol):
 
     Attributes
     ----------
-    kind : str
-        The format in words, for messages.
     sample_rate, channels : int
         Those of the first part.
     frames : int or None
-        Number of frames that the file promises, over all of its parts; None if it does not say. Never an estimate.
+        Number of frames that the header promises; None if it does not say. Never an estimate. What is known of further
+        parts is added while they are read, so that the number is right once `blocks` has ended; a reader that
+        compares the number itself and raises SoundError may leave None.
     """
 
-    kind: str
     sample_rate: int
     channels: int
     frames: int | None

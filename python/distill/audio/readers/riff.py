@@ -42,13 +42,13 @@ class Format:
 def open_wav(source: ByteSource) -> PcmSound:
     """Open a WAV file of uncompressed samples."""
     layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
-    return PcmSound(source, "WAV", _parts(source, layout, 12))
+    return PcmSound(source, _parts(source, layout, 12))
 
 
 def open_wave64(source: ByteSource) -> PcmSound:
     """Open a Wave64 file of uncompressed samples."""
     source = behind_first_header(source)
-    return PcmSound(source, "Wave64", _parts(source, WAVE64, 40))
+    return PcmSound(source, _parts(source, WAVE64, 40))
 
 
 def _parts(source: ByteSource, layout: Layout, at: int) -> Iterator[Part]:

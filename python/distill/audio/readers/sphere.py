@@ -17,7 +17,7 @@ _FORMS: dict[str, Form] = {"pcm": "signed", "ulaw": "mulaw", "mu-law": "mulaw", 
 
 def open_sphere(source: ByteSource) -> PcmSound:
     """Open a NIST SPHERE file of uncompressed samples."""
-    return PcmSound(source, "SPHERE", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:

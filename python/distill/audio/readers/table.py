@@ -12,7 +12,7 @@ from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
 from distill.audio.readers.mpc2000 import open_mpc2000
 from distill.audio.readers.ogg import OggSound
-from distill.audio.readers.protocol import ByteSource, NotForMeError, Opener, Sound, SoundError
+from distill.audio.readers.protocol import UNFORESEEN, ByteSource, NotForMeError, Opener, Sound, SoundError
 from distill.audio.readers.riff import open_wav, open_wave64
 from distill.audio.readers.sphere import open_sphere
 from distill.audio.readers.views import View
@@ -65,6 +65,13 @@ def open_sound(source: ByteSource) -> Sound:
     OSError
         If it cannot be read.
     """
+    try:
+        return _opened(source)
+    except UNFORESEEN as error:
+        raise SoundError(Reason("cannot be decoded: its header is damaged", "damaged")) from error
+
+
+def _opened(source: ByteSource) -> Sound:
     kind = kind_of(source)
     if kind is None:
         raise SoundError(refusal(source))

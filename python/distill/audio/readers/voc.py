@@ -16,7 +16,7 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {0: ("unsigned", 1), 4: ("signed", 2),
 
 def open_voc(source: ByteSource) -> PcmSound:
     """Open a Creative Voice file of uncompressed samples."""
-    return PcmSound(source, "VOC", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:
