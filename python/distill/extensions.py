@@ -26,6 +26,7 @@ FFMPEG_EXTENSIONS: tuple[str, ...] = (
     *("wma", "asf", "xwma", "wv", "ape", "tta", "tak", "shn", "mpc", "mp+", "spx"),
     *("ac3", "eac3", "ec3", "dts", "dtshd", "mlp", "thd", "truehd", "dsf", "dff"),
     *("weba", "mka", "amr", "awb", "3ga", "dss", "ra", "oma", "aa3", "at3", "vqf", "latm", "loas", "qoa"),
+    *("sox", "hcom", "wve", "maud", "nut"),
     *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "webm", "mkv", "mk3d", "avi", "divx", "wmv", "flv", "f4v", "f4a"),
     *("ogv", "ogm", "ogx", "mpg", "mpeg", "vob", "mts", "m2ts", "rm", "rmvb", "mxf", "dv"),
 )
@@ -38,6 +39,10 @@ _PROTECTED = "they are protected against copying"
 _UNREAD: dict[str, str] = {
     **dict.fromkeys(("sd2", "rex", "rx2", "rcy", "ncw", "sf2", "sf3", "gig", "aup3", "omf", "aaf"), _EXPORT),
     **dict.fromkeys(("m4p", "aax", "aaxc"), _PROTECTED),
+    **dict.fromkeys(("smp", "txw", "sds"), "convert them to WAV with SoX"),
+    **dict.fromkeys(
+        ("gsm", "sln", "vox", "htk", "aptx"), "samples without a header that says enough; convert them to WAV"
+    ),
     "ofr": "convert them to FLAC",
     "pcm": "raw samples do not say what they are; convert them to WAV",
     "cda": "they only point to the tracks of a CD; copy those as WAV or FLAC",

@@ -16,7 +16,7 @@ import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
-from distill.audio.readers.ffmpeg import NEEDS_FFMPEG
+from distill.audio.readers.protocol import NEEDS_FFMPEG
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, free_bytes

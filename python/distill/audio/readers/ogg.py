@@ -17,7 +17,7 @@ import soundfile
 
 from distill.audio.readers.libsndfile import check_memory
 from distill.audio.readers.oggstreams import Pages, Stream, next_stream
-from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeError, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, NEEDS_FFMPEG, ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
 
 
@@ -55,6 +55,11 @@ class OggSound:
                 stream = next_stream(self._pages)
             except NotForMeError as error:
                 raise SoundError(Reason(f"goes on as FLAC after {total} frames", "not-decodable")) from error
+            except SoundError as error:
+                if error.reason.code != NEEDS_FFMPEG:
+                    raise
+                # FFmpeg does not change the codec in the middle of a file.
+                raise SoundError(Reason(f"goes on as Speex after {total} frames", "not-decodable")) from error
         if unfinished:
             text = f"cut short: the last page of its Ogg stream is missing, {total} frames can be decoded"
             raise SoundError(Reason(text, "cut-short"))

@@ -9,9 +9,21 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distill._native import ByteSource
+from distill.extensions import ffmpeg_remedy
 from distill.types import Reason
 
-__all__ = ["BLOCK_FRAMES", "UNFORESEEN", "ByteSource", "NotForMeError", "Opener", "Pcm", "Sound", "SoundError"]
+__all__ = [
+    "BLOCK_FRAMES",
+    "NEEDS_FFMPEG",
+    "UNFORESEEN",
+    "ByteSource",
+    "NotForMeError",
+    "Opener",
+    "Pcm",
+    "Sound",
+    "SoundError",
+    "needs_ffmpeg",
+]
 
 BLOCK_FRAMES = 1 << 17
 """Frames in a block, at most."""
@@ -33,6 +45,15 @@ class SoundError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+NEEDS_FFMPEG = "needs-ffmpeg"
+"""The code of the reason of files that only FFmpeg reads."""
+
+
+def needs_ffmpeg(what: str) -> SoundError:
+    """Return the error for a file that only FFmpeg reads; `what` says what it is."""
+    return SoundError(Reason(f"{what}, which is read with FFmpeg: {ffmpeg_remedy()}", NEEDS_FFMPEG))
 
 
 class NotForMeError(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 
 from distill.audio.readers.chunks import RIFF, RIFX, WAVE64, Chunk, Layout, after, chunk_at, find, is_chunk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
 from distill.audio.readers.views import View, behind_first_header
 from distill.types import Reason
 
@@ -196,8 +196,7 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
         missing = Reason(text, "cut-short")
     form = _format(source, form_chunk, layout)
     if form.tag not in _COMPRESSED:
-        text = f"is a WAV file with the codec {form.tag:#06x}, which distill does not read"
-        raise SoundError(Reason(text, "not-decodable"))
+        raise needs_ffmpeg(f"is a WAV file with the codec {form.tag:#06x}")
     # Of an odd number of bytes libsndfile makes a block too many.
     frames = length // form.align * _GSM_FRAMES if form.tag == _GSM and form.align else None
     kept = [form_chunk, found[b"fact"]] if b"fact" in found else [form_chunk]

@@ -6,8 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, SoundError
-from distill.types import Reason
+from distill.audio.readers.protocol import ByteSource, needs_ffmpeg
 
 MAGIC = b"Creative Voice File\x1a"
 _END, _SOUND, _MORE, _EXTENDED, _NEW_SOUND = 0, 1, 2, 8, 9
@@ -51,7 +50,6 @@ def _part(source: ByteSource, block: int, offset: int, size: int, extended: tupl
     else:
         rate, channels, code = struct.unpack("<IxBH4x", head)
     if code not in _ENCODINGS:
-        text = f"is a VOC file with samples of type {code}, which distill does not read: convert it with FFmpeg"
-        raise SoundError(Reason(text, "not-decodable"))
+        raise needs_ffmpeg(f"is a VOC file with samples of type {code}")
     length = None if size == 0 else promised(max(1, size - header_bytes), source, offset + header_bytes)
     return Part(rate, channels, Encoding(*_ENCODINGS[code]), offset + header_bytes, length)
