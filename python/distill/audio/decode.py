@@ -216,7 +216,7 @@ def _check_limits(channels: int, sample_rate: int) -> None:
         raise SoundError(Reason(f"has {channels} channels, outside 1 to {MAX_CHANNELS}", "out-of-range"))
     low, high = SAMPLE_RATES
     if not low <= sample_rate <= high:
-        raise SoundError(Reason(f"has a sample rate of {sample_rate} Hz, outside {low} to {high}", "out-of-range"))
+        raise SoundError(Reason(f"has a sample rate of {sample_rate:.9g} Hz, outside {low} to {high}", "out-of-range"))
 
 
 def _check_duration(duration_s: float) -> None:

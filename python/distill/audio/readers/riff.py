@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.audio.readers.chunks import RIFF, RIFX, WAVE64, Chunk, Layout, after, chunk_at, find, is_chunk
+from distill.audio.readers.chunks import (
+    RIFF,
+    RIFX,
+    WAVE64,
+    Chunk,
+    Layout,
+    after,
+    check_number,
+    chunk_at,
+    find,
+    is_chunk,
+)
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
 from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
 from distill.audio.readers.views import View, behind_first_header
@@ -88,8 +99,10 @@ def _found_format(source: ByteSource, layout: Layout, at: int) -> Format:
 
 def _chunks(source: ByteSource, layout: Layout, at: int) -> Iterator[Chunk]:
     """Yield chunks, those of data with their true size, or -1 if it is not known."""
-    size_64 = 0
+    size_64, number = 0, 0
     while (chunk := chunk_at(source, at, layout)) is not None:
+        check_number(number)
+        number += 1
         if chunk.name in NAMES and source.read_at(chunk.offset, 4) == b"WAVE":
             at = chunk.offset + 4  # another file was appended to this one
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from distill.audio.readers.chunks import check_number
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound, promised
 from distill.audio.readers.protocol import ByteSource, needs_ffmpeg
 
@@ -23,6 +24,7 @@ def _parts(source: ByteSource) -> Iterator[Part]:
     at = struct.unpack("<H", source.read_at(20, 2).ljust(2, b"\0"))[0] or 26
     extended: tuple[int, int] | None = None
     last: Part | None = None
+    without_sound = 0
     while len(head := source.read_at(at, 4)) == 4 and head[0] != _END:
         offset, size = at + 4, int.from_bytes(head[1:], "little")
         if head[0] == _EXTENDED:
@@ -38,6 +40,8 @@ def _parts(source: ByteSource) -> Iterator[Part]:
             yield last
         if last is not None and last.length is None:
             return
+        without_sound = 0 if head[0] in (_SOUND, _MORE, _NEW_SOUND) else without_sound + 1
+        check_number(without_sound)
         at = offset + size
 
 
