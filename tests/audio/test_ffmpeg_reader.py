@@ -291,3 +291,12 @@ def test_joined_aac_goes_on_with_ffmpeg_where_it_is_needed(tmp_path):
     assert decoding.partial is None
     assert decoding.channels == 6
     np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4)
+
+
+@needs_av
+def test_a_tag_in_front_of_an_mp4_is_passed_over(tmp_path):
+    path = tmp_path / "a.m4a"
+    expected = written(path, "alac", "ipod")
+    path.write_bytes(b"ID3\4\0\0\0\0\0\x10" + bytes(16) + path.read_bytes())
+    samples, _ = read(path)
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-7)

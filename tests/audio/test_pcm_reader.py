@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import struct
@@ -393,7 +394,7 @@ def test_short_blocks_of_a_voc_are_joined_and_stay_in_order(tmp_path):
     path = tmp_path / "a"
     eight_bits = np.random.default_rng(4).integers(0, 256, 90_000).astype(np.uint8)
     bounds = [0, *np.cumsum([1, 2, 3] * 400), 80_000, 80_001, 90_000]
-    pairs = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pairs = list(itertools.pairwise(bounds))
     blocks = b"".join(voc_block(1, b"\xa5\0" + eight_bits[start:stop].tobytes()) for start, stop in pairs)
     path.write_bytes(b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x010A, 0x1129) + blocks + b"\0")
     assert len(list(open_sound(ByteSource(path)).blocks())) < 10
