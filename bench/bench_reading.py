@@ -121,7 +121,9 @@ def write_folder(folder: Path, names: list[tuple[str, int]], seconds: float) -> 
     for number, (extension, rate) in enumerate(names):
         samples = sound(random, seconds + number / 7, rate)
         options = {"subtype": "PCM_16"} if extension in ("wav", "flac") else {}
-        soundfile.write(folder / f"{number:02}.{extension}", samples, rate, **options)
+        with soundfile.SoundFile(folder / f"{number:02}.{extension}", "w", rate, 2, **options) as file:
+            for start in range(0, len(samples), rate):  # libsndfile's Vorbis encoder overflows its stack on long blocks
+                file.write(samples[start : start + rate])
     return folder
 
 

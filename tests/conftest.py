@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-# Tests start hundreds of processes, and each would compile torch and its like again, for seconds.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+# Tests start hundreds of processes, and each would compile torch and its like again, for seconds. Only this process
+# writes bytecode: others may be killed, or have no room.
+if os.environ.get("PYTHONDONTWRITEBYTECODE"):
     os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parent.parent / ".pytest_cache" / "bytecode")
     sys.pycache_prefix, sys.dont_write_bytecode = os.environ["PYTHONPYCACHEPREFIX"], False
 # With `pytest -n`, torch and its like would start as many threads in each process as there are cores.

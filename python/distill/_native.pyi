@@ -224,6 +224,12 @@ class Scan:
     @property
     def todo(self) -> list[tuple[bytes, bytes | None, int]]:
         """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
+    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
+        """Return size, mtime, ctime (ns since 1970) and inode number of a file when it was scanned.
+
+        Where these are not reliable, the inode number is 0 and the times are whole seconds.
+        """
+
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -463,6 +469,9 @@ class Manifest:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
     def partial(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file of which only a part is used."""
+    def unused_contents(self) -> list[bytes]:
+        """Return the hashes of the contents that no file has, selected or not."""
+
     def forget_skipped(self, code: str) -> bool:
         """Remove the contents that are skipped for a reason with this code, so that they are tried again.
 
@@ -522,6 +531,21 @@ def row_checksums(data: Buffer, row_bytes: int) -> bytes:
     ValueError
         If the length of ``data`` is not a multiple of ``row_bytes``.
     """
+
+def mix_stereo(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the mean [n] of both channels of contiguous samples [n, 2], in float32.
+
+    Raises
+    ------
+    ValueError
+        If there are not two channels.
+    """
+
+def sample_sum(samples: npt.NDArray[np.float32]) -> float:
+    """Return the sum of contiguous samples [n], in float64."""
+
+def row_sums(rows: npt.NDArray[np.float32]) -> list[tuple[float, float]]:
+    """Return the sum and the sum of squares of each channel of contiguous rows [k, channels, n], in float64."""
 
 @final
 class MelKernel:

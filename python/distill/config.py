@@ -59,7 +59,8 @@ class SpectrogramConfig:
 
 
 def _number(value: Any, default: float) -> Any:
-    return value if isinstance(value, (int, float)) else default
+    # An integer may be too large for a float.
+    return value if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max else default
 
 
 @dataclass(frozen=True)

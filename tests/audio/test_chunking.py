@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import shutil
 from contextlib import closing
@@ -13,7 +16,7 @@ import soundfile
 from distill.audio import chunking, spool
 from distill.audio.chunking import Chunks
 from distill.audio.readers.protocol import ByteSource
-from distill.errors import AudioFileError
+from distill.errors import AudioFileError, StorageError
 from sounds import let_blocks_be_small, noise, sine, write
 
 RATE, CHUNK = 16_000, 4_000
@@ -277,3 +280,36 @@ def test_a_file_that_changes_between_two_decodes_is_not_used(tmp_path, monkeypat
         write(path, noise(2, 6 * CHUNK))
         with pytest.raises(AudioFileError, match="changed while it was read"):
             list(chunks)
+
+
+@pytest.mark.parametrize("free_bytes", [8_000, 15_900])
+def test_a_disk_that_fills_up_costs_a_second_decoding_and_no_file(tmp_path, monkeypatch, free_bytes):
+    """Also if only the last few samples do not fit."""
+
+    class Full(io.FileIO):
+        def write(self, data):
+            free = free_bytes - self.tell()
+            if free <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:free])
+
+    let_blocks_be_small(monkeypatch, 1_000)
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: Full(tmp_path / "kept", "w+"))
+    samples = noise(1, CHUNK)
+    chunks = Chunks(write(tmp_path / "a.wav", samples), RATE, CHUNK, "none", spool_dir=tmp_path)
+    chunks.decode()
+    assert not chunks.is_spooled
+    np.testing.assert_allclose(next(iter(chunks)), samples, atol=1e-6)
+
+
+def test_samples_that_cannot_be_read_back_are_not_the_files_fault(tmp_path, monkeypatch):
+    class Failing(io.FileIO):
+        def readinto(self, buffer):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(spool, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: Failing(tmp_path / "kept", "w+"))
+    chunks = Chunks(write(tmp_path / "a.wav", noise(1)), RATE, CHUNK, spool_dir=tmp_path)
+    with pytest.raises(StorageError, match=re.escape(f"{tmp_path}: what was decoded cannot be read back")):
+        list(chunks)

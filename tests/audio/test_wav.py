@@ -84,6 +84,7 @@ def test_a_full_disk_leaves_only_the_old_file(tmp_path):
         "from distill.audio.wav import write_wav\n"
         "from distill.errors import StorageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"  # or the bytecode of a module may be cut
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "try:\n"
         "    write_wav(Path(sys.argv[1]), [np.full(int(sys.argv[2]), 0.5, np.float32)], 16000, sys.argv[3])\n"

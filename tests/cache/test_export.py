@@ -88,6 +88,7 @@ LIMITED = """
 import resource, sys
 from distill.cache import export
 from distill.cli.main import main
+sys.dont_write_bytecode = True  # or the bytecode of a module may be cut
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(main(["export", *sys.argv[2:]]))
 """

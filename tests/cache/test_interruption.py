@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -93,7 +94,8 @@ def test_no_thread_outlives_an_interruption(dataset):
 
 
 @pytest.mark.parametrize("rows_that_fit", [2.01, 4.5, 7.3])
-def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit):
+def test_a_full_disk_keeps_finished_files(dataset, whole, rows_that_fit, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or the bytecode of a module may be cut
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Beyond this size a write fails half-way, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024 + int(rows_that_fit * ROW_BYTES), limit[1]))

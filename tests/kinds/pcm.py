@@ -240,6 +240,8 @@ def _tool_rows() -> None:
         ("sox", "caf"),
         ("ffmpeg", "w64"),
         ("sox", "w64"),
+        ("sox", "pvf"),
+        ("sox", "paf"),
     ):
         ROWS.append(
             Row(

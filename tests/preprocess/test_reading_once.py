@@ -153,3 +153,55 @@ def test_a_file_that_cannot_be_decoded_is_known_by_its_hash(tmp_path, monkeypatc
     forbid_decoding(monkeypatch)
     (tmp_path / "text.wav").rename(tmp_path / "renamed.wav")
     assert preprocess(tmp_path, training()).skipped == [("renamed.wav", reason)]
+
+
+def test_a_folder_that_stands_elsewhere_while_it_is_decoded_is_not_taken_for_the_one_that_was_scanned(tmp_path):
+    """Renaming a folder leaves all stamps of the files in it, so a wrong hash would stay for good."""
+    dataset, stand_in = tmp_path / "dataset", tmp_path / "stand-in"
+    write(dataset / "a" / "x.wav", noise(1), subtype="PCM_16")
+    write(dataset / "y.wav", noise(2, 9_000), subtype="PCM_16")
+    write(stand_in / "x.wav", noise(3), subtype="PCM_16")
+    age(tmp_path)
+    moved = []
+
+    def progress(stage, current, total):
+        if stage == "lengths" and not moved:
+            moved.append((dataset / "a").rename(tmp_path / "away"))
+            stand_in.rename(dataset / "a")
+
+    result = preprocess(dataset, training(), progress=progress)
+    assert [path for path, _ in result.skipped] == ["a/x.wav"]
+    (dataset / "a").rename(stand_in)
+    moved[0].rename(dataset / "a")
+    found = rows_by_path(preprocess(dataset, training()).cache_dir)
+    expected = preprocess(Dataset(dataset, cache_dir=tmp_path / "fresh"), training()).cache_dir
+    np.testing.assert_array_equal(found["a/x.wav"], rows_by_path(expected)["a/x.wav"])
+
+
+def test_a_file_that_becomes_a_copy_while_files_are_hashed_loses_no_rows(tmp_path):
+    """Two files of one content are then decoded at once, because the sizes that were scanned differ."""
+    first = write(tmp_path / "set" / "a.wav", noise(1, 40 * CHUNK), subtype="PCM_16")
+    others = [write(tmp_path / "set" / f"{name}.wav", noise(2, 9_000), subtype="PCM_16") for name in "bz"]
+    age(tmp_path)
+    content = first.read_bytes()
+
+    def progress(stage, current, total):
+        if stage == "hash" and others[1].stat().st_size != len(content):
+            others[1].write_bytes(content)
+
+    for _ in range(2):
+        result = preprocess(tmp_path / "set", training(), workers=2, progress=progress)
+    found = rows_by_path(result.cache_dir)
+    assert (len(found["a.wav"]), len(found["z.wav"]), result.rows) == (40, 40, 42)
+
+
+def test_a_file_that_comes_back_has_the_rows_that_are_still_there(tmp_path):
+    write_dataset(tmp_path / "set")
+    whole = preprocess(tmp_path / "set", training())
+    file = next((tmp_path / "set").rglob("*.wav"))
+    file.rename(tmp_path / "away.wav")
+    preprocess(tmp_path / "set", training())
+    assert dataset_status(tmp_path / "set")["dead_rows"] > 0
+    (tmp_path / "away.wav").rename(file)
+    back = preprocess(tmp_path / "set", training())
+    assert (back.rows, dataset_status(tmp_path / "set")["dead_rows"]) == (whole.rows, 0)

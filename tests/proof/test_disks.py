@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -54,10 +55,12 @@ class Limited:
         self._limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def leave(self, size: int) -> None:
+        sys.dont_write_bytecode = True  # or the bytecode of a module may be cut
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, self._limit[1]))
 
     def enlarge(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, self._limit)
+        sys.dont_write_bytecode = False
 
 
 @pytest.fixture(params=["tmpfs", "limit"] if MAY_MOUNT else ["limit"])

@@ -177,8 +177,12 @@ class Chunks:
         with closing(opened) as again:
             for block in self._noted(decode_blocks(again, self.sample_rate, path=self.path)):
                 yield block.samples
-            if self.source is not None and again.digest() != self.source.digest():
+            if self.source is not None and again.digest(self._stop) != self.source.digest(self._stop):
                 raise AudioFileError(os.fspath(self.path), CHANGED)
+
+    def _stop(self, *hashed: int) -> None:
+        if self.on_block is not None:
+            self.on_block()
 
     def _noted(self, blocks: Iterable[_Piece]) -> Iterator[_Piece]:
         for block in blocks:

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 import torch
 
+from distill import _native
 from distill.audio.readers.pcm import PcmSound
 from distill.audio.readers.protocol import UNFORESEEN, ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
@@ -28,7 +29,7 @@ MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
 DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
-_RESAMPLED_FRAMES = 1 << 14
+_RESAMPLED_FRAMES = 1 << 16
 # The lowest bit rate of compressed sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
 _LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S = 1_000, 16_000
 # A mix that stays below this, of channels that do not, cancels. The same share of full scale as silence.
@@ -186,9 +187,7 @@ class Decoding:
         if self._channel_peak < _CANCELLED_PEAK:
             self._channel_peak = peak_of(samples)
         if count == 2:
-            # Halved before they are added, because the sum of two floats near the limit overflows. Halving is exact.
-            half = np.float32(0.5)
-            return samples[:, 0] * half + samples[:, 1] * half
+            return _native.mix_stereo(np.ascontiguousarray(samples))
         return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
@@ -239,7 +238,7 @@ def _resample(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -
         resampler.resample_chunk(mono[start : start + _RESAMPLED_FRAMES], last=last and start == starts[-1])
         for start in starts
     ]
-    return np.concatenate(pieces)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _not_finite_reason(*decoded: np.ndarray) -> Reason:

@@ -7,6 +7,7 @@ import statistics
 
 import numpy as np
 
+from distill import _native
 from distill.audio.decode import Block
 from distill.types import Reason
 
@@ -53,7 +54,7 @@ class Levels:
         self.samples += samples.size
         while start < samples.size:
             taken = min(self._length - self._filled, samples.size - start)
-            self._begun += float(samples[start : start + taken].sum(dtype=np.float64))
+            self._begun += _native.sample_sum(samples[start : start + taken])
             self._filled, start = self._filled + taken, start + taken
             if self._filled == self._length:
                 self._end_piece()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+
+from distill.availability import remedy
+from distill.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +65,18 @@ class Spool:
     is_complete : bool
         Whether all blocks were kept. If not, because neither memory nor the disk has enough room, the file that they
         come from has to be decoded again.
+
+    Raises
+    ------
+    StorageError
+        While it is iterated over, if the temporary file cannot be read.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.is_complete = True
         self._folder = folder
         self._held: deque[np.ndarray] = deque()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._written = self._checked = 0
 
     def append(self, samples: np.ndarray) -> None:
@@ -87,8 +98,11 @@ class Spool:
                     return
                 self._checked = self._written + _CHECKED_BYTES
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
-            self._file.write(np.ascontiguousarray(samples).data)
+                # Without a buffer, so that an error comes here and not when the samples are read back.
+                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by `close`
+            rest = np.ascontiguousarray(samples).data.cast("B")
+            while rest:
+                rest = rest[self._file.write(rest) :]
             self._written += samples.nbytes
         except OSError as error:
             self._give_up(f"{folder}: {error.strerror or error}")
@@ -104,14 +118,32 @@ class Spool:
             _memory.give_back(samples.nbytes)
             yield samples
         if self._file is not None:
-            self._file.seek(0)
-            while piece := self._file.read(_PIECE_BYTES):
-                yield np.frombuffer(piece, np.float32)
+            for start in range(0, self._written, _PIECE_BYTES):
+                yield np.frombuffer(self._read(self._file, start), np.float32)
+
+    def _read(self, file: FileIO, start: int) -> bytearray:
+        piece = bytearray(min(_PIECE_BYTES, self._written - start))
+        rest = memoryview(piece)
+        try:
+            file.seek(start)
+            while rest and (count := file.readinto(rest)):
+                rest = rest[count:]
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if rest:
+            raise self._unreadable(OSError(errno.EIO, os.strerror(errno.EIO)))
+        return piece
+
+    def _unreadable(self, error: OSError) -> StorageError:
+        # About the disk of the cache, not about the file that was decoded.
+        message = f"{self._folder}: what was decoded cannot be read back: {error.strerror or error}"
+        return StorageError(message, remedy(error, "check the disk, or use another one: --cache-dir DIR"))
 
     def close(self) -> None:
         """Free what is kept."""
         _memory.give_back(sum(samples.nbytes for samples in self._held))
         self._held.clear()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._file = None

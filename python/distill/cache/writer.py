@@ -191,6 +191,7 @@ class CacheWriter:
             Its hash.
         """
         if self.manifest.set_hash(name, content_hash):
+            self.dirty = True
             self._has_hashes |= self.files.set_hash(name, content_hash)
 
     def keep_hashes(self, scan: _native.Scan) -> None:

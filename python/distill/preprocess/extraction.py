@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import CHANGED, Chunks
 from distill.audio.levels import Levels
@@ -38,6 +39,7 @@ _NOT_FINITE = Reason("has samples so large that its features are not finite", "n
 # Rows that wait for the caller: about what the threads compute while it waits for the disk.
 _QUEUED_BYTES = 64 << 20
 _POLL_S = 0.1
+_NS_PER_S = 1_000_000_000
 
 
 class Source(NamedTuple):
@@ -47,10 +49,16 @@ class Source(NamedTuple):
     """The path of a file that has it."""
     content_hash: bytes | None
     """Its hash. None until it is decoded if no other file has its size."""
-    size: int
-    """Size of the file in bytes."""
+    scanned: tuple[int, int, int, int]
+    """Its size, mtime, ctime and inode number when it was scanned; see `_native.Scan.stamps`."""
     name: bytes
     """The path relative to the dataset."""
+
+
+class Known(NamedTuple):
+    """The end of a source that turned out to have a content whose rows are in the cache."""
+
+    source: Source
 
 
 class Rows(NamedTuple):
@@ -87,7 +95,7 @@ class Failed(NamedTuple):
     """True if its bytes are unusable, False if it changed while it was read, or could not be read this time."""
 
 
-Event = Rows | Finished | Failed
+Event = Known | Rows | Finished | Failed
 CheckStop = Callable[[], None]
 """Called often by worker threads; raises StoppedError once the caller has stopped reading events."""
 
@@ -114,6 +122,8 @@ class Extractor:
         The folder of the dataset.
     spool_dir : Path
         Folder for temporary files.
+    unused : frozenset of bytes
+        Hashes of contents in the cache that no file has any more. A file that is back need not be computed.
     """
 
     spectrogram: ComplexSpectrogram
@@ -122,6 +132,7 @@ class Extractor:
     expansion: int
     root: RootFolder
     spool_dir: Path
+    unused: frozenset[bytes]
 
     def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
         """Yield the rows of a source, then Finished or Failed.
@@ -146,7 +157,11 @@ class Extractor:
                 yield failed
                 return
             # The same again costs nothing: the hash is known.
-            yield from self._rows(source._replace(content_hash=opened.digest()), chunks, stamps, check_stop)
+            source = source._replace(content_hash=opened.digest())
+            if source.content_hash in self.unused:
+                yield Known(source)
+                return
+            yield from self._rows(source, chunks, stamps, check_stop)
 
     def _decode(self, source: Source, chunks: Chunks, stamps: tuple[int, ...], check_stop: CheckStop) -> Failed | None:
         """Decode a source; return why it cannot be used, if so.
@@ -165,7 +180,7 @@ class Extractor:
             content_hash = opened.digest(lambda *hashed: check_stop())
             is_same = (
                 _stamps(source.path) == stamps
-                and opened.size == source.size
+                and _is_as_scanned(source)
                 and source.content_hash in (None, content_hash)
             )
         except OSError as error:
@@ -242,10 +257,18 @@ class Extractor:
 
 def row_sums(rows: np.ndarray) -> np.ndarray:
     """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
-    values = rows.reshape(len(rows), 2, -1).astype(np.float64)
-    # Not np.dot, because the threads of BLAS spin while they wait.
-    squares = np.einsum("rcn,rcn->c", values, values)
-    return np.array([rows[:, 0].size, *np.stack([values.sum(axis=(0, 2)), squares], axis=1).flat])
+    sums = _native.row_sums(np.ascontiguousarray(rows).reshape(len(rows), 2, -1))
+    return np.array([rows[:, 0].size, *sums[0], *sums[1]])
+
+
+def _is_as_scanned(source: Source) -> bool:
+    """Whether the file at the path of a source is the one that was scanned, for its hash is recorded as that one's."""
+    status = os.stat(source.path)  # noqa: PTH116 - making a Path is slow
+    size, mtime_ns, ctime_ns, inode = source.scanned
+    found = (status.st_mtime_ns, status.st_ctime_ns)
+    if inode == 0:
+        found = tuple(stamp // _NS_PER_S * _NS_PER_S for stamp in found)
+    return (status.st_size, *found) == (size, mtime_ns, ctime_ns) and inode in (0, status.st_ino)
 
 
 def _stamps(path: str) -> tuple[int, ...]:

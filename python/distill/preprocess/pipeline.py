@@ -38,9 +38,10 @@ from distill.errors import CacheError, ConfigError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
-from distill.preprocess.extraction import Extractor, Failed, Finished, Rows, Source, extract
-from distill.preprocess.plan import Plan, confirm_plan, forget_what_can_be_read, make_plan, resolve_row_format
+from distill.preprocess.extraction import Extractor, Failed, Finished, Known, Rows, Source, extract
+from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.result import PreprocessResult, nothing_usable
+from distill.preprocess.retries import forget_what_can_be_read
 from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
@@ -305,25 +306,34 @@ class _Extracted:
     with_offset: list[str] = field(default_factory=list)
     """Paths of sources with rows whose constant offset was removed."""
     channels: Counter[int] = field(default_factory=Counter)
-    """Number of decoded sources by their number of channels."""
+    """Number of sources with rows by their number of channels."""
 
 
 def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
     """Compute the rows of some sources and hand them to the writer."""
     spool_dir = writer.cache_dir
-    extractor = Extractor(run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir)
+    unused = frozenset(writer.manifest.unused_contents())
+    extractor = Extractor(
+        run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir, unused
+    )
     ended, found = 0, _Extracted()
+    # The first source of each content. A file that was not hashed before may have that of another one, if either was
+    # replaced meanwhile: then the rows of the first count, and the other is not mixed into them.
+    first: dict[bytes, str] = {}
     with closing(extract(extractor, sources, run.workers)) as events:
         for event in events:
             content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
-            if isinstance(event, Finished) or (isinstance(event, Failed) and event.permanent):
+            if isinstance(event, Known | Finished) or (isinstance(event, Failed) and event.permanent):
                 writer.set_hash(event.source.name, content_hash)
-            if isinstance(event, Rows):
+            is_first = first.setdefault(content_hash, path) == path if content_hash else True
+            if isinstance(event, Known) or (not is_first and not isinstance(event, Failed)):
+                found.decoded += not isinstance(event, Rows)
+            elif isinstance(event, Rows):
                 writer.add_rows(content_hash, event.rows)
             elif isinstance(event, Finished):
                 found.decoded += 1
-                found.channels[event.channels] += 1
                 if event.sums[0]:
+                    found.channels[event.channels] += 1
                     writer.finish_content(content_hash, event.silent, event.sums, event.partial)
                     found.with_offset += [path] if event.levels.offset else []
                 else:
@@ -331,7 +341,8 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extr
             elif event.permanent:
                 writer.skip_content(content_hash, event.reason)
             else:
-                writer.drop_content(content_hash)
+                if is_first:
+                    writer.drop_content(content_hash)
                 found.failed.append((path, event.reason))
             ended += not isinstance(event, Rows)
             # Also after rows, so that the callback can cancel in the middle of a long file.

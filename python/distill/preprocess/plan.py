@@ -16,19 +16,18 @@ import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
-from distill.audio.readers.protocol import NEEDS_FFMPEG
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
 from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
-from distill.extensions import has_ffmpeg
 from distill.features import FEATURE_VERSION
-from distill.index import Dataset, Manifest, Scan
+from distill.index import Dataset, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
 from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
+from distill.preprocess.retries import forget_what_can_be_read
 from distill.text import counted
 from distill.types import ConfirmCallback, ProgressCallback
 
@@ -101,7 +100,9 @@ def make_plan(
 
     copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo if todo_hash is not None])
     root = os.fsencode(dataset.folder)
-    todo = [Source(os.fsdecode(os.path.join(root, name)), known, size, name) for name, known, size in scan.todo]
+    todo = [
+        Source(os.fsdecode(os.path.join(root, name)), known, scan.stamps(name), name) for name, known, _ in scan.todo
+    ]
     copied_hashes = copies.content_hashes if copies else set()
     copied = [source for source in todo if source.content_hash in copied_hashes]
     sources = [source for source in todo if source.content_hash not in copied_hashes]
@@ -115,12 +116,6 @@ def make_plan(
     longest_first = [source for _, source in by_length]
     padding = 1 - sum(durations) / (chunks * chunk_s) if chunks else 0.0
     return Plan(row_format, changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes, padding)
-
-
-def forget_what_can_be_read(manifest: Manifest) -> None:
-    """Forget the files that were skipped for want of FFmpeg, if it is there now."""
-    if has_ffmpeg():
-        manifest.forget_skipped(NEEDS_FFMPEG)
 
 
 def _changed_fields(writer: CacheWriter) -> list[str]:

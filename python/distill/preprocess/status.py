@@ -9,7 +9,7 @@ from distill import _native
 from distill.cache.folder import leftover, load_file_table
 from distill.cache.slots import Slot, list_slots
 from distill.index import Dataset
-from distill.preprocess.plan import forget_what_can_be_read
+from distill.preprocess.retries import forget_what_can_be_read
 from distill.types import PathLike, ProgressCallback, Reason
 
 

@@ -75,3 +75,11 @@ pub struct Scan {
     /// Total size of these files in bytes.
     pub total_bytes: u64,
 }
+
+impl Scan {
+    /// The entry of a file that was scanned.
+    pub fn file(&self, path: &[u8]) -> Option<&FileEntry> {
+        let at = self.files.binary_search_by(|file| (*file.path).cmp(path));
+        at.ok().map(|index| &self.files[index])
+    }
+}

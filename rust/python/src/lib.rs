@@ -12,6 +12,7 @@ mod file_table;
 mod live;
 mod manifest;
 mod progress;
+mod samples;
 mod scan;
 mod source;
 
@@ -31,6 +32,8 @@ mod _native {
     use crate::live::PyLive;
     #[pymodule_export]
     use crate::manifest::{PyManifest, PyTotals};
+    #[pymodule_export]
+    use crate::samples::{mix_stereo, row_sums, sample_sum};
     #[pymodule_export]
     use crate::scan::PyScan;
     #[pymodule_export]

@@ -7,6 +7,7 @@ use distill_index::{
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use pyo3::types::{PyDict, PyString};
 
 use crate::convert::{fsdecode, hash_from, reason_from, to_python, to_reason, AnyPath};
@@ -228,6 +229,11 @@ impl PyManifest {
 
     fn partial<'py>(&self, py: Python<'py>) -> PyResult<Vec<PathAndReason<'py>>> {
         self.paths_with(py, |summary| summary.partial)
+    }
+
+    fn unused_contents<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let hashes = self.0.unused_contents();
+        hashes.iter().map(|hash| PyBytes::new(py, hash)).collect()
     }
 
     fn forget_skipped(&mut self, code: &str) -> bool {

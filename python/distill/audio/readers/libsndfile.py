@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -10,10 +11,12 @@ import soundfile
 
 from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Pcm, SoundError
 from distill.audio.readers.riff import compressed
+from distill.audio.readers.views import View
 from distill.types import Reason
 
 _LENGTH_UNKNOWN = 1 << 62
 _OUT_OF_MEMORY = 17
+_PVF_HEADER = re.compile(rb"PVF1\n\d+ \d+ \d+\n")
 
 
 class LibsndfileSound:
@@ -119,3 +122,11 @@ class SourceStream(io.RawIOBase):
     def tell(self) -> int:
         """Return the position."""
         return self._at
+
+
+def open_pvf(source: ByteSource) -> LibsndfileSound:
+    """Open a PVF file. SoX writes its header into a pipe twice."""
+    header = _PVF_HEADER.match(source.read_at(0, 64))
+    if header and source.read_at(header.end(), header.end()) == header[0]:
+        return LibsndfileSound(View(source, header.end()))
+    return LibsndfileSound(source)

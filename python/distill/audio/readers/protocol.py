@@ -25,7 +25,7 @@ __all__ = [
     "needs_ffmpeg",
 ]
 
-BLOCK_FRAMES = 1 << 17
+BLOCK_FRAMES = 1 << 16
 """Frames in a block, at most."""
 
 

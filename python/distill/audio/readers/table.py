@@ -9,7 +9,7 @@ from distill.audio.readers.caf import open_caf
 from distill.audio.readers.ffmpeg import FFMPEG_KINDS, FfmpegSound, or_with_ffmpeg, variant_with_ffmpeg, with_ffmpeg
 from distill.audio.readers.ircam import open_ircam
 from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
-from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav
+from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav, open_pvf
 from distill.audio.readers.mpc2000 import open_mpc2000
 from distill.audio.readers.ogg import OggSound
 from distill.audio.readers.protocol import UNFORESEEN, ByteSource, NotForMeError, Opener, Sound, SoundError
@@ -52,7 +52,7 @@ READERS: dict[str, tuple[Opener, ...]] = {
     "mpc2000": (open_mpc2000,),
     "svx": (_variant("svx"),),
     "paf": (_LIBSNDFILE,),
-    "pvf": (_LIBSNDFILE,),
+    "pvf": (behind_tags(open_pvf),),
     "avr": (_LIBSNDFILE,),
     "xi": (_LIBSNDFILE,),
     "flac": (native.open_flac,),

@@ -1,6 +1,8 @@
 //! What readers of a cache need from a manifest. It serves the rows of the files
 //! that are selected.
 
+use std::collections::HashSet;
+
 use super::tables::Manifest;
 use crate::hash::Hash;
 use crate::records::{Content, FileEntry, Pack};
@@ -99,6 +101,20 @@ impl Manifest {
     /// Location of the rows of all contents that a file has, selected or not.
     pub fn kept(&self) -> Live {
         Live::of(self.contents_of(self.files.iter()))
+    }
+
+    /// The contents that no file has, selected or not.
+    pub fn unused_contents(&self) -> Vec<Hash> {
+        let used: HashSet<&Hash> = self
+            .files
+            .iter()
+            .filter_map(|f| f.content.as_ref())
+            .collect();
+        let hashes = self.contents.keys();
+        hashes
+            .filter(|hash| !used.contains(hash))
+            .copied()
+            .collect()
     }
 
     /// Every selected file, with what is known of its content.

@@ -3,13 +3,14 @@
 mod parallel;
 mod walker;
 
+use std::cell::Cell;
+use std::path::PathBuf;
+
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
 use crate::tree::Listing;
 use crate::Result;
 use parallel::walk_in_threads;
-use std::cell::Cell;
-use std::path::PathBuf;
 use walker::{Rules, Walker};
 
 /// Walks `root` for files with one of the `extensions` (lower case, no dot), in
