@@ -27,7 +27,7 @@ def listed(names: Sequence[str], limit: int) -> str:
 
 def reason_lines(entries: Sequence[tuple[str, str]], limit: int = 10) -> str:
     """Return paths with their reasons, one per indented line, and how many more there are; the end of a message."""
-    lines = [f"\n  {printable(path)}: {reason}" for path, reason in entries[:limit]]
+    lines = [f"\n  {printable(path)}: {printable(reason)}" for path, reason in entries[:limit]]
     if len(entries) > limit:
         lines.append(f"\n  and {len(entries) - limit} more")
     return "".join(lines)

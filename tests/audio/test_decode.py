@@ -13,8 +13,10 @@ import soundfile
 import soxr
 
 from distill.audio import decode, load_audio
-from distill.audio.decode import decode_blocks
+from distill.audio.decode import decode_blocks, estimated_duration_s
+from distill.audio.readers.pcm import Encoding, Part, PcmSound
 from distill.audio.readers.protocol import Pcm
+from distill.audio.readers.table import READERS
 from distill.errors import AudioFileError
 from sounds import let_blocks_be_small, noise, sine, write
 
@@ -241,3 +243,31 @@ def test_no_file_stays_open(tmp_path):
     reason(tmp_path / "b.wav")
     load_audio(tmp_path / "a.wav")
     assert len(list(Path("/dev/fd").iterdir())) <= before
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), struct.error("x"), OverflowError(), IndexError(), ZeroDivisionError()]
+)
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_a_reader_did_not_foresee_ends_the_reading_of_this_file_only(tmp_path, monkeypatch, error, begins):
+    class Sound(PcmSound):
+        def blocks(self):
+            yield next(super().blocks())
+            raise error
+
+    def opener(source):
+        if not begins:
+            raise error
+        return Sound(source, iter([Part(48_000, 1, Encoding("signed", 2), 44, None)]))
+
+    write(tmp_path / "a.wav", noise(0, 200_000))
+    monkeypatch.setitem(READERS, "wav", (opener,))
+    decoding = decode_blocks(tmp_path / "a.wav", 48_000)
+    if begins:
+        assert sum(block.samples.size for block in decoding) == 65_536
+        assert decoding.partial == "cannot be decoded any further: it is damaged"
+        return
+    assert estimated_duration_s(tmp_path / "a.wav") == 0
+    with pytest.raises(AudioFileError, match="cannot be decoded: its header is damaged") as caught:
+        list(decoding)
+    assert caught.value.reason.code == "damaged"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import struct
 import sys
 
 import numpy as np
 import pytest
 
+from distill import extensions
 from distill._native import ByteSource
 from distill.audio import load_audio
-from distill.audio.decode import decode_blocks
+from distill.audio.decode import decode_blocks, estimated_duration_s
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
+from distill.extensions import FFMPEG_EXTENSIONS, read_extensions, unread_lines
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.status import dataset_status
 from sounds import noise, training, write
@@ -187,3 +191,112 @@ def test_a_file_that_was_skipped_for_want_of_ffmpeg_is_read_once_it_is_there(tmp
     for decoded in (1, 0):
         result = preprocess(dataset, training())
         assert (result.decoded, result.skipped) == (decoded, [])
+
+
+@needs_av
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_damaged_number_in_flash_video_ends_the_reading_of_this_file_only(tmp_path, size):
+    path = tmp_path / "a.flv"
+    metadata = b"\x00\x08filesize\x00" + struct.pack(">d", size)
+    path.write_bytes(b"FLV\x01\x01\0\0\0\x09\0\0\0\0" + metadata + bytes(200))
+    assert estimated_duration_s(path) == 0
+    with pytest.raises(AudioFileError, match="is Flash video with a damaged header"):
+        load_audio(path)
+
+
+@pytest.fixture
+def broken_av(tmp_path, monkeypatch):
+    """A package av that is installed and cannot be loaded."""
+    package = tmp_path / "broken" / "av"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('libavcodec.so.62: no such file')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "av"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(package.parent)
+    extensions._is_loadable.cache_clear()
+    yield
+    extensions._is_loadable.cache_clear()
+
+
+def test_a_broken_installation_is_named_once_and_its_files_are_not_taken_for_damaged(tmp_path, broken_av, caplog):
+    path = tmp_path / "a.wv"
+    path.write_bytes(b"wvpk" + bytes(500))
+    for _ in range(2):
+        with pytest.raises(AudioFileError, match="WavPack, which is read with FFmpeg: pip install --force-") as caught:
+            load_audio(path)
+        assert caught.value.reason.code == "needs-ffmpeg"
+        assert not set(FFMPEG_EXTENSIONS) & set(read_extensions())
+    assert "pip install --force-reinstall av" in unread_lines({"wv": 1})[0]
+    (line,) = caplog.messages
+    assert line.endswith("is installed and cannot be loaded: libavcodec.so.62: no such file")
+
+
+@needs_av
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EINVAL])
+def test_want_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch, number):
+    import av
+
+    path = tmp_path / "a.wv"
+    written(path, "wavpack", "wv")
+    opened, count = av.open, iter(range(100))
+
+    class Packet:
+        is_corrupt = False
+
+        def __init__(self, packet):
+            self.packet = packet
+
+        def decode(self):
+            if next(count) == 2:
+                av.error.err_check(-number)
+            return self.packet.decode()
+
+    class Container:
+        def __init__(self, container):
+            self.streams, self.close = container.streams, container.close
+            self.demux = lambda track: map(Packet, container.demux(track))
+
+    monkeypatch.setattr(av, "open", lambda *given, **named: Container(opened(*given, **named)))
+    decoding = decode_blocks(path, RATE)
+    if number == errno.EINVAL:
+        list(decoding)
+        assert decoding.partial.code == "damaged"
+        return
+    with pytest.raises((MemoryError, AudioFileError)) as caught:
+        list(decoding)
+    error = caught.value
+    assert isinstance(error, MemoryError) or (error.reason.code, error.__cause__.errno) == ("unreadable", number)
+
+
+@needs_av
+def test_joined_aac_goes_on_with_ffmpeg_where_it_is_needed(tmp_path):
+    import av
+
+    content = b""
+    for channels, layout in ((2, "stereo"), (6, "5.1")):
+        with av.open(str(tmp_path / "part.aac"), "w", format="adts") as file:
+            track = file.add_stream("aac", rate=RATE, layout=layout)
+            samples = np.stack([noise(seed, 40_960) for seed in range(channels)]).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = RATE, 0
+            for packet in [*track.encode(frame), *track.encode(None)]:
+                file.mux(packet)
+        content += (tmp_path / "part.aac").read_bytes()
+    path = tmp_path / "a.aac"
+    path.write_bytes(content)
+    with av.open(str(path)) as file:
+        expected = np.concatenate([frame.to_ndarray().mean(axis=0) for frame in file.decode(audio=0)])
+    decoding = decode_blocks(path, RATE)
+    samples = np.concatenate([block.samples for block in decoding])
+    assert decoding.partial is None
+    assert decoding.channels == 6
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4)
+
+
+@needs_av
+def test_a_tag_in_front_of_an_mp4_is_passed_over(tmp_path):
+    path = tmp_path / "a.m4a"
+    expected = written(path, "alac", "ipod")
+    path.write_bytes(b"ID3\4\0\0\0\0\0\x10" + bytes(16) + path.read_bytes())
+    samples, _ = read(path)
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-7)

@@ -18,9 +18,11 @@ import pytest
 import soundfile
 
 from distill.audio import load_audio
+from distill.audio.readers.ffmpeg import FFMPEG_KINDS
 from distill.audio.readers.kinds import NAMES, kind_of
 from distill.audio.readers.protocol import ByteSource
 from distill.errors import AudioFileError
+from distill.extensions import FFMPEG_EXTENSIONS
 from sounds import noise
 
 
@@ -254,3 +256,71 @@ def test_nothing_is_written_to_standard_error(tmp_path, encoded, capfd):
             with suppress(AudioFileError):
                 load_audio(path)
     assert capfd.readouterr() == ("", "")
+
+
+# The first bytes of a file with each extension that is promised with FFmpeg, as their formats define them.
+_MP4 = b"\0\0\0\x20ftypisom"
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_MKV, _MPG, _OGG = b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"OggS"
+_TS = (b"\x47" + bytes(187)) * 3
+_SYNC_LATM = b"\x56\xe0\x02\0\0\x56\xe0\x02\0\0"
+FFMPEG_HEADS = {
+    **dict.fromkeys(("wma", "asf", "wmv"), _ASF),
+    **dict.fromkeys(("mp4", "m4v", "mov", "qt", "3gp", "3g2", "3ga", "f4v", "f4a"), _MP4),
+    **dict.fromkeys(("webm", "mkv", "mk3d", "weba", "mka"), _MKV),
+    **dict.fromkeys(("ogv", "ogm", "ogx", "spx"), _OGG),
+    **dict.fromkeys(("mpg", "mpeg", "vob"), _MPG),
+    **dict.fromkeys(("avi", "divx"), b"RIFF\0\0\0\0AVI LIST"),
+    **dict.fromkeys(("ac3", "eac3", "ec3"), b"\x0b\x77"),
+    **dict.fromkeys(("rm", "rmvb", "ra"), b".RMF"),
+    **dict.fromkeys(("latm", "loas"), _SYNC_LATM),
+    **dict.fromkeys(("oma", "aa3"), b"ea3\x03"),
+    **dict.fromkeys(("amr", "awb"), b"#!AMR"),
+    **dict.fromkeys(("mpc", "mp+"), b"MP+\x07"),
+    **dict.fromkeys(("thd", "truehd"), b"\x80\x3b\xff\xd8\xf8\x72\x6f\xba"),
+    "mlp": b"\x80\x35\xff\xd8\xf8\x72\x6f\xbb",
+    "at3": b"RIFF\0\0\0\0WAVEfmt ",
+    "xwma": b"RIFF\0\0\0\0XWMAfmt ",
+    "wv": b"wvpk",
+    "ape": b"MAC ",
+    "tta": b"TTA1",
+    "tak": b"tBaK",
+    "shn": b"ajkg",
+    "dts": b"\x7f\xfe\x80\x01",
+    "dtshd": b"DTSHDHDR",
+    "dsf": b"DSD ",
+    "dff": b"FRM8",
+    "dss": b"\x02dss",
+    "vqf": b"TWIN97012000",
+    "qoa": b"qoaf",
+    "sox": b".SoX",
+    "hcom": bytes(65) + b"FSSD" + bytes(59) + b"HCOM",
+    "wve": b"ALawSoundFile**",
+    "maud": b"FORM\0\0\0\0MAUD",
+    "nut": b"nut/multimedia container\0",
+    "flv": b"FLV\x01",
+    "mts": _TS,
+    "m2ts": b"\0\0\0\0" + (b"\x47" + bytes(191)) * 3,
+    "mxf": bytes.fromhex("060e2b34020501010d01020101020400"),
+    "dv": bytes.fromhex("1f0700bf"),
+}
+
+
+def test_each_extension_that_is_promised_with_ffmpeg_is_of_a_kind_that_is_read(tmp_path):
+    assert set(FFMPEG_HEADS) == set(FFMPEG_EXTENSIONS)
+    for extension, head in FFMPEG_HEADS.items():
+        assert kind(tmp_path / "a.wav", head + bytes(2_000)) in FFMPEG_KINDS, extension
+
+
+def test_samples_are_not_taken_for_frames_without_a_length(tmp_path):
+    # As in 16-bit samples of a quiet sound: -1, small numbers, -1 again and again.
+    quiet = np.random.default_rng(3).integers(-9, 9, 60_000).astype("<i2").tobytes()
+    assert kind(tmp_path / "a.smp", b"SOUND SAMPLE DATA 2.1 " + quiet) is None
+
+
+@pytest.mark.parametrize("head", [b"\1\2\3", b"\1\2\3" * 3_000])
+def test_what_only_looks_like_frames_is_not_called_a_damaged_mp3(tmp_path, head):
+    frame = b"\xff\xfb\x90\x64" + b"\xfe" * 413
+    path = tmp_path / "a.mp3"
+    path.write_bytes(head + frame * 9 + bytes(500))
+    assert reason(path) == "not an audio file, or of no kind that distill reads"

@@ -307,7 +307,7 @@ def test_a_file_is_read_once(tmp_path, whole, codec):
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        (b"Speex   1.2" + bytes(69), "holds Speex, and no Vorbis, Opus or FLAC"),
+        (b"CELT    0.1" + bytes(69), "holds CELT, and no Vorbis, Opus or FLAC"),
         (b"\x80theora" + bytes(35), "holds Theora video, and no Vorbis, Opus or FLAC"),
         (b"unheard-of", "holds a stream of an unknown kind, and no Vorbis, Opus or FLAC"),
         (b"OpusHead" + bytes(3), "its Opus header is damaged"),

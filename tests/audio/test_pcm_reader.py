@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import struct
@@ -204,7 +205,7 @@ def test_a_wav_with_an_odd_header_gives_all_of_its_sound(tmp_path, name):
 
 
 CUT_WAVS = {
-    "a few bytes too large": (wav(HEAD, chunk(b"data", SOUND, len(SOUND) + 8)), 1_000),
+    "some frames too large": (wav(HEAD, chunk(b"data", SOUND, len(SOUND) + 68)), 1_000),
     "far too large": (wav(HEAD, chunk(b"data", SOUND, 1 << 29)), 1_000),
     "cut in a frame": (wav(HEAD, chunk(b"data", SOUND))[:-1_001], 749),
     "RF64 cut": (wav(DS64, HEAD, chunk(b"data", SOUND, 0xFFFF_FFFF), outer=b"RF64", size=0xFFFF_FFFF)[:-1_001], 749),
@@ -389,6 +390,31 @@ def test_a_voc_of_several_blocks_gives_each_at_its_rate(tmp_path):
     np.testing.assert_array_equal(parts[3][0], EXPECTED)
 
 
+def test_short_blocks_of_a_voc_are_joined_and_stay_in_order(tmp_path):
+    path = tmp_path / "a"
+    eight_bits = np.random.default_rng(4).integers(0, 256, 90_000).astype(np.uint8)
+    bounds = [0, *np.cumsum([1, 2, 3] * 400), 80_000, 80_001, 90_000]
+    pairs = list(itertools.pairwise(bounds))
+    blocks = b"".join(voc_block(1, b"\xa5\0" + eight_bits[start:stop].tobytes()) for start, stop in pairs)
+    path.write_bytes(b"Creative Voice File\x1a" + struct.pack("<HHH", 26, 0x010A, 0x1129) + blocks + b"\0")
+    assert len(list(open_sound(ByteSource(path)).blocks())) < 10
+    check(path, ((eight_bits.astype(np.float32) - 128) / 128)[:, None], 10_989)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Creative Voice File\x1a\x1a\0\x0a\1\x29\x11" + b"\5\0\0\0" * 70_000,
+        wav(b"junk\0\0\0\0" * 70_000),
+        b"FORM\0\0\0\0AIFF" + b"junk\0\0\0\0" * 70_000,
+    ],
+    ids=["voc", "wav", "aiff"],
+)
+def test_a_header_of_endless_chunks_is_refused(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert refusal_of(tmp_path / "a") == "is damaged: it has too many chunks"
+
+
 def sphere(*fields: str, sound: bytes = SOUND) -> bytes:
     head = "\n".join(["NIST_1A", "   1024", *fields, "end_head", ""]).encode()
     return head.ljust(1_024, b"\n") + sound
@@ -406,6 +432,10 @@ def test_a_sphere_file_is_read_and_a_compressed_one_is_refused(tmp_path):
     assert partial_of(path).code == "cut-short"
     path.write_bytes(sphere(*FIELDS, "sample_coding -s26 pcm,embedded-shorten-v2.00"))
     assert "compressed with Shorten" in refusal_of(path)
+    for coding in ("pcm,\x1b[2J\x07" + "q" * 500, "\x1b[2J" + "q" * 500):
+        path.write_bytes(sphere(*FIELDS, f"sample_coding -s26 {coding}"))
+        assert refusal_of(path).isprintable()
+        assert len(refusal_of(path)) < 160
     path.write_bytes(sphere(*FIELDS, "channels_interleaved -s5 FALSE"))
     assert "one channel after the other" in refusal_of(path)
 
@@ -418,7 +448,7 @@ REFUSED = {
     "no data": (wav(HEAD, LIST), "no data chunk"),
     "no format": (wav(chunk(b"data", SOUND)), "without a format chunk"),
     "format too short": (wav(chunk(b"fmt ", b"\1\0\2\0"), chunk(b"data", SOUND)), "format chunk is too short"),
-    "unknown codec": (wav(chunk(b"fmt ", fmt(tag=0x1234)), chunk(b"data", SOUND)), "codec 0x1234"),
+    "unknown codec": (wav(chunk(b"fmt ", fmt(tag=0x1234)), chunk(b"data", SOUND)), "codec"),
     "AU cut": (b".snd\0\0\0\x18", "ends in its header"),
     "CAF cut": (b"caff\0\1\0\0desc", "does not say what it holds"),
     "IRCAM cut": (b"\x64\xa3\1\0" + b"\0" * 9, "not an audio file"),

@@ -96,12 +96,15 @@ def _ffmpeg_rows() -> None:
         ("flash.flv", "Flash video", "flv", "-c:a", "libmp3lame"),
         ("real.rm", "RealAudio", "rm", "-c:a", "ac3"),
         ("dts.dts", "DTS", "dts", "-c:a", "dca", "-strict", -2),
+        ("meridian.mlp", "MLP", "mlp", "-c:a", "mlp", "-strict", -2),
+        ("truehd.thd", "TrueHD", "truehd", "-c:a", "truehd", "-strict", -2),
+        ("sox.sox", "SoX's own format", "sox", "-c:a", "pcm_s32le"),
+        ("nut.nut", "NUT", "nut", "-c:a", "pcm_s16le"),
+        ("camera.m2ts", "MPEG transport stream", "mpegts", "-c:a", "ac3", "-mpegts_m2ts_mode", 1),
     ):
         refused = Refused(f"is {words}, which is read with FFmpeg: pip install 'distill[ffmpeg]'", "needs-ffmpeg", "av")
         _row(name, lambda path, o=options, k=kind: by_ffmpeg(path, *o, "-f", k) and None, JUDGE, refused=refused)
-    speex = Refused("is an Ogg file that holds Speex, and no Vorbis, Opus or FLAC", "not-decodable")
-    command = ("-c:a", "libspeex", "-ar", 16_000, "-ac", 1, "-f", "ogg")
-    _row("speex.spx", lambda path: by_ffmpeg(path, *command) and None, JUDGE, refused=speex)
+    _codec_rows()
     if importlib.util.find_spec("av"):
         return  # To FFmpeg, a head alone is no sound.
     for name, words, head in (
@@ -114,6 +117,24 @@ def _ffmpeg_rows() -> None:
         _row(name, lambda path, head=head: path.write_bytes(head + bytes(2_000)) and None, refused=refused)
 
 
+def _codec_rows() -> None:
+    """Containers that are read without FFmpeg, with codecs that are not."""
+    needed = "which is read with FFmpeg: pip install 'distill[ffmpeg]'"
+    mono = ("-ar", 16_000, "-ac", 1)
+    for name, reason, *options in (
+        ("speex.spx", f"is an Ogg file that holds Speex, {needed}", "-c:a", "libspeex", *mono, "-f", "ogg"),
+        ("wav-g722.wav", f"is a WAV file with the codec 0x028f, {needed}", "-c:a", "g722", *mono),
+        ("wav-g726.wav", f"is a WAV file with the codec 0x0045, {needed}", "-c:a", "g726", "-ar", 8_000, "-ac", 1),
+        ("wav-wma.wav", f"is a WAV file with the codec 0x0161, {needed}", "-c:a", "wmav2"),
+    ):
+        refused = Refused(reason, "needs-ffmpeg", "av")
+        _row(name, lambda path, o=options: by_ffmpeg(path, *o) and None, JUDGE, refused=refused)
+    if importlib.util.find_spec("av"):
+        # Only then, because the words depend on the version of libsndfile.
+        for name, codec, rate in (("ima4.caf", "adpcm_ima_qt", 44_100), ("opus.caf", "libopus", 48_000)):
+            _row(name, lambda path, o=("-c:a", codec, "-ar", rate): by_ffmpeg(path, *o) and None, JUDGE)
+
+
 def _not_sound() -> None:
     def zipped(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
@@ -121,7 +142,7 @@ def _not_sound() -> None:
 
     _row("zip.wav", zipped, refused=Refused("is a ZIP archive", "not-audio"))
     text = "not an audio file: it is text"
-    unknown = "not an audio file: its first bytes are those of no format that distill reads"
+    unknown = "not an audio file, or of no kind that distill reads"
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 12345\n" % (b"4d" * 32)
     page = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"
     notes = b"MThd\x00\x00\x00\x06\x00\x01\x00\x02\x01\xe0MTrk\x00\x00\x00\x04\x00\xff\x2f\x00"
@@ -143,12 +164,19 @@ def _not_sound() -> None:
     _row("empty.wav", lambda path: path.write_bytes(b"") and None, refused=Refused("is empty", "empty"))
     _row("missing.wav", lambda path: None, refused=Refused("no such file", "unreadable"))
     _row("folder.wav", lambda path: path.mkdir(), refused=Refused("is a folder", "unreadable"))
+    segment = b"\x00\x00\x00\x18stypmsdh" + bytes(900)
+    refused = Refused("is a segment of a stream: its beginning is in another file", "not-audio")
+    _row("dash.m4a", lambda path: path.write_bytes(segment) and None, refused=refused)
     _damaged_heads()
 
 
 def _damaged_heads() -> None:
     wide = Refused("has 65 channels, outside 1 to 64", "out-of-range")
-    unknown = Refused("is a WAV file with the codec 0x1234, which distill does not read", "not-decodable")
+    if importlib.util.find_spec("av"):
+        unknown = Refused("is WAV with a codec that FFmpeg does not know", "not-decodable")
+    else:
+        text = "is a WAV file with the codec 0x1234, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
+        unknown = Refused(text, "needs-ffmpeg")
     no_format = Refused("is a WAV file without a format chunk", "not-decodable")
     no_data = Refused("is a WAV file without samples: it has no data chunk", "no-samples")
     flac = Refused("damaged: its header is incomplete", "damaged")

@@ -95,14 +95,15 @@ def _wav_sizes() -> None:
     _row("wav-riff-size-large.wav", lambda: _wav(riff_size=1 << 30))
     _row("wav-riff-size-small.wav", lambda: _wav(riff_size=100))
     whole = 13_231 * 4
-    # Less than a frame is missing, so every frame that is promised is there.
-    _row("wav-3-bytes-too-large.wav", lambda: _wav(size=whole + 3))
+    # A header that was counted, or an odd size: nothing is missing.
+    for beyond in (3, 8, 36, 64):
+        _row(f"wav-{beyond}-bytes-too-large.wav", lambda beyond=beyond: _wav(size=whole + beyond))
 
     def lies(missing: int):
         content, made = _wav(size=whole + missing)
         return content, Made(made.written, partial="cut-short")
 
-    _row("wav-8-bytes-too-large.wav", lambda: lies(8))
+    _row("wav-68-bytes-too-large.wav", lambda: lies(68))
     _row("wav-megabyte-too-large.wav", lambda: lies(1 << 20))
 
     def cut(kind: str, frames: int, odd: int = 0):

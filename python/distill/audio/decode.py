@@ -16,7 +16,7 @@ import torch
 
 from distill import _native
 from distill.audio.readers.pcm import PcmSound
-from distill.audio.readers.protocol import ByteSource, Pcm, Sound, SoundError
+from distill.audio.readers.protocol import UNFORESEEN, ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
 from distill.text import printable
@@ -159,9 +159,9 @@ class Decoding:
 
         What counts is how much was decoded: a promise that is exceeded is a wrong header, not a partial file.
         """
-        decoded, duration_s, blocks = 0, 0.0, sound.blocks()
+        decoded, duration_s = 0, 0.0
         try:
-            for pcm in blocks:
+            for pcm in _blocks(sound):
                 if not len(pcm.samples):
                     continue
                 _check_limits(pcm.samples.shape[1], pcm.sample_rate)
@@ -203,12 +203,19 @@ def _opened(file: PathLike | ByteSource) -> Iterator[Sound]:
         yield sound
 
 
+def _blocks(sound: Sound) -> Iterator[Pcm]:
+    try:
+        yield from sound.blocks()
+    except UNFORESEEN as error:
+        raise SoundError(Reason("cannot be decoded any further: it is damaged", "damaged")) from error
+
+
 def _check_limits(channels: int, sample_rate: int) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
         raise SoundError(Reason(f"has {channels} channels, outside 1 to {MAX_CHANNELS}", "out-of-range"))
     low, high = SAMPLE_RATES
     if not low <= sample_rate <= high:
-        raise SoundError(Reason(f"has a sample rate of {sample_rate} Hz, outside {low} to {high}", "out-of-range"))
+        raise SoundError(Reason(f"has a sample rate of {sample_rate:.9g} Hz, outside {low} to {high}", "out-of-range"))
 
 
 def _check_duration(duration_s: float) -> None:

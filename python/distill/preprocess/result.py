@@ -105,7 +105,7 @@ def log_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     if skipped:
         logger.warning("%s skipped:", counted(len(skipped), "file"))
     for path, reason in skipped:
-        logger.warning("  %s: %s", printable(path), reason)
+        logger.warning("  %s: %s", printable(path), printable(reason))
 
 
 def log_partial(partial: Sequence[tuple[str, str]]) -> None:

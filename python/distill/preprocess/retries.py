@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from distill.audio.readers.ffmpeg import NEEDS_FFMPEG, is_installed
+from distill.audio.readers.protocol import NEEDS_FFMPEG
+from distill.extensions import has_ffmpeg
 from distill.index import Manifest
 
 
 def forget_what_can_be_read(manifest: Manifest) -> None:
     """Forget the files that were skipped for want of FFmpeg, if it is there now."""
-    if is_installed():
+    if has_ffmpeg():
         manifest.forget_skipped(NEEDS_FFMPEG)

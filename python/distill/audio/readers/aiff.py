@@ -28,7 +28,7 @@ _TYPES = {
 
 def open_aiff(source: ByteSource) -> PcmSound:
     """Open an AIFF or AIFF-C file of uncompressed samples."""
-    return PcmSound(source, "AIFF", iter([_part(source)]))
+    return PcmSound(source, iter([_part(source)]))
 
 
 def _part(source: ByteSource) -> Part:

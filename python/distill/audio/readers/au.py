@@ -24,7 +24,7 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {
 
 def open_au(source: ByteSource) -> PcmSound:
     """Open a Sun audio file of uncompressed samples."""
-    return PcmSound(source, "AU", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:

@@ -18,7 +18,7 @@ _IS_FLOAT, _IS_LITTLE_ENDIAN = 1, 2
 def open_caf(source: ByteSource) -> PcmSound:
     """Open a Core Audio file of uncompressed samples."""
     source = behind_first_header(source)
-    return PcmSound(source, "CAF", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:

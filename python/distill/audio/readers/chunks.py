@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distill.audio.readers.protocol import ByteSource
+from distill.audio.readers.protocol import ByteSource, SoundError
+from distill.types import Reason
 
 # Chunks before the sound are small, but for pictures and the padding that some recorders leave.
 _SEARCHED_BYTES = 4 << 20
+_MOST_CHUNKS = 1 << 16
 
 
 class Chunk(NamedTuple):
@@ -40,11 +43,21 @@ WAVE64 = Layout("<16sq", padding=8, counts_header=True)
 
 def walk(source: ByteSource, at: int, layout: Layout) -> Iterator[Chunk]:
     """Yield the chunks from `at` on, until something is no chunk."""
-    while (chunk := chunk_at(source, at, layout)) is not None:
+    for number in itertools.count():
+        chunk = chunk_at(source, at, layout)
+        if chunk is None:
+            return
+        check_number(number)
         yield chunk
         if chunk.size < 0:
             return
         at = after(source, chunk, layout)
+
+
+def check_number(chunks: int) -> None:
+    """Refuse a file with more chunks than any that is intact."""
+    if chunks >= _MOST_CHUNKS:
+        raise SoundError(Reason("is damaged: it has too many chunks", "damaged"))
 
 
 def chunk_at(source: ByteSource, at: int, layout: Layout) -> Chunk | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import math
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,15 +12,23 @@ import numpy as np
 
 from distill.audio.readers.kinds import NAMES
 from distill.audio.readers.libsndfile import SourceStream
-from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Opener, Pcm, Sound, SoundError
+from distill.audio.readers.pcm import is_placeholder
+from distill.audio.readers.protocol import (
+    BLOCK_FRAMES,
+    NEEDS_FFMPEG,
+    ByteSource,
+    Opener,
+    Pcm,
+    Sound,
+    SoundError,
+    needs_ffmpeg,
+)
+from distill.availability import is_used_up
+from distill.extensions import ffmpeg_remedy, has_ffmpeg
 from distill.types import Reason
 
 if TYPE_CHECKING:
     import av
-
-NEEDS_FFMPEG = "needs-ffmpeg"
-"""The code of the reason of files that only FFmpeg reads."""
-
 
 FFMPEG_KINDS = {
     "wavpack": "wv",
@@ -44,6 +52,27 @@ FFMPEG_KINDS = {
     "flv": "flv",
     "mpegps": "mpeg",
     "mpegts": "mpegts",
+    "wav": "wav",
+    "w64": "w64",
+    "aiff": "aiff",
+    "au": "au",
+    "voc": "voc",
+    "svx": "iff",
+    "ogg": "ogg",
+    "mlp": "mlp",
+    "truehd": "truehd",
+    "mxf": "mxf",
+    "dv": "dv",
+    "oma": "oma",
+    "xwma": "xwma",
+    "qoa": "qoa",
+    "dss": "dss",
+    "vqf": "vqf",
+    "nut": "nut",
+    "sox": "sox",
+    "hcom": "hcom",
+    "wve": "wve",
+    "maud": "iff",
 }
 """The kinds that FFmpeg reads, and what it may take them for. Others might open further files, as playlists do."""
 
@@ -72,16 +101,28 @@ def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
         try:
             return _EitherSound(opener(source), source, kind)
         except SoundError as error:
-            if error.reason.code != NEEDS_FFMPEG or not is_installed():
+            if error.reason.code != NEEDS_FFMPEG or not has_ffmpeg():
                 raise
         return FfmpegSound(source, kind=kind)
 
     return open_either
 
 
-def is_installed() -> bool:
-    """Whether FFmpeg's libraries are there."""
-    return importlib.util.find_spec("av") is not None
+def variant_with_ffmpeg(opener: Opener, kind: str) -> Opener:
+    """Return an opener that leaves to FFmpeg the files that `opener` does not know."""
+
+    def open_variant(source: ByteSource) -> Sound:
+        try:
+            return opener(source)
+        except SoundError as error:
+            if error.reason.code not in (NEEDS_FFMPEG, "not-decodable"):
+                raise
+            if not has_ffmpeg():
+                text = f"is damaged, or a variant of {NAMES[kind]} that is read with FFmpeg: {ffmpeg_remedy()}"
+                raise SoundError(Reason(text, NEEDS_FFMPEG)) from error
+        return FfmpegSound(source, kind=kind)
+
+    return open_variant
 
 
 class _EitherSound:
@@ -89,29 +130,38 @@ class _EitherSound:
 
     def __init__(self, sound: Sound, source: ByteSource, kind: str) -> None:
         self._sound, self._source, self._ffmpeg_kind = sound, source, kind
-        self.kind, self.sample_rate, self.channels = sound.kind, sound.sample_rate, sound.channels
+        self.sample_rate, self.channels = sound.sample_rate, sound.channels
 
     @property
     def frames(self) -> int | None:
         return self._sound.frames
 
     def blocks(self) -> Iterator[Pcm]:
-        is_begun = False
+        given = 0
         try:
             for pcm in self._sound.blocks():
-                is_begun = True
+                given += len(pcm.samples)
                 yield pcm
         except SoundError as error:
-            if is_begun or error.reason.code != NEEDS_FFMPEG or not is_installed():
+            if error.reason.code != NEEDS_FFMPEG or not has_ffmpeg():
                 raise
         else:
             return
         self._sound.close()
         self._sound = FfmpegSound(self._source, kind=self._ffmpeg_kind)
-        yield from self._sound.blocks()
+        yield from _behind(self._sound, given)
 
     def close(self) -> None:
         self._sound.close()
+
+
+def _behind(sound: Sound, given: int) -> Iterator[Pcm]:
+    """Yield the blocks of a sound without the first frames, which were given already."""
+    for samples, rate in sound.blocks():
+        left_out = min(given, len(samples))
+        given -= left_out
+        if left_out < len(samples):
+            yield Pcm(samples[left_out:], rate)
 
 
 class FfmpegSound:
@@ -127,22 +177,24 @@ class FfmpegSound:
 
     def __init__(self, source: ByteSource, *, kind: str) -> None:
         name = NAMES[kind]
-        if not is_installed():
-            text = f"is {name}, which is read with FFmpeg: pip install 'distill[ffmpeg]'"
-            raise SoundError(Reason(text, NEEDS_FFMPEG))
-        self.kind, self._missing = name, _missing_bytes(source)
+        if not has_ffmpeg():
+            raise needs_ffmpeg(f"is {name}")
+        self._missing = _missing_bytes(source)
         self._stream = SourceStream(source)
         self._container = _container(self._stream, FFMPEG_KINDS[kind], name)
         tracks = self._container.streams.audio
         if not tracks or tracks[0].codec_context is None:
             self.close()
             if tracks:
-                text = f"is {name} with sound in a codec that FFmpeg does not know"
+                text = f"is {name} with a codec that FFmpeg does not know"
                 raise SoundError(Reason(text, "not-decodable"))
             raise SoundError(Reason(f"is {name} without sound", "no-samples"))
         self._track = tracks[0]
         self._track.codec_context.thread_count = 1  # files are decoded in threads already
         self.sample_rate, self.channels = self._track.codec_context.sample_rate, self._track.codec_context.channels
+        if not self.sample_rate or not self.channels:
+            self.close()
+            raise _unknown(name)
         self.frames = None
         if kind in _COUNTED and self._track.duration and self._track.time_base * self.sample_rate == 1:
             self.frames = self._track.duration
@@ -167,7 +219,8 @@ class FfmpegSound:
         if waiting:
             yield from _blocks(waiting, rate)
         if reason is not None:
-            raise SoundError(Reason(f"decoding fails after {total} frames: {reason}", reason.code))
+            words = f"decoding fails after {total} frames" if total else "cannot be decoded"
+            raise SoundError(Reason(f"{words}: {reason}", reason.code))
         if self._missing is not None:
             raise SoundError(self._missing)
 
@@ -187,8 +240,9 @@ class FfmpegSound:
                         return
                     if frame.samples:
                         yield Pcm(_samples(frame), frame.sample_rate)
-        except (av.error.FFmpegError, IndexError):  # the latter for a packet of a track that began late
+        except (av.error.FFmpegError, IndexError) as error:  # the latter for a packet of a track that began late
             self._stream.check()
+            _check_used_up(error)
             yield _DAMAGED
         self._stream.check()
 
@@ -204,11 +258,26 @@ def _container(stream: SourceStream, demuxers: str, name: str) -> av.container.I
     lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     options = {"format_whitelist": demuxers, "skip_estimate_duration_from_pts": "1"}
     try:
-        return av.open(stream, mode="r", options=options, **lenient)
+        # Of a short file FFmpeg does not recognise each kind.
+        known = None if "," in demuxers else demuxers
+        return av.open(stream, mode="r", format=known, options=options, **lenient)
     except (av.error.FFmpegError, ValueError) as error:
         stream.check()
-        text = f"is {name} with a damaged header, or of a variant that FFmpeg does not know"
-        raise SoundError(Reason(text, "not-decodable")) from error
+        _check_used_up(error)
+        raise _unknown(name) from error
+
+
+def _unknown(name: str) -> SoundError:
+    text = f"is {name} with a damaged header, or of a variant that FFmpeg does not know"
+    return SoundError(Reason(text, "not-decodable"))
+
+
+def _check_used_up(error: Exception) -> None:
+    """Raise an error that is not about the file. FFmpeg itself calls data that ends too early an EIO, or asks again."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and is_used_up(error) and not isinstance(error, BlockingIOError)
+    ):
+        raise error
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
@@ -241,12 +310,13 @@ def _missing_bytes(source: ByteSource) -> Reason | None:
 def _promised_bytes(head: bytes) -> int | None:
     if head.startswith(b"RIFF"):
         size = int.from_bytes(head[4:8], "little")
-        return size + 8 if 0 < size < 0xFFFF_FFFF else None
+        return size + 8 if size > 0 and not is_placeholder(size) else None
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return _promised_by_matroska(head)
     if head.startswith(b"FLV"):
         name = head.find(_FLV_SIZE)
-        return int(*struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))) if name >= 0 else None
+        size = struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))[0] if name >= 0 else math.nan
+        return int(size) if math.isfinite(size) else None
     properties = head.find(_ASF_PROPERTIES)
     if head.startswith(b"\x30\x26\xb2\x75") and 0 <= properties <= len(head) - 96:
         size, flags = struct.unpack_from("<Q40xI", head, properties + 40)

@@ -25,7 +25,7 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {
 
 def open_ircam(source: ByteSource) -> PcmSound:
     """Open an IRCAM file."""
-    return PcmSound(source, "IRCAM", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:

@@ -52,6 +52,20 @@ NAMES = {
     "mpegps": "MPEG video",
     "mpegts": "MPEG transport stream",
     "latm": "AAC in LATM",
+    "mlp": "MLP",
+    "truehd": "TrueHD",
+    "mxf": "MXF",
+    "dv": "DV video",
+    "oma": "ATRAC",
+    "xwma": "xWMA",
+    "qoa": "QOA",
+    "dss": "DSS",
+    "vqf": "TwinVQ",
+    "nut": "NUT",
+    "sox": "SoX's own format",
+    "hcom": "HCOM",
+    "wve": "Psion WVE",
+    "maud": "MAUD",
 }
 """What the kinds of sound are called in messages."""
 
@@ -91,6 +105,19 @@ _MAGICS: tuple[tuple[bytes, str], ...] = (
     (b"OFR ", "optimfrog"),
     (b"FLV\x01", "flv"),
     (b"\x00\x00\x01\xba", "mpegps"),
+    (b"DTSHDHDR", "dts"),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02", "mxf"),
+    (b"ea3\x03", "oma"),
+    (b"EA3\x01", "oma"),
+    (b"qoaf", "qoa"),
+    (b"\x02dss", "dss"),
+    (b"\x03dss", "dss"),
+    (b"TWIN97012000", "vqf"),
+    (b"TWIN00052200", "vqf"),
+    (b"nut/multimedia container\0", "nut"),
+    (b".SoX", "sox"),
+    (b"XoS.", "sox"),
+    (b"ALawSoundFile**", "wve"),
 )
 
 # First bytes, and what the file is.
@@ -133,8 +160,23 @@ _RIFF_OTHERS = {
     b"WEBP": "is a WebP picture",
     b"ACON": "is an animated cursor",
 }
+# Types of IFF and RIFF files.
+_INNER = {
+    b"RIFF": {b"AVI ": "avi", b"RMP3": "mpeg", b"XWMA": "xwma"},
+    b"FORM": {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx", b"MAUD": "maud"},
+}
+# Where the first packet of a transport stream begins, and the distance to the next. Cameras and Blu-ray discs put the
+# time before each packet.
+_TRANSPORT_PACKETS = ((0, 188), (4, 192))
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"pnot")
 _HTML = re.compile(rb"\s*(<!doctype\s+html|<html|<head|<body|<\?xml[^>]*>\s*<!doctype\s+html)", re.IGNORECASE)
+# What begins with bytes of any value.
+_PATTERNS = (
+    (re.compile(rb".{4}\xf8\x72\x6f\xbb", re.DOTALL), "mlp"),
+    (re.compile(rb".{4}\xf8\x72\x6f\xba", re.DOTALL), "truehd"),
+    (re.compile(rb"\x1f\x07\x00[\x3f\xbf]", re.DOTALL), "dv"),
+    (re.compile(rb".{65}FSSD.{59}HCOM", re.DOTALL), "hcom"),
+)
 _IRCAM = re.compile(rb"\x64\xa3[\x01-\x04]\x00|\x00[\x01-\x04]\xa3\x64")
 
 
@@ -184,19 +226,25 @@ def _by_magic(head: bytes, size: int) -> str | None:
     outer, inner = head[:4], head[8:12]
     if outer in riff.NAMES and inner == b"WAVE":
         return "wav"
-    if outer == b"RIFF" and inner in (b"AVI ", b"RMP3"):
-        return "avi" if inner == b"AVI " else "mpeg"
-    if outer == b"FORM":
-        return {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx"}.get(inner)
+    if outer in _INNER:
+        return _INNER[outer].get(inner)
     if head[4:8] in _BOXES:
         return "mp4"
-    if _IRCAM.match(head) and size >= 1024:
+    if size >= 1024 and _IRCAM.match(head):
         return "ircam"
     if _is_latm(head):
         return "latm"
-    if head[:1] == head[188:189] == head[376:377] == b"\x47":
+    if any(_has_sync_bytes(head, *packets) for packets in _TRANSPORT_PACKETS):
         return "mpegts"
+    return next((kind for pattern, kind in _PATTERNS if pattern.match(head)), None) or _mpc2000(head)
+
+
+def _mpc2000(head: bytes) -> str | None:
     return "mpc2000" if mpc2000.is_sample(head) else None
+
+
+def _has_sync_bytes(head: bytes, first: int, step: int) -> bool:
+    return head[first : first + 2 * step + 1 : step] == b"\x47" * 3
 
 
 def _is_latm(head: bytes) -> bool:
@@ -208,6 +256,8 @@ def _is_latm(head: bytes) -> bool:
 
 def _other(head: bytes) -> str | None:
     """Return what a file is, if it is known and no sound."""
+    if head[4:8] in (b"styp", b"sidx", b"moof"):
+        return "is a segment of a stream: its beginning is in another file"
     for magic, words in _OTHERS:
         if head.startswith(magic):
             return words
@@ -225,7 +275,7 @@ def _unknown(source: ByteSource, head: bytes) -> str:
             return "holds only zeros" if len(searched) == source.size else "begins with a megabyte of zeros"
     if _is_text(head):
         return "not an audio file: it is text"
-    return "not an audio file: its first bytes are those of no format that distill reads"
+    return "not an audio file, or of no kind that distill reads"
 
 
 def _is_text(head: bytes) -> bool:

@@ -15,6 +15,7 @@ from distill.audio.readers.views import View
 from distill.types import Reason
 
 _LENGTH_UNKNOWN = 1 << 62
+_OUT_OF_MEMORY = 17
 _PVF_HEADER = re.compile(rb"PVF1\n\d+ \d+ \d+\n")
 
 
@@ -38,9 +39,9 @@ class LibsndfileSound:
             self._sound = soundfile.SoundFile(self._stream)
         except soundfile.LibsndfileError as error:
             self._stream.check()
+            check_memory(error)
             text = "is damaged, or of a variant of its format that distill does not read"
             raise SoundError(Reason(text, "not-decodable")) from error
-        self.kind = self._sound.format
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
         found = self._sound.frames if self._sound.frames < _LENGTH_UNKNOWN else None
         self._most = _LENGTH_UNKNOWN if frames is None else frames
@@ -54,6 +55,7 @@ class LibsndfileSound:
                 block = self._sound.read(min(BLOCK_FRAMES, self._most - read), dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 self._stream.check()
+                check_memory(error)
                 raise SoundError(Reason(f"is damaged: only {read} frames can be decoded", "damaged")) from error
             self._stream.check()
             if not len(block):
@@ -67,6 +69,12 @@ class LibsndfileSound:
         """Close it."""
         with suppress(soundfile.LibsndfileError):
             self._sound.close()
+
+
+def check_memory(error: soundfile.LibsndfileError) -> None:
+    """Raise MemoryError if that is what an error of libsndfile says: it is not about the file."""
+    if error.code == _OUT_OF_MEMORY:
+        raise MemoryError(str(error)) from error
 
 
 def open_compressed_wav(source: ByteSource) -> LibsndfileSound:

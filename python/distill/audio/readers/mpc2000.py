@@ -24,7 +24,7 @@ def is_sample(head: bytes) -> bool:
 
 def open_mpc2000(source: ByteSource) -> PcmSound:
     """Open a sample of the MPC 2000."""
-    return PcmSound(source, "MPC 2000", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:

@@ -7,7 +7,7 @@ import re
 from distill.audio.readers.protocol import ByteSource
 
 # Frames in a row from which on bytes count as sound.
-_ROW, _ROW_AT_START = 3, 2
+_ROW, _ROW_AT_START = 4, 2
 _TAGS = (b"TAG", b"APE", b"LYR", b"ID3")
 _SYNC = re.compile(rb"\xff[\xe2-\xff]", re.DOTALL)
 # kbit/s by layer, for MPEG 1 and for MPEG 2.
@@ -29,7 +29,10 @@ def find_frames(source: ByteSource, start: int, searched: int) -> str | None:
     for length in (_LONGEST_FRAME, searched):
         for match in _SYNC.finditer(source.read_at(start, length)):
             at = start + match.start()
-            # A file may be as short as a frame; among other bytes more is needed.
+            # A file may be as short as a frame; among other bytes more is needed. Frames that do not give their length
+            # are found in all kinds of samples.
+            if at != start and (source.read_at(at + 2, 1) or b"\0")[0] < 0x10 and match[0][1] & 6:
+                continue
             kind = _row(source, at, _ROW_AT_START if at == start else _ROW)
             if kind is not None:
                 return kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distill import _native
+from distill.audio.readers.kinds import refusal, start_of
 from distill.audio.readers.protocol import ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
 
@@ -25,7 +26,6 @@ class NativeSound:
             self._decoder: _native.Decoder | None = _native.Decoder(source, kind)
         except _native.DecodeError as error:
             raise _translated(error) from None
-        self.kind = self._decoder.kind
         self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
         self.frames = self._decoder.frames
 
@@ -50,9 +50,34 @@ def _translated(error: _native.DecodeError) -> SoundError | NotForMeError:
     return NotForMeError() if code is None else SoundError(Reason(text, code))
 
 
+class _MpegSound(NativeSound):
+    """MPEG audio. If its frames were found behind other bytes and none can be decoded, it is none."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        try:
+            super().__init__(source, "mpeg")
+        except (SoundError, NotForMeError) as error:
+            raise self._judged(error) from None
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Yield all frames; see `Sound`."""
+        is_begun = False
+        try:
+            for pcm in super().blocks():
+                is_begun = True
+                yield pcm
+        except SoundError as error:
+            raise error if is_begun else self._judged(error) from None
+
+    def _judged(self, error: SoundError | NotForMeError) -> SoundError | NotForMeError:
+        head = self._source.read_at(start_of(self._source), 4)
+        return error if head.startswith((b"\xff", b"RIFF")) else SoundError(refusal(self._source))
+
+
 def open_mpeg(source: ByteSource) -> NativeSound:
     """Open MPEG audio, layers 1 to 3, bare or in RIFF."""
-    return NativeSound(source, "mpeg")
+    return _MpegSound(source)
 
 
 def open_adts(source: ByteSource) -> NativeSound:

@@ -15,8 +15,9 @@ from contextlib import suppress
 import numpy as np
 import soundfile
 
+from distill.audio.readers.libsndfile import check_memory
 from distill.audio.readers.oggstreams import Pages, Stream, next_stream
-from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeError, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, NEEDS_FFMPEG, ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
 
 
@@ -37,7 +38,6 @@ class OggSound:
         if stream is None:
             raise SoundError(Reason("the first page of its Ogg stream is missing or damaged", "damaged"))
         self._first = stream
-        self.kind = f"Ogg {stream.codec.kind}"
         self.sample_rate, self.channels = stream.codec.sample_rate, stream.codec.channels
 
     def blocks(self) -> Iterator[Pcm]:
@@ -55,6 +55,11 @@ class OggSound:
                 stream = next_stream(self._pages)
             except NotForMeError as error:
                 raise SoundError(Reason(f"goes on as FLAC after {total} frames", "not-decodable")) from error
+            except SoundError as error:
+                if error.reason.code != NEEDS_FFMPEG:
+                    raise
+                # FFmpeg does not change the codec in the middle of a file.
+                raise SoundError(Reason(f"goes on as Speex after {total} frames", "not-decodable")) from error
         if unfinished:
             text = f"cut short: the last page of its Ogg stream is missing, {total} frames can be decoded"
             raise SoundError(Reason(text, "cut-short"))
@@ -73,6 +78,7 @@ def _decode(stream: Stream) -> Iterator[np.ndarray]:
     try:
         sound = _ForwardFile(view)
     except soundfile.LibsndfileError as error:
+        check_memory(error)
         raise SoundError(Reason(f"its {stream.codec.kind} header is damaged", "damaged")) from error
     view.begin()
     done, most = 0, min(BLOCK_FRAMES, 2 * BLOCK_FRAMES // sound.channels)
@@ -101,7 +107,8 @@ def _read(sound: soundfile.SoundFile, wanted: int, done: int) -> np.ndarray:
     samples = np.empty((wanted, sound.channels), np.float32)
     try:
         return sound.read(out=samples)
-    except soundfile.LibsndfileError:
+    except soundfile.LibsndfileError as error:
+        check_memory(error)
         return samples[: sound.tell() - done]  # what was decoded before the error
 
 

@@ -14,7 +14,7 @@ from distill.audio.readers.oggpages import (
     page_of,
     read_pages,
 )
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
 from distill.types import Reason
 
 _LARGEST_HEADER = 1 << 20
@@ -57,6 +57,8 @@ def next_stream(pages: Pages) -> Stream | None:
     if "FLAC" in names:
         raise NotForMeError
     known = " and ".join(dict.fromkeys(names)) or "a stream of an unknown kind"
+    if known == "Speex":
+        raise needs_ffmpeg("is an Ogg file that holds Speex")
     raise SoundError(Reason(f"is an Ogg file that holds {known}, and no Vorbis, Opus or FLAC", "not-decodable"))
 
 

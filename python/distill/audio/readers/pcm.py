@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -16,6 +16,10 @@ from distill.types import Reason
 _BLOCK_FRAMES = 1 << 16
 _BLOCK_BYTES = 1 << 20
 _PIECE_SAMPLES = 1 << 14
+# Bytes by which a size may be too large. A larger difference is sound that is missing.
+_SLACK = 64
+# Blocks shorter than this are joined, up to so many.
+_SHORT_FRAMES, _JOINED = 512, 1 << 10
 # Those of fields of 32 bits, and what SoX writes.
 _LIMITS = (0x7F00_0000, 0x7FFF_FFFF, 0xFFFF_FFFF)
 Form = Literal["signed", "unsigned", "float", "mulaw", "alaw"]
@@ -76,30 +80,46 @@ class PcmSound:
     ----------
     source : ByteSource
         Its bytes.
-    kind : str
-        What it is, in words.
     parts : iterator of Part
         Where the samples are. A part is asked for when the one before it was read, so that the end of a long file is
         not visited at the start.
     """
 
-    def __init__(self, source: ByteSource, kind: str, parts: Iterator[Part]) -> None:
-        self._source, self.kind, self._parts = source, kind, parts
+    def __init__(self, source: ByteSource, parts: Iterator[Part]) -> None:
+        self._source, self._parts = source, parts
         first = next(parts, None)
         if first is None:
             raise SoundError(Reason("holds no samples", "no-samples"))
-        self._first = _checked(first)
+        first = self._first = _checked(_without_slack(first, source))
         self.sample_rate, self.channels = first.sample_rate, first.channels
         self.frames = first.frames
-        """Grows with each further part that is found."""
         self.bytes_per_s = first.frame_bytes * first.sample_rate
 
     def blocks(self) -> Iterator[Pcm]:
-        """Yield all frames; see `Sound`."""
+        """Yield all frames; see `Sound`. Those of short parts are joined."""
+        waiting: list[Pcm] = []
+        try:
+            for pcm in self._blocks():
+                is_short = len(pcm.samples) < _SHORT_FRAMES
+                if waiting and (not is_short or not _are_alike(waiting[0], pcm) or len(waiting) == _JOINED):
+                    yield _joined(waiting)
+                    waiting = []
+                if is_short:  # the last block of its part, so that no other one overwrites it
+                    waiting.append(pcm)
+                else:
+                    yield pcm
+        except SoundError:
+            if waiting:
+                yield _joined(waiting)
+            raise
+        if waiting:
+            yield _joined(waiting)
+
+    def _blocks(self) -> Iterator[Pcm]:
         yield from self._part(self._first)
         try:
             for part in self._parts:
-                _checked(part)
+                part = _checked(_without_slack(part, self._source))
                 if self.frames is not None:
                     self.frames = None if part.frames is None else self.frames + part.frames
                 yield from self._part(part)
@@ -125,6 +145,22 @@ class PcmSound:
 
     def close(self) -> None:
         """Do nothing: it holds nothing."""
+
+
+def _without_slack(part: Part, source: ByteSource) -> Part:
+    """Return a part that ends with the file, if its size is a little too large: some writers count a header to it."""
+    beyond = 0 if part.length is None else part.offset + part.length - source.size
+    if not 0 < beyond <= _SLACK or part.length is None or beyond > part.length // _SLACK:
+        return part
+    return replace(part, length=part.length - beyond)
+
+
+def _are_alike(first: Pcm, second: Pcm) -> bool:
+    return first.sample_rate == second.sample_rate and first.samples.shape[1] == second.samples.shape[1]
+
+
+def _joined(waiting: list[Pcm]) -> Pcm:
+    return Pcm(np.concatenate([pcm.samples for pcm in waiting]), waiting[0].sample_rate)
 
 
 def _checked(part: Part) -> Part:

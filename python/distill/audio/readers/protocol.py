@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from distill._native import ByteSource
+from distill.extensions import ffmpeg_remedy
 from distill.types import Reason
 
-__all__ = ["BLOCK_FRAMES", "ByteSource", "NotForMeError", "Opener", "Pcm", "Sound", "SoundError"]
+__all__ = [
+    "BLOCK_FRAMES",
+    "NEEDS_FFMPEG",
+    "UNFORESEEN",
+    "ByteSource",
+    "NotForMeError",
+    "Opener",
+    "Pcm",
+    "Sound",
+    "SoundError",
+    "needs_ffmpeg",
+]
 
 BLOCK_FRAMES = 1 << 16
 """Frames in a block, at most."""
+
+
+UNFORESEEN = (ValueError, ArithmeticError, LookupError, struct.error)
+"""What a reader may raise that did not foresee how a file is damaged. It ends the reading of this file only."""
 
 
 class SoundError(Exception):
@@ -28,6 +45,15 @@ class SoundError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+NEEDS_FFMPEG = "needs-ffmpeg"
+"""The code of the reason of files that only FFmpeg reads."""
+
+
+def needs_ffmpeg(what: str) -> SoundError:
+    """Return the error for a file that only FFmpeg reads; `what` says what it is."""
+    return SoundError(Reason(f"{what}, which is read with FFmpeg: {ffmpeg_remedy()}", NEEDS_FFMPEG))
 
 
 class NotForMeError(Exception):
@@ -48,15 +74,14 @@ class Sound(Protocol):
 
     Attributes
     ----------
-    kind : str
-        The format in words, for messages.
     sample_rate, channels : int
         Those of the first part.
     frames : int or None
-        Number of frames that the file promises, over all of its parts; None if it does not say. Never an estimate.
+        Number of frames that the header promises; None if it does not say. Never an estimate. What is known of further
+        parts is added while they are read, so that the number is right once `blocks` has ended; a reader that
+        compares the number itself and raises SoundError may leave None.
     """
 
-    kind: str
     sample_rate: int
     channels: int
     frames: int | None

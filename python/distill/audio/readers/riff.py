@@ -8,9 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.audio.readers.chunks import RIFF, RIFX, WAVE64, Chunk, Layout, after, chunk_at, find, is_chunk
+from distill.audio.readers.chunks import (
+    RIFF,
+    RIFX,
+    WAVE64,
+    Chunk,
+    Layout,
+    after,
+    check_number,
+    chunk_at,
+    find,
+    is_chunk,
+)
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
 from distill.audio.readers.views import View, behind_first_header
 from distill.types import Reason
 
@@ -42,13 +53,13 @@ class Format:
 def open_wav(source: ByteSource) -> PcmSound:
     """Open a WAV file of uncompressed samples."""
     layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
-    return PcmSound(source, "WAV", _parts(source, layout, 12))
+    return PcmSound(source, _parts(source, layout, 12))
 
 
 def open_wave64(source: ByteSource) -> PcmSound:
     """Open a Wave64 file of uncompressed samples."""
     source = behind_first_header(source)
-    return PcmSound(source, "Wave64", _parts(source, WAVE64, 40))
+    return PcmSound(source, _parts(source, WAVE64, 40))
 
 
 def _parts(source: ByteSource, layout: Layout, at: int) -> Iterator[Part]:
@@ -88,8 +99,10 @@ def _found_format(source: ByteSource, layout: Layout, at: int) -> Format:
 
 def _chunks(source: ByteSource, layout: Layout, at: int) -> Iterator[Chunk]:
     """Yield chunks, those of data with their true size, or -1 if it is not known."""
-    size_64 = 0
+    size_64, number = 0, 0
     while (chunk := chunk_at(source, at, layout)) is not None:
+        check_number(number)
+        number += 1
         if chunk.name in NAMES and source.read_at(chunk.offset, 4) == b"WAVE":
             at = chunk.offset + 4  # another file was appended to this one
             continue
@@ -196,8 +209,7 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
         missing = Reason(text, "cut-short")
     form = _format(source, form_chunk, layout)
     if form.tag not in _COMPRESSED:
-        text = f"is a WAV file with the codec {form.tag:#06x}, which distill does not read"
-        raise SoundError(Reason(text, "not-decodable"))
+        raise needs_ffmpeg(f"is a WAV file with the codec {form.tag:#06x}")
     # Of an odd number of bytes libsndfile makes a block too many.
     frames = length // form.align * _GSM_FRAMES if form.tag == _GSM and form.align else None
     kept = [form_chunk, found[b"fact"]] if b"fact" in found else [form_chunk]

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound
 from distill.audio.readers.protocol import ByteSource, SoundError
+from distill.text import printable
 from distill.types import Reason
 
 MAGIC = b"NIST_1A"
 _MOST_HEADER_BYTES = 1 << 16
+_LONGEST_SHOWN = 32
 _FIELD = re.compile(rb"^(\w+) -(?:i|r|s\d+) (\S+)", re.MULTILINE)
 _FORMS: dict[str, Form] = {"pcm": "signed", "ulaw": "mulaw", "mu-law": "mulaw", "alaw": "alaw"}
 
 
 def open_sphere(source: ByteSource) -> PcmSound:
     """Open a NIST SPHERE file of uncompressed samples."""
-    return PcmSound(source, "SPHERE", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:
@@ -27,11 +29,11 @@ def _parts(source: ByteSource) -> Iterator[Part]:
     fields = {name.decode(): value.decode("latin-1") for name, value in _FIELD.findall(head)}
     coding, _, compression = fields.get("sample_coding", "pcm").partition(",")
     if compression:
-        name = compression.removeprefix("embedded-").partition("-")[0].capitalize()
+        name = _short(compression.removeprefix("embedded-").partition("-")[0].capitalize())
         text = f"is a SPHERE file compressed with {name}, which distill does not read: decompress it with sph2pipe"
         raise SoundError(Reason(text, "not-decodable"))
     if coding not in _FORMS:
-        raise SoundError(Reason(f"is a SPHERE file of the unknown coding {coding!r}", "not-decodable"))
+        raise SoundError(Reason(f"is a SPHERE file of the unknown coding '{_short(coding)}'", "not-decodable"))
     if fields.get("channels_interleaved") == "FALSE":
         text = "is a SPHERE file with one channel after the other, which distill does not read: convert it with SoX"
         raise SoundError(Reason(text, "not-decodable"))
@@ -45,6 +47,11 @@ def _parts(source: ByteSource) -> Iterator[Part]:
     frames = _whole(fields, "sample_count", 0)
     length = max(frames * channels * encoding.width, source.size - header_bytes)
     yield Part(rate, channels, encoding, header_bytes, length)
+
+
+def _short(value: str) -> str:
+    """Return a value of the header as it may stand in a message."""
+    return printable(value[:_LONGEST_SHOWN])
 
 
 def _whole(fields: dict[str, str], name: str, default: int) -> int:

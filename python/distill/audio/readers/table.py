@@ -6,13 +6,13 @@ from distill.audio.readers import native
 from distill.audio.readers.aiff import open_aiff
 from distill.audio.readers.au import open_au
 from distill.audio.readers.caf import open_caf
-from distill.audio.readers.ffmpeg import FFMPEG_KINDS, or_with_ffmpeg, with_ffmpeg
+from distill.audio.readers.ffmpeg import FFMPEG_KINDS, FfmpegSound, or_with_ffmpeg, variant_with_ffmpeg, with_ffmpeg
 from distill.audio.readers.ircam import open_ircam
 from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav, open_pvf
 from distill.audio.readers.mpc2000 import open_mpc2000
 from distill.audio.readers.ogg import OggSound
-from distill.audio.readers.protocol import ByteSource, NotForMeError, Opener, Sound, SoundError
+from distill.audio.readers.protocol import UNFORESEEN, ByteSource, NotForMeError, Opener, Sound, SoundError
 from distill.audio.readers.riff import open_wav, open_wave64
 from distill.audio.readers.sphere import open_sphere
 from distill.audio.readers.views import View
@@ -30,27 +30,36 @@ def behind_tags(opener: Opener) -> Opener:
     return open_behind_tags
 
 
+def _variant(kind: str) -> Opener:
+    return behind_tags(variant_with_ffmpeg(LibsndfileSound, kind))
+
+
+def _open_mp4(source: ByteSource) -> Sound:
+    start = start_of(source)  # offsets in it do not count a tag
+    return FfmpegSound(View(source, start), kind="mp4") if start else or_with_ffmpeg(native.open_mp4, "mp4")(source)
+
+
 _LIBSNDFILE = behind_tags(LibsndfileSound)
 READERS: dict[str, tuple[Opener, ...]] = {
-    "wav": (behind_tags(open_wav), native.open_mpeg, behind_tags(open_compressed_wav)),
-    "w64": (behind_tags(open_wave64), _LIBSNDFILE),
-    "aiff": (behind_tags(open_aiff), _LIBSNDFILE),
-    "caf": (behind_tags(open_caf), or_with_ffmpeg(native.open_caf, "caf"), _LIBSNDFILE),
-    "au": (behind_tags(open_au), _LIBSNDFILE),
+    "wav": (behind_tags(open_wav), native.open_mpeg, behind_tags(or_with_ffmpeg(open_compressed_wav, "wav"))),
+    "w64": (behind_tags(open_wave64), _variant("w64")),
+    "aiff": (behind_tags(open_aiff), _variant("aiff")),
+    "caf": (behind_tags(open_caf), or_with_ffmpeg(native.open_caf, "caf"), _variant("caf")),
+    "au": (behind_tags(open_au), _variant("au")),
     "sphere": (open_sphere,),
     "ircam": (open_ircam,),
-    "voc": (open_voc,),
+    "voc": (or_with_ffmpeg(open_voc, "voc"),),
     "mpc2000": (open_mpc2000,),
-    "svx": (_LIBSNDFILE,),
+    "svx": (_variant("svx"),),
     "paf": (_LIBSNDFILE,),
     "pvf": (behind_tags(open_pvf),),
     "avr": (_LIBSNDFILE,),
     "xi": (_LIBSNDFILE,),
     "flac": (native.open_flac,),
-    "ogg": (OggSound, native.open_ogg_flac),
+    "ogg": (or_with_ffmpeg(OggSound, "ogg"), native.open_ogg_flac),
     "mpeg": (native.open_mpeg,),
     "aac": (or_with_ffmpeg(native.open_adts, "aac"),),
-    "mp4": (or_with_ffmpeg(native.open_mp4, "mp4"),),
+    "mp4": (_open_mp4,),
 }
 READERS = {kind: (with_ffmpeg(kind),) for kind in FFMPEG_KINDS} | READERS
 
@@ -65,6 +74,13 @@ def open_sound(source: ByteSource) -> Sound:
     OSError
         If it cannot be read.
     """
+    try:
+        return _opened(source)
+    except UNFORESEEN as error:
+        raise SoundError(Reason("cannot be decoded: its header is damaged", "damaged")) from error
+
+
+def _opened(source: ByteSource) -> Sound:
     kind = kind_of(source)
     if kind is None:
         raise SoundError(refusal(source))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from distill.audio.readers.chunks import check_number
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, SoundError
-from distill.types import Reason
+from distill.audio.readers.protocol import ByteSource, needs_ffmpeg
 
 MAGIC = b"Creative Voice File\x1a"
 _END, _SOUND, _MORE, _EXTENDED, _NEW_SOUND = 0, 1, 2, 8, 9
@@ -16,7 +16,7 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {0: ("unsigned", 1), 4: ("signed", 2),
 
 def open_voc(source: ByteSource) -> PcmSound:
     """Open a Creative Voice file of uncompressed samples."""
-    return PcmSound(source, "VOC", _parts(source))
+    return PcmSound(source, _parts(source))
 
 
 def _parts(source: ByteSource) -> Iterator[Part]:
@@ -24,6 +24,7 @@ def _parts(source: ByteSource) -> Iterator[Part]:
     at = struct.unpack("<H", source.read_at(20, 2).ljust(2, b"\0"))[0] or 26
     extended: tuple[int, int] | None = None
     last: Part | None = None
+    without_sound = 0
     while len(head := source.read_at(at, 4)) == 4 and head[0] != _END:
         offset, size = at + 4, int.from_bytes(head[1:], "little")
         if head[0] == _EXTENDED:
@@ -39,6 +40,8 @@ def _parts(source: ByteSource) -> Iterator[Part]:
             yield last
         if last is not None and last.length is None:
             return
+        without_sound = 0 if head[0] in (_SOUND, _MORE, _NEW_SOUND) else without_sound + 1
+        check_number(without_sound)
         at = offset + size
 
 
@@ -51,7 +54,6 @@ def _part(source: ByteSource, block: int, offset: int, size: int, extended: tupl
     else:
         rate, channels, code = struct.unpack("<IxBH4x", head)
     if code not in _ENCODINGS:
-        text = f"is a VOC file with samples of type {code}, which distill does not read: convert it with FFmpeg"
-        raise SoundError(Reason(text, "not-decodable"))
+        raise needs_ffmpeg(f"is a VOC file with samples of type {code}")
     length = None if size == 0 else promised(max(1, size - header_bytes), source, offset + header_bytes)
     return Part(rate, channels, Encoding(*_ENCODINGS[code]), offset + header_bytes, length)
