@@ -102,8 +102,6 @@ class Decoder:
         If it cannot be read.
     """
 
-    kind: str
-    """Name of the format for messages, such as "MP3"."""
     sample_rate: int
     """Sample rate of the first part, Hz."""
     channels: int

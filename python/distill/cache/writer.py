@@ -181,15 +181,7 @@ class CacheWriter:
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def set_hash(self, name: bytes, content_hash: bytes) -> None:
-        """Record the hash of a file that the scan did not hash. `finish` saves it in the table of files.
-
-        Parameters
-        ----------
-        name : bytes
-            The file's path relative to the dataset.
-        content_hash : bytes
-            Its hash.
-        """
+        """Record the hash of a file, by its path relative to the dataset; `finish` saves it in the table of files."""
         if self.manifest.set_hash(name, content_hash):
             self.dirty = True
             self._has_hashes |= self.files.set_hash(name, content_hash)

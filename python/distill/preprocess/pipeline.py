@@ -317,8 +317,7 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extr
         run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir, unused
     )
     ended, found = 0, _Extracted()
-    # The first source of each content. A file that was not hashed before may have that of another one, if either was
-    # replaced meanwhile: then the rows of the first count, and the other is not mixed into them.
+    # The first source of each content. If a file was replaced by a copy meanwhile, the rows of the first count.
     first: dict[bytes, str] = {}
     with closing(extract(extractor, sources, run.workers)) as events:
         for event in events:

@@ -116,10 +116,6 @@ fn check(header: &AdtsHeader) -> Result<(), Fault> {
 }
 
 impl Stream for Adts {
-    fn name(&self) -> &'static str {
-        "AAC"
-    }
-
     fn format(&self) -> Format {
         self.format
     }

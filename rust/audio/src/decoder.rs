@@ -48,8 +48,6 @@ pub struct Block {
 
 /// One format's decoder.
 pub(crate) trait Stream: Send {
-    /// Name for messages, such as "MP3".
-    fn name(&self) -> &'static str;
     /// Format of the first part.
     fn format(&self) -> Format;
     /// Number of frames that the headers promise.
@@ -93,11 +91,6 @@ impl Decoder {
             ended: false,
             fault: None,
         })
-    }
-
-    /// Name of the format for messages, such as "MP3".
-    pub fn name(&self) -> &'static str {
-        self.stream.name()
     }
 
     /// Format of the first part.

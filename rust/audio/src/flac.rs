@@ -75,10 +75,6 @@ impl Flac {
 }
 
 impl Stream for Flac {
-    fn name(&self) -> &'static str {
-        "FLAC"
-    }
-
     fn format(&self) -> Format {
         self.first
     }

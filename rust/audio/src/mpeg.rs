@@ -273,10 +273,6 @@ impl Mpeg {
 }
 
 impl Stream for Mpeg {
-    fn name(&self) -> &'static str {
-        ["MP1", "MP2", "MP3"][usize::from(self.first.layer) - 1]
-    }
-
     fn format(&self) -> Format {
         self.first.format
     }

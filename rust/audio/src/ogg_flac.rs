@@ -56,10 +56,6 @@ fn read_info(packet: &[u8]) -> Result<StreamInfo, Fault> {
 }
 
 impl Stream for OggFlac {
-    fn name(&self) -> &'static str {
-        "Ogg FLAC"
-    }
-
     fn format(&self) -> Format {
         self.first
     }

@@ -129,10 +129,6 @@ fn read(window: &mut Window, place: Place) -> Result<&[u8], Fault> {
 }
 
 impl Stream for Packets {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
     fn format(&self) -> Format {
         self.format
     }

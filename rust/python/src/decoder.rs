@@ -28,8 +28,6 @@ const KINDS: [(&str, Kind); 6] = [
 pub(crate) struct PyDecoder {
     path: PathBuf,
     #[pyo3(get)]
-    kind: &'static str,
-    #[pyo3(get)]
     sample_rate: u32,
     #[pyo3(get)]
     channels: usize,
@@ -52,7 +50,6 @@ impl PyDecoder {
         let format = decoder.format();
         Ok(Self {
             path: source.path.clone(),
-            kind: decoder.name(),
             sample_rate: format.sample_rate,
             channels: format.channels,
             frames: decoder.frames(),
