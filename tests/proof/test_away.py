@@ -29,7 +29,11 @@ ERRORS = ["ENOTCONN", "ESTALE", "EIO", "EHOSTDOWN", "ENODEV", "ETIMEDOUT", "EHOS
 
 @pytest.fixture
 def folder(tmp_path):
-    write_dataset(tmp_path / "folder", FILES)
+    paths = write_dataset(tmp_path / "folder", FILES)
+    # Half of the files have one size, so that they are hashed before they are decoded; the others while they are.
+    sizes = [path.stat().st_size for path in paths]
+    for path in paths[::2]:
+        path.write_bytes(path.read_bytes().ljust(max(sizes) + 100, b"\0"))
     return tmp_path / "folder"
 
 
@@ -157,20 +161,20 @@ def test_too_many_open_files_end_preprocessing(folder, whole, tmp_path, stage, c
     assert assert_nothing_lost(cache_dir, whole, FILES) == FILES
 
 
-def test_a_decoder_that_fails_only_once_is_not_the_files_fault(folder, whole, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_once_is_skipped_this_time_only(folder, whole, tmp_path, monkeypatch):
     from distill.audio import decode
 
-    read, failed = decode._mono_blocks, []
+    open_sound, failed, size = decode.open_sound, [], (folder / "sound-1.wav").stat().st_size
 
-    def fails_once(sound, path):
-        if path.endswith("sound-1.wav") and not failed:
-            failed.append(path)
-            raise decode.AudioFileError(path, "decoding fails after 0 frames: File contains data in an unknown format")
-        yield from read(sound, path)
+    def fails_at_first(source):
+        if source.size == size and len(failed) < 2:  # for its length and for its samples
+            failed.append(size)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_sound(source)
 
-    monkeypatch.setattr(decode, "_mono_blocks", fails_once)
+    monkeypatch.setattr(decode, "open_sound", fails_at_first)
     result = preprocess(Dataset(folder, cache_dir=tmp_path / "cache"), training())
-    assert [path for path, _ in result.skipped] == ["sound-1.wav"]
+    assert [(path, reason.code) for path, reason in result.skipped] == [("sound-1.wav", "unreadable")]
     assert preprocess(Dataset(folder, cache_dir=tmp_path / "cache"), training()).decoded == 1
     assert assert_nothing_lost(tmp_path / "cache", whole, FILES) == FILES
 
