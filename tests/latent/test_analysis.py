@@ -229,7 +229,7 @@ def test_a_one_channel_run_is_analysed_by_decoding(tmp_path, caplog):
     analysis = analyze(run, progress=lambda *figures: calls.append(figures))
     assert caplog.text.count("text.wav: ") == 2
     assert not (tmp_path / "sounds" / ".cache").exists()
-    assert ("decode", 12, 12) in calls
+    assert ("decode", 13, 13) in calls
     dataset = AudioTrainingDataset(sorted((tmp_path / "sounds").glob("*.wav")), CHUNK, RATE)
     waveforms = torch.stack([dataset[row] for row in range(len(dataset))])
     stats = load_description(run)["statistics"]
