@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from distill.audio.decode import Block, decode_blocks, peak_of
+from distill.audio.decode import Block, decode_blocks, peak_of, unreadable
 from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.audio.readers.protocol import ByteSource
 from distill.audio.spool import Spool
@@ -172,8 +172,7 @@ class Chunks:
         try:
             opened = ByteSource(self.path)
         except OSError as error:
-            text = f"cannot be read: {str(error.strerror or error).lower()}"
-            raise AudioFileError(os.fspath(self.path), Reason(text, "unreadable")) from error
+            raise unreadable(self.path, error) from error
         with closing(opened) as again:
             for block in self._noted(decode_blocks(again, self.sample_rate, path=self.path)):
                 yield block.samples

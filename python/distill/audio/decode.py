@@ -29,7 +29,6 @@ MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
 DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 
-_RESAMPLED_FRAMES = 1 << 16
 # The lowest bit rate of compressed sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
 _LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S = 1_000, 16_000
 # A mix that stays below this, of channels that do not, cancels. The same share of full scale as silence.
@@ -118,7 +117,7 @@ class Decoding:
         except SoundError as error:
             raise AudioFileError(self.path, error.reason) from error
         except OSError as error:
-            raise AudioFileError(self.path, Reason(_words(error), "unreadable")) from error
+            raise unreadable(self.path, error) from error
 
     def _resampled(self, sound: Sound) -> Iterator[Block]:
         """Yield the samples at the new rate. A part at another rate is resampled on its own."""
@@ -126,7 +125,7 @@ class Decoding:
         for mono, rate, ends in self._mono_blocks(sound):
             if resampler is None and rate != self.sample_rate:
                 resampler = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32", quality="HQ")
-            samples = mono if resampler is None else _resample(resampler, mono, last=ends)
+            samples = mono if resampler is None else resampler.resample_chunk(mono, last=ends)
             produced += samples.size
             if ends:
                 if produced == 0:
@@ -223,22 +222,15 @@ def _check_duration(duration_s: float) -> None:
         raise SoundError(Reason(f"is longer than {MAX_DURATION_S // 3600} hours", "out-of-range"))
 
 
-def _words(error: OSError) -> str:
+def unreadable(path: PathLike, error: OSError) -> AudioFileError:
+    """Return the error for a file that the system does not read."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder"
-    return f"cannot be read: {str(error.strerror or error).lower()}"
-
-
-def _resample(resampler: soxr.ResampleStream, mono: np.ndarray, *, last: bool) -> np.ndarray:
-    # In pieces that fit into the CPU's cache, which is faster. The result is the same to the bit.
-    starts = range(0, mono.size, _RESAMPLED_FRAMES)
-    pieces = [
-        resampler.resample_chunk(mono[start : start + _RESAMPLED_FRAMES], last=last and start == starts[-1])
-        for start in starts
-    ]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        words = "no such file"
+    elif isinstance(error, IsADirectoryError):
+        words = "is a folder"
+    else:
+        words = f"cannot be read: {str(error.strerror or error).lower()}"
+    return AudioFileError(os.fsdecode(path), Reason(words, "unreadable"))
 
 
 def _not_finite_reason(*decoded: np.ndarray) -> Reason:

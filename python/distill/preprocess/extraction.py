@@ -151,6 +151,10 @@ class Extractor:
         except OSError as error:
             yield Failed(source, self._unread(source.path, error), permanent=False)
             return
+        if not _is_as_scanned(source.scanned, stamps):
+            opened.close()
+            yield Failed(source, CHANGED, permanent=False)
+            return
         with closing(opened), closing(self._chunks(source, opened, check_stop)) as chunks:
             failed = self._decode(source, chunks, stamps, check_stop)
             if failed is not None:
@@ -178,11 +182,7 @@ class Extractor:
                     raise error.__cause__ from error
                 reason = Reason.of(error.reason)
             content_hash = opened.digest(lambda *hashed: check_stop())
-            is_same = (
-                _stamps(source.path) == stamps
-                and _is_as_scanned(source)
-                and source.content_hash in (None, content_hash)
-            )
+            is_same = _stamps(source.path) == stamps and source.content_hash in (None, content_hash)
         except OSError as error:
             return Failed(source, self._unread(source.path, error), permanent=False)
         if not is_same:
@@ -261,14 +261,14 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
     return np.array([rows[:, 0].size, *sums[0], *sums[1]])
 
 
-def _is_as_scanned(source: Source) -> bool:
-    """Whether the file at the path of a source is the one that was scanned, for its hash is recorded as that one's."""
-    status = os.stat(source.path)  # noqa: PTH116 - making a Path is slow
-    size, mtime_ns, ctime_ns, inode = source.scanned
-    found = (status.st_mtime_ns, status.st_ctime_ns)
+def _is_as_scanned(scanned: tuple[int, int, int, int], stamps: tuple[int, ...]) -> bool:
+    """Whether a file with these stamps is the one that was scanned, for its hash is recorded as that one's."""
+    *_, found_inode, found_size, found_mtime_ns, found_ctime_ns = stamps
+    size, mtime_ns, ctime_ns, inode = scanned
+    found = (found_mtime_ns, found_ctime_ns)
     if inode == 0:
         found = tuple(stamp // _NS_PER_S * _NS_PER_S for stamp in found)
-    return (status.st_size, *found) == (size, mtime_ns, ctime_ns) and inode in (0, status.st_ino)
+    return (found_size, *found) == (size, mtime_ns, ctime_ns) and inode in (0, found_inode)
 
 
 def _stamps(path: str) -> tuple[int, ...]:

@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from distill.audio.readers.protocol import ByteSource, NotForMeError, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
 
-_BLOCK_FRAMES = 1 << 16
 _BLOCK_BYTES = 1 << 20
 _PIECE_SAMPLES = 1 << 14
 # Bytes by which a size may be too large. A larger difference is sound that is missing.
@@ -129,7 +128,7 @@ class PcmSound:
 
     def _part(self, part: Part) -> Iterator[Pcm]:
         frame_bytes = part.frame_bytes
-        most = max(1, min(_BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
+        most = max(1, min(BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
         at, end = part.offset, self._source.size
         if part.length is not None:
             end = min(end, part.offset + part.length)
