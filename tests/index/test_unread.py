@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from distill.training.data import TrainingData
 from scans import scan_dataset
 from sounds import SMALL, one_object, training, write_dataset
 
-HAS_FFMPEG = find_spec("av") is not None
 INSTALL = "pip install 'distill[ffmpeg]'"
 
 
@@ -91,8 +89,8 @@ def test_a_line_names_the_kind_and_a_true_remedy():
     ]
 
 
-@pytest.mark.skipif(HAS_FFMPEG, reason="with av, these files are read")
-def test_what_ffmpeg_reads_is_named_with_the_package_to_install(folder, run):
+def test_what_ffmpeg_reads_is_named_with_the_package_to_install(folder, run, monkeypatch):
+    monkeypatch.setattr("distill.extensions.has_ffmpeg", lambda: False)
     touch(folder / "videos/*.MP4", 20)
     touch(folder / "track.stem.mp4")
     for command in (("preprocess", *SMALL), ("status",)):

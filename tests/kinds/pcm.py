@@ -21,19 +21,13 @@ from kinds.containers import (
     voc_block,
     voc_new,
 )
-from kinds.table import Made, Refused, Row, ffmpeg, tool
+from kinds.table import Made, Refused, Row, ffmpeg, tool, written_by
 
 ROWS: list[Row] = []
-_CODES = {"u8": 1, "s16le": 1, "s24le": 1, "s32le": 1, "f32le": 3, "f64le": 3}
 
 
 def _row(name: str, build: Callable[[], tuple[bytes, Made]], *tools: str, refused: Refused | None = None) -> None:
-    def make(path: Path) -> Made:
-        content, made = build()
-        path.write_bytes(content)
-        return made
-
-    ROWS.append(Row(name, make, tools, refused))
+    ROWS.append(Row(name, written_by(build), tools, refused))
 
 
 def _apple_rows() -> None:

@@ -64,6 +64,17 @@ class Row:
     """Decoder of FFmpeg that is asked, if it is not its first choice."""
 
 
+def written_by(build: Callable[[], tuple[bytes, Made]]) -> Callable[[Path], Made]:
+    """Return what writes a file whose bytes are made in code."""
+
+    def make(path: Path) -> Made:
+        content, made = build()
+        path.write_bytes(content)
+        return made
+
+    return make
+
+
 def tool(*command: object, stdin: bytes | None = None) -> bytes:
     """Run a program and return its standard output."""
     words = [str(word) for word in command]

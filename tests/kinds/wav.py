@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 from kinds.containers import (
     LOG_ATOL,
@@ -18,19 +17,14 @@ from kinds.containers import (
     sound,
     w64,
 )
-from kinds.table import Made, Refused, Row
+from kinds.table import Made, Refused, Row, written_by
 
 ROWS: list[Row] = []
 _CODES = {"u8": 1, "s16le": 1, "s24le": 1, "s32le": 1, "f32le": 3, "f64le": 3}
 
 
 def _row(name: str, build: Callable[[], tuple[bytes, Made]], *tools: str, refused: Refused | None = None) -> None:
-    def make(path: Path) -> Made:
-        content, made = build()
-        path.write_bytes(content)
-        return made
-
-    ROWS.append(Row(name, make, tools, refused))
+    ROWS.append(Row(name, written_by(build), tools, refused))
 
 
 def _wav(kind: str = "s16le", channels: int = 2, rate: int = 44_100, **file) -> tuple[bytes, Made]:
