@@ -68,6 +68,20 @@ class ByteSource:
     def read_at(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, or those up to the end of the file."""
 
+    def read_samples(
+        self,
+        offset: int,
+        length: int,
+        form: Literal["signed", "unsigned", "float", "mulaw", "alaw"],
+        width: int,
+        big_endian: bool,
+        full_scale: float,
+    ) -> npt.NDArray[np.float32]:
+        """Return uncompressed samples, [n], from `length` bytes at `offset`, or from those up to the end of the file.
+
+        Full scale, of floats `full_scale`, becomes 1; floats beyond it stay as they are.
+        """
+
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
 
@@ -537,6 +551,12 @@ def mix_stereo(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     ------
     ValueError
         If there are not two channels.
+    """
+
+def sample_range(samples: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the smallest and the largest of contiguous samples, of any shape; NaN if one of them is NaN.
+
+    Raises ValueError if there are none.
     """
 
 def sample_sum(samples: npt.NDArray[np.float32]) -> float:

@@ -52,8 +52,9 @@ class Block(NamedTuple):
 
 
 def peak_of(samples: np.ndarray) -> float:
-    """Return the largest magnitude in `samples`, which is not empty."""
-    return float(max(samples.max(), -samples.min()))
+    """Return the largest magnitude in `samples`, which are contiguous, and at least one."""
+    low, high = _native.sample_range(samples)
+    return max(high, -low)
 
 
 def decode_blocks(file: PathLike | ByteSource, sample_rate: int, *, path: PathLike = "") -> Decoding:
@@ -132,7 +133,7 @@ class Decoding:
                     samples = mono[:1]  # shorter than one sample at the new rate
                 resampler, produced = None, 0
             if samples.size:
-                low, high = float(samples.min()), float(samples.max())
+                low, high = _native.sample_range(samples)
                 # This also finds samples that were not finite before resampling: what comes out of the resampler is
                 # then not finite either, in this block or in the next one.
                 if not (math.isfinite(low) and math.isfinite(high)):
@@ -182,11 +183,12 @@ class Decoding:
         """Return the mean over the channels of [n, channels], float32; finite if and only if all channels are."""
         count = samples.shape[1]
         if count == 1:
-            return samples[:, 0].copy()
+            return samples[:, 0]
+        samples = np.ascontiguousarray(samples)
         if self._channel_peak < _CANCELLED_PEAK:
             self._channel_peak = peak_of(samples)
         if count == 2:
-            return _native.mix_stereo(np.ascontiguousarray(samples))
+            return _native.mix_stereo(samples)
         return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 

@@ -104,11 +104,11 @@ def decibels(level: float) -> str:
 
 
 def level_of(samples: np.ndarray) -> float:
-    """Return the largest magnitude in `samples`, or half their range if none of them reaches 0.
+    """Return the largest magnitude in contiguous `samples`, or half their range if none of them reaches 0.
 
     What is left of an offset where a file is silent is then silent, too.
     """
-    low, high = float(samples.min()), float(samples.max())
+    low, high = _native.sample_range(samples)
     if samples.size >= _PIECES * _PIECE_SAMPLES and (low > 0 or high < 0):
         return (high - low) / 2
     return max(high, -low)

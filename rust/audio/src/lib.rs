@@ -23,11 +23,13 @@ mod mpeg;
 mod ogg_flac;
 mod ogg_packets;
 mod packets;
+mod pcm;
 mod source;
 mod tags;
 mod window;
 
 pub use decoder::{Block, Decoder, Format, Kind};
 pub use fault::Fault;
+pub use pcm::{read_samples, Encoding, Form};
 pub use source::ByteSource;
 pub use window::Input;

@@ -33,7 +33,7 @@ mod _native {
     #[pymodule_export]
     use crate::manifest::{PyManifest, PyTotals};
     #[pymodule_export]
-    use crate::samples::{mix_stereo, row_sums, sample_sum};
+    use crate::samples::{mix_stereo, row_sums, sample_range, sample_sum};
     #[pymodule_export]
     use crate::scan::PyScan;
     #[pymodule_export]

@@ -1,6 +1,6 @@
 //! Passes over samples and rows in one go each, without the GIL.
 
-use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3};
+use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -22,6 +22,15 @@ pub(crate) fn mix_stereo<'py>(
     let mix = |&[left, right]: &[f32; 2]| left * 0.5 + right * 0.5;
     let mono = py.detach(|| pairs.iter().map(mix).collect());
     Ok(PyArray1::from_vec(py, mono))
+}
+
+#[pyfunction]
+pub(crate) fn sample_range(py: Python, samples: PyReadonlyArrayDyn<f32>) -> PyResult<(f32, f32)> {
+    let samples = samples.as_slice()?;
+    if samples.is_empty() {
+        return Err(PyValueError::new_err("there are no samples"));
+    }
+    Ok(py.detach(|| range(samples)))
 }
 
 #[pyfunction]
@@ -49,6 +58,38 @@ pub(crate) fn row_sums(py: Python, rows: PyReadonlyArray3<f32>) -> PyResult<Vec<
         }
         found
     }))
+}
+
+/// The smallest and the largest value; NaN if any of them is NaN.
+fn range(values: &[f32]) -> (f32, f32) {
+    let (lanes, rest) = values.as_chunks::<LANES>();
+    let mut low = [f32::INFINITY; LANES];
+    let mut high = [f32::NEG_INFINITY; LANES];
+    let mut has_nan = false;
+    let mut add = |lane: usize, value: f32| {
+        low[lane] = if value < low[lane] { value } else { low[lane] };
+        high[lane] = if value > high[lane] {
+            value
+        } else {
+            high[lane]
+        };
+        has_nan |= value.is_nan();
+    };
+    for values in lanes {
+        for (lane, &value) in values.iter().enumerate() {
+            add(lane, value);
+        }
+    }
+    for (lane, &value) in rest.iter().enumerate() {
+        add(lane, value);
+    }
+    if has_nan {
+        return (f32::NAN, f32::NAN);
+    }
+    (
+        low.into_iter().fold(f32::INFINITY, f32::min),
+        high.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
 }
 
 /// The sums of the values and of their squares.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distill_audio::ByteSource;
+use distill_audio::{read_samples, ByteSource, Encoding, Form};
 use distill_index::{Progress, Stage};
+use numpy::PyArray1;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -75,6 +77,30 @@ impl PyByteSource {
         Ok(bytes)
     }
 
+    #[allow(clippy::too_many_arguments)]
+    fn read_samples<'py>(
+        &self,
+        py: Python<'py>,
+        offset: u64,
+        length: usize,
+        form: &str,
+        width: usize,
+        big_endian: bool,
+        full_scale: f32,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let encoding = Encoding {
+            form: form_of(form, width)?,
+            big_endian,
+            full_scale,
+        };
+        let rest = py.detach(|| self.lock().size()).saturating_sub(offset);
+        let length = length.min(usize::try_from(rest).unwrap_or(usize::MAX));
+        let samples = py
+            .detach(|| read_samples(&mut self.lock(), offset, length, encoding))
+            .map_err(|error| io_to_python(error, &self.path))?;
+        Ok(PyArray1::from_vec(py, samples))
+    }
+
     #[pyo3(signature = (on_block = None))]
     fn digest<'py>(
         &self,
@@ -92,4 +118,22 @@ impl PyByteSource {
         let digest = digest.map_err(|error| io_to_python(error, &self.path))?;
         Ok(PyBytes::new(py, &digest))
     }
+}
+
+fn form_of(form: &str, width: usize) -> PyResult<Form> {
+    Ok(match (form, width) {
+        ("signed", 1) => Form::Signed8,
+        ("signed", 2) => Form::Signed16,
+        ("signed", 3) => Form::Signed24,
+        ("signed", 4) => Form::Signed32,
+        ("unsigned", 1) => Form::Unsigned8,
+        ("float", 4) => Form::Float32,
+        ("float", 8) => Form::Float64,
+        ("mulaw", 1) => Form::MuLaw,
+        ("alaw", 1) => Form::ALaw,
+        _ => {
+            let message = format!("no samples of {width} bytes: {form}");
+            return Err(PyValueError::new_err(message));
+        }
+    })
 }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -14,7 +12,6 @@ from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeErr
 from distill.types import Reason
 
 _BLOCK_BYTES = 1 << 20
-_PIECE_SAMPLES = 1 << 14
 # Bytes by which a size may be too large. A larger difference is sound that is missing.
 _SLACK = 64
 # Blocks shorter than this are joined, up to so many.
@@ -45,9 +42,6 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.width not in _WIDTHS[self.form]:
             raise NotForMeError(f"{self.form} samples of {self.width} bytes")
-
-
-_AS_IT_IS = Encoding("float", 4, big_endian=sys.byteorder == "big")
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class PcmSound:
                 if waiting and (not is_short or not _are_alike(waiting[0], pcm) or len(waiting) == _JOINED):
                     yield _joined(waiting)
                     waiting = []
-                if is_short:  # the last block of its part, so that no other one overwrites it
+                if is_short:
                     waiting.append(pcm)
                 else:
                     yield pcm
@@ -127,20 +121,20 @@ class PcmSound:
             raise SoundError(Reason(text, "damaged")) from error
 
     def _part(self, part: Part) -> Iterator[Pcm]:
-        frame_bytes = part.frame_bytes
+        frame_bytes, encoding = part.frame_bytes, part.encoding
         most = max(1, min(BLOCK_FRAMES, _BLOCK_BYTES // frame_bytes)) * frame_bytes
         at, end = part.offset, self._source.size
         if part.length is not None:
             end = min(end, part.offset + part.length)
-        # A damaged header may give any number of channels.
-        out = np.empty(max(0, min(most, end - at)) // part.encoding.width, np.float32)
         while at < end:
-            raw = self._source.read_at(at, min(most, end - at))
-            at += len(raw)
-            raw = raw[: len(raw) // frame_bytes * frame_bytes]
-            if not raw:
+            samples = self._source.read_samples(
+                at, min(most, end - at), encoding.form, encoding.width, encoding.big_endian, encoding.full_scale
+            )
+            samples = samples[: len(samples) // part.channels * part.channels]
+            if not samples.size:
                 return
-            yield Pcm(to_float(raw, part.encoding, out).reshape(-1, part.channels), part.sample_rate)
+            at += samples.size * encoding.width
+            yield Pcm(samples.reshape(-1, part.channels), part.sample_rate)
 
     def close(self) -> None:
         """Do nothing: it holds nothing."""
@@ -168,83 +162,6 @@ def _checked(part: Part) -> Part:
     if part.sample_rate <= 0:
         raise SoundError(Reason("is damaged: its header says a sample rate of 0 Hz", "out-of-range"))
     return part
-
-
-def to_float(raw: bytes, encoding: Encoding, out: np.ndarray) -> np.ndarray:
-    """Return samples as float32, where full scale is 1.
-
-    Parameters
-    ----------
-    raw : bytes
-        Whole samples.
-    encoding : Encoding
-        How they are stored.
-    out : ndarray, float32
-        Where to put them, at least as long.
-
-    Returns
-    -------
-    ndarray of shape [n], float32
-        A part of `out`, or a view of `raw` if they are stored like that. Floats beyond full scale stay as they are.
-    """
-    count = len(raw) // encoding.width
-    if encoding == _AS_IT_IS:
-        return np.frombuffer(raw, np.float32)
-    # In pieces that fit into the CPU's cache.
-    for start in range(0, count, _PIECE_SAMPLES):
-        stop = min(count, start + _PIECE_SAMPLES)
-        _convert(raw[start * encoding.width : stop * encoding.width], encoding, out[start:stop])
-    return out[:count]
-
-
-def _convert(raw: bytes, encoding: Encoding, out: np.ndarray) -> None:
-    order = ">" if encoding.big_endian else "<"
-    if encoding.form in ("mulaw", "alaw"):
-        _table(encoding.form).take(np.frombuffer(raw, np.uint8), out=out, mode="clip")
-    elif encoding.form == "float":
-        with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are reported later
-            out[:] = np.frombuffer(raw, f"{order}f{encoding.width}")
-            if encoding.full_scale != 1:
-                out *= np.float32(1 / encoding.full_scale)
-    elif encoding.form == "unsigned":
-        out[:] = np.frombuffer(raw, np.uint8)
-        out -= np.float32(128)
-        out *= np.float32(2**-7)
-    elif encoding.width == 3:
-        out[:] = _in_32_bits(raw, big_endian=encoding.big_endian)
-        out *= np.float32(2**-31)
-    else:
-        out[:] = np.frombuffer(raw, f"{order}i{encoding.width}")
-        out *= np.float32(2.0 ** (1 - 8 * encoding.width))
-
-
-def _in_32_bits(raw: bytes, *, big_endian: bool) -> np.ndarray:
-    # Every three bytes are read as the upper three of an int32, whose lowest byte belongs to a neighbour and is
-    # cleared. Five times as fast as copying the bytes to where they belong.
-    padded = raw + b"\0" if big_endian else b"\0" + raw
-    wide = np.ndarray((len(raw) // 3,), ">i4" if big_endian else "<i4", padded, 0, (3,))
-    samples = wide.astype(np.int32)
-    samples &= np.int32(-256)
-    return samples
-
-
-@cache
-def _table(form: str) -> np.ndarray:
-    """Return the 256 values of G.711, [256], float32."""
-    codes = np.arange(256)
-    if form == "mulaw":
-        codes = ~codes & 0xFF
-        exponent, mantissa = codes >> 4 & 7, codes & 15
-        magnitude = (((mantissa << 3) + 0x84) << exponent) - 0x84
-        is_negative = codes & 0x80 != 0
-    else:
-        codes ^= 0x55
-        exponent, mantissa = codes >> 4 & 7, codes & 15
-        magnitude = np.where(
-            exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0)
-        )
-        is_negative = codes & 0x80 == 0
-    return (np.where(is_negative, -magnitude, magnitude) / 32768).astype(np.float32)
 
 
 def promised(size: int, source: ByteSource, offset: int) -> int | None:

@@ -64,7 +64,7 @@ class Pcm(NamedTuple):
     """Consecutive frames of a file."""
 
     samples: np.ndarray
-    """[n, channels], float32. The next block may overwrite them."""
+    """[n, channels], float32."""
     sample_rate: int
     """Hz. In a file of several parts it may change, and so may the number of channels."""
 

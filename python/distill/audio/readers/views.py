@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from distill.audio.readers.protocol import ByteSource
 
 
@@ -32,6 +36,11 @@ class View:
         at = self._start + max(0, offset - len(self._prefix))
         wanted = min(length - len(before), self._end - at)
         return before + (self._source.read_at(at, wanted) if wanted > 0 else b"")
+
+    def read_samples(self, offset: int, length: int, *encoding: Any) -> np.ndarray:
+        """Return the samples at `offset`, which is behind the prefix; see `ByteSource.read_samples`."""
+        at = self._start + offset - len(self._prefix)
+        return self._source.read_samples(at, max(0, min(length, self._end - at)), *encoding)
 
 
 _REPEATED_BYTES, _LONGEST_HEADER = 16, 4096
