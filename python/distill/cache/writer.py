@@ -414,7 +414,10 @@ class CacheWriter:
             for path in unnamed:
                 retire(path)
             unnamed = []
-        folders = (self.cache_dir, self.slot_dir)
+        folders = [self.cache_dir, self.slot_dir]
+        parts = self.slot_dir / PARTS_NAME
+        if parts.is_dir() and not is_shared(self.slot_dir):
+            folders.append(parts)
         partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):
             # Unlinking a symbolic link leaves its target alone.
