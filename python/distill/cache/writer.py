@@ -356,6 +356,7 @@ class CacheWriter:
         OSError
             If it cannot be written. The old manifest is then still in place.
         """
+        self._lock.check()
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
         self.manifest.save(self.slot_dir / MANIFEST_NAME)
@@ -372,6 +373,7 @@ class CacheWriter:
         OSError
             If one cannot be removed.
         """
+        self._lock.check()
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
         folders = (self.cache_dir, self.slot_dir)
