@@ -42,19 +42,29 @@ def count(cache_dir: str, counter: str, times: str) -> None:
             Path(counter).write_text(str(number + 1))
 
 
-def preprocess(dataset: str) -> None:
-    """Preprocess; with the first file done, say so and wait for a line on stdin."""
+def preprocess(dataset: str, hold: str = "features") -> None:
+    """Preprocess. With the first file done, or when the first manifest is made, say so and wait for a line on stdin."""
+    from distill.cache import writer
     from distill.errors import DistillError
     from distill.preprocess import pipeline
     from sounds import training
 
-    def hold(stage, current, total):
-        if stage == "features" and current == 1:
-            say("holds")
-            sys.stdin.readline()
+    def wait():
+        say("holds")
+        sys.stdin.readline()
 
+    def progress(stage, current, total):
+        if stage == hold and current == 1:
+            wait()
+
+    def build_header(*arguments, **options):
+        if hold == "commit":
+            wait()
+        return make(*arguments, **options)
+
+    make, writer.build_header = writer.build_header, build_header
     try:
-        result = pipeline.preprocess(Path(dataset), training(), progress=hold)
+        result = pipeline.preprocess(Path(dataset), training(), progress=progress)
     except DistillError as error:
         say(json.dumps({"error": type(error).__name__, "message": str(error), "tip": error.tip}))
     else:

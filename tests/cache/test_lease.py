@@ -184,16 +184,17 @@ def test_who_was_suspended_until_another_took_over_commits_nothing(dataset, whol
     assert owner_of(cache_dir)[0] == 4
 
 
-def test_who_was_suspended_leaves_what_another_has_finished(dataset, whole, here):
+@pytest.mark.parametrize("moment", ["features", "commit"])
+def test_who_was_suspended_leaves_what_another_has_finished(dataset, whole, here, moment):
     """Nothing that it has computed is in the manifest, and no pack of the other is removed."""
-    cache_dir = dataset / ".cache"
-    with machine("a", 1, "preprocess", dataset) as suspended:
+    with machine("a", 1, "preprocess", dataset, moment) as suspended:
         hear(suspended, "holds")
         suspended.send_signal(signal.SIGSTOP)
         write(dataset / "later.wav", noise(77))
         here(lease_s=1)
         assert preprocess(dataset, training()).decoded == 6
-        slot = slot_of(cache_dir)
+        write(dataset / "latest.wav", noise(78))
+        slot = slot_of(dataset / ".cache")
         kept = {path: path.read_bytes() for path in slot.rglob("*") if path.is_file()}
         suspended.send_signal(signal.SIGCONT)
         assert outcome(suspended)["error"] == "StorageError"
@@ -202,6 +203,17 @@ def test_who_was_suspended_leaves_what_another_has_finished(dataset, whole, here
     found = rows_by_content(slot)
     assert all(np.array_equal(found[content], rows) for content, rows in whole.items())
     assert verify(dataset).damaged == []
+
+
+def test_who_was_suspended_while_another_did_all_the_work_has_its_result(dataset, whole, here):
+    with machine("a", 1, "preprocess", dataset) as suspended:
+        hear(suspended, "holds")
+        suspended.send_signal(signal.SIGSTOP)
+        here(lease_s=1)
+        assert preprocess(dataset, training()).decoded == 5
+        suspended.send_signal(signal.SIGCONT)
+        assert outcome(suspended) == {"decoded": 0}
+    assert_whole(dataset / ".cache", whole)
 
 
 def test_a_killed_process_of_this_machine_is_replaced_at_once(dataset, whole, here, caplog):
@@ -246,7 +258,7 @@ def test_waiting_is_said_and_ends_with_ctrl_c(dataset, here):
     with CacheLock(dataset / ".cache"), machine("far", 60, *arguments) as waiting:
         line = ""
         while "waiting" not in line:
-            line = waiting.stderr.readline()
+            line = waiting.stdout.readline()
             assert line, "it did not wait"
         assert f"process {os.getpid()} on {os.uname().nodename} is using this cache" in line
         waiting.send_signal(signal.SIGINT)

@@ -6,14 +6,15 @@ import errno
 import fcntl
 import logging
 import os
+import secrets
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from distill.cache import lease, mounts
-from distill.storage import NO_LOCKS, open_regular
+from distill.storage import NO_LOCKS, open_regular, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,35 @@ class CacheLock:
         """
         if self._lease is not None:
             self._lease.renew()
+
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Replace a file of the cache, unless another process has taken over by the time that the new one is written.
+
+        Yields
+        ------
+        Path
+            Where to write the new file.
+
+        Raises
+        ------
+        StorageError, OSError
+            See `check`. The old file is then in place.
+        """
+        if self._lease is None:
+            yield path
+            return
+        new = path.with_name(f".distill-{secrets.token_hex(8)}.tmp")
+        try:
+            yield new
+            # To write a large file may take longer than a lease.
+            self.check()
+            new.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink()
+            raise
+        sync_folder(path.parent)
 
     def _wait(self, try_acquire: Callable[[], bool], poll_s: float, owner: Callable[[], str]) -> None:
         # Polled rather than blocking, so that Ctrl-C works while waiting.
