@@ -1,4 +1,4 @@
-"""The owner file of a cache: one writer at a time, on storage whose locks may not reach other machines."""
+"""The owner file of a folder: one writer at a time, on storage whose locks may not reach other machines."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ LEASE_S = 60.0
 """How long an owner may be silent before another process takes over."""
 POLL_S = 1.0
 """How often a process that waits looks at the owner file."""
-OWNER_NAME = re.compile(r"owner-(\d{1,18})\.json")
+OWNER_NAME = re.compile(r"owner-(?:0|[1-9][0-9]{0,17})\.json")
 
 # The content has a fixed length, so that it is replaced in place by one write, which needs no free space.
 _BYTES = 1024
 _GONE = (errno.ENOENT, errno.ESTALE)
 
 
-class Lease:
-    """The right to write to a cache, for one process on any machine; it has to be renewed, and can be lost.
+def owner_files(folder: Path) -> list[Path]:
+    """Return the owner files in a folder: none before its first lease, and one afterwards."""
+    return [path for path in folder.iterdir() if OWNER_NAME.fullmatch(path.name)]
 
-    The file CACHE/owner-N.json names the owner. N, the fencing number, grows by one with each owner: who renames the
+
+class Lease:
+    """The right to write to a folder, for one process on any machine; it has to be renewed, and can be lost.
+
+    The file owner-N.json names the owner. N, the fencing number, grows by one with each owner: who renames the
     file to the next number is the next owner, and of several that try, one succeeds. The owner before finds its file no
     more. An owner counts as gone if the file says so, if its process ran on this machine and is not there, or if the
     file did not change during a whole lease; who waits measures that time, so clocks need not agree.
@@ -42,7 +47,12 @@ class Lease:
     Parameters
     ----------
     folder : Path
-        The cache.
+        A cache, or a run folder.
+
+    Attributes
+    ----------
+    is_renewed : bool
+        Whether the owner was seen to renew the lease, or another process to become the owner, by `try_acquire`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +60,7 @@ class Lease:
         self._number = 0
         self._renewals = 0
         self._token = secrets.token_hex(16)
+        self.is_renewed = False
         self._seen: tuple[int, bytes] | None = None
         self._seen_at = 0.0
         self._ended = threading.Event()
@@ -67,6 +78,7 @@ class Lease:
         asked_at = time.monotonic()
         number, content = self._newest()
         if (number, content) != self._seen:
+            self.is_renewed = self._seen is not None
             self._seen, self._seen_at = (number, content), time.monotonic()
         is_silent = asked_at - self._seen_at >= LEASE_S
         if not (is_silent or _has_ended(number, content)) or not self._take(number):
@@ -89,7 +101,9 @@ class Lease:
             self._path(number).rename(path)
             self._number = number + 1
             self._write(path)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return False
         # A listing made while another process renames the file may show none, or an old one.
         others = set(self._numbers()) - {self._number}
@@ -124,7 +138,7 @@ class Lease:
         raise StorageError(
             f"{self._folder}: not written to any more: {now}, while this process was suspended or could not reach the "
             f"storage for {LEASE_S:g} s",
-            "run the command again when the other process has ended; what is in the cache is used",
+            "wait until the other process has ended, then run the command again; what is finished is used",
         )
 
     def release(self) -> None:
@@ -149,8 +163,7 @@ class Lease:
         return self._folder / f"owner-{number}.json"
 
     def _numbers(self) -> list[int]:
-        names = (path.name for path in self._folder.iterdir())
-        return [int(found[1]) for name in names if (found := OWNER_NAME.fullmatch(name))]
+        return [int(path.stem.removeprefix("owner-")) for path in owner_files(self._folder)]
 
     def _newest(self) -> tuple[int, bytes]:
         """Return number and content of the owner file. The content is empty if the file was renamed meanwhile."""
@@ -199,7 +212,7 @@ def _record(content: bytes) -> dict[str, Any]:
     """Parse the content of an owner file; what was written in part, or by something else, says nothing."""
     try:
         record = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
