@@ -23,6 +23,10 @@ _POLL_S = 0.1
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+class LockedError(Exception):
+    """Another process holds the lock."""
+
+
 class CacheLock:
     """The lock of a cache: one writer at a time. Use as a context manager; entering waits, and logs that it waits.
 
@@ -34,16 +38,20 @@ class CacheLock:
         The cache. Made if missing, unless `shared`.
     shared : bool
         Keep writers out but allow other shared holders on this machine. Default: False.
+    wait : bool
+        Wait for the lock while another process holds it. Default: True.
 
     Raises
     ------
+    LockedError
+        If another process holds it, and `wait` is False.
     OSError
         If there is no lock file and none can be made.
     """
 
-    def __init__(self, cache_dir: Path, *, shared: bool = False) -> None:
+    def __init__(self, cache_dir: Path, *, shared: bool = False, wait: bool = True) -> None:
         self._path = cache_dir / _LOCK_NAME
-        self._shared = shared
+        self._shared, self._waits = shared, wait
         self._has_logged = False
 
     def __enter__(self) -> CacheLock:
@@ -104,6 +112,8 @@ class CacheLock:
     def _wait(self, try_acquire: Callable[[], bool], poll_s: float, owner: Callable[[], str]) -> None:
         # Polled rather than blocking, so that Ctrl-C works while waiting.
         while not try_acquire():
+            if not self._waits:
+                raise LockedError
             if not self._has_logged:
                 logger.info("%s is using this cache: waiting for it", owner())
                 self._has_logged = True
