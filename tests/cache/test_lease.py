@@ -20,7 +20,7 @@ import mounts as mounting
 import shared_storage
 from distill.audio import load_cache_manifest
 from distill.cache import mounts
-from distill.cache.lock import CacheLock
+from distill.cache.lock import CacheLock, LockedError
 from distill.errors import StorageError
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import verify
@@ -268,7 +268,19 @@ def test_waiting_is_said_and_ends_with_ctrl_c(dataset, here):
     assert not (dataset / ".cache" / "slots").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 1024, b"[]", b'{"number": 4, "pid": -1, "machine": [], "state": 7}'])
+def test_who_does_not_wait_is_told_at_once(dataset, here):
+    here()
+    with CacheLock(dataset / ".cache"):
+        with pytest.raises(LockedError):
+            CacheLock(dataset / ".cache", wait=False).__enter__()
+        assert owner_of(dataset / ".cache")[0] == 1
+    with CacheLock(dataset / ".cache", wait=False):
+        assert owner_of(dataset / ".cache")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 1024, b"\0" * 1024, b"[]", b'{"number": 4, "pid": -1, "machine": [], "state": 7}']
+)
 def test_an_owner_file_that_says_nothing_is_replaced_after_a_lease(tmp_path, here, content):
     here(lease_s=0.5)
     (tmp_path / "owner-4.json").write_bytes(content)
