@@ -3,6 +3,7 @@
 ::
 
     CACHE/lock                    one writer at a time, for all slots
+    CACHE/owner-N.json            the writer's name, where the lock may not reach other machines; N grows with each
     CACHE/files.json              what is known of each file: stamps and hash, or why it is skipped
     CACHE/slots/NAME/             the rows of one configuration; NAME is the start of its fingerprint
         manifest.json, packs/

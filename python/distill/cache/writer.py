@@ -380,11 +380,14 @@ class CacheWriter:
         ------
         OSError
             If it cannot be written. The old manifest is then still in place.
+        StorageError
+            If another process has taken over the cache. Its manifest is then in place.
         """
         start = time.monotonic()
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
-        self.manifest.save(self.slot_dir / MANIFEST_NAME)
+        with self._lock.replacing(self.slot_dir / MANIFEST_NAME) as path:
+            self.manifest.save(path)
         self.dirty = self._has_results = False
         self.has_committed = True
         self._remove_part_files()
@@ -408,6 +411,7 @@ class CacheWriter:
         OSError
             If one cannot be removed.
         """
+        self._lock.check()
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
         if is_shared(self.slot_dir):
