@@ -143,6 +143,8 @@ class World:
         if self.is_first:
             with suppress(RuntimeError):  # the connection may be what has failed
                 store.set(_ENDED, "")
+                # The store may end with this process; the others are to see this before.
+                time.sleep(3 * _POLL_S)
         dist.destroy_process_group()
 
 
