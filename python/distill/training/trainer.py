@@ -168,7 +168,7 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         state, config, steps = self.state, self.config, len(self.data.sampler)
-        self._model = self.world.wrap(state.model)
+        self._model = self.world.wrap(state.model, config.batch_size)
         self.emit("start", epoch=state.epoch, epochs=config.epochs, steps_per_epoch=steps)
         while not self._is_over():
             self._train_epoch()

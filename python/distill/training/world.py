@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from distill.device import resolve_device
 from distill.errors import ConfigError, DeviceError, DistillError, ProcessLostError
 from distill.models.part import Part, part_bounds
+from distill.text import counted
+
+logger = logging.getLogger(__name__)
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The first process measures, draws and saves while the others wait in a reduction.
@@ -93,10 +97,16 @@ class World:
         self._stopping = total[-1] > 0
         return total[:-1].view_as(values)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, batch_size: int) -> nn.Module:
         """Return the model with gradients that are summed over all processes by DistributedDataParallel."""
         if self.size == 1:
             return model
+        if self.is_first and self.size > batch_size:
+            logger.warning(
+                "%d processes train on batches of %s: some have nothing to do; a larger --batch-size gives each a part",
+                self.size,
+                counted(batch_size, "row"),
+            )
         # No broadcast of buffers, which never change: it would send the PCA in each step.
         wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
         wrapped.register_comm_hook(None, _sum_of_gradients)
