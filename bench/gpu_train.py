@@ -36,24 +36,22 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 import numpy as np
 import torch
 
 try:
-    from distill import _native  # noqa: F401
-except ImportError:
-    sys.exit(f"{ROOT / 'python' / 'distill'}: no built extension; this docstring says how to get one: {__file__}")
-
-from distill.audio import preprocess_complex_spectrograms
-from distill.audio.wav import write_wav
-from distill.config import TrainingConfig
-from distill.device import resolve_device
-from distill.training.data import TrainingData, model_batches
-from distill.training.epochs import Means, train_step
-from distill.training.trainer import new_model
-from distill.training.world import World, joined
+    from distill.audio import preprocess_complex_spectrograms
+    from distill.audio.wav import write_wav
+    from distill.config import TrainingConfig
+    from distill.device import resolve_device
+    from distill.training.data import TrainingData, model_batches
+    from distill.training.epochs import Means, train_step
+    from distill.training.trainer import new_model
+    from distill.training.world import World, joined
+except ImportError as error:
+    sys.exit(f"{error}\nit needs the built extension and the packages of distill; {__file__} says how to get them")
 
 _WARM_UP = 5
 _WEIGHTS = {"if_weight": 0.5, "kl_weight": 2e-3, "free_bits": 0.05, "gradient_clip": 1.0}

@@ -54,13 +54,10 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.length
 
-    def next_order(self) -> np.ndarray:
-        """Return the indices of the next pass, int64; the one after it is another epoch."""
-        self.epoch += 1
-        return self.order(self.epoch - 1)
-
     def __iter__(self) -> Iterator[int]:
-        return iter(self.next_order().tolist())
+        order = self.order(self.epoch)
+        self.epoch += 1
+        return iter(order.tolist())
 
 
 class EpochBatchSampler(BatchSampler):
@@ -107,19 +104,9 @@ class EpochBatchSampler(BatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         first, share = self.first_step, self.share
         self.first_step, self.share = 0, (0, 1)
-        for batch in self._batches(first):
+        for batch in islice(super().__iter__(), first, None):
             start, stop = part_bounds(len(batch), *share)
-            yield list(batch[start:stop] or batch[:1])
-
-    def _batches(self, first: int) -> Iterator[Sequence[int]]:
-        """Yield the batches of a pass, without the first ones."""
-        if not isinstance(self.sampler, EpochSampler):
-            yield from islice(super().__iter__(), first, None)
-            return
-        order = self.sampler.next_order()
-        for step in range(first, len(self)):
-            # Numbers of Python for one batch at a time: those of ten million rows take 400 MB and most of a second.
-            yield order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
+            yield batch[start:stop] or batch[:1]
 
 
 class _PrefetchLoader(DataLoader[torch.Tensor]):
