@@ -35,7 +35,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 import numpy as np
@@ -53,6 +52,7 @@ try:
 except ImportError as error:
     sys.exit(f"{error}\nit needs the built extension and the packages of distill; {__file__} says how to get them")
 
+ROOT = Path(__file__).resolve().parent.parent
 _WARM_UP = 5
 _WEIGHTS = {"if_weight": 0.5, "kl_weight": 2e-3, "free_bits": 0.05, "gradient_clip": 1.0}
 
