@@ -518,8 +518,8 @@ class FileTable:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
-    def adopt(self, part: Manifest) -> None:
-        """Take over the files of a manifest, in addition to the others."""
+    def adopt(self, other: FileTable) -> None:
+        """Take over the files of another table, in addition to its own."""
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
         """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 

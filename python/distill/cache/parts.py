@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import build_header, read_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.row_format import RowFormat
 from distill.storage import sync_folder
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 PARTS_NAME = "parts"
 PART_SUFFIX = ".part.json"
 _SHARED_NAME = "shared"
+_RETIRED_SUFFIX = ".retired"
+_ABANDONED_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -247,8 +250,17 @@ def is_shared(slot_dir: Path) -> bool:
     return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
 
 
-def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
+def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | None = None) -> Iterator[Part]:
     """Yield the parts of a slot, except those that are damaged or of another configuration, of which it warns.
+
+    Parameters
+    ----------
+    slot_dir : Path
+        The slot.
+    row_format : RowFormat
+        What its rows are.
+    paths : sequence of Path, optional
+        Part files. Default: all of the slot.
 
     Raises
     ------
@@ -257,12 +269,7 @@ def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
     OSError
         If the folder cannot be read.
     """
-    folder = slot_dir / PARTS_NAME
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith(PART_SUFFIX))
-    except FileNotFoundError:
-        return
-    for path in paths:
+    for path in _part_files(slot_dir) if paths is None else paths:
         try:
             manifest = read_manifest(path)
         except _native.ManifestError as error:
@@ -276,6 +283,57 @@ def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
             logger.warning("%s: of another configuration than this slot; left alone", path)
             continue
         yield Part(manifest, path)
+
+
+def _part_files(slot_dir: Path) -> list[Path]:
+    try:
+        return sorted(path for path in (slot_dir / PARTS_NAME).iterdir() if path.name.endswith(PART_SUFFIX))
+    except FileNotFoundError:
+        return []
+
+
+def retire(path: Path) -> None:
+    """Put a pack that no manifest names any more aside: readers on other machines may have mapped it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
+
+
+def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
+    """Remove packs that were retired, or begun for a part that was never finished, more than a day ago.
+
+    Returns
+    -------
+    int
+        Their size in bytes.
+
+    Raises
+    ------
+    OSError
+        If one cannot be removed.
+    """
+    before, size = time.time() - _ABANDONED_AFTER_S, 0
+    retired = [path for path in packs_dir.iterdir() if path.name.endswith(_RETIRED_SUFFIX)]
+    parts = slot_dir / PARTS_NAME
+    listed = {name for path in _part_files(slot_dir) for name in _packs_of(path)}
+    begun = [path for path in parts.iterdir() if is_pack_name(path.name) and path.name not in listed]
+    for path in (*retired, *begun):
+        status = path.lstat()
+        if status.st_ctime < before:
+            path.unlink()
+            size += status.st_size
+    return size
+
+
+def _packs_of(path: Path) -> list[str]:
+    try:
+        return _native.Manifest.load(path).pack_names()
+    except (OSError, _native.ManifestError, _native.NewerFormatError):
+        return []
 
 
 def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
@@ -303,4 +361,3 @@ def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
             part.manifest.drop_pack(info.name)
     if moved:
         sync_folder(packs_dir)
-

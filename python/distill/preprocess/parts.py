@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +82,10 @@ class Part:
 
     sources: tuple[Source, ...]
     seconds: float
+
+
+Engine = Callable[[Job, Sequence[Part]], Generator[Extracted, None, None]]
+"""Computes parts, by `extract_part` in any processes, and yields what they found, in any order. Closing it stops it."""
 
 
 def make_parts(sources: Sequence[Source], durations: Sequence[float], row_format: RowFormat) -> list[Part]:

@@ -18,7 +18,7 @@ use crate::progress::PythonProgress;
 use crate::scan::PyScan;
 
 #[pyclass(name = "Manifest", module = "distill._native")]
-pub(crate) struct PyManifest(pub(crate) Manifest);
+pub(crate) struct PyManifest(Manifest);
 
 #[pymethods]
 impl PyManifest {

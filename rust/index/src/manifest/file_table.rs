@@ -105,9 +105,9 @@ impl FileTable {
         set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
     }
 
-    /// Takes over the files of a manifest, in addition to the others.
-    pub fn adopt(&mut self, files: &[FileEntry]) {
-        merge_files(Arc::make_mut(&mut self.files), files);
+    /// Takes over the files of another table, in addition to its own.
+    pub fn adopt(&mut self, other: &FileTable) {
+        merge_files(Arc::make_mut(&mut self.files), &other.files);
     }
 
     fn updated(&self, scanned: &[FileEntry]) -> Vec<FileEntry> {
