@@ -139,6 +139,11 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
 
     @property
+    def cache_dir(self) -> str | os.PathLike[str]:
+        """The cache folder."""
+        return self._cache[0]
+
+    @property
     def cache_bytes(self) -> int:
         """Size in bytes of all rows of the cache as float32 tensors."""
         return len(self._reader) * math.prod(self.row_shape) * 4

@@ -10,10 +10,11 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, default_collate
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
+from distill.models.part import part_bounds
 from distill.training.cached import Batch, CachedSpectrogramDataset
 from distill.training.defaults import batch_size_for
 from distill.training.waveforms import AudioTrainingDataset
@@ -77,11 +78,14 @@ class EpochBatchSampler(BatchSampler):
     ----------
     first_step : int
         Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
+    share : tuple of int
+        (rank, size): of each batch, the next pass gives the part of process `rank` of `size`, see `part_bounds`. Where
+        that is empty, it gives one row, so that a batch has a shape. Default: all of it. The pass resets it.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool = False) -> None:
         super().__init__(sampler, batch_size, drop_last)
-        self.first_step = 0
+        self.first_step, self.share = 0, (0, 1)
 
     @property
     def epoch(self) -> int:
@@ -98,8 +102,11 @@ class EpochBatchSampler(BatchSampler):
             self.sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        first, self.first_step = self.first_step, 0
-        yield from islice(super().__iter__(), first, None)
+        first, share = self.first_step, self.share
+        self.first_step, self.share = 0, (0, 1)
+        for batch in islice(super().__iter__(), first, None):
+            start, stop = part_bounds(len(batch), *share)
+            yield batch[start:stop] or batch[:1]
 
 
 class _PrefetchLoader(DataLoader[torch.Tensor]):
@@ -218,12 +225,13 @@ def _loaders(
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
     sampler = EpochBatchSampler(EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
+    in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
     options = {"collate_fn": _collate, "pin_memory": pin_memory}
     # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
     # decides dropout and sampling.
     return (
         loader(train, batch_sampler=sampler, generator=torch.Generator(), **options),
-        loader(val, batch_size=size, shuffle=False, generator=torch.Generator(), **options),
+        loader(val, batch_sampler=in_order, generator=torch.Generator(), **options),
     )
 
 
