@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_left
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
-from distill.cache.pack import HEADER_BYTES, PackInfo
+from distill.cache.pack import HEADER_BYTES, PackInfo, row_bytes_of
 from distill.cache.pack_reader import Fault, OpenPack, PackReader, read_from
 from distill.cache.slots import choose_slot
 from distill.errors import CacheError, DamagedPackError, MissingPackError
@@ -129,12 +130,34 @@ class CacheReader:
         out = np.empty((len(rows), *self.row_shape), np.float32)
         if mean is not None and scale is not None:
             mean, scale = np.ravel(mean), np.ravel(scale)
-        order = np.lexsort((self._row[rows], self._pack[rows]))
+        order = self.stored_order(rows)
         starts = np.flatnonzero(np.diff(self._pack[rows[order]], prepend=-1))
         for first in range(0, len(starts), _PACKS_AT_ONCE):
             begin, end, *_ = *starts[first::_PACKS_AT_ONCE].tolist(), len(rows)
             self._read_some(rows, order[begin:end], out, mean, scale)
         return out
+
+    @property
+    def row_bytes(self) -> int:
+        """Size in bytes of a stored row."""
+        return row_bytes_of(self.row_shape, self.header["dtype"])
+
+    def stored_order(self, rows: np.ndarray) -> np.ndarray:
+        """Return the indices, int64, into `rows` that sort them by where they are stored."""
+        return np.lexsort((self._row[rows], self._pack[rows]))
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Let the system read what is stored from the first to the last of some rows, in each pack; does not wait.
+
+        A pack that cannot be opened is left to `read`.
+        """
+        packs, numbers = self._pack[rows], self._row[rows]
+        for pack in np.unique(packs).tolist():
+            of_pack = numbers[packs == pack]
+            first, stop = int(of_pack.min()), int(of_pack.max()) + 1
+            with suppress(CacheError):
+                file, _ = self._readers[pack].open()
+                file.will_need(HEADER_BYTES + first * self.row_bytes, (stop - first) * self.row_bytes)
 
     def _read_some(
         self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, mean: np.ndarray | None, scale: np.ndarray | None

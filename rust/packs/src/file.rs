@@ -2,13 +2,21 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::fs::Advice;
 use rustix::fs::OFlags;
 
 use crate::{Checksums, Layout};
+
+/// The smallest window that systems are set to.
+#[cfg(target_os = "linux")]
+const WINDOW_BYTES: usize = 128 << 10;
 
 /// An open pack, read at explicit positions: threads and forked processes share it.
 pub struct PackFile(File);
@@ -35,7 +43,7 @@ impl PackFile {
         // up to megabytes. What is wanted is announced by `will_need`. Only a hint, so
         // an error does not matter.
         #[cfg(target_os = "linux")]
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(Self(file))
     }
 
@@ -69,10 +77,13 @@ impl PackFile {
 
     /// Lets the system read bytes that will be wanted soon. Does not wait for them.
     pub fn will_need(&self, offset: u64, length: u64) {
+        // Of one request, Linux reads no more than the window of read-ahead.
         #[cfg(target_os = "linux")]
-        if let Some(length) = std::num::NonZeroU64::new(length) {
-            let _ =
-                rustix::fs::fadvise(&self.0, offset, Some(length), rustix::fs::Advice::WillNeed);
+        for start in (offset..offset + length).step_by(WINDOW_BYTES) {
+            let length = (offset + length - start).min(WINDOW_BYTES as u64);
+            if let Some(length) = NonZeroU64::new(length) {
+                let _ = rustix::fs::fadvise(&self.0, start, Some(length), Advice::WillNeed);
+            }
         }
     }
 
