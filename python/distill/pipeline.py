@@ -184,7 +184,7 @@ def _load_data(
         stats, val_limit = checkpoint["normalization_stats"], checkpoint.get("val_limit")
         val_limit = fixed_limit(config.val_fraction) if val_limit is None else val_limit
         # A run of an earlier version: the rest of its epoch must be what it has not seen.
-        config = replace(config, shuffle=config.shuffle or "rows")
+        config = replace(config, shuffle="blocks" if config.shuffle == "blocks" else "rows")
     if config.complex_spectrogram.enabled:
         preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
         preprocessed.log()

@@ -90,7 +90,7 @@ def test_all_halves_are_converted_as_numpy_does(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_are_normalised_as_numpy_does(tmp_path, dtype):
-    """Bit for bit, also in a batch that is large enough for several threads."""
+    """Bit for bit."""
     write(tmp_path / "dataset" / "long.wav", noise(3, 600_000))
     config = training(cache_dtype=dtype, chunk_samples=24_000)
     reader = CacheReader(preprocess(tmp_path / "dataset", config).cache_dir)

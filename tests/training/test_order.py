@@ -25,7 +25,7 @@ def loader(request, sounds, cache, small_config, small_blocks) -> DataLoader:
         files = [path for path in (sounds / "metal").rglob("*") if path.is_file()]
         return create_data_loaders(files, replace(small_config, batch_size=4))[0]
     budget = 1_000 if request.param == "held" else 0
-    shuffle = "blocks" if request.param == "blocks" else None
+    shuffle = "blocks" if request.param == "blocks" else "auto"
     return create_complex_data_loaders(cache, replace(small_config, device_budget_mb=budget, shuffle=shuffle))[0]
 
 
@@ -160,7 +160,7 @@ def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monk
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert [shuffle_for(size) for size in (0, memory // 2, memory)] == ["rows", "rows", "blocks"]
     monkeypatch.setattr(loaders, "shuffle_for", lambda stored_bytes: "blocks" if stored_bytes else "rows")
-    for budget, chosen, expected in [(0, None, "blocks"), (0, "rows", "rows"), (1_000, None, "rows")]:
+    for budget, chosen, expected in [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows")]:
         config = replace(small_config, device_budget_mb=budget, shuffle=chosen)
         assert create_complex_data_loaders(cache, config)[0].batch_sampler.shuffle == expected
 

@@ -139,7 +139,7 @@ def create_complex_data_loaders(
     if fits:
         return _loaders(train, val, config)
     sampler = None
-    if (config.shuffle or shuffle_for(train.stored_bytes)) == "blocks":
+    if (shuffle_for(train.stored_bytes) if config.shuffle == "auto" else config.shuffle) == "blocks":
         sampler = _block_sampler(train, config)
         logger.info("rows are shuffled by blocks of those that are stored together")
     return _loaders(train, val, config, loader=_PrefetchLoader, sampler=sampler, pin_memory=device.type == "cuda")

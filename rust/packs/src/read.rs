@@ -1,17 +1,11 @@
 //! Reading of batches of rows.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::{Checksums, PackFile};
-
-/// A batch is read by one thread for each so many bytes: to
-/// start a thread takes as long as to read 200 kB.
-const THREAD_BYTES: usize = 1 << 20;
 
 /// Where the rows of a pack are in its file.
 #[derive(Clone, Copy)]
@@ -74,16 +68,9 @@ pub enum Fault {
 /// # Errors
 ///
 /// The fault of a row, with its place in `rows`.
-pub fn read_stored(
-    rows: &[Row],
-    layout: Layout,
-    out: &mut [u8],
-    threads: usize,
-) -> Result<(), (usize, Fault)> {
+pub fn read_stored(rows: &[Row], layout: Layout, out: &mut [u8]) -> Result<(), (usize, Fault)> {
     let places = out.chunks_exact_mut(layout.row_bytes).collect();
-    read_all(rows, layout, places, threads, |row, to, _| {
-        fetch(row, layout, to)
-    })
+    read_all(rows, layout, places, |row, to| fetch(row, layout, to))
 }
 
 /// Reads rows as 32-bit floats, normalised if `normalization` is given. Each row goes
@@ -98,14 +85,14 @@ pub fn read_floats(
     stored: Stored,
     normalization: Option<Normalization>,
     places: Vec<&mut [f32]>,
-    threads: usize,
 ) -> Result<(), (usize, Fault)> {
-    read_all(rows, layout, places, threads, |row, to, scratch| {
+    let mut scratch = Vec::new();
+    read_all(rows, layout, places, |row, to| {
         match stored {
             Stored::F32 => fetch(row, layout, bytemuck::cast_slice_mut(to))?,
             Stored::F16 => {
                 scratch.resize(to.len(), f16::ZERO);
-                fetch(row, layout, bytemuck::cast_slice_mut(scratch))?;
+                fetch(row, layout, bytemuck::cast_slice_mut(&mut scratch))?;
                 scratch.convert_to_f32_slice(to);
             }
         }
@@ -137,47 +124,21 @@ fn normalize(row: &mut [f32], normalization: Normalization) {
     }
 }
 
-/// Announces all rows, then reads each into its place with `read`, in up to `threads`
-/// threads.
-fn read_all<T: Send>(
+/// Announces all rows, then reads each into its place with `read`.
+///
+/// In one thread: where the cores are busy with training, a batch would wait for the
+/// last of several to be scheduled.
+fn read_all<T>(
     rows: &[Row],
     layout: Layout,
     places: Vec<&mut [T]>,
-    threads: usize,
-    read: impl Fn(&Row, &mut [T], &mut Vec<f16>) -> Result<(), Fault> + Sync,
+    mut read: impl FnMut(&Row, &mut [T]) -> Result<(), Fault>,
 ) -> Result<(), (usize, Fault)> {
     announce(rows, layout);
-    let queue = Mutex::new(rows.iter().zip(places).enumerate());
-    let fault = Mutex::new(None);
-    let work = || {
-        let mut scratch = Vec::new();
-        loop {
-            let next = locked(&queue).next();
-            let Some((place, (row, to))) = next else {
-                return;
-            };
-            if let Err(found) = read(row, to, &mut scratch) {
-                locked(&fault).get_or_insert((place, found));
-                return;
-            }
-        }
-    };
-    let threads = threads.min(rows.len() * layout.row_bytes / THREAD_BYTES);
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // If none can be started, this thread reads all rows.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    let fault = fault.into_inner().unwrap_or_else(PoisonError::into_inner);
-    fault.map_or(Ok(()), Err)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    for (place, (row, to)) in rows.iter().zip(places).enumerate() {
+        read(row, to).map_err(|fault| (place, fault))?;
+    }
+    Ok(())
 }
 
 /// Lets the system read the rows, in the order in which they are stored. Neighbours

@@ -44,7 +44,7 @@ fn written(algorithm: Algorithm) -> (tempfile::TempDir, PackFile, Checksums) {
 }
 
 #[test]
-fn rows_come_to_their_places_in_several_threads() {
+fn rows_come_to_their_places() {
     for algorithm in [Algorithm::Blake3, Algorithm::Crc64] {
         let (_folder, file, checksums) = written(algorithm);
         let numbers: Vec<usize> = (0..ROWS).map(|row| row * 7919 % ROWS).collect();
@@ -62,7 +62,7 @@ fn rows_come_to_their_places_in_several_threads() {
             scale: &[0.5, 3.0],
         };
         let places = out.chunks_exact_mut(VALUES).collect();
-        read_floats(&rows, LAYOUT, Stored::F32, Some(normalization), places, 3).unwrap();
+        read_floats(&rows, LAYOUT, Stored::F32, Some(normalization), places).unwrap();
         for (&number, row) in numbers.iter().zip(out.chunks(VALUES)) {
             let expected: Vec<f32> = (0..VALUES)
                 .map(|at| match at < VALUES / 2 {
@@ -88,7 +88,7 @@ fn a_damaged_row_is_found_whatever_was_read_before() {
         number,
     };
     let mut out = vec![0; 2 * LAYOUT.row_bytes];
-    let mut read = |numbers: [usize; 2]| read_stored(&numbers.map(row), LAYOUT, &mut out, 1);
+    let mut read = |numbers: [usize; 2]| read_stored(&numbers.map(row), LAYOUT, &mut out);
     assert!(read([4, 6]).is_ok());
     assert!(matches!(read([4, 5]), Err((1, Fault::Mismatch))));
     assert!(matches!(read([5, 4]), Err((0, Fault::Mismatch))));

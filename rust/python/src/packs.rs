@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::thread::available_parallelism;
 
 use distill_packs::{
     read_floats, read_stored, Algorithm, Checksums, Fault, Layout, Normalization, PackFile, Row,
@@ -16,9 +15,6 @@ use pyo3::types::PyBytes;
 use rustix::io::Errno;
 
 use crate::convert::{io_to_python, AnyPath};
-
-/// More threads than this compete for memory, and with the training itself.
-const MOST_THREADS: usize = 4;
 
 #[pyclass(frozen, name = "PackFile", module = "distill._native")]
 pub(crate) struct PyPackFile {
@@ -139,7 +135,7 @@ pub(crate) fn read_stored_rows(
     let rows = rows_of(&packs, &pack, &number)?;
     let row_bytes = out.as_array().ncols();
     let out = out.as_slice_mut()?;
-    let result = py.detach(|| read_stored(&rows, Layout { start, row_bytes }, out, threads()));
+    let result = py.detach(|| read_stored(&rows, Layout { start, row_bytes }, out));
     fault_of(py, result, &packs, &pack)
 }
 
@@ -190,7 +186,7 @@ pub(crate) fn read_rows(
         start,
         row_bytes: values * size,
     };
-    let result = py.detach(|| read_floats(&rows, layout, stored, normalization, places, threads()));
+    let result = py.detach(|| read_floats(&rows, layout, stored, normalization, places));
     fault_of(py, result, &packs, &pack)
 }
 
@@ -255,8 +251,4 @@ fn algorithm_of(name: &str) -> PyResult<Algorithm> {
             "algorithm={name:?} is unknown"
         ))),
     }
-}
-
-fn threads() -> usize {
-    available_parallelism().map_or(1, |count| count.get().min(MOST_THREADS))
 }
