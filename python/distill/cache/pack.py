@@ -8,7 +8,7 @@ hostile header says. Each row has a checksum, and the manifest holds a checksum 
 byte is covered.
 
 Row checksums are CRC-64/NVME, which the header says, or in packs of earlier versions the first 8 bytes of BLAKE3. They
-find accidental damage, which is all that 8 bytes can promise; docs/notes/reading.md has figures.
+find accidental damage, which is all that 8 bytes can promise; docs/notes/data.md has figures.
 """
 
 from __future__ import annotations
