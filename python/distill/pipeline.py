@@ -235,6 +235,8 @@ def _load_data(
     if checkpoint:
         stats, val_limit = checkpoint["normalization_stats"], checkpoint.get("val_limit")
         val_limit = fixed_limit(config.val_fraction) if val_limit is None else val_limit
+        # A run of an earlier version: the rest of its epoch must be what it has not seen.
+        config = replace(config, shuffle="blocks" if config.shuffle == "blocks" else "rows")
     if config.complex_spectrogram.enabled:
         preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
         preprocessed.log()
@@ -253,6 +255,7 @@ def _load_data(
             "R² rests on only %s, so it is uncertain: more recordings or a larger --val-fraction make it reliable",
             counted(held_out, "validation chunk"),
         )
+    config = replace(config, shuffle=data.sampler.shuffle)
     config, chosen = resolve_training(config, rows)
     device = resolve_device(config.device)
     logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)

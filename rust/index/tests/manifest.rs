@@ -219,7 +219,7 @@ fn a_later_version_is_told_from_damage() {
 fn the_version_before_is_read() {
     let sample = sample();
     let text = String::from_utf8(body(&sample).to_vec()).unwrap();
-    let before = text.replacen("\"version\":2", "\"version\":1", 1);
+    let before = text.replacen("\"version\":3", "\"version\":1", 1);
     assert_ne!(before, text);
     let read = Manifest::from_bytes(&seal(before.into_bytes())).unwrap();
     assert_eq!(read, Manifest::from_bytes(&sample).unwrap());

@@ -4,11 +4,12 @@ use super::cursor::{Cursor, Parsed};
 use crate::{Error, Result};
 
 /// The version of the file format that is written.
-pub const FORMAT_VERSION: u64 = 2;
+pub const FORMAT_VERSION: u64 = 3;
 
 /// The oldest version that is read. Version 2 added `selected` of a file and `partial`
-/// of a content, which are left out where they are true and none, so version 1 is read
-/// by the same parser.
+/// of a content, which are left out where they are true and none. Since version 3 packs
+/// may have row checksums that earlier programs would take for damage. The same parser
+/// reads all of them.
 const OLDEST_VERSION: u64 = 1;
 
 /// The start of the last line, which holds the checksum of everything before.
