@@ -236,10 +236,18 @@ class Scan:
     @property
     def todo(self) -> list[tuple[bytes, bytes | None, int]]:
         """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
-    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
-        """Return size, mtime, ctime (ns since 1970) and inode number of a file when it was scanned.
+    @property
+    def n_todo(self) -> int:
+        """Length of `todo`."""
+    def todo_at(self, index: int) -> tuple[bytes, bytes | None, tuple[int, int, int, int]]:
+        """Return path, hash and stamps of one content in `todo`: size, mtime, ctime (ns since 1970) and inode number.
 
-        Where these are not reliable, the inode number is 0 and the times are whole seconds.
+        Where the stamps are not reliable, the inode number is 0 and the times are whole seconds.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many.
         """
 
     @property
@@ -271,8 +279,8 @@ class Manifest:
 
     def __init__(self) -> None: ...
     @staticmethod
-    def load(path: StrOrBytesPath) -> Manifest:
-        """Read and check a manifest file.
+    def load(path: StrOrBytesPath, known: FileTable | None = None) -> Manifest:
+        """Read and check a manifest file. If its files are those of ``known``, they share memory.
 
         Raises
         ------

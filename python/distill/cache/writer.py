@@ -143,7 +143,7 @@ class CacheWriter:
             If it cannot be read, a later version of distill wrote it, or it holds other rows than its name says.
         """
         self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
-        self._open(open_manifest(self.slot_dir) or _native.Manifest(), row_format)
+        self._open(open_manifest(self.slot_dir, self.files) or _native.Manifest(), row_format)
         self.mark_used()
 
     def reopen(self, slot_dir: Path) -> None:
