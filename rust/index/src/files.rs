@@ -142,13 +142,17 @@ impl Files {
         };
         first.paths.extend_from(&self.paths, count);
         let skipped = self.skipped.range(..count);
-        first.skipped.extend(skipped.map(|(&index, reason)| (index, reason.clone())));
+        first
+            .skipped
+            .extend(skipped.map(|(&index, reason)| (index, reason.clone())));
         first
     }
 
     /// Whether a file is selected has no meaning everywhere.
     pub(crate) fn select_all(&mut self) {
-        self.flags.iter_mut().for_each(|flags| *flags &= !UNSELECTED);
+        self.flags
+            .iter_mut()
+            .for_each(|flags| *flags &= !UNSELECTED);
     }
 
     /// Records the hash of a file that is pending. Returns whether there is one.

@@ -250,7 +250,9 @@ impl PyManifest {
         content_hash: &[u8],
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let content = self.0.content(&hash_from(content_hash)?);
-        let reason = content.as_ref().and_then(|content| content.partial.as_ref());
+        let reason = content
+            .as_ref()
+            .and_then(|content| content.partial.as_ref());
         reason.map(|reason| to_reason(py, reason)).transpose()
     }
 

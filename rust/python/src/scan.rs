@@ -91,7 +91,8 @@ impl PyScan {
 
     fn todo_at<'py>(&self, py: Python<'py>, index: usize) -> PyResult<TodoAt<'py>> {
         let todo = self.0.todo_at(index);
-        let todo = todo.ok_or_else(|| PyIndexError::new_err(format!("no content {index} to do")))?;
+        let todo =
+            todo.ok_or_else(|| PyIndexError::new_err(format!("no content {index} to do")))?;
         let (path, hash) = path_and_hash(py, &todo);
         let key = todo.key;
         let stamps = (key.size, key.mtime_ns, key.ctime_ns, key.inode);

@@ -48,7 +48,10 @@ impl FileTable {
     pub fn load(path: &Path) -> Result<Self> {
         let sealed = open_sealed(path)?;
         let length = sealed.length;
-        sealed.parse(|lines| parse(lines, length), |error| read_error(path, error))
+        sealed.parse(
+            |lines| parse(lines, length),
+            |error| read_error(path, error),
+        )
     }
 
     /// Replaces the table at `path` durably and atomically.

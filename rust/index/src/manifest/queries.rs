@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use super::tables::Manifest;
-use crate::hash::Hash;
 use crate::files::File;
+use crate::hash::Hash;
 use crate::records::{Content, Pack};
 use crate::skip_reason::SkipReason;
 
@@ -102,7 +102,11 @@ impl Manifest {
             values.fold(0, u64::saturating_add)
         };
         let kept = self.contents_of(self.files.iter());
-        let kept = self.contents.iter().zip(kept).filter(|(_, is_kept)| *is_kept);
+        let kept = self
+            .contents
+            .iter()
+            .zip(kept)
+            .filter(|(_, is_kept)| *is_kept);
         let kept = kept.map(|((_, content), _)| content.rows());
         let kept = kept.fold(0, u64::saturating_add);
         totals.dead_rows = sum(|pack| pack.rows).saturating_sub(kept);
@@ -124,7 +128,9 @@ impl Manifest {
     pub fn unused_contents(&self) -> Vec<Hash> {
         let used = self.contents_of(self.files.iter());
         let unused = used.iter().enumerate().filter(|(_, is_used)| !**is_used);
-        unused.map(|(number, _)| *self.contents.hash(number)).collect()
+        unused
+            .map(|(number, _)| *self.contents.hash(number))
+            .collect()
     }
 
     /// Every selected file, with what is known of its content.

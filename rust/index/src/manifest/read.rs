@@ -136,7 +136,9 @@ fn table<R: Read>(
             return Ok(());
         }
         if is_last {
-            return Err(format!("the table of {name} does not end after its records"));
+            return Err(format!(
+                "the table of {name} does not end after its records"
+            ));
         }
         number += 1;
         let mut cursor = Cursor::new(line);
