@@ -91,7 +91,11 @@ def load_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _n
     CacheError
         If it cannot be read, or a later version of distill wrote it.
     """
-    path = cache_dir / MANIFEST_NAME
+    return read_manifest(cache_dir / MANIFEST_NAME)
+
+
+def read_manifest(path: Path) -> _native.Manifest | None:
+    """Return the manifest in a file, or None if there is no such file; raises what `load_manifest` does."""
     try:
         manifest = _native.Manifest.load(path, known)
         _check_header(manifest)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,8 +36,9 @@ from distill.errors import CacheError, ConfigError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
-from distill.preprocess.extraction import Extractor, Failed, Finished, Known, Rows, Source, extract
+from distill.preprocess.extraction import Extractor, Source, extract
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
+from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.text import counted
@@ -256,7 +255,7 @@ class _Run:
 def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> PreprocessResult:
     """Plan, extract, commit."""
     plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress)
-    backend = writer.backend
+    backend = None
     if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
         chunk = torch.empty((1, 1, run.config.chunk_samples), dtype=torch.float32, device=run.device)
@@ -265,7 +264,8 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
     damaged = _copy(run, writer, plan)
     sources = [*plan.sources, *damaged] if damaged else plan.sources
-    writer.use_backend(backend)
+    if backend is not None:
+        writer.use_backend(backend)
     extracted = _extract(run, writer, sources)
 
     writer.finish()
@@ -295,59 +295,18 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
     return damaged
 
 
-@dataclass
-class _Extracted:
-    """What was decoded by a run."""
-
-    decoded: int = 0
-    """Number of sources whose rows were computed."""
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    """Path and reason of sources that could not be read this time. Those that never can be are recorded in the
-    manifest instead."""
-    with_offset: list[str] = field(default_factory=list)
-    """Paths of sources with rows whose constant offset was removed."""
-    channels: Counter[int] = field(default_factory=Counter)
-    """Number of sources with rows by their number of channels."""
-
-
-def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
+def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> Extracted:
     """Compute the rows of some sources and hand them to the writer."""
-    spool_dir = writer.cache_dir
     unused = frozenset(writer.manifest.unused_contents())
-    extractor = Extractor(
-        run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir, unused
-    )
-    ended, found = 0, _Extracted()
-    # The first source of each content. If a file was replaced by a copy meanwhile, the rows of the first count.
-    first: dict[bytes, str] = {}
+    expansion, spool_dir = writer.row_format.expansion, writer.cache_dir
+    extractor = Extractor(run.spectrogram, run.device, run.config, expansion, run.root, spool_dir, unused)
+    recorder = Recorder(writer, run.dataset.path)
     with closing(extract(extractor, sources, run.workers)) as events:
         for event in events:
-            content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
-            if isinstance(event, Known | Finished) or (isinstance(event, Failed) and event.permanent):
-                writer.set_hash(event.source.name, content_hash)
-            is_first = first.setdefault(content_hash, path) == path if content_hash else True
-            if isinstance(event, Known) or (not is_first and not isinstance(event, Failed)):
-                found.decoded += not isinstance(event, Rows)
-            elif isinstance(event, Rows):
-                writer.add_rows(content_hash, event.rows)
-            elif isinstance(event, Finished):
-                found.decoded += 1
-                if event.sums[0]:
-                    found.channels[event.channels] += 1
-                    writer.finish_content(content_hash, event.silent, event.sums, event.partial)
-                    found.with_offset += [path] if event.levels.offset else []
-                else:
-                    writer.skip_content(content_hash, event.silence, event.silent)
-            elif event.permanent:
-                writer.skip_content(content_hash, event.reason)
-            else:
-                if is_first:
-                    writer.drop_content(content_hash)
-                found.failed.append((path, event.reason))
-            ended += not isinstance(event, Rows)
+            recorder.record(event)
             # Also after rows, so that the callback can cancel in the middle of a long file.
-            run.progress("features", ended, len(sources))
-    return found
+            run.progress("features", recorder.found.ended, len(sources))
+    return recorder.found
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -360,7 +319,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
         return None
     forget_what_can_be_read(manifest)
     known = load_file_table(cache_dir)
-    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hash_unique=False, progress=run.progress)
+    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hashing="same-size", progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.
@@ -381,10 +340,10 @@ def _result(
     scan: Scan,
     row_format: RowFormat,
     *,
-    extracted: _Extracted | None = None,
+    extracted: Extracted | None = None,
     changed_fields: Sequence[str] = (),
 ) -> PreprocessResult:
-    header, extracted = json.loads(manifest.header), extracted or _Extracted()
+    header, extracted = json.loads(manifest.header), extracted or Extracted()
     return PreprocessResult(
         cache_dir=cache_dir,
         normalization_stats=header["normalization_stats"],

@@ -121,7 +121,7 @@ def make_plan(
     """
     row_format = writer.row_format
     forget_what_can_be_read(writer.manifest)
-    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hash_unique=False, progress=progress)
+    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hashing="same-size", progress=progress)
     dataset.require_audio(scan)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
     changed_fields = _changed_fields(writer)

@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 
 from distill import _native
 from distill.audio.chunking import Chunks
+from distill.audio.decode import unreadable
 from distill.config import Normalize, Partial
 from distill.errors import AudioFileError
 from distill.index import Dataset, Manifest
@@ -98,7 +99,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
             except AudioFileError as error:
                 self.skipped.append((os.fspath(path), error.reason))
             except OSError as error:
-                self.skipped.append((os.fspath(path), f"cannot be read: {error.strerror or error}"))
+                self.skipped.append((os.fspath(path), unreadable(path, error).reason))
         # In the order of the content hashes, as in the cache, so that file names and their order do not matter.
         self._hashes = sorted(found)
         self._paths = [found[key][0] for key in self._hashes]
@@ -148,7 +149,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         try:
             is_same = _native.hash_file(path) == self._hashes[content]
         except OSError as error:
-            raise AudioFileError(path, f"cannot be read: {error.strerror or error}") from error
+            raise unreadable(path, error) from error
         if not is_same:
             raise AudioFileError(path, "the file has changed since it was decoded", "load the dataset again")
         return list(Chunks(path, **self._options))

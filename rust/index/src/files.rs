@@ -1,6 +1,7 @@
 //! A table of source files, column by column: a million files take 100 MB.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::hash::Hash;
 use crate::paths::Paths;
@@ -120,15 +121,10 @@ impl Files {
         if let Some(reason) = file.skipped {
             self.skipped.insert(self.len(), reason.clone());
         }
-        let flag = |is_set, flag| if is_set { flag } else { 0 };
         self.paths.push(file.path);
         self.keys.push(file.key);
         self.hashes.push(file.content.unwrap_or_default());
-        self.flags.push(
-            flag(file.content.is_some(), HAS_CONTENT)
-                | flag(file.racy, RACY)
-                | flag(!file.selected, UNSELECTED),
-        );
+        self.flags.push(flags(file));
     }
 
     /// A table of the first `count` files.
@@ -148,6 +144,66 @@ impl Files {
         first
     }
 
+    /// Adds files of another table; both are sorted by path. Of a file that both have, the
+    /// new entry counts if the old one is pending, or of another state of the file. Returns
+    /// whether the table changed; if not, one that is shared stays so.
+    pub(crate) fn merge(table: &mut Arc<Files>, others: &Files) -> bool {
+        let mut replaced = Vec::new();
+        let mut new = Files::default();
+        for (number, other) in others.iter().enumerate() {
+            match table.find(other.path) {
+                Some(at) => {
+                    let old = table.get(at);
+                    if old.is_pending() && !other.is_pending() || old.key != other.key {
+                        replaced.push((at, number));
+                    }
+                }
+                None => new.push(other),
+            }
+        }
+        if replaced.is_empty() && new.is_empty() {
+            return false;
+        }
+        let files = Arc::make_mut(table);
+        for (at, number) in replaced {
+            files.replace(at, others.get(number));
+        }
+        files.insert(&new);
+        true
+    }
+
+    /// Adds files that are not in the table.
+    fn insert(&mut self, new: &Files) {
+        let mut new = new.iter().peekable();
+        let last = self.last_path();
+        if new
+            .peek()
+            .is_none_or(|new| last.is_none_or(|last| new.path > last))
+        {
+            return new.for_each(|file| self.push(file));
+        }
+        let mut merged = Files::with_capacity(self.len() + new.len());
+        for file in self.iter() {
+            while let Some(before) = new.next_if(|other| other.path < file.path) {
+                merged.push(before);
+            }
+            merged.push(file);
+        }
+        new.for_each(|file| merged.push(file));
+        *self = merged;
+    }
+
+    /// Replaces all of an entry but whether it is selected.
+    fn replace(&mut self, at: usize, new: File) {
+        self.keys[at] = new.key;
+        self.hashes[at] = new.content.unwrap_or_default();
+        self.flags[at] = self.flags[at] & UNSELECTED | flags(new) & !UNSELECTED;
+        match new.skipped {
+            Some(reason) => self.skipped.insert(at, reason.clone()),
+            None => self.skipped.remove(&at),
+        };
+    }
+
     /// Whether a file is selected has no meaning everywhere.
     pub(crate) fn select_all(&mut self) {
         self.flags
@@ -155,16 +211,16 @@ impl Files {
             .for_each(|flags| *flags &= !UNSELECTED);
     }
 
-    /// Records the hash of a file that is pending. Returns whether there is one.
-    pub(crate) fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
-        match self.find(path).filter(|&at| self.get(at).is_pending()) {
-            Some(at) => {
-                self.hashes[at] = hash;
-                self.flags[at] |= HAS_CONTENT;
-                true
-            }
-            None => false,
+    /// Records the hash of a file that is pending. Returns whether there is one; if not, a
+    /// table that is shared stays so.
+    pub(crate) fn set_hash(table: &mut Arc<Files>, path: &[u8], hash: Hash) -> bool {
+        let at = table.find(path).filter(|&at| table.get(at).is_pending());
+        if let Some(at) = at {
+            let files = Arc::make_mut(table);
+            files.hashes[at] = hash;
+            files.flags[at] |= HAS_CONTENT;
         }
+        at.is_some()
     }
 
     pub(crate) fn shrink_to_fit(&mut self) {
@@ -173,4 +229,11 @@ impl Files {
         self.hashes.shrink_to_fit();
         self.flags.shrink_to_fit();
     }
+}
+
+fn flags(file: File) -> u8 {
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    flag(file.content.is_some(), HAS_CONTENT)
+        | flag(file.racy, RACY)
+        | flag(!file.selected, UNSELECTED)
 }

@@ -86,7 +86,7 @@ pub use path::check_relative;
 pub use paths::Paths;
 pub use progress::{NoProgress, Progress, Stage};
 pub use records::{Content, Pack, Segment};
-pub use scan::{scan, Options, Trust};
+pub use scan::{scan, Hashing, Options, Trust};
 pub use scan_result::{Counts, Scan, Todo};
 pub use skip_reason::{SkipReason, UNUSABLE};
 pub use stat::{Precision, StatKey};

@@ -191,6 +191,9 @@ impl Contents {
         self.hashes.reserve(more);
         self.placed.reserve(more);
         self.sums.reserve(more);
+        let hashes = &self.hashes;
+        let of = |&number: &u32| prefix(&hashes[number as usize]);
+        self.numbers.reserve(more, of);
     }
 }
 

@@ -10,6 +10,7 @@ use super::cursor::Parsed;
 use super::file::{open_sealed, read_error, replace_with};
 use super::lines::Lines;
 use super::read::{self, parse_files, Sealed};
+use super::tables::Manifest;
 use super::write;
 use crate::files::{File, Files};
 use crate::hash::Hash;
@@ -94,7 +95,22 @@ impl FileTable {
     /// Records the hash of a file that the scan did not hash. Returns whether there is
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
-        Arc::make_mut(&mut self.files).set_hash(path, hash)
+        Files::set_hash(&mut self.files, path, hash)
+    }
+
+    /// Takes over the files of a manifest, in addition to the others. If these are the same
+    /// files, the table is shared.
+    pub fn adopt(&mut self, manifest: &Manifest) {
+        let files = &manifest.files;
+        let is_as_new = |(old, new): (File, File)| {
+            let is_same = (old.path, old.key) == (new.path, new.key);
+            is_same && new.selected && (old.is_pending() || old == new)
+        };
+        match self.files.len() == files.len() && self.files.iter().zip(files.iter()).all(is_as_new)
+        {
+            true => self.files = Arc::clone(files),
+            false => drop(Files::merge(&mut self.files, files)),
+        }
     }
 
     /// What was scanned, and this table's files that were not looked at.

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use super::check;
 use super::contents::Contents;
-use crate::files::Files;
+use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::records::{Content, Pack, Segment};
 use crate::scan_result::Scan;
+use crate::stat::{RacyFrom, StatKey};
 use crate::{Error, Result};
 
 /// The tables of a manifest, in memory.
@@ -117,6 +118,59 @@ impl Manifest {
         Ok(())
     }
 
+    /// Adds the packs, contents and files of another manifest. Of a content that both
+    /// have, this one's rows stay. Returns whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// If both list a pack of the same name with another number of rows.
+    pub fn adopt(&mut self, part: &Manifest) -> Result<bool> {
+        let mut has_changed = false;
+        let mut index_of = Vec::with_capacity(part.packs.len());
+        for pack in &part.packs {
+            let known = self.packs.iter().position(|own| own.name == pack.name);
+            if known.is_some_and(|index| self.packs[index].rows != pack.rows) {
+                let message = format!("pack {:?} is listed with other rows", pack.name);
+                return Err(Error::Invalid(message));
+            }
+            index_of.push(match known {
+                Some(index) => index as u64,
+                None => {
+                    has_changed = true;
+                    self.add_pack(pack.clone())?
+                }
+            });
+        }
+        for (hash, content) in part.contents.iter() {
+            let own = self.contents.get(hash);
+            let has_more = own.is_none_or(|own| own.skipped.is_some() && content.skipped.is_none());
+            if has_more {
+                let mut content = content.into_owned();
+                for segment in &mut content.segments {
+                    segment.pack = index_of[segment.pack as usize];
+                }
+                self.contents.insert(*hash, content);
+                has_changed = true;
+            }
+        }
+        Ok(Files::merge(&mut self.files, &part.files) || has_changed)
+    }
+
+    /// Adds a file whose content is known; one of the same path is replaced. Fastest in the
+    /// order of the paths.
+    pub fn add_file(&mut self, path: &[u8], key: StatKey, hash: Hash) {
+        let mut file = Files::default();
+        file.push(File {
+            path,
+            key,
+            racy: key.is_racy(RacyFrom::now()),
+            content: Some(hash),
+            skipped: None,
+            selected: true,
+        });
+        Files::merge(&mut self.files, &file);
+    }
+
     /// Removes the contents that no file has, selected or not, and packs without
     /// remaining rows.
     pub fn drop_dead(&mut self) {
@@ -220,7 +274,7 @@ impl Manifest {
     /// Records the hash of a file that the scan did not hash. Returns whether there is
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
-        Arc::make_mut(&mut self.files).set_hash(path, hash)
+        Files::set_hash(&mut self.files, path, hash)
     }
 
     /// Replaces the table of files with that of a scan. Returns whether it changed.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::options::{Options, Trust};
+use super::options::{Hashing, Options, Trust};
 use crate::files::{File, Files};
 use crate::found::{Found, FoundFiles};
 use crate::hash::Hash;
@@ -168,9 +168,10 @@ impl Comparison<'_> {
             && !file.key.is_racy(self.racy_from)
     }
 
-    /// Makes the suspects pending whose size no other suspect and no known file has.
-    pub(super) fn defer_unique(&self, drafts: &mut Drafts, known: &Files) {
-        if self.options.hash_unique {
+    /// Makes the suspects pending that are not to be hashed.
+    pub(super) fn defer(&self, drafts: &mut Drafts, known: &Files) {
+        let hashing = self.options.hashing;
+        if hashing == Hashing::All {
             return;
         }
         let Drafts { found, list, .. } = drafts;
@@ -188,7 +189,8 @@ impl Comparison<'_> {
             }
         }
         for draft in list {
-            if size(draft).is_some_and(|size| counts[&size] == 1) {
+            let is_deferred = |size| hashing == Hashing::None || counts[&size] == 1;
+            if size(draft).is_some_and(is_deferred) {
                 draft.state = State::Pending;
             }
         }
