@@ -91,10 +91,10 @@ def load_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _n
     CacheError
         If it cannot be read, or a later version of distill wrote it.
     """
-    return read_manifest(cache_dir / MANIFEST_NAME)
+    return read_manifest(cache_dir / MANIFEST_NAME, known)
 
 
-def read_manifest(path: Path) -> _native.Manifest | None:
+def read_manifest(path: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
     """Return the manifest in a file, or None if there is no such file; raises what `load_manifest` does."""
     try:
         manifest = _native.Manifest.load(path, known)

@@ -298,7 +298,7 @@ impl PyManifest {
             let path = fsdecode(py, summary.file.path);
             Some(path.and_then(|path| Ok((path, reason?))))
         };
-        self.0.summaries().filter_map(entry).collect()
+        self.0.with_reasons().filter_map(entry).collect()
     }
 }
 

@@ -84,6 +84,12 @@ impl Contents {
         self.number(hash).map(|number| self.at(number))
     }
 
+    /// Whether a content may have a reason.
+    pub(super) fn may_have_reason(&self, hash: &Hash) -> bool {
+        let is_other = |number| self.others.contains_key(&(number as u32));
+        !self.others.is_empty() && self.number(hash).is_some_and(is_other)
+    }
+
     pub(super) fn last_hash(&self) -> Option<&Hash> {
         self.hashes.last()
     }

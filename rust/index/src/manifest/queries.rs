@@ -85,7 +85,12 @@ impl Manifest {
             files: self.selected().count() as u64,
             ..Totals::default()
         };
-        for number in self.in_order(&self.contents_of(self.selected())) {
+        let kept = self.contents_of(self.files.iter());
+        let live = match totals.files == self.files.len() as u64 {
+            true => kept.clone(),
+            false => self.contents_of(self.selected()),
+        };
+        for number in self.in_order(&live) {
             let content = self.contents.at(number);
             match content.skipped {
                 Some(_) => totals.skipped += 1,
@@ -101,7 +106,6 @@ impl Manifest {
             let values = self.packs.iter().map(of);
             values.fold(0, u64::saturating_add)
         };
-        let kept = self.contents_of(self.files.iter());
         let kept = self
             .contents
             .iter()
@@ -135,10 +139,25 @@ impl Manifest {
 
     /// Every selected file, with what is known of its content.
     pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
-        self.selected().map(|file| {
-            let content = file.content.and_then(|hash| self.content(&hash));
-            Summary { file, content }
-        })
+        self.selected().map(|file| self.summary(file))
+    }
+
+    /// The selected files that are skipped or used in part, and maybe others. Takes no time
+    /// where there are none.
+    pub fn with_reasons(&self) -> impl Iterator<Item = Summary<'_>> {
+        let may_have_one = |file: &File| {
+            let of_content = file
+                .content
+                .is_some_and(|hash| self.contents.may_have_reason(&hash));
+            file.skipped.is_some() || of_content
+        };
+        let files = self.selected().filter(may_have_one);
+        files.map(|file| self.summary(file))
+    }
+
+    fn summary<'a>(&'a self, file: File<'a>) -> Summary<'a> {
+        let content = file.content.and_then(|hash| self.content(&hash));
+        Summary { file, content }
     }
 
     fn selected(&self) -> impl Iterator<Item = File<'_>> {

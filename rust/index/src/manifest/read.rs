@@ -21,6 +21,7 @@ use crate::path::check_relative;
 use crate::records::{Content, Pack, Segment};
 use crate::skip_reason::SkipReason;
 use crate::stat::StatKey;
+use crate::threads::both;
 use crate::{Error, Result};
 
 /// About the size of a record of a content or a file. An estimate of the number of
@@ -107,8 +108,13 @@ pub(super) fn parse<R: Read>(
     })?;
     check_packs(&manifest.packs)?;
     manifest.contents = contents(lines, length, &manifest.packs)?;
-    manifest.files = parse_files(lines, length, known, Some(&manifest.contents))?;
-    check::whole(&manifest.packs, manifest.contents.iter())?;
+    let (packs, contents) = (&manifest.packs, &manifest.contents);
+    let (files, whole) = both(
+        || parse_files(lines, length, known, Some(contents)),
+        || check::whole(packs, contents.iter()),
+    );
+    whole?;
+    manifest.files = files?;
     Ok(manifest)
 }
 
