@@ -1,7 +1,7 @@
 """Time, memory and manifest of large datasets: a first run, a run in which nothing changed, `status`, opening.
 
 `DISTILL_BENCH_FILES=100000 pytest bench/bench_million.py --benchmark-only -s`. Each act runs in a process of its own,
-whose peak memory is measured. Default: 2000 files. With `DISTILL_BENCH_DECODED=1000` only so many files are decoded, and
+whose peak memory is measured. Default: 2000 files. With `DISTILL_BENCH_DECODED=1000` only so many files are decoded;
 the rows of the others are random and handed to the writer, which takes minutes for a million files instead of hours.
 """
 
@@ -47,6 +47,7 @@ _ACTS = {
     "status": """
 from distill.preprocess.status import dataset_status
 start = last = time.monotonic()
+cpu = time.process_time()
 found = dataset_status(root, progress=tick)
 """,
     "preprocess": """
@@ -60,6 +61,7 @@ def timed(writer):
     commits, commit_s = commits + 1, commit_s + time.monotonic() - start
 CacheWriter.commit = timed
 start = last = time.monotonic()
+cpu = time.process_time()
 found = preprocess(Dataset(root), config, progress=tick).rows
 """,
     "fill": """
@@ -67,6 +69,7 @@ import numpy as np
 from distill.cache.slots import slot_formats
 from distill.cache.writer import CacheWriter
 start = last = time.monotonic()
+cpu = time.process_time()
 [(slot, _)] = slot_formats(Dataset(root).cache_path)
 rng = np.random.default_rng(0)
 with CacheWriter(Dataset(root).cache_path) as writer:
@@ -86,13 +89,14 @@ from distill.cache.reader import CacheReader
 from distill.cache.slots import slot_formats
 [(slot, _)] = slot_formats(Dataset(root).cache_path)
 start = last = time.monotonic()
+cpu = time.process_time()
 found = len(CacheReader(slot))
 """,
 }
 _END = """
 tick()
-seconds = time.monotonic() - start
-print(json.dumps(dict(s=seconds, mb=peak_mb(), silence=silence, commits=commits, commit_s=commit_s)))
+taken = dict(s=time.monotonic() - start, cpu=time.process_time() - cpu, mb=peak_mb(), silence=silence)
+print(json.dumps(dict(taken, commits=commits, commit_s=commit_s)))
 """
 
 
@@ -114,7 +118,8 @@ def measure(act: str, root: Path) -> dict[str, float]:
     figures = json.loads(done.stdout)
     manifest = next((root / ".cache" / "slots").glob("*/manifest.json")).stat().st_size
     print(
-        f"{N_FILES} files, {act}: {figures['s']:.2f} s, peak {figures['mb']:.0f} MB, "
+        f"{N_FILES} files, {act}: {figures['s']:.2f} s ({figures['cpu']:.2f} s of processor time), "
+        f"peak {figures['mb']:.0f} MB, "
         f"longest silence {figures['silence']:.2f} s, {figures['commits']} commits of {figures['commit_s']:.2f} s, "
         f"manifest {manifest / 1e6:.1f} MB",
         flush=True,

@@ -250,6 +250,8 @@ class Scan:
             If there are not so many.
         """
 
+    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
+        """Return the stamps of a file, as `todo_at` does."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -360,7 +362,8 @@ class Manifest:
             not detected, and ``todo`` and `apply` leave them out. Default: True.
         hashing : {"all", "same-size", "none"}
             Which new and changed files are hashed: all, those whose size another
-            one has, known or new, or none. The others are in ``todo`` without a
+            one has, known or new, or none. (Files that are known, and changed
+            shortly before they were scanned, are hashed nevertheless.) The others are in ``todo`` without a
             hash; whoever reads one calls `set_hash`. Until then it is not saved.
             Default: "all".
         progress : callable, optional
@@ -390,7 +393,7 @@ class Manifest:
         Returns whether anything changed. Raises ValueError if both list a pack of one name with other numbers of rows.
         """
     def add_file(self, path: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
-        """Add a file whose content is known, with the stamps that `Scan.todo_at` gave for it; fastest in the order of the paths."""
+        """Add a file whose content is known, with the stamps of the scan. Fastest in the order of the paths."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
@@ -526,8 +529,8 @@ class FileTable:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
-    def adopt(self, part: Manifest) -> None:
-        """Take over the files of a manifest, in addition to the others."""
+    def adopt(self, other: FileTable) -> None:
+        """Take over the files of another table, in addition to its own."""
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
         """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 

@@ -55,6 +55,7 @@ SLOTS_NAME = "slots"
 """Name of the folder in a cache that holds its slots, one for each configuration."""
 
 Trust = Literal["stat", "content"]
+Hashing = Literal["all", "same-size", "none"]
 
 _PARENT_PREFIX = os.path.join(os.pardir, "")
 _FOLDER_TIP = "give the folder that holds your recordings"
@@ -158,7 +159,7 @@ class Dataset:
         known: FileTable | None = None,
         workers: int | None = None,
         hash_added: bool = True,
-        hashing: Literal["all", "same-size", "none"] = "all",
+        hashing: Hashing = "all",
         progress: ProgressCallback | None = None,
     ) -> Scan:
         """Compare the files with a cache's manifest. No audio is decoded.

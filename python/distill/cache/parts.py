@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import build_header, read_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.row_format import RowFormat
 from distill.storage import sync_folder
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 PARTS_NAME = "parts"
 PART_SUFFIX = ".part.json"
 _SHARED_NAME = "shared"
+_RETIRED_SUFFIX = ".retired"
+_ABANDONED_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -178,30 +181,29 @@ class PartWriter:
         self._pack = None
 
     def take(self) -> Part:
-        """Close the pack, and return what is finished. Contents that are not stay for a later part.
-
-        Raises
-        ------
-        OSError
-            If the pack cannot be written.
-        """
-        self.close_pack()
+        """Return what is finished, and in packs that are closed. The rest stays for a later part."""
+        open_pack = self._pack and self._pack.path.name
+        finished, files = self._finished, self._files
+        self._finished = {
+            content_hash: content for content_hash, content in finished.items() if content.has_rows_in(open_pack)
+        }
+        self._files = {}
+        ready = {name: content for name, content in finished.items() if name not in self._finished}
+        needed = {segment.pack for content in ready.values() for segment in content.segments}
         manifest = _native.Manifest()
-        finished, self._finished = self._finished, {}
-        files, self._files = self._files, {}
-        needed = {segment.pack for content in finished.values() for segment in content.segments}
-        index_of = {name: add_pack(manifest, *self._closed[name]) for name in sorted(needed)}
-        for content_hash, content in finished.items():
+        index_of = {name: add_pack(manifest, *closed) for name, closed in self._closed.items() if name in needed}
+        for content_hash, content in ready.items():
             placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
             manifest.set_content(
                 content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
             )
         for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
-        # Later parts need the packs in which contents begin that are not finished.
-        begun = {segment.pack for segments in self._unfinished.values() for segment in segments}
+        # Later parts need the packs in which contents begin that are still to come.
+        rest = [*self._unfinished.values(), *(content.segments for content in self._finished.values())]
+        begun = {segment.pack for segments in rest for segment in segments}
         self._closed = {name: closed for name, closed in self._closed.items() if name in begun}
-        return Part(manifest, is_empty=not finished and not files)
+        return Part(manifest, is_empty=not ready and not files)
 
     def abandon(self) -> None:
         """Remove the pack that is being written."""
@@ -227,6 +229,10 @@ class _Content(NamedTuple):
     skipped: str | None = None
     partial: str | None = None
 
+    def has_rows_in(self, pack: str | None) -> bool:
+        """Whether some of its rows are in a pack."""
+        return any(segment.pack == pack for segment in self.segments)
+
 
 def share(slot_dir: Path) -> Path:
     """Mark a slot as one that several machines use, and return the folder in which they write parts.
@@ -247,8 +253,17 @@ def is_shared(slot_dir: Path) -> bool:
     return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
 
 
-def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
+def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | None = None) -> Iterator[Part]:
     """Yield the parts of a slot, except those that are damaged or of another configuration, of which it warns.
+
+    Parameters
+    ----------
+    slot_dir : Path
+        The slot.
+    row_format : RowFormat
+        What its rows are.
+    paths : sequence of Path, optional
+        Part files. Default: all of the slot.
 
     Raises
     ------
@@ -257,12 +272,7 @@ def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
     OSError
         If the folder cannot be read.
     """
-    folder = slot_dir / PARTS_NAME
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith(PART_SUFFIX))
-    except FileNotFoundError:
-        return
-    for path in paths:
+    for path in _part_files(slot_dir) if paths is None else paths:
         try:
             manifest = read_manifest(path)
         except _native.ManifestError as error:
@@ -276,6 +286,57 @@ def load_parts(slot_dir: Path, row_format: RowFormat) -> Iterator[Part]:
             logger.warning("%s: of another configuration than this slot; left alone", path)
             continue
         yield Part(manifest, path)
+
+
+def _part_files(slot_dir: Path) -> list[Path]:
+    try:
+        return sorted(path for path in (slot_dir / PARTS_NAME).iterdir() if path.name.endswith(PART_SUFFIX))
+    except FileNotFoundError:
+        return []
+
+
+def retire(path: Path) -> None:
+    """Put a pack that no manifest names any more aside: readers on other machines may have mapped it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
+
+
+def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
+    """Remove packs that were retired, or begun for a part that was never finished, more than a day ago.
+
+    Returns
+    -------
+    int
+        Their size in bytes.
+
+    Raises
+    ------
+    OSError
+        If one cannot be removed.
+    """
+    before, size = time.time() - _ABANDONED_AFTER_S, 0
+    retired = [path for path in packs_dir.iterdir() if path.name.endswith(_RETIRED_SUFFIX)]
+    parts = slot_dir / PARTS_NAME
+    listed = {name for path in _part_files(slot_dir) for name in _packs_of(path)}
+    begun = [path for path in parts.iterdir() if is_pack_name(path.name) and path.name not in listed]
+    for path in (*retired, *begun):
+        status = path.lstat()
+        if status.st_ctime < before:
+            path.unlink()
+            size += status.st_size
+    return size
+
+
+def _packs_of(path: Path) -> list[str]:
+    try:
+        return _native.Manifest.load(path).pack_names()
+    except (OSError, _native.ManifestError, _native.NewerFormatError):
+        return []
 
 
 def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
@@ -303,4 +364,3 @@ def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
             part.manifest.drop_pack(info.name)
     if moved:
         sync_folder(packs_dir)
-

@@ -25,7 +25,7 @@ from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo, is_pack_name
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, is_shared, load_parts, place_packs, retire
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -65,6 +65,8 @@ class CacheWriter:
     ----------
     cache_dir : Path
         The cache. Made if missing.
+    wait : bool
+        Wait for the lock while another process holds it. Default: True.
 
     Attributes
     ----------
@@ -87,9 +89,11 @@ class CacheWriter:
     ------
     StorageError
         If the cache cannot be written.
+    LockedError
+        If another process holds the lock, and `wait` is False.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, *, wait: bool = True) -> None:
         self.cache_dir = cache_dir
         self.files = _native.FileTable()
         self.slot_dir = cache_dir
@@ -100,7 +104,7 @@ class CacheWriter:
         self.has_committed = False
         self.adopted = 0
         self._created = ""
-        self._lock = CacheLock(cache_dir)
+        self._lock = CacheLock(cache_dir, wait=wait)
         self._rows: PartWriter | None = None
         # Part files whose contents are in the manifest in memory; removed once it is committed.
         self._part_files: list[Path] = []
@@ -248,12 +252,11 @@ class CacheWriter:
         UnreadablePackError
             If a pack cannot be read at the moment: nothing is known to be wrong with it.
         """
-        header = json.loads(self.manifest.header)
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
         suspects = [info for info in packs if every or not has_stamps(self.packs_dir / info.name, info)]
         if suspects and not every:
             logger.info("%s changed on disk: checking the rows", counted(len(suspects), "pack"))
-        for info, damage in find_damage(self.packs_dir, suspects, header, progress):
+        for info, damage in find_damage(self.packs_dir, suspects, self.row_format, progress):
             if isinstance(damage, UnreadablePackError):
                 raise damage
             self.dirty = True
@@ -315,11 +318,13 @@ class CacheWriter:
             If the cache cannot be written.
         """
         try:
+            self._rows.close_pack()
             self._adopt(self._rows.take())
             if self.dirty:
                 self.commit()
+            self._remove_part_files()
             if self._has_hashes:
-                self.files.adopt(self.manifest)
+                self.files.adopt(self.manifest.file_table())
                 self.files.save(self.cache_dir / FILES_NAME)
                 self._has_hashes = False
             self.remove_unnamed()
@@ -342,14 +347,32 @@ class CacheWriter:
 
     def _adopt_parts(self) -> int:
         """Adopt the parts of the open slot, whoever left them there. Returns how many files they were read from."""
-        files = 0
-        for part in load_parts(self.slot_dir, self.row_format):
-            place_packs(part, self.slot_dir, self.packs_dir)
-            self._adopt(part)
-            self.files.adopt(part.manifest)
-            files += len(part.manifest.files())
-            self._part_files.append(part.path)
-        return files
+        return sum(self._adopt_saved(part) for part in load_parts(self.slot_dir, self.row_format))
+
+    def _adopt_saved(self, part: Part) -> int:
+        place_packs(part, self.slot_dir, self.packs_dir)
+        self._adopt(part)
+        table = part.manifest.file_table()
+        self.files.adopt(table)
+        self._has_hashes = True
+        self._part_files.append(part.path)
+        return len(table)
+
+    def adopt_part(self, path: Path) -> None:
+        """Adopt a part file that another process has made by now, and commit if it is time to.
+
+        Raises
+        ------
+        StorageError
+            If the manifest or a pack cannot be written.
+        """
+        try:
+            for part in load_parts(self.slot_dir, self.row_format, [path]):
+                self._adopt_saved(part)
+            if self.dirty and time.monotonic() >= self._next_commit:
+                self.commit()
+        except OSError as error:
+            raise cache_write_error(self.cache_dir, error) from error
 
     def commit(self) -> None:
         """Replace the manifest on disk, atomically and durably.
@@ -365,16 +388,21 @@ class CacheWriter:
         self.manifest.save(self.slot_dir / MANIFEST_NAME)
         self.dirty = self._has_results = False
         self.has_committed = True
+        self._remove_part_files()
+        end = time.monotonic()
+        self._next_commit = end + _COMMIT_EVERY * (end - start)
+
+    def _remove_part_files(self) -> None:
+        """Remove the part files that were adopted: the manifest on disk has what they list."""
         for path in self._part_files:
             path.unlink(missing_ok=True)
         self._part_files.clear()
-        end = time.monotonic()
-        self._next_commit = end + _COMMIT_EVERY * (end - start)
 
     def remove_unnamed(self) -> None:
         """Remove packs that the committed manifest does not name, and temporary files of a writer that was killed.
 
-        Files whose names the cache does not use are left alone.
+        Files whose names the cache does not use are left alone. Packs of a slot that several machines use are only
+        retired: `clean` removes them a day later.
 
         Raises
         ------
@@ -383,6 +411,10 @@ class CacheWriter:
         """
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
+        if is_shared(self.slot_dir):
+            for path in unnamed:
+                retire(path)
+            unnamed = []
         folders = (self.cache_dir, self.slot_dir)
         partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):

@@ -15,6 +15,7 @@ from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
+from distill.preprocess.shares import Shard
 from distill.types import WavFormat
 
 
@@ -116,11 +117,20 @@ class PreprocessArguments(ConfigArguments, DatasetArguments):
     """
 
     json: bool = False
-    """Print one JSON object: cache_dir, decoded, rows, skipped and partial (path, reason and code of each file that is
-    left out, or used in part), unread (number of files by extension of kinds that are not read), channels (number of
-    decoded files by number of channels), normalization_stats, seconds."""
+    """Print one JSON object: cache_dir, decoded, adopted (number of files that other processes computed), rows, skipped
+    and partial (path, reason and code of each file that is left out, or used in part), unread (number of files by
+    extension of kinds that are not read), channels (number of decoded files by number of channels),
+    normalization_stats, seconds."""
     workers: int | None = None
     """Number of threads. Default: one per core."""
+    shard: str | None = None
+    """I/N: compute only the I-th of N shares of the files, for jobs that run on several machines at once; run without
+    it afterwards to collect what they computed. Default: all files."""
+
+    def check(self) -> None:
+        """Raise ConfigError if the shard is none."""
+        if self.shard is not None:
+            Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)

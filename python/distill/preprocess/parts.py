@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,6 +84,10 @@ class Part:
     seconds: float
 
 
+Engine = Callable[[Job, Sequence[Part]], Generator[Extracted, None, None]]
+"""Computes parts, by `extract_part` in any processes, and yields what they found, in any order. Closing it stops it."""
+
+
 def make_parts(sources: Sequence[Source], durations: Sequence[float], row_format: RowFormat) -> list[Part]:
     """Return the parts that make up some sources: the same for the same sources, whatever computes them.
 
@@ -136,6 +140,7 @@ def extract_part(job: Job, part: Part, check_stop: CheckStop) -> Extracted:
                 for event in events:
                     recorder.record(event)
     finally:
+        writer.close_pack()
         kept = writer.take()
         if not kept.is_empty:
             recorder.found.path = kept.saved(job.slot_dir, job.row_format).path

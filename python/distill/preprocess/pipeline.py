@@ -5,8 +5,8 @@ In three acts: plan what has to be computed, extract the rows into packs, commit
 
 from __future__ import annotations
 
-import json
 import logging
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,11 +18,12 @@ import torch
 from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.folder import load_file_table
-from distill.cache.manifest import open_manifest
+from distill.cache.manifest import normalization_stats, open_manifest
+from distill.cache.parts import share
 from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
-from distill.cache.slots import find_slot, slot_formats
-from distill.cache.writer import CacheWriter
+from distill.cache.slots import find_slot, slot_formats, slot_path
+from distill.cache.writer import CacheWriter, cache_write_error
 from distill.config import (
     AugmentationConfig,
     CacheDtype,
@@ -37,10 +38,13 @@ from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
 from distill.preprocess.extraction import Extractor, Source, extract
+from distill.preprocess.parts import Engine, Job, make_parts
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.preprocess.retries import forget_what_can_be_read
+from distill.preprocess.shard import extract_shard
+from distill.preprocess.shares import Shard
 from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
@@ -164,6 +168,8 @@ def preprocess(
     workers: int | None = None,
     check_packs: bool = False,
     row_format: RowFormat | None = None,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
     progress: ProgressCallback | None = None,
     confirm: ConfirmCallback | None = None,
 ) -> PreprocessResult:
@@ -181,6 +187,10 @@ def preprocess(
         Check the checksums of all rows, and not only of packs that were modified. Default: False.
     row_format : RowFormat, optional
         What `config` makes of a row, where it leaves the number of variants open. Default: as in the slot last used.
+    shard : Shard, optional
+        Compute only this share of the files, as parts, which this or another process adopts. Default: all of them.
+    engine : callable, optional
+        What computes the parts of the work, on several machines. Default: threads of this process.
     progress, confirm : callable, optional
         `progress_callback` and `confirm_callback` of `preprocess_complex_spectrograms`.
 
@@ -205,6 +215,7 @@ def preprocess(
         device=resolve_device(config.device),
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
+        engine=engine,
     )
     if message := empty_bands(MelSpec.of(config.complex_spectrogram)):
         logger.warning("%s", message)
@@ -212,6 +223,9 @@ def preprocess(
     if not slot_formats(cache_dir):
         # Checked before the cache folder is made: a folder without audio gets no cache.
         run.require_audio()
+    if shard is not None:
+        row_format = row_format or resolve_row_format(config, cache_dir, run.require_audio)
+        return replace(_shard(run, row_format, shard), seconds=time.monotonic() - start)
     try:
         with CacheWriter(cache_dir) as writer:
             writer.open(row_format or resolve_row_format(config, cache_dir, run.require_audio))
@@ -244,6 +258,7 @@ class _Run:
     device: torch.device
     spectrogram: ComplexSpectrogram
     progress: ProgressCallback
+    engine: Engine | None
 
     def require_audio(self) -> int:
         """Return the number of audio files, without opening any; raise DatasetError if there is none."""
@@ -254,7 +269,8 @@ class _Run:
 
 def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> PreprocessResult:
     """Plan, extract, commit."""
-    plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress)
+    hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
+    plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress, hashing=hashing)
     backend = None
     if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
@@ -266,8 +282,10 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     sources = [*plan.sources, *damaged] if damaged else plan.sources
     if backend is not None:
         writer.use_backend(backend)
-    extracted = _extract(run, writer, sources)
-
+    if run.engine is None:
+        extracted = _extract(run, writer, sources)
+    else:
+        extracted = _extract_parts(run, run.engine, writer, plan, sources)
     writer.finish()
     if writer.has_committed:
         compact_if_wasteful(writer)
@@ -277,6 +295,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         plan.scan,
         writer.row_format,
         extracted=extracted,
+        adopted=writer.adopted,
         changed_fields=plan.changed_fields,
     )
 
@@ -307,6 +326,35 @@ def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> Extra
             # Also after rows, so that the callback can cancel in the middle of a long file.
             run.progress("features", recorder.found.ended, len(sources))
     return recorder.found
+
+
+def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, sources: Sequence[Source]) -> Extracted:
+    """Let an engine compute the rows of some sources, and adopt its parts as they end."""
+    planned = dict(zip(plan.sources, plan.durations, strict=True))
+    parts = make_parts(sources, [planned.get(source, 0.0) for source in sources], writer.row_format)
+    spool_dir = Path(tempfile.gettempdir())
+    job = Job(run.dataset.path, run.dataset.cache_path, run.config, writer.row_format, spool_dir)
+    found = Extracted()
+    try:
+        share(job.slot_dir)
+        with closing(engine(job, parts)) as results:
+            for extracted in results:
+                if extracted.path is not None:
+                    writer.adopt_part(extracted.path)
+                found.add(extracted)
+                run.progress("features", found.ended, len(sources))
+    except OSError as error:
+        raise cache_write_error(writer.cache_dir, error) from error
+    return found
+
+
+def _shard(run: _Run, row_format: RowFormat, shard: Shard) -> PreprocessResult:
+    """Compute a share of the files."""
+    extracted, scan, known = extract_shard(
+        run.dataset, run.config, row_format, shard, workers=run.workers, progress=run.progress
+    )
+    slot = slot_path(run.dataset.cache_path, row_format.fingerprint)
+    return _result(slot, known.manifest, scan, row_format, extracted=extracted, adopted=known.adopted)
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -341,14 +389,16 @@ def _result(
     row_format: RowFormat,
     *,
     extracted: Extracted | None = None,
+    adopted: int = 0,
     changed_fields: Sequence[str] = (),
 ) -> PreprocessResult:
-    header, extracted = json.loads(manifest.header), extracted or Extracted()
+    totals, extracted = manifest.totals(), extracted or Extracted()
     return PreprocessResult(
         cache_dir=cache_dir,
-        normalization_stats=header["normalization_stats"],
-        rows=header["total_spectrograms"],
+        normalization_stats=normalization_stats(totals.sums),
+        rows=totals.rows,
         decoded=extracted.decoded,
+        adopted=adopted,
         skipped=sorted([*manifest.skipped(), *scan.faults, *extracted.failed]),
         partial=manifest.partial(),
         unread=scan.unread,

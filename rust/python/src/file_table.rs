@@ -4,7 +4,6 @@ use distill_index::FileTable;
 use pyo3::prelude::*;
 
 use crate::convert::{hash_from, to_python, AnyPath};
-use crate::manifest::PyManifest;
 use crate::scan::PyScan;
 
 #[pyclass(name = "FileTable", module = "distill._native")]
@@ -31,8 +30,8 @@ impl PyFileTable {
         py.detach(|| self.0.apply(&scan.0))
     }
 
-    fn adopt(&mut self, py: Python, part: &PyManifest) {
-        py.detach(|| self.0.adopt(&part.0));
+    fn adopt(&mut self, py: Python, other: &PyFileTable) {
+        py.detach(|| self.0.adopt(&other.0));
     }
 
     fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {

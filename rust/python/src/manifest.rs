@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use distill_index::{
-    Content, FileTable, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary,
-    Totals, Trust,
+    Content, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary, Totals, Trust,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -18,7 +17,7 @@ use crate::progress::PythonProgress;
 use crate::scan::PyScan;
 
 #[pyclass(name = "Manifest", module = "distill._native")]
-pub(crate) struct PyManifest(pub(crate) Manifest);
+pub(crate) struct PyManifest(Manifest);
 
 #[pymethods]
 impl PyManifest {
@@ -209,7 +208,7 @@ impl PyManifest {
     }
 
     fn file_table(&self, py: Python) -> PyFileTable {
-        PyFileTable(py.detach(|| FileTable::of(self.0.files())))
+        PyFileTable(py.detach(|| self.0.file_table()))
     }
 
     fn pack_names(&self) -> Vec<&str> {

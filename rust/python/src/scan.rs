@@ -99,6 +99,11 @@ impl PyScan {
         Ok((path, hash, stamps))
     }
 
+    fn stamps(&self, path: &[u8]) -> Option<(u64, i64, i64, u64)> {
+        let key = self.0.file(path)?.key;
+        Some((key.size, key.mtime_ns, key.ctime_ns, key.inode))
+    }
+
     #[getter]
     fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, Bound<'py, PyAny>)>> {
         reasons(py, &self.0.skipped)

@@ -10,7 +10,6 @@ use super::cursor::Parsed;
 use super::file::{open_sealed, read_error, replace_with};
 use super::lines::Lines;
 use super::read::{self, parse_files, Sealed};
-use super::tables::Manifest;
 use super::write;
 use crate::files::{File, Files};
 use crate::hash::Hash;
@@ -98,16 +97,16 @@ impl FileTable {
         Files::set_hash(&mut self.files, path, hash)
     }
 
-    /// Takes over the files of a manifest, in addition to the others. If these are the same
-    /// files, the table is shared.
-    pub fn adopt(&mut self, manifest: &Manifest) {
-        let files = &manifest.files;
+    /// Takes over the files of another table, in addition to its own. If these are the same
+    /// files, the tables are shared.
+    pub fn adopt(&mut self, other: &FileTable) {
+        let files = &other.files;
         let is_as_new = |(old, new): (File, File)| {
             let is_same = (old.path, old.key) == (new.path, new.key);
-            is_same && new.selected && (old.is_pending() || old == new)
+            is_same && (old.is_pending() || old == new)
         };
-        match self.files.len() == files.len() && self.files.iter().zip(files.iter()).all(is_as_new)
-        {
+        let is_same = self.files.len() == files.len();
+        match is_same && self.files.iter().zip(files.iter()).all(is_as_new) {
             true => self.files = Arc::clone(files),
             false => drop(Files::merge(&mut self.files, files)),
         }

@@ -188,9 +188,23 @@ impl Comparison<'_> {
                 *count += 1;
             }
         }
+        let elsewhere = self.options.known.files();
         for draft in list {
-            let is_deferred = |size| hashing == Hashing::None || counts[&size] == 1;
-            if size(draft).is_some_and(is_deferred) {
+            let Some(size) = size(draft) else {
+                continue;
+            };
+            // One that is known, and may have changed within a tick of the clock.
+            let file = found.get(draft.found as usize);
+            let is_racy = || {
+                let there = elsewhere.find(file.path).map(|at| elsewhere.get(at));
+                let entry = draft.known().map(|at| known.get(at)).or(there);
+                entry.is_some_and(|entry| entry.key == file.key && entry.content.is_some())
+            };
+            let is_deferred = match hashing {
+                Hashing::None => !is_racy(),
+                _ => counts[&size] == 1,
+            };
+            if is_deferred {
                 draft.state = State::Pending;
             }
         }
