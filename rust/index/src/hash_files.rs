@@ -8,7 +8,6 @@ use crate::hasher::{Hasher, Outcome};
 use crate::path::under;
 use crate::progress::{Progress, Stage};
 use crate::root::Root;
-use crate::scan::Options;
 use crate::threads::run_workers;
 use crate::{Error, Result};
 
@@ -35,7 +34,8 @@ pub(crate) fn hash_all(
     root: &Root,
     found: &FoundFiles,
     jobs: &[u32],
-    options: &Options,
+    max_bytes: u64,
+    workers: usize,
     progress: &dyn Progress,
     mut receive: impl FnMut(usize, Outcome),
 ) -> Result<()> {
@@ -43,7 +43,7 @@ pub(crate) fn hash_all(
     let total = sizes.fold(0, u64::saturating_add);
     let shared = Shared {
         root,
-        max_bytes: options.max_bytes,
+        max_bytes,
         found,
         jobs,
         next: AtomicUsize::new(0),
@@ -52,7 +52,7 @@ pub(crate) fn hash_all(
     };
     let mut away = None;
     run_workers(
-        worker_count(options.workers, jobs.len(), total),
+        worker_count(workers, jobs.len(), total),
         |sender| work(&shared, sender),
         |(index, outcome)| match outcome {
             Outcome::Away(errno) => away = Some((index, errno)),

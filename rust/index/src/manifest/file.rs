@@ -6,14 +6,15 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::file_table::FileTable;
 use super::format::{split_seal, SEAL_BYTES};
 use super::read::{parse, Sealed};
 use super::tables::Manifest;
 use super::write::{sealed, Writer};
+use crate::files::Files;
 use crate::{Error, Result};
 
 /// Ten million files need about 5 GB. A larger file is not a manifest.
@@ -33,19 +34,12 @@ impl Manifest {
     ///
     /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        Manifest::load_beside(path, &FileTable::default())
+        Manifest::load_with(path, None)
     }
 
-    /// As [`Manifest::load`]. If the files are those of a table, they are shared: one of
-    /// both costs no memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`Manifest::load`].
-    pub fn load_beside(path: &Path, known: &FileTable) -> Result<Self> {
+    pub(super) fn load_with(path: &Path, known: Option<&Arc<Files>>) -> Result<Self> {
         let sealed = open_sealed(path)?;
         let length = sealed.length;
-        let known = Some(&known.files).filter(|known| !known.is_empty());
         sealed.parse(
             |lines| parse(lines, length, known),
             |error| read_error(path, error),

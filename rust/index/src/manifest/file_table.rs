@@ -10,6 +10,7 @@ use super::cursor::Parsed;
 use super::file::{open_sealed, read_error, replace_with};
 use super::lines::Lines;
 use super::read::{self, parse_files, Sealed};
+use super::tables::Manifest;
 use super::write;
 use crate::files::{File, Files};
 use crate::hash::Hash;
@@ -131,6 +132,28 @@ impl FileTable {
         }
         merged.select_all();
         merged
+    }
+}
+
+impl Manifest {
+    /// As [`Manifest::load`]. If the files are those of a table, they are shared: one of
+    /// both costs no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::load`].
+    pub fn load_beside(path: &Path, known: &FileTable) -> Result<Self> {
+        Manifest::load_with(path, Some(&known.files).filter(|known| !known.is_empty()))
+    }
+
+    /// The files as a table of their own, which is shared if all are selected.
+    pub fn file_table(&self) -> FileTable {
+        match self.files.iter().all(|file| file.selected) {
+            true => FileTable {
+                files: Arc::clone(&self.files),
+            },
+            false => FileTable::of(&self.files),
+        }
     }
 }
 

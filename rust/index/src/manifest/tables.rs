@@ -7,7 +7,6 @@ use smallvec::SmallVec;
 
 use super::check;
 use super::contents::Contents;
-use super::file_table::FileTable;
 use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::records::{Content, Pack, Segment};
@@ -66,16 +65,6 @@ impl Manifest {
     /// The files, sorted by path.
     pub fn files(&self) -> &Files {
         &self.files
-    }
-
-    /// The files as a table of their own, which is shared if all are selected.
-    pub fn file_table(&self) -> FileTable {
-        match self.files.iter().all(|file| file.selected) {
-            true => FileTable {
-                files: Arc::clone(&self.files),
-            },
-            false => FileTable::of(&self.files),
-        }
     }
 
     /// The table of files, without copying it.

@@ -234,7 +234,8 @@ impl Comparison<'_> {
             root,
             found,
             &jobs,
-            self.options,
+            self.options.max_bytes,
+            self.options.workers,
             progress,
             |index, outcome| {
                 let (state, key) = match outcome {
