@@ -236,12 +236,22 @@ class Scan:
     @property
     def todo(self) -> list[tuple[bytes, bytes | None, int]]:
         """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
-    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
-        """Return size, mtime, ctime (ns since 1970) and inode number of a file when it was scanned.
+    @property
+    def n_todo(self) -> int:
+        """Length of `todo`."""
+    def todo_at(self, index: int) -> tuple[bytes, bytes | None, tuple[int, int, int, int]]:
+        """Return path, hash and stamps of one content in `todo`: size, mtime, ctime (ns since 1970) and inode number.
 
-        Where these are not reliable, the inode number is 0 and the times are whole seconds.
+        Where the stamps are not reliable, the inode number is 0 and the times are whole seconds.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many.
         """
 
+    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
+        """Return the stamps of a file, as `todo_at` does."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -271,8 +281,8 @@ class Manifest:
 
     def __init__(self) -> None: ...
     @staticmethod
-    def load(path: StrOrBytesPath) -> Manifest:
-        """Read and check a manifest file.
+    def load(path: StrOrBytesPath, known: FileTable | None = None) -> Manifest:
+        """Read and check a manifest file. If its files are those of ``known``, they share memory.
 
         Raises
         ------
@@ -383,7 +393,7 @@ class Manifest:
         Returns whether anything changed. Raises ValueError if both list a pack of one name with other numbers of rows.
         """
     def add_file(self, path: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
-        """Add a file whose content is known, with the stamps that `Scan.stamps` gave for it."""
+        """Add a file whose content is known, with the stamps of the scan. Fastest in the order of the paths."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:

@@ -197,7 +197,7 @@ class PartWriter:
             manifest.set_content(
                 content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
             )
-        for name, (stamps, content_hash) in files.items():
+        for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
         # Later parts need the packs in which contents begin that are still to come.
         rest = [*self._unfinished.values(), *(content.segments for content in self._finished.values())]

@@ -151,7 +151,7 @@ class CacheWriter:
             If it cannot be read, a later version of distill wrote it, or it holds other rows than its name says.
         """
         self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
-        self._open(open_manifest(self.slot_dir) or _native.Manifest(), row_format)
+        self._open(open_manifest(self.slot_dir, self.files) or _native.Manifest(), row_format)
         self.mark_used()
 
     def reopen(self, slot_dir: Path) -> None:
@@ -200,7 +200,7 @@ class CacheWriter:
         """
         if self.manifest.set_hash(name, content_hash):
             self.dirty = True
-            self._has_hashes |= self.files.set_hash(name, content_hash)
+            self._has_hashes = True
             self._rows.set_hash(name, stamps, content_hash)
 
     def keep_hashes(self, scan: _native.Scan) -> None:
@@ -324,6 +324,7 @@ class CacheWriter:
                 self.commit()
             self._remove_part_files()
             if self._has_hashes:
+                self.files.adopt(self.manifest.file_table())
                 self.files.save(self.cache_dir / FILES_NAME)
                 self._has_hashes = False
             self.remove_unnamed()
