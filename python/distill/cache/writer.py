@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from types import TracebackType
 import numpy as np
 
 from distill import _native
-from distill.availability import is_used_up, remedy
 from distill.cache.damage import find_damage, has_stamps
+from distill.cache.disk import cache_write_error
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
@@ -29,30 +28,16 @@ from distill.cache.parts import PARTS_NAME, Part, PartWriter, is_shared, load_pa
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
-from distill.storage import TEMPORARY, is_full, storage_error
+from distill.storage import TEMPORARY
 from distill.text import counted
 from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-_FREE_MARGIN_BYTES = 16 << 20
 # Commits take at most one part in so many of the time; a manifest of a million files takes seconds to write.
 _COMMIT_EVERY = 20
 # A commit that was killed leaves a temporary file; that of an earlier version is .NAME.PID-N.tmp.
 _PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
-
-
-def cache_write_error(path: Path, error: OSError) -> StorageError:
-    """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
-    named = path if is_full(error) else Path(error.filename or path)
-    tip = remedy(error) if is_used_up(error) else OTHER_PLACE_TIP
-    return storage_error(named, error, tip, note_if_full="what was finished is kept")
-
-
-def free_bytes(cache_dir: Path) -> int:
-    """Return how much the disk that holds `cache_dir`, which need not exist, has room for beside a small reserve."""
-    existing = next(folder for folder in (cache_dir, *cache_dir.absolute().parents) if folder.exists())
-    return max(0, shutil.disk_usage(existing).free - _FREE_MARGIN_BYTES)
 
 
 class CacheWriter:
