@@ -68,6 +68,9 @@ class ConfigArguments(ScanArguments):
     """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
     preset: Literal["default", "quick", "large"] = "default"
     """Named set of training options; --config and flags override it."""
+    ray: str | None = None
+    """Compute features on a Ray cluster: its HOST:PORT, auto for the cluster of this machine, or no value to start one
+    here, which ends with the command. Needs pip install 'distill[ray]'."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The training configuration."""
 

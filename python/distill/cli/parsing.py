@@ -47,10 +47,22 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
         defaults["training"] = base_config(argv)
     # tyro writes --table.no-field; --no-table.field, the usual form, is accepted too.
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
+    argv = _with_values(argv)
     with collecting_faults():
         arguments = tyro.cli(kind, args=argv, prog=program, default=kind(**defaults))
     arguments.check()
     return arguments
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Give --ray, whose value may be left out, the value that this means."""
+    following = [*argv[1:], "--"]
+    pairs = zip(argv, following, strict=True)
+    return [
+        word
+        for argument, after in pairs
+        for word in ((argument, "local") if argument == "--ray" and after.startswith("-") else (argument,))
+    ]
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:
