@@ -62,7 +62,7 @@ def _connection(address: str, **options: object) -> Iterator[None]:
 
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
-    except Exception as error:  # noqa: BLE001 - what Ray raises if a node does not start has no class of its own
+    except Exception as error:  # what Ray raises if a node does not start has no class of its own
         raise _refused(address, error) from error
     try:
         yield
