@@ -15,6 +15,7 @@ from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
+from distill.preprocess.ray_cluster import check_ray
 from distill.types import WavFormat
 
 
@@ -74,6 +75,11 @@ class ConfigArguments(ScanArguments):
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The training configuration."""
 
+    def check(self) -> None:
+        """Raise an error if there can be no such Ray cluster."""
+        if self.ray is not None:
+            check_ray(self.ray)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(ConfigArguments):
@@ -96,6 +102,7 @@ class TrainArguments(ConfigArguments):
 
     def check(self) -> None:
         """Raise DatasetError if there is neither a dataset nor a run to resume."""
+        super().check()
         if self.resume is None and self.dataset is None:
             raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
 
@@ -123,7 +130,7 @@ class PreprocessArguments(ConfigArguments, DatasetArguments):
     left out, or used in part), unread (number of files by extension of kinds that are not read), channels (number of
     decoded files by number of channels), normalization_stats, seconds."""
     workers: int | None = None
-    """Number of threads. Default: one per core."""
+    """Number of threads, or of CPUs of a Ray cluster that is started here. Default: one per core."""
 
 
 @dataclass(frozen=True, kw_only=True)

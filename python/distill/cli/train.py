@@ -16,6 +16,7 @@ from distill.cli.options import TrainArguments
 from distill.cli.process import TolerantOutput, say
 from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
+from distill.preprocess.ray_engine import RayEngine
 from distill.text import counted
 from distill.training.events import TrainResult
 from distill.training.split import FEW_CHUNKS
@@ -41,14 +42,16 @@ def train(arguments: TrainArguments) -> int:
             trust=arguments.trust,
             follow_links=arguments.follow_links,
             confirm_callback=view.confirm,
+            engine=None if arguments.ray is None else RayEngine(arguments.ray),
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
     # To the view's stream: a training that ended well did so whether or not its last lines can be shown.
     out, run = view.stream, shlex.quote(str(run_dir))
     if result.status == "interrupted":
-        # These two are not saved with the run.
+        # These are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
+        flags += "" if arguments.ray is None else f" --ray {arguments.ray}"
         say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}", out)
         return _SIGNALLED + received[0]
     _say_result(result, out)

@@ -6,7 +6,10 @@ is started here demands a token, which only the user can read, and has no dashbo
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -15,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distill.errors import ClusterError
+from distill.errors import ClusterError, ConfigError
 
 LOCAL = "local"
 """The address of a cluster that is started here."""
@@ -24,8 +27,33 @@ AUTO = "auto"
 # Of the object store: rows never go through it, only lists of files.
 _STORE_BYTES = 80 << 20
 _CONNECT_S = 10.0
+_OLDEST = (2, 52)
+_INSTALL = "pip install 'distill[ray]'"
+_ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[\w:.%]+\]:\d{1,5}")
 # Folders of Ray's sockets must have short paths, which the folder of temporary files of macOS has not.
 _FOLDER_OF_FOLDERS = "/tmp"  # noqa: S108 - the folder in it is this user's alone
+
+
+def check_ray(address: str) -> None:
+    """Check that Ray is installed, and that `address` can be one of a cluster.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    ClusterError
+        If Ray is not installed, or too old to demand a token.
+    """
+    if address not in (LOCAL, AUTO) and not _ADDRESS.fullmatch(address):
+        raise ConfigError(
+            [f"--ray {address}: not an address of a Ray cluster"],
+            "give HOST:PORT, auto for the cluster of this machine, or put --ray last to start one here",
+        )
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterError("--ray needs Ray, which is not installed", _INSTALL)
+    version = importlib.metadata.version("ray")
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < _OLDEST:
+        raise ClusterError(f"--ray needs Ray 2.52 or newer, and {version} is installed", f"{_INSTALL} --upgrade")
 
 
 @contextmanager

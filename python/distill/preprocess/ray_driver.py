@@ -50,8 +50,11 @@ class Update(NamedTuple):
 
     results: list[Result]
     warnings: list[str]
+    nodes: int
+    cpus: int
+    """What the cluster has."""
     wanted: int
-    """How many parts the cluster has room for."""
+    """How many parts it has room for."""
 
 
 class Parts(NamedTuple):
@@ -102,18 +105,18 @@ class _Driver:
         self._seconds: deque[float] = deque(maxlen=1000)
         self._warnings: list[str] = []
         self._nodes: dict[str, set[str]] = {}
-        self._has_warned = False
+        self._cpus = 0
 
     def run(self) -> None:
         """Compute all parts that the caller has."""
         is_last = False
         while self._running or self._lost or not is_last:
             results = self._finished()
-            free = self._free()
-            while self._lost and free > 0:
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            self._cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+            while self._lost and self._free() > 0:
                 self._submit(self._lost.popleft())
-                free -= 1
-            self._caller.send(Update(results, self._warnings, 0 if is_last else free))
+            self._caller.send(Update(results, self._warnings, len(nodes), self._cpus, 0 if is_last else self._free()))
             self._warnings = []
             parts, is_last = self._caller.recv()
             for number, part in parts:
@@ -123,11 +126,7 @@ class _Driver:
 
     def _free(self) -> int:
         """Return how many more parts can be submitted now."""
-        cpus = int(self._ray.cluster_resources().get("CPU", 0))
-        if not cpus and not self._has_warned:
-            self._has_warned = True
-            self._warnings.append("the Ray cluster has no CPU at the moment: waiting for a node")
-        return cpus + _QUEUED - len(self._running)
+        return max(0, self._cpus + _QUEUED - len(self._running))
 
     def _submit(self, task: _Task) -> None:
         task.copies += 1

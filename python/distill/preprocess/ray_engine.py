@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import logging
 import os
 import pickle
-import re
 import secrets
 import signal
 import subprocess
@@ -23,9 +20,9 @@ from multiprocessing.connection import Connection
 from typing import BinaryIO
 
 from distill.cache.parts import share
-from distill.errors import ClusterError, ConfigError
+from distill.errors import ClusterError
 from distill.preprocess.parts import Job, Part
-from distill.preprocess.ray_cluster import AUTO, LOCAL
+from distill.preprocess.ray_cluster import LOCAL, check_ray
 from distill.preprocess.ray_driver import Parts, Request, Update
 from distill.preprocess.ray_task import PackedJob
 from distill.preprocess.recording import Extracted
@@ -34,9 +31,6 @@ from distill.text import counted
 
 logger = logging.getLogger(__name__)
 
-_OLDEST = (2, 52)
-_INSTALL = "pip install 'distill[ray]'"
-_ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[0-9a-fA-F:.%\w]+\]:\d{1,5}")
 # A node that starts on a busy machine takes a minute.
 _START_S = 180.0
 _STOP_S = 20.0
@@ -47,28 +41,6 @@ _TAIL_BYTES = 2000
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; from distill.preprocess.ray_driver import main; main(int(sys.argv[1]))"
 )
-
-
-def check_ray(address: str) -> None:
-    """Check that Ray is installed, and that `address` can be one of a cluster.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot.
-    ClusterError
-        If Ray is not installed, or too old to demand a token.
-    """
-    if address not in (LOCAL, AUTO) and not _ADDRESS.fullmatch(address):
-        raise ConfigError(
-            [f"--ray {address}: not an address of a Ray cluster"],
-            "give HOST:PORT, auto for the cluster of this machine, or put --ray last to start one here",
-        )
-    if importlib.util.find_spec("ray") is None:
-        raise ClusterError("--ray needs Ray, which is not installed", _INSTALL)
-    version = importlib.metadata.version("ray")
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < _OLDEST:
-        raise ClusterError(f"--ray needs Ray 2.52 or newer, and {version} is installed", f"{_INSTALL} --upgrade")
 
 
 @dataclass(frozen=True)
@@ -105,7 +77,8 @@ class RayEngine:
         """
         check_ray(self.address)
         job = replace(job, config=replace(job.config, device="cpu"))
-        share(job.slot_dir)
+        place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
+        logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
         with _probe(job) as probe, _driver() as (connection, process, output):
             packed = PackedJob(pickle.dumps(job), str(job.dataset_dir), probe)
             connection.send(Request(self.address, self.workers, packed))
@@ -122,6 +95,7 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
         update = yield from _received(connection)
         for line in update.warnings:
             logger.warning("%s", line)
+        nodes.compare(update.nodes, update.cpus)
         wanted = range(sent, min(len(parts), sent + update.wanted))
         sent = wanted.stop
         # Before the results are used, so that the cluster is busy meanwhile.
@@ -157,12 +131,23 @@ def _received(connection: Connection) -> Generator[Extracted, None, Update]:
 
 
 class _Nodes:
-    """What each node has done, for the log."""
+    """What the cluster has and what each of its nodes has done, for the log."""
 
     def __init__(self) -> None:
         self.finished = 0
+        self._there = (0, 0)
         self._files: Counter[str] = Counter()
-        self._next_report = time.monotonic() + _REPORT_EVERY_S
+        self._next_report = 0.0
+
+    def compare(self, nodes: int, cpus: int) -> None:
+        """Log how many nodes and CPUs there are if that is not what it was."""
+        if (nodes, cpus) == self._there:
+            return
+        self._there = nodes, cpus
+        self._next_report = self._next_report or time.monotonic() + _REPORT_EVERY_S
+        logger.info("the Ray cluster has %s, %s", counted(nodes, "node"), counted(cpus, "CPU"))
+        if not cpus:
+            logger.warning("waiting for a node with a CPU")
 
     def add(self, node: str, files: int) -> None:
         """Add files that a node has computed, and report now and then."""
