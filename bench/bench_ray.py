@@ -110,7 +110,7 @@ def rows(cache_dir: Path) -> dict[bytes, bytes]:
 
 @pytest.mark.benchmark(group="a Ray cluster of this machine, two workers")
 def test_processor_time(benchmark, folders, tmp_path, monkeypatch):
-    few, many = folders
+    few = folders[0]
     # Small parts, so that both workers have as much to do.
     monkeypatch.setattr(parts, "rows_that_fit", lambda *_: 4 * FILE_S)
     engines: dict[str, RayEngine | None] = {"threads": None, "Ray": RayEngine(workers=WORKERS)}

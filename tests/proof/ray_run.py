@@ -1,4 +1,6 @@
-"""Preprocess a dataset on a Ray cluster, in small parts: ray_run.py DATASET ADDRESS. Prints what a run did, as JSON.
+"""Preprocess a dataset on a Ray cluster, in small parts: ray_run.py DATASET ADDRESS EXPANSION PART_ROWS.
+
+It prints what the run did, as JSON.
 
 In a process of its own, which a test can kill. The nodes compute the parts as they are: only the plan is made of more.
 """
@@ -14,20 +16,13 @@ from distill.preprocess.pipeline import preprocess
 from distill.preprocess.ray_engine import RayEngine
 from sounds import training
 
-ROWS_PER_PART = 400
-EXPANSION = 60
-
-
-def config():
-    """Return a configuration in which a file of a second takes a tenth of one."""
-    return training(augmentation_expansion=EXPANSION)
-
 
 def main() -> None:
     """Run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parts.rows_that_fit = lambda shape, dtype: ROWS_PER_PART
-    result = preprocess(sys.argv[1], config(), engine=RayEngine(sys.argv[2]))
+    dataset, address, expansion, part_rows = sys.argv[1:]
+    parts.rows_that_fit = lambda shape, dtype: int(part_rows)
+    result = preprocess(dataset, training(augmentation_expansion=int(expansion)), engine=RayEngine(address))
     print(json.dumps({"decoded": result.decoded, "adopted": result.adopted, "rows": result.rows}))  # noqa: T201
 
 

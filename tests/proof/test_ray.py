@@ -22,17 +22,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray_run import config
 
 from distill.audio import load_cache_manifest
 from distill.cache.manifest import read_manifest
 from distill.cli.main import main
 from distill.preprocess.pipeline import preprocess
-from sounds import SMALL, one_object, rows_by_content, slot_of, write_dataset
+from sounds import SMALL, one_object, rows_by_content, slot_of, training, write_dataset
 
 HERE = Path(__file__).parent
 FILES = 24
 PATIENCE_S = 200
+# Variants of each chunk, and rows of a part: it takes about a second.
+EXPANSION = 60
+PART_ROWS = 400
+CONFIG = training(augmentation_expansion=EXPANSION)
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(900)]
 
@@ -76,7 +79,7 @@ class Cluster:
         """Start to preprocess a dataset; standard error is DATASET.log."""
         with dataset.with_suffix(".log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, HERE / "ray_run.py", dataset, self.address],
+                [sys.executable, HERE / "ray_run.py", dataset, self.address, str(EXPANSION), str(PART_ROWS)],
                 env=environment(self.folder),
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -91,10 +94,8 @@ class Cluster:
 
     def busy(self, node: int) -> list[int]:
         """Return the processes of a node that compute a part at the moment."""
-        children = {
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent(pid) == self.raylets[node]
-        }
-        return [pid for pid in children if command(pid).startswith(b"ray::extract")]
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        return [pid for pid in pids if parent(pid) == self.raylets[node] and command(pid).startswith(b"ray::extract")]
 
     def is_idle(self) -> bool:
         return not any(self.busy(node) for node in range(len(self.raylets)))
@@ -115,7 +116,7 @@ def command(pid: int) -> bytes:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     # Paths of sockets must be short.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         process = subprocess.Popen(
             [sys.executable, HERE / "ray_nodes.py"],
             env=environment(Path(folder)) | {"RAY_TMPDIR": folder},
@@ -144,7 +145,7 @@ def alone(tmp_path_factory) -> Path:
     """The dataset, preprocessed on one machine."""
     root = tmp_path_factory.mktemp("alone") / "dataset"
     write_dataset(root, FILES)
-    preprocess(root, config())
+    preprocess(root, CONFIG)
     return root
 
 
@@ -264,7 +265,7 @@ def test_a_node_that_stops_delays_nothing(cluster, dataset, alone, run):
     wait_until(cluster.is_idle)
     check_same(dataset, alone, run)
     # Whatever the stopped one still delivered has rows that are there.
-    assert preprocess(dataset, config()).decoded == 0
+    assert preprocess(dataset, CONFIG).decoded == 0
     check_same(dataset, alone, run)
 
 
