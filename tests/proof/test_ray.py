@@ -94,11 +94,16 @@ class Cluster:
 
     def busy(self, node: int) -> list[int]:
         """Return the processes of a node that compute a part at the moment."""
-        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-        return [pid for pid in pids if parent(pid) == self.raylets[node] and command(pid).startswith(b"ray::extract")]
+        return [
+            pid for pid in processes() if parent(pid) == self.raylets[node] and command(pid).startswith(b"ray::extract")
+        ]
 
     def is_idle(self) -> bool:
         return not any(self.busy(node) for node in range(len(self.raylets)))
+
+
+def processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
 def parent(pid: int) -> int:
@@ -226,18 +231,60 @@ def test_a_client_without_the_token_is_refused(cluster, dataset, monkeypatch, ru
 
 
 @pytest.mark.soak
-def test_a_killed_driver_loses_nothing_that_has_a_part_file(cluster, dataset, alone, run):
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_what_has_a_part_file_when_the_command_ends_is_not_computed_again(cluster, dataset, alone, run, ending):
     process = cluster.start(dataset)
-    wait_until(lambda: list(dataset.glob(".cache/slots/*/parts/*.part.json")))
-    process.kill()
-    process.communicate()
+    wait_until(lambda: contents(dataset))
+    process.send_signal(ending)
+    process.communicate(timeout=PATIENCE_S)
+    # The workers are ended, too.
     wait_until(cluster.is_idle)
     before = contents(dataset)
-    assert before
-    again = cluster.start(dataset)
-    done = cluster.finish(again, dataset)
+    done = cluster.finish(cluster.start(dataset), dataset)
     assert done["decoded"] == FILES - before
     check_same(dataset, alone, run)
+
+
+@pytest.mark.soak
+def test_a_connection_that_is_lost_is_an_error_with_a_remedy(cluster, dataset, alone, run):
+    process = cluster.start(dataset)
+    wait_until(lambda: contents(dataset))
+    (driver,) = (pid for pid in processes() if parent(pid) == process.pid)
+    os.kill(driver, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    log = dataset.with_suffix(".log").read_text()
+    assert "the connection to the Ray cluster was lost" in log
+    wait_until(cluster.is_idle)
+    cluster.finish(cluster.start(dataset), dataset)
+    check_same(dataset, alone, run)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", ["dataset", "cache"])
+def test_a_node_that_does_not_see_the_storage_is_named(cluster, dataset, monkeypatch, run, part):
+    for name, value in environment(cluster.folder).items():
+        monkeypatch.setenv(name, value)
+    # A path that means something else in each process.
+    monkeypatch.chdir(dataset.parent)
+    paths = {"dataset": dataset, "cache": dataset.with_name("cache")}
+    paths[part] = Path("/proc/self/cwd") / paths[part].name
+    options = [paths["dataset"], *SMALL, "--cache-dir", paths["cache"], "--ray", cluster.address]
+    code, _, err = run("preprocess", *options)
+    assert code == 1
+    assert re.search(rf"error: node [\d.]+: does not see the {part}, {paths[part]}", err), err
+    assert "--num-cpus 0" in err
+
+
+@pytest.mark.soak
+def test_training_computes_its_features_on_the_cluster(cluster, dataset, monkeypatch, tmp_path, run):
+    for name, value in environment(cluster.folder).items():
+        monkeypatch.setenv(name, value)
+    options = ["--out", tmp_path / "run", "--epochs", "1", "--no-analyze", "--ray", cluster.address]
+    code, out, err = run("train", dataset, *SMALL, *options)
+    assert code == 0, err
+    assert "computed: " in out
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.soak
