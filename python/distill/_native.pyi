@@ -313,7 +313,7 @@ class Manifest:
         max_bytes: int = ...,
         workers: int = 1,
         hash_added: bool = True,
-        hash_unique: bool = True,
+        hashing: Literal["all", "same-size", "none"] = "all",
         progress: Callable[[str, int, int], object] | None = None,
     ) -> Scan:
         """Compare the folder ``root`` with this manifest, which is not changed.
@@ -350,10 +350,11 @@ class Manifest:
         hash_added : bool
             If False, new files are listed as added but not hashed: renames are
             not detected, and ``todo`` and `apply` leave them out. Default: True.
-        hash_unique : bool
-            If False, a new or changed file whose size no other one has, known or
-            new, is in ``todo`` without a hash; whoever reads it calls `set_hash`.
-            Until then it is not saved. Default: True.
+        hashing : {"all", "same-size", "none"}
+            Which new and changed files are hashed: all, those whose size another
+            one has, known or new, or none. The others are in ``todo`` without a
+            hash; whoever reads one calls `set_hash`. Until then it is not saved.
+            Default: "all".
         progress : callable, optional
             Called with ``("scan", files, 0)`` and ``("hash", bytes, total)``, at
             most every 50 ms and once at the end. An exception ends the scan.
@@ -371,10 +372,17 @@ class Manifest:
     def apply(self, scan: Scan) -> bool:
         """Replace the table of files with that of ``scan``. Returns whether it changed."""
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
-        """Record the hash of a file that a scan with ``hash_unique=False`` did not hash.
+        """Record the hash of a file that the scan did not hash.
 
         Returns whether there is such a file.
         """
+    def adopt(self, part: Manifest) -> bool:
+        """Add the packs, contents and files of another manifest. Of a content that both have, the rows here stay.
+
+        Returns whether anything changed. Raises ValueError if both list a pack of one name with other numbers of rows.
+        """
+    def add_file(self, path: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+        """Add a file whose content is known, with the stamps that `Scan.stamps` gave for it."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
@@ -510,6 +518,8 @@ class FileTable:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
+    def adopt(self, other: FileTable) -> None:
+        """Take over the files of another table, in addition to its own."""
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
         """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 

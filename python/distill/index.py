@@ -55,6 +55,7 @@ SLOTS_NAME = "slots"
 """Name of the folder in a cache that holds its slots, one for each configuration."""
 
 Trust = Literal["stat", "content"]
+Hashing = Literal["all", "same-size", "none"]
 
 _PARENT_PREFIX = os.path.join(os.pardir, "")
 _FOLDER_TIP = "give the folder that holds your recordings"
@@ -158,7 +159,7 @@ class Dataset:
         known: FileTable | None = None,
         workers: int | None = None,
         hash_added: bool = True,
-        hash_unique: bool = True,
+        hashing: Hashing = "all",
         progress: ProgressCallback | None = None,
     ) -> Scan:
         """Compare the files with a cache's manifest. No audio is decoded.
@@ -173,9 +174,8 @@ class Dataset:
             Maximum number of threads that list folders and hash files. Default: one per core.
         hash_added : bool
             If False, new files are listed but not opened; see `Manifest.scan`. Default: True.
-        hash_unique : bool
-            If False, a new or changed file whose size no other file has is not hashed; see `Manifest.scan`. Default:
-            True.
+        hashing : {"all", "same-size", "none"}
+            Which new and changed files are hashed; see `Manifest.scan`. Default: "all".
         progress : callable, optional
             Called with stage ("scan" or "hash"), current and total, at most every 50 ms.
 
@@ -200,7 +200,7 @@ class Dataset:
                 trust=self.trust,
                 workers=workers or default_workers(),
                 hash_added=hash_added,
-                hash_unique=hash_unique,
+                hashing=hashing,
                 progress=progress,
             )
         except OSError as error:

@@ -16,7 +16,6 @@ import torch
 from distill.audio import load_cache_manifest
 from distill.cache import CacheReader, compaction, pack
 from distill.cache.export import export
-from distill.cache.writer import CacheWriter
 from distill.models import ConvVAE
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.status import dataset_status
@@ -31,24 +30,16 @@ CONFIG = training(chunk_samples=SAMPLES, batch_size=250, device_budget_mb=0)
 
 
 def make(root: Path, packs: int) -> Path:
-    """Make a dataset and its cache, one row a pack. Nothing waits for the disk, and few of the commits are made."""
+    """Make a dataset and its cache, one row a pack. Nothing waits for the disk."""
     for number in range(FILES):
         write(root / f"{number}.wav", noise(number, SAMPLES * packs // FILES), subtype="PCM_16")
     age(root)
-    size, sync, commit = pack.MAX_PACK_BYTES, os.fsync, CacheWriter.commit
-    calls = 0
-
-    def rarely(writer: CacheWriter) -> None:
-        nonlocal calls
-        calls += 1
-        if calls % 1_000 == 0 or calls > packs:
-            commit(writer)
-
-    pack.MAX_PACK_BYTES, os.fsync, CacheWriter.commit = 1, lambda descriptor: None, rarely
+    size, sync = pack.MAX_PACK_BYTES, os.fsync
+    pack.MAX_PACK_BYTES, os.fsync = 1, lambda descriptor: None
     try:
         return preprocess(root, CONFIG).cache_dir
     finally:
-        pack.MAX_PACK_BYTES, os.fsync, CacheWriter.commit = size, sync, commit
+        pack.MAX_PACK_BYTES, os.fsync = size, sync
 
 
 def train(cache_dir: Path) -> int:

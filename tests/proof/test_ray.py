@@ -209,7 +209,8 @@ def test_a_node_that_goes_away_costs_nothing_but_its_parts(cluster, dataset, alo
 def test_the_command_shows_only_lines_of_distill(cluster, dataset, monkeypatch, run):
     for name, value in environment(cluster.folder).items():
         monkeypatch.setenv(name, value)
-    code, out, err = run("preprocess", dataset, *SMALL, "--ray", cluster.address, "--json")
+    monkeypatch.chdir(dataset.parent)
+    code, out, err = run("preprocess", dataset.name, *SMALL, "--ray", cluster.address, "--json")
     result = one_object(code, out, err)
     assert (result["decoded"], result["rows"]) == (FILES, 2 * FILES)
     assert f"the Ray cluster at {cluster.address}" in err

@@ -15,6 +15,7 @@ import numpy as np
 from distill.cache.manifest import MANIFEST_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
 from distill.cache.pack_reader import PackReader
+from distill.cache.parts import is_shared, remove_abandoned
 from distill.cache.removal import remove_slot
 from distill.cache.slots import Slot, choose_slot, exists, list_slots
 from distill.cache.writer import CacheWriter, cache_write_error
@@ -84,6 +85,11 @@ def _clean_slot(writer: CacheWriter, slot: Slot) -> Cleaned:
     writer.reopen(slot.path)
     rows, size = writer.manifest.totals().dead_rows, _bytes_of_packs(writer)
     compact(writer, dead_share=0.0)
+    if is_shared(writer.slot_dir):
+        try:
+            size += remove_abandoned(writer.slot_dir, writer.packs_dir)
+        except OSError as error:
+            raise cache_write_error(writer.slot_dir, error) from error
     return Cleaned(rows - writer.manifest.totals().dead_rows, size - _bytes_of_packs(writer))
 
 
@@ -103,7 +109,12 @@ def _bytes_of_packs(writer: CacheWriter) -> int:
 
 
 def compact_if_wasteful(writer: CacheWriter) -> None:
-    """Compact if many rows are dead or many packs are small. If that fails, log a warning and leave the cache as is."""
+    """Compact if many rows are dead or many packs are small. If that fails, log a warning and leave the cache as is.
+
+    A slot that several machines use is left to `clean`.
+    """
+    if is_shared(writer.slot_dir):
+        return
     rows = sum(pack["rows"] for pack in writer.manifest.packs())
     is_wasteful = writer.manifest.totals().dead_rows > DEAD_SHARE * rows
     if not is_wasteful and not _small_packs(writer):

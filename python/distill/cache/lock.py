@@ -18,6 +18,10 @@ _LOCK_NAME = "lock"
 _POLL_S = 0.1
 
 
+class LockedError(Exception):
+    """Another process holds the lock."""
+
+
 class CacheLock:
     """The lock of a cache: one writer at a time. Use as a context manager; entering waits, and logs that it waits.
 
@@ -29,16 +33,20 @@ class CacheLock:
         The cache. Made if missing, unless `shared`.
     shared : bool
         Keep writers out but allow other shared holders. Default: False.
+    wait : bool
+        Wait for the lock while another process holds it. Default: True.
 
     Raises
     ------
+    LockedError
+        If another process holds it, and `wait` is False.
     OSError
         If there is no lock file and none can be made.
     """
 
-    def __init__(self, cache_dir: Path, *, shared: bool = False) -> None:
+    def __init__(self, cache_dir: Path, *, shared: bool = False, wait: bool = True) -> None:
         self._path = cache_dir / _LOCK_NAME
-        self._shared = shared
+        self._shared, self._waits = shared, wait
 
     def __enter__(self) -> CacheLock:
         has_logged = False
@@ -48,6 +56,8 @@ class CacheLock:
                 undo.callback(os.close, self._descriptor)
                 # Polled rather than blocking, so that Ctrl-C works while waiting.
                 while not self._try_acquire():
+                    if not self._waits:
+                        raise LockedError
                     if not has_logged:
                         logger.info("another process is using this cache: waiting for it")
                         has_logged = True

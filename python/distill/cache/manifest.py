@@ -89,7 +89,11 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
     CacheError
         If it cannot be read, or a later version of distill wrote it.
     """
-    path = cache_dir / MANIFEST_NAME
+    return read_manifest(cache_dir / MANIFEST_NAME)
+
+
+def read_manifest(path: Path) -> _native.Manifest | None:
+    """Return the manifest in a file, or None if there is no such file; raises what `load_manifest` does."""
     try:
         manifest = _native.Manifest.load(path)
         _check_header(manifest)

@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from distill.cache.damage import find_damage, has_stamps
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
+from distill.cache.pack import PackInfo, is_pack_name
 from distill.cache.pack_reader import require_packs_folder
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, is_shared, load_parts, place_packs, retire
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -35,6 +36,8 @@ from distill.types import ProgressCallback
 logger = logging.getLogger(__name__)
 
 _FREE_MARGIN_BYTES = 16 << 20
+# Commits take at most one part in so many of the time; a manifest of a million files takes seconds to write.
+_COMMIT_EVERY = 20
 # A commit that was killed leaves a temporary file; that of an earlier version is .NAME.PID-N.tmp.
 _PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
 
@@ -62,6 +65,8 @@ class CacheWriter:
     ----------
     cache_dir : Path
         The cache. Made if missing.
+    wait : bool
+        Wait for the lock while another process holds it. Default: True.
 
     Attributes
     ----------
@@ -73,8 +78,8 @@ class CacheWriter:
         The slot's manifest as it was on disk, or an empty one; methods change it in memory, `commit` saves it.
     row_format : RowFormat or None
         What the rows are; None before a slot is open.
-    backend : str
-        What computes the rows, "reference", "rust" or "fused"; the manifest records it for each pack.
+    adopted : int
+        Number of files whose rows other processes left in the open slot as parts, and this one has adopted.
     dirty : bool
         Whether the manifest has changes that are not committed.
     has_committed : bool
@@ -84,24 +89,27 @@ class CacheWriter:
     ------
     StorageError
         If the cache cannot be written.
+    LockedError
+        If another process holds the lock, and `wait` is False.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, *, wait: bool = True) -> None:
         self.cache_dir = cache_dir
         self.files = _native.FileTable()
         self.slot_dir = cache_dir
         self.packs_dir = cache_dir / PACKS_NAME
         self.manifest = _native.Manifest()
         self.row_format: RowFormat | None = None
-        self.backend = "reference"
         self.dirty = False
         self.has_committed = False
+        self.adopted = 0
         self._created = ""
-        self._lock = CacheLock(cache_dir)
-        self._pack: PackWriter | None = None
-        self._pack_index: dict[str, int] = {}
-        self._unfinished: dict[bytes, list[_Segment]] = {}
-        self._finished: list[_Content] = []
+        self._lock = CacheLock(cache_dir, wait=wait)
+        self._rows: PartWriter | None = None
+        # Part files whose contents are in the manifest in memory; removed once it is committed.
+        self._part_files: list[Path] = []
+        self._next_commit = 0.0
+        # Whether the manifest in memory lists contents that are not committed.
         self._has_results = False
         # Whether the table of files has hashes that are not saved yet.
         self._has_hashes = False
@@ -121,10 +129,10 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self._has_results:
-                self.finish()
-            elif error is not None and self._pack is not None:
-                self._pack.abandon()
+            if error is not None and self._rows is not None:
+                if self._has_results or self._rows.has_results:
+                    self.finish()
+                self._rows.abandon()
         except StorageError as another:
             # Not raised: most often it has the same cause as the error on its way out, which says more.
             logger.warning("what was finished since the last pack is lost: %s", another)
@@ -179,12 +187,21 @@ class CacheWriter:
             raise cache_write_error(self.packs_dir, error) from error
         self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._rows = PartWriter(self.packs_dir, row_format)
+        try:
+            self.adopted = self._adopt_parts()
+        except OSError as error:
+            raise cache_write_error(self.slot_dir / PARTS_NAME, error) from error
 
-    def set_hash(self, name: bytes, content_hash: bytes) -> None:
-        """Record the hash of a file, by its path relative to the dataset; `finish` saves it in the table of files."""
+    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+        """Record the hash of a file, by its path relative to the dataset; its stamps are those of the scan.
+
+        `finish` saves it in the table of files.
+        """
         if self.manifest.set_hash(name, content_hash):
             self.dirty = True
             self._has_hashes |= self.files.set_hash(name, content_hash)
+            self._rows.set_hash(name, stamps, content_hash)
 
     def keep_hashes(self, scan: _native.Scan) -> None:
         """Record a scan in the table of files, durably.
@@ -203,12 +220,10 @@ class CacheWriter:
 
     def use_backend(self, backend: str) -> None:
         """Set what computes the rows from here on. A pack holds rows of one backend."""
-        if backend != self.backend and self._pack is not None and self._pack.rows:
-            try:
-                self._close_pack()
-            except OSError as error:
-                raise cache_write_error(self.cache_dir, error) from error
-        self.backend = backend
+        try:
+            self._rows.use_backend(backend)
+        except OSError as error:
+            raise cache_write_error(self.cache_dir, error) from error
 
     def mark_used(self) -> None:
         """Record, as the time of the slot's folder, that it is used now."""
@@ -256,29 +271,16 @@ class CacheWriter:
             self.manifest.set_pack_stamps(info.name, info.mtime_ns, info.ctime_ns)
 
     def add_rows(self, content_hash: bytes, rows: np.ndarray) -> None:
-        """Append rows [k, 2, M, T] of a content that is not finished yet. A full pack is closed and committed.
+        """Append rows [k, 2, M, T] of a content that is not finished yet. If a pack is full, what is finished is kept.
 
         Raises
         ------
         StorageError
             If they cannot be written.
         """
-        segments = self._unfinished.setdefault(content_hash, [])
         try:
-            while len(rows):
-                if self._pack is None:
-                    self._pack = PackWriter(self.packs_dir, self.row_format.shape, self.row_format.dtype)
-                pack = self._pack
-                taken, rows = rows[: pack.room], rows[pack.room :]
-                new = _Segment(pack.path.name, pack.append(taken), len(taken))
-                last = segments[-1] if segments else None
-                if last and last.pack == new.pack and last.first + last.rows == new.first:
-                    segments[-1] = last._replace(rows=last.rows + new.rows)
-                else:
-                    segments.append(new)
-                if pack.room == 0:
-                    self._close_pack()
-                    self.commit()
+            if self._rows.add_rows(content_hash, rows):
+                self._keep()
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
 
@@ -298,19 +300,15 @@ class CacheWriter:
         partial : Reason, optional
             Why its rows are only of a part of it.
         """
-        segments = self._unfinished.pop(content_hash, [])
-        self._finished.append(_Content(content_hash, segments, silent, sums, partial))
-        self.dirty = self._has_results = True
+        self._rows.finish_content(content_hash, silent, sums, partial)
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
-        self._unfinished.pop(content_hash, None)
-        self.manifest.set_content(content_hash, [], silent, [0.0] * 5, reason)
-        self.dirty = self._has_results = True
+        self._rows.skip_content(content_hash, reason, silent)
 
     def drop_content(self, content_hash: bytes) -> None:
         """Forget the rows of a content whose file could not be read to the end this time."""
-        self._unfinished.pop(content_hash, None)
+        self._rows.drop_content(content_hash)
 
     def finish(self) -> None:
         """Make all finished contents durable, commit them, and remove packs that the manifest does not name.
@@ -321,7 +319,7 @@ class CacheWriter:
             If the cache cannot be written.
         """
         try:
-            self._close_pack()
+            self._adopt(self._rows.take())
             if self.dirty:
                 self.commit()
             if self._has_hashes:
@@ -331,22 +329,48 @@ class CacheWriter:
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
 
-    def _close_pack(self) -> None:
-        if self._pack is not None:
-            try:
-                info = self._pack.close()
-            except OSError:
-                pack, self._pack = self._pack, None
-                self._finished.clear()
-                pack.abandon()
-                raise
-            # Ctrl-C before this line leaves a pack that can be closed again.
-            self._pack_index[info.name] = add_pack(self.manifest, info, self.backend)
-            self._pack = None
-        for content in self._finished:
-            placed = [(self._pack_index[name], first, rows) for name, first, rows in content.segments]
-            self.manifest.set_content(content.hash, placed, content.silent, content.sums, partial=content.partial)
-        self._finished.clear()
+    def _keep(self) -> None:
+        """Commit what is finished; as a part file, which is cheaper, if the last commit was only a moment ago."""
+        part = self._rows.take()
+        self._adopt(part)
+        if time.monotonic() >= self._next_commit:
+            self.commit()
+        elif not part.is_empty:
+            self._part_files.append(part.saved(self.slot_dir, self.row_format).path)
+
+    def _adopt(self, part: Part) -> None:
+        """Add what a part lists to the manifest in memory."""
+        if self.manifest.adopt(part.manifest):
+            self.dirty = self._has_results = True
+
+    def _adopt_parts(self) -> int:
+        """Adopt the parts of the open slot, whoever left them there. Returns how many files they were read from."""
+        return sum(self._adopt_saved(part) for part in load_parts(self.slot_dir, self.row_format))
+
+    def _adopt_saved(self, part: Part) -> int:
+        place_packs(part, self.slot_dir, self.packs_dir)
+        self._adopt(part)
+        table = part.manifest.file_table()
+        self.files.adopt(table)
+        self._has_hashes = True
+        self._part_files.append(part.path)
+        return len(table)
+
+    def adopt_part(self, path: Path) -> None:
+        """Adopt a part file that another process has made by now, and commit if it is time to.
+
+        Raises
+        ------
+        StorageError
+            If the manifest or a pack cannot be written.
+        """
+        try:
+            for part in load_parts(self.slot_dir, self.row_format, [path]):
+                self._adopt_saved(part)
+            if self.dirty and time.monotonic() >= self._next_commit:
+                self.commit()
+        except OSError as error:
+            raise cache_write_error(self.cache_dir, error) from error
 
     def commit(self) -> None:
         """Replace the manifest on disk, atomically and durably.
@@ -356,16 +380,23 @@ class CacheWriter:
         OSError
             If it cannot be written. The old manifest is then still in place.
         """
+        start = time.monotonic()
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
         self.manifest.save(self.slot_dir / MANIFEST_NAME)
-        self.dirty = False
+        self.dirty = self._has_results = False
         self.has_committed = True
+        for path in self._part_files:
+            path.unlink(missing_ok=True)
+        self._part_files.clear()
+        end = time.monotonic()
+        self._next_commit = end + _COMMIT_EVERY * (end - start)
 
     def remove_unnamed(self) -> None:
         """Remove packs that the committed manifest does not name, and temporary files of a writer that was killed.
 
-        Files whose names the cache does not use are left alone.
+        Files whose names the cache does not use are left alone. Packs of a slot that several machines use are only
+        retired: `clean` removes them a day later.
 
         Raises
         ------
@@ -374,27 +405,13 @@ class CacheWriter:
         """
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
+        if is_shared(self.slot_dir):
+            for path in unnamed:
+                retire(path)
+            unnamed = []
         folders = (self.cache_dir, self.slot_dir)
         partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):
             # Unlinking a symbolic link leaves its target alone.
             if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFLNK):
                 path.unlink()
-
-
-class _Segment(NamedTuple):
-    """Consecutive rows of one content in one pack."""
-
-    pack: str
-    first: int
-    rows: int
-
-
-class _Content(NamedTuple):
-    """A finished content that the manifest does not list yet."""
-
-    hash: bytes
-    segments: list[_Segment]
-    silent: int
-    sums: Sequence[float]
-    partial: str | None

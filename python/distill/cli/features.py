@@ -10,6 +10,7 @@ from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.preprocess.pipeline import preprocess as preprocess_dataset
 from distill.preprocess.ray_engine import RayEngine
+from distill.preprocess.shard import Shard
 from distill.text import counted
 
 
@@ -21,12 +22,14 @@ def preprocess(arguments: PreprocessArguments) -> int:
             arguments.training,
             workers=arguments.workers,
             engine=None if arguments.ray is None else RayEngine(arguments.ray, arguments.workers),
+            shard=None if arguments.shard is None else Shard.parse(arguments.shard),
             progress=view.progress,
             confirm=view.confirm,
         )
         result.log()
     if arguments.json:
-        figures = {name: getattr(result, name) for name in ("decoded", "rows", "normalization_stats", "seconds")}
+        names = ("decoded", "adopted", "rows", "normalization_stats", "seconds")
+        figures = {name: getattr(result, name) for name in names}
         lists = {"skipped": reason_entries(result.skipped), "partial": reason_entries(result.partial)}
         kinds = {"unread": result.unread, "channels": result.channels}
         say_json({"cache_dir": result.cache_dir, **lists, **kinds, **figures})

@@ -16,6 +16,7 @@ from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
 from distill.preprocess.ray_cluster import check_ray
+from distill.preprocess.shares import Shard
 from distill.types import WavFormat
 
 
@@ -126,11 +127,23 @@ class PreprocessArguments(ConfigArguments, DatasetArguments):
     """
 
     json: bool = False
-    """Print one JSON object: cache_dir, decoded, rows, skipped and partial (path, reason and code of each file that is
-    left out, or used in part), unread (number of files by extension of kinds that are not read), channels (number of
-    decoded files by number of channels), normalization_stats, seconds."""
+    """Print one JSON object: cache_dir, decoded, adopted (number of files that other processes computed), rows, skipped
+    and partial (path, reason and code of each file that is left out, or used in part), unread (number of files by
+    extension of kinds that are not read), channels (number of decoded files by number of channels),
+    normalization_stats, seconds."""
     workers: int | None = None
     """Number of threads, or of CPUs of a Ray cluster that is started here. Default: one per core."""
+    shard: str | None = None
+    """I/N: compute only the I-th of N shares of the files, for jobs that run on several machines at once; run without
+    it afterwards to collect what they computed. Default: all files."""
+
+    def check(self) -> None:
+        """Raise ConfigError if there is no such shard, or if there is a Ray cluster, too."""
+        super().check()
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if self.ray is not None:
+                raise ConfigError(["--shard and --ray: both divide the work among machines"], "give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +27,7 @@ from distill.config import TrainingConfig
 from distill.errors import AudioFileError
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
-from distill.preprocess.threads import start_workers
+from distill.preprocess.threads import CheckStop, in_threads
 from distill.types import Reason
 
 # Rows per batch. A CPU computes row by row, so a small batch only saves memory.
@@ -38,7 +36,6 @@ _CUDA_BATCH_ROWS = 32
 _NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
 # Rows that wait for the caller: about what the threads compute while it waits for the disk.
 _QUEUED_BYTES = 64 << 20
-_POLL_S = 0.1
 _NS_PER_S = 1_000_000_000
 
 
@@ -96,12 +93,6 @@ class Failed(NamedTuple):
 
 
 Event = Known | Rows | Finished | Failed
-CheckStop = Callable[[], None]
-"""Called often by worker threads; raises StoppedError once the caller has stopped reading events."""
-
-
-class StoppedError(Exception):
-    """Ends a worker thread once the caller has stopped reading events."""
 
 
 @dataclass(frozen=True)
@@ -290,8 +281,8 @@ def _stamps(path: str) -> tuple[int, ...]:
 def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:
     """Run an extractor on all sources, in worker threads.
 
-    Closing the iterator stops the threads within 200 ms. The rows of a source do not depend on `workers`. If there are
-    fewer sources, each has several threads for its features.
+    The rows of a source do not depend on `workers`. If there are fewer sources, each has several threads for its
+    features.
 
     Yields
     ------
@@ -300,82 +291,8 @@ def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> It
 
     Raises
     ------
-    SystemLimitError
-        If the system starts no thread. If it starts fewer than `workers`, these do all of the work.
-    BaseException
-        What ended a thread and is not about a file, such as MemoryError or KeyboardInterrupt.
+    SystemLimitError, BaseException
+        As `in_threads`.
     """
-    threads_each = max(1, workers // max(1, len(sources)))
-    workers = min(workers, max(1, len(sources)))
     row_bytes = 4 * math.prod(extractor.config.complex_spectrogram.row_shape(extractor.config.chunk_samples))
-    events = _EventQueue(max(2 * workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes)))
-    remaining = iter(sources)
-    lock = threading.Lock()
-
-    def work() -> None:
-        try:
-            while True:
-                with lock:
-                    source = next(remaining, None)
-                if source is None:
-                    break
-                for event in extractor.events(source, events.check_stop):
-                    events.put(event)
-            events.put(None)
-        except StoppedError:
-            return
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            with suppress(StoppedError):
-                events.put(error)
-
-    threads: list[threading.Thread] = []
-    try:
-        start_workers(work, workers, threads, threads_each)
-        yield from events.until_all_end(threads)
-    finally:
-        events.close()
-        for thread in threads:
-            thread.join()
-
-
-class _EventQueue:
-    """A bounded queue of events that can be closed. Each thread puts None when it ends, or what ended it."""
-
-    def __init__(self, size: int) -> None:
-        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(size)
-        self._closed = threading.Event()
-
-    def check_stop(self) -> None:
-        """Raise StoppedError if the queue is closed."""
-        if self._closed.is_set():
-            raise StoppedError
-
-    def put(self, event: Event | BaseException | None) -> None:
-        """Wait until there is space, and add an event; raise StoppedError if the queue is closed."""
-        while True:
-            self.check_stop()
-            with suppress(queue.Full):
-                return self._events.put(event, timeout=_POLL_S)
-
-    def close(self) -> None:
-        """Let all further calls from threads raise StoppedError."""
-        self._closed.set()
-
-    def until_all_end(self, threads: Sequence[threading.Thread]) -> Iterator[Event]:
-        """Yield events until all threads have ended; raise an exception that one of them put."""
-        ended = 0
-        while ended < len(threads):
-            dead = sum(not thread.is_alive() for thread in threads)
-            try:
-                event = self._events.get(timeout=_POLL_S)
-            except queue.Empty:
-                if dead > ended:
-                    # Other code can raise an exception in a thread at any time, even in its last instruction.
-                    raise RuntimeError("a worker thread ended before its work was done") from None
-                continue
-            if isinstance(event, BaseException):
-                raise event
-            if event is None:
-                ended += 1
-            else:
-                yield event
+    return in_threads(extractor.events, sources, workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes))

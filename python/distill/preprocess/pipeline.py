@@ -5,14 +5,12 @@ In three acts: plan what has to be computed, extract the rows into packs, commit
 
 from __future__ import annotations
 
-import json
 import logging
-import os
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,11 +18,12 @@ import torch
 from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.folder import load_file_table
-from distill.cache.manifest import open_manifest
+from distill.cache.manifest import normalization_stats, open_manifest
+from distill.cache.parts import share
 from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
-from distill.cache.slots import find_slot, slot_formats
-from distill.cache.writer import CacheWriter
+from distill.cache.slots import find_slot, slot_formats, slot_path
+from distill.cache.writer import CacheWriter, cache_write_error
 from distill.config import (
     AugmentationConfig,
     CacheDtype,
@@ -38,10 +37,14 @@ from distill.errors import CacheError, ConfigError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, Trust, check_workers
-from distill.preprocess.extraction import Extractor, Failed, Finished, Known, Rows, Source, extract
+from distill.preprocess.extraction import Extractor, Source, extract
+from distill.preprocess.parts import Engine, Job, make_parts
 from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
+from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.preprocess.retries import forget_what_can_be_read
+from distill.preprocess.shard import extract_shard
+from distill.preprocess.shares import Shard
 from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
 
@@ -165,6 +168,8 @@ def preprocess(
     workers: int | None = None,
     check_packs: bool = False,
     row_format: RowFormat | None = None,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
     progress: ProgressCallback | None = None,
     confirm: ConfirmCallback | None = None,
 ) -> PreprocessResult:
@@ -182,6 +187,10 @@ def preprocess(
         Check the checksums of all rows, and not only of packs that were modified. Default: False.
     row_format : RowFormat, optional
         What `config` makes of a row, where it leaves the number of variants open. Default: as in the slot last used.
+    shard : Shard, optional
+        Compute only this share of the files, as parts, which this or another process adopts. Default: all of them.
+    engine : callable, optional
+        What computes the parts of the work, on several machines. Default: threads of this process.
     progress, confirm : callable, optional
         `progress_callback` and `confirm_callback` of `preprocess_complex_spectrograms`.
 
@@ -206,6 +215,7 @@ def preprocess(
         device=resolve_device(config.device),
         spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
+        engine=engine,
     )
     if message := empty_bands(MelSpec.of(config.complex_spectrogram)):
         logger.warning("%s", message)
@@ -213,6 +223,9 @@ def preprocess(
     if not slot_formats(cache_dir):
         # Checked before the cache folder is made: a folder without audio gets no cache.
         run.require_audio()
+    if shard is not None:
+        row_format = row_format or resolve_row_format(config, cache_dir, run.require_audio)
+        return replace(_shard(run, row_format, shard), seconds=time.monotonic() - start)
     try:
         with CacheWriter(cache_dir) as writer:
             writer.open(row_format or resolve_row_format(config, cache_dir, run.require_audio))
@@ -245,6 +258,7 @@ class _Run:
     device: torch.device
     spectrogram: ComplexSpectrogram
     progress: ProgressCallback
+    engine: Engine | None
 
     def require_audio(self) -> int:
         """Return the number of audio files, without opening any; raise DatasetError if there is none."""
@@ -255,8 +269,9 @@ class _Run:
 
 def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> PreprocessResult:
     """Plan, extract, commit."""
-    plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress)
-    backend = writer.backend
+    hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
+    plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress, hashing=hashing)
+    backend = None
     if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
         chunk = torch.empty((1, 1, run.config.chunk_samples), dtype=torch.float32, device=run.device)
@@ -264,9 +279,12 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
     sources = [*plan.sources, *_copy(run, writer, plan)]
-    writer.use_backend(backend)
-    extracted = _extract(run, writer, sources)
-
+    if backend is not None:
+        writer.use_backend(backend)
+    if run.engine is None:
+        extracted = _extract(run, writer, sources)
+    else:
+        extracted = _extract_parts(run, run.engine, writer, plan, sources)
     writer.finish()
     if writer.has_committed:
         compact_if_wasteful(writer)
@@ -276,6 +294,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         plan.scan,
         writer.row_format,
         extracted=extracted,
+        adopted=writer.adopted,
         changed_fields=plan.changed_fields,
     )
 
@@ -294,59 +313,47 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
     return damaged
 
 
-@dataclass
-class _Extracted:
-    """What was decoded by a run."""
-
-    decoded: int = 0
-    """Number of sources whose rows were computed."""
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    """Path and reason of sources that could not be read this time. Those that never can be are recorded in the
-    manifest instead."""
-    with_offset: list[str] = field(default_factory=list)
-    """Paths of sources with rows whose constant offset was removed."""
-    channels: Counter[int] = field(default_factory=Counter)
-    """Number of sources with rows by their number of channels."""
-
-
-def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> _Extracted:
+def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> Extracted:
     """Compute the rows of some sources and hand them to the writer."""
-    spool_dir = writer.cache_dir
     unused = frozenset(writer.manifest.unused_contents())
-    extractor = Extractor(
-        run.spectrogram, run.device, run.config, writer.row_format.expansion, run.root, spool_dir, unused
-    )
-    ended, found = 0, _Extracted()
-    # The first source of each content. If a file was replaced by a copy meanwhile, the rows of the first count.
-    first: dict[bytes, str] = {}
+    expansion, spool_dir = writer.row_format.expansion, writer.cache_dir
+    extractor = Extractor(run.spectrogram, run.device, run.config, expansion, run.root, spool_dir, unused)
+    recorder = Recorder(writer, run.dataset.path)
     with closing(extract(extractor, sources, run.workers)) as events:
         for event in events:
-            content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, run.dataset.path)
-            if isinstance(event, Known | Finished) or (isinstance(event, Failed) and event.permanent):
-                writer.set_hash(event.source.name, content_hash)
-            is_first = first.setdefault(content_hash, path) == path if content_hash else True
-            if isinstance(event, Known) or (not is_first and not isinstance(event, Failed)):
-                found.decoded += not isinstance(event, Rows)
-            elif isinstance(event, Rows):
-                writer.add_rows(content_hash, event.rows)
-            elif isinstance(event, Finished):
-                found.decoded += 1
-                if event.sums[0]:
-                    found.channels[event.channels] += 1
-                    writer.finish_content(content_hash, event.silent, event.sums, event.partial)
-                    found.with_offset += [path] if event.levels.offset else []
-                else:
-                    writer.skip_content(content_hash, event.silence, event.silent)
-            elif event.permanent:
-                writer.skip_content(content_hash, event.reason)
-            else:
-                if is_first:
-                    writer.drop_content(content_hash)
-                found.failed.append((path, event.reason))
-            ended += not isinstance(event, Rows)
+            recorder.record(event)
             # Also after rows, so that the callback can cancel in the middle of a long file.
-            run.progress("features", ended, len(sources))
+            run.progress("features", recorder.found.ended, len(sources))
+    return recorder.found
+
+
+def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, sources: Sequence[Source]) -> Extracted:
+    """Let an engine compute the rows of some sources, and adopt its parts as they end."""
+    planned = dict(zip(plan.sources, plan.durations, strict=True))
+    parts = make_parts(sources, [planned.get(source, 0.0) for source in sources], writer.row_format)
+    spool_dir = Path(tempfile.gettempdir())
+    job = Job(run.dataset.path, run.dataset.cache_path, run.config, writer.row_format, spool_dir)
+    found = Extracted()
+    try:
+        share(job.slot_dir)
+        with closing(engine(job, parts)) as results:
+            for extracted in results:
+                if extracted.path is not None:
+                    writer.adopt_part(extracted.path)
+                found.add(extracted)
+                run.progress("features", found.ended, len(sources))
+    except OSError as error:
+        raise cache_write_error(writer.cache_dir, error) from error
     return found
+
+
+def _shard(run: _Run, row_format: RowFormat, shard: Shard) -> PreprocessResult:
+    """Compute a share of the files."""
+    extracted, scan, known = extract_shard(
+        run.dataset, run.config, row_format, shard, workers=run.workers, progress=run.progress
+    )
+    slot = slot_path(run.dataset.cache_path, row_format.fingerprint)
+    return _result(slot, known.manifest, scan, row_format, extracted=extracted, adopted=known.adopted)
 
 
 def _unchanged(run: _Run) -> PreprocessResult | None:
@@ -359,7 +366,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
         return None
     forget_what_can_be_read(manifest)
     known = load_file_table(cache_dir)
-    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hash_unique=False, progress=run.progress)
+    scan = run.dataset.scan(manifest, known=known, workers=run.workers, hashing="same-size", progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.
@@ -380,15 +387,17 @@ def _result(
     scan: Scan,
     row_format: RowFormat,
     *,
-    extracted: _Extracted | None = None,
+    extracted: Extracted | None = None,
+    adopted: int = 0,
     changed_fields: Sequence[str] = (),
 ) -> PreprocessResult:
-    header, extracted = json.loads(manifest.header), extracted or _Extracted()
+    totals, extracted = manifest.totals(), extracted or Extracted()
     return PreprocessResult(
         cache_dir=cache_dir,
-        normalization_stats=header["normalization_stats"],
-        rows=header["total_spectrograms"],
+        normalization_stats=normalization_stats(totals.sums),
+        rows=totals.rows,
         decoded=extracted.decoded,
+        adopted=adopted,
         skipped=sorted([*manifest.skipped(), *scan.faults, *extracted.failed]),
         partial=manifest.partial(),
         unread=scan.unread,

@@ -22,7 +22,7 @@ from distill.cache.writer import CacheWriter, free_bytes
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
-from distill.index import Dataset, Scan
+from distill.index import Dataset, Hashing, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.extraction import Source
 from distill.preprocess.lengths import read_lengths
@@ -58,6 +58,8 @@ class Plan:
         The contents whose rows are copied.
     sources : list of Source
         The contents to compute, the longest first.
+    durations : list of float
+        About how long they are, seconds.
     rows, bytes : int
         Number and size of the rows to compute or copy, estimated: silent chunks, which are left out, are counted, and
         nobody has checked yet how long the files are.
@@ -71,17 +73,24 @@ class Plan:
     copies: Copies | None
     copied: list[Source]
     sources: list[Source]
+    durations: list[float]
     rows: int
     bytes: int
     padding: float
 
 
 def make_plan(
-    dataset: Dataset, config: TrainingConfig, writer: CacheWriter, *, workers: int, progress: ProgressCallback
+    dataset: Dataset,
+    config: TrainingConfig,
+    writer: CacheWriter,
+    *,
+    workers: int,
+    progress: ProgressCallback,
+    hashing: Hashing = "same-size",
 ) -> Plan:
     """Compare a dataset with the open slot of its cache, and plan what has to be computed. Hashes are kept at once.
 
-    New files whose size no other file has are not hashed.
+    New files that are not hashed here are hashed while they are decoded.
 
     Raises
     ------
@@ -92,7 +101,7 @@ def make_plan(
     """
     row_format = writer.row_format
     forget_what_can_be_read(writer.manifest)
-    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hash_unique=False, progress=progress)
+    scan = dataset.scan(writer.manifest, known=writer.files, workers=workers, hashing=hashing, progress=progress)
     dataset.require_audio(scan)
     log_found(dataset.path, scan, is_walk=dataset.files is None)
     changed_fields = _changed_fields(writer)
@@ -112,10 +121,10 @@ def make_plan(
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
     row_bytes = math.prod(row_format.shape) * np.dtype(row_format.dtype).itemsize
     # Longest first, so that no thread is left with a long file when the others have finished.
-    by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: -pair[0])
-    longest_first = [source for _, source in by_length]
+    by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: (-pair[0], pair[1].name))
+    durations, sources = [duration for duration, _ in by_length], [source for _, source in by_length]
     padding = 1 - sum(durations) / (chunks * chunk_s) if chunks else 0.0
-    return Plan(row_format, changed_fields, scan, copies, copied, longest_first, rows, rows * row_bytes, padding)
+    return Plan(row_format, changed_fields, scan, copies, copied, sources, durations, rows, rows * row_bytes, padding)
 
 
 def _changed_fields(writer: CacheWriter) -> list[str]:

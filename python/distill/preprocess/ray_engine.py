@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import BinaryIO
 
 from distill.cache.parts import share
@@ -76,7 +77,10 @@ class RayEngine:
             If the cluster cannot be reached, or one of its nodes cannot do the work.
         """
         check_ray(self.address)
-        job = replace(job, config=replace(job.config, device="cpu"))
+        if not parts:
+            return
+        folders = {"dataset_dir": job.dataset_dir.absolute(), "cache_dir": job.cache_dir.absolute()}
+        job = replace(job, config=replace(job.config, device="cpu"), **folders)
         place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
         logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
         with _probe(job) as probe, _driver() as (connection, process, output):
@@ -99,7 +103,7 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
         wanted = range(sent, min(len(parts), sent + update.wanted))
         sent = wanted.stop
         # Before the results are used, so that the cluster is busy meanwhile.
-        connection.send(Parts([(number, pickle.dumps(parts[number])) for number in wanted], sent == len(parts)))
+        connection.send(Parts([(number, _packed(parts[number])) for number in wanted], sent == len(parts)))
         for result in update.results:
             extracted = pickle.loads(result.extracted)  # noqa: S301 - from our own process on a node
             if isinstance(extracted, Exception):
@@ -108,6 +112,14 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
             yield extracted
             nodes.finished += 1
     nodes.log()
+
+
+def _packed(part: Part) -> bytes:
+    """Return a part, pickled, with paths that mean the same in every working directory."""
+    here = Path.cwd()
+    return pickle.dumps(
+        replace(part, sources=tuple(each._replace(path=str(here / each.path)) for each in part.sources))
+    )
 
 
 def _received(connection: Connection) -> Generator[Extracted, None, Update]:

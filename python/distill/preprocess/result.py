@@ -29,6 +29,8 @@ class PreprocessResult:
         Rows in the cache that the dataset uses.
     decoded : int
         Number of files decoded by this run.
+    adopted : int
+        Number of files whose rows other processes had left as parts, and this run added to the slot.
     skipped : list of (path, reason)
         Files that were left out, and folders that could not be read. Paths are relative to the dataset, with
         undecodable bytes as surrogate escapes.
@@ -58,6 +60,7 @@ class PreprocessResult:
     counts: dict[str, int]
     augmentation_expansion: int
     partial: list[tuple[str, str]] = field(default_factory=list)
+    adopted: int = 0
     unread: dict[str, int] = field(default_factory=dict)
     channels: dict[int, int] = field(default_factory=dict)
     changed_fields: list[str] = field(default_factory=list)
@@ -69,6 +72,8 @@ class PreprocessResult:
         work = "nothing decoded: all of it was in the cache"
         if self.decoded:
             work = f"{counted(self.decoded, 'file')} decoded"
+        if self.adopted:
+            work += f", {counted(self.adopted, 'file')} of other processes adopted"
         logger.info("%s of features, %s", counted(self.rows, "row"), work)
         log_mixed(self.channels)
         log_offsets(self.with_offset)

@@ -1,11 +1,16 @@
-"""Worker threads, in each of which torch computes on as many threads as it is told, and no more."""
+"""Worker threads, in each of which torch computes on as many threads as it is told, and no more.
+
+Their results come to the caller through a bounded queue.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,6 +23,15 @@ _POLL_S = 0.1
 _TIP = "raise the limit on processes (ulimit -u), or end other programs"
 # Held while threads are started, because a setting of the whole process is then changed for a moment.
 _starting = threading.Lock()
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CheckStop = Callable[[], None]
+"""Called often by worker threads; raises StoppedError once the caller has stopped reading results."""
+
+
+class StoppedError(Exception):
+    """Ends a worker thread once the caller has stopped reading results."""
 
 
 def start_workers(
@@ -88,3 +102,106 @@ def _setting_back(numbers: list[int]) -> Iterator[None]:
                 thread.join()
             except RuntimeError:
                 torch.set_num_threads(numbers[0])
+
+
+def in_threads(
+    work: Callable[[Item, CheckStop], Iterable[Result]], items: Sequence[Item], workers: int, most_waiting: int = 0
+) -> Iterator[Result]:
+    """Call `work` for all items, in worker threads. Closing the iterator stops the threads within 200 ms.
+
+    Parameters
+    ----------
+    work : callable
+        Called with an item, and a callable that it calls often.
+    items : sequence
+        The items.
+    workers : int
+        Number of threads. If there are fewer items, torch computes on several threads in each.
+    most_waiting : int
+        Number of results that may wait for the caller. Default: two for each thread.
+
+    Yields
+    ------
+    Result
+        The results of an item are in order; those of different items are interleaved.
+
+    Raises
+    ------
+    SystemLimitError
+        If the system starts no thread. If it starts fewer than `workers`, these do all of the work.
+    BaseException
+        What ended a thread and is not about a file, such as MemoryError or KeyboardInterrupt.
+    """
+    threads_each = max(1, workers // max(1, len(items)))
+    workers = min(workers, max(1, len(items)))
+    results: _ResultQueue[Result] = _ResultQueue(max(2 * workers, most_waiting))
+    remaining = iter(items)
+    lock = threading.Lock()
+
+    def run() -> None:
+        try:
+            while True:
+                with lock:
+                    item = next(remaining, None)
+                if item is None:
+                    break
+                for result in work(item, results.check_stop):
+                    results.put(result)
+            results.put(None)
+        except StoppedError:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            with suppress(StoppedError):
+                results.put(error)
+
+    threads: list[threading.Thread] = []
+    try:
+        start_workers(run, workers, threads, threads_each)
+        yield from results.until_all_end(threads)
+    finally:
+        results.close()
+        for thread in threads:
+            thread.join()
+
+
+class _ResultQueue(Generic[Result]):
+    """A bounded queue that can be closed. Each thread puts None when it ends, or what ended it."""
+
+    def __init__(self, size: int) -> None:
+        self._results: queue.Queue[Result | BaseException | None] = queue.Queue(size)
+        self._closed = threading.Event()
+
+    def check_stop(self) -> None:
+        """Raise StoppedError if the queue is closed."""
+        if self._closed.is_set():
+            raise StoppedError
+
+    def put(self, result: Result | BaseException | None) -> None:
+        """Wait until there is space, and add a result; raise StoppedError if the queue is closed."""
+        while True:
+            self.check_stop()
+            with suppress(queue.Full):
+                return self._results.put(result, timeout=_POLL_S)
+
+    def close(self) -> None:
+        """Let all further calls from threads raise StoppedError."""
+        self._closed.set()
+
+    def until_all_end(self, threads: Sequence[threading.Thread]) -> Iterator[Result]:
+        """Yield results until all threads have ended; raise an exception that one of them put."""
+        ended = 0
+        while ended < len(threads):
+            dead = sum(not thread.is_alive() for thread in threads)
+            try:
+                result = self._results.get(timeout=_POLL_S)
+            except queue.Empty:
+                if dead > ended:
+                    # Other code can raise an exception in a thread at any time, even in its last instruction.
+                    raise RuntimeError("a worker thread ended before its work was done") from None
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                ended += 1
+            else:
+                yield result

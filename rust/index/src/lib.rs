@@ -83,7 +83,7 @@ pub use manifest::{seal, FileTable, Live, Manifest, Summary, Totals, FORMAT_VERS
 pub use path::check_relative;
 pub use progress::{NoProgress, Progress, Stage};
 pub use records::{Content, FileEntry, Pack, Segment};
-pub use scan::{scan, Options, Trust};
+pub use scan::{scan, Hashing, Options, Trust};
 pub use scan_result::{Counts, Scan, Todo};
 pub use skip_reason::{SkipReason, UNUSABLE};
 pub use stat::{Precision, StatKey};

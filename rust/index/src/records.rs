@@ -89,6 +89,32 @@ impl FileEntry {
     }
 }
 
+/// Adds files to a table sorted by path. Of a file that both have, the new entry
+/// counts if the old one is pending, or of another state of the file. Returns whether
+/// the table changed.
+pub(crate) fn merge_files(files: &mut Vec<FileEntry>, others: &[FileEntry]) -> bool {
+    let sorted = files.len();
+    let mut has_changed = false;
+    for other in others {
+        match files[..sorted].binary_search_by(|file| file.path.cmp(&other.path)) {
+            Ok(index) if files[index].is_pending() || files[index].key != other.key => {
+                has_changed = true;
+                files[index] = FileEntry {
+                    selected: files[index].selected,
+                    ..other.clone()
+                };
+            }
+            Ok(_) => {}
+            Err(_) => files.push(other.clone()),
+        }
+    }
+    if files.len() > sorted {
+        files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        has_changed = true;
+    }
+    has_changed
+}
+
 /// Records the hash of a file that is pending, in a table sorted by path. Returns
 /// whether there is one.
 pub(crate) fn set_hash(files: &mut [FileEntry], path: &[u8], hash: Hash) -> bool {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use distill_index::{
-    scan, Content, Error, FileTable, Manifest, NoProgress, Options, Progress, Scan, SkipReason,
-    Stage,
+    scan, Content, Error, FileTable, Hashing, Manifest, NoProgress, Options, Progress, Scan,
+    SkipReason, Stage,
 };
 
 fn options(workers: usize) -> Options {
@@ -112,7 +112,7 @@ fn only_files_that_share_their_size_are_hashed_if_that_is_requested() {
     put("two.wav", "OggS2");
     put("long.wav", "OggS longer");
     let options = Options {
-        hash_unique: false,
+        hashing: Hashing::SameSize,
         ..options(2)
     };
     let lazily = |manifest: &Manifest| scan(manifest, root.path(), &options, &NoProgress).unwrap();
@@ -121,6 +121,12 @@ fn only_files_that_share_their_size_are_hashed_if_that_is_requested() {
         todo.map(|todo| String::from_utf8_lossy(&todo.path).into())
             .collect()
     };
+    let none = Options {
+        hashing: Hashing::None,
+        ..options.clone()
+    };
+    let unhashed = scan(&Manifest::default(), root.path(), &none, &NoProgress).unwrap();
+    assert_eq!((unhashed.todo.len(), hashed(&unhashed).len()), (3, 0));
     let first = lazily(&Manifest::default());
     assert_eq!((first.counts.added, first.todo.len()), (3, 3));
     assert_eq!(hashed(&first), ["one.wav", "two.wav"]);

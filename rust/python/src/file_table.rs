@@ -30,6 +30,10 @@ impl PyFileTable {
         py.detach(|| self.0.apply(&scan.0))
     }
 
+    fn adopt(&mut self, py: Python, other: &PyFileTable) {
+        py.detach(|| self.0.adopt(&other.0));
+    }
+
     fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {
         Ok(self.0.set_hash(path, hash_from(content_hash)?))
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use distill_index::{
-    Content, FileTable, Manifest, Options, Pack, Segment, SkipReason, Summary, Totals, Trust,
+    Content, FileTable, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary,
+    Totals, Trust,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -48,7 +49,7 @@ impl PyManifest {
 
     #[pyo3(signature = (root, *, extensions, unread = Vec::new(), exclude = Vec::new(), files = None,
         known = None, follow_links = false, trust = "stat", max_bytes = 64 << 30, workers = 1,
-        hash_added = true, hash_unique = true, progress = None))]
+        hash_added = true, hashing = "all", progress = None))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn scan(
         &self,
@@ -64,7 +65,7 @@ impl PyManifest {
         max_bytes: u64,
         workers: usize,
         hash_added: bool,
-        hash_unique: bool,
+        hashing: &str,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<PyScan> {
         let options = Options {
@@ -78,7 +79,7 @@ impl PyManifest {
             max_bytes,
             workers,
             hash_added,
-            hash_unique,
+            hashing: hashing_from(hashing)?,
         };
         let progress = PythonProgress::new(progress);
         let scan = py.detach(|| distill_index::scan(&self.0, &root.0, &options, &progress));
@@ -92,6 +93,27 @@ impl PyManifest {
 
     fn set_hash(&mut self, path: &[u8], content_hash: &[u8]) -> PyResult<bool> {
         Ok(self.0.set_hash(path, hash_from(content_hash)?))
+    }
+
+    fn adopt(&mut self, py: Python, part: &PyManifest) -> PyResult<bool> {
+        py.detach(|| self.0.adopt(&part.0)).map_err(to_python)
+    }
+
+    fn add_file(
+        &mut self,
+        path: &[u8],
+        stamps: (u64, i64, i64, u64),
+        content_hash: &[u8],
+    ) -> PyResult<()> {
+        let (size, mtime_ns, ctime_ns, inode) = stamps;
+        let key = StatKey {
+            size,
+            mtime_ns,
+            ctime_ns,
+            inode,
+        };
+        self.0.add_file(path, key, hash_from(content_hash)?);
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)] // the fields of a pack
@@ -311,6 +333,17 @@ fn trust_from(name: &str) -> PyResult<Trust> {
         "content" => Ok(Trust::Content),
         _ => Err(PyValueError::new_err(format!(
             "trust={name:?} must be \"stat\" or \"content\""
+        ))),
+    }
+}
+
+fn hashing_from(name: &str) -> PyResult<Hashing> {
+    match name {
+        "all" => Ok(Hashing::All),
+        "same-size" => Ok(Hashing::SameSize),
+        "none" => Ok(Hashing::None),
+        _ => Err(PyValueError::new_err(format!(
+            "hashing={name:?} must be \"all\", \"same-size\" or \"none\""
         ))),
     }
 }

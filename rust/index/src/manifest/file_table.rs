@@ -11,7 +11,7 @@ use super::format::{check_not_newer, seal, split_seal, version};
 use super::read::{check_seal, parse_files};
 use super::write;
 use crate::hash::Hash;
-use crate::records::{set_hash, FileEntry};
+use crate::records::{merge_files, set_hash, FileEntry};
 use crate::scan_result::{PathBytes, Scan};
 use crate::{Error, Result};
 
@@ -103,6 +103,11 @@ impl FileTable {
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
         set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
+    }
+
+    /// Takes over the files of another table, in addition to its own.
+    pub fn adopt(&mut self, other: &FileTable) {
+        merge_files(Arc::make_mut(&mut self.files), &other.files);
     }
 
     fn updated(&self, scanned: &[FileEntry]) -> Vec<FileEntry> {

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::check;
 use crate::hash::Hash;
-use crate::records::{set_hash, Content, FileEntry, Pack, Segment};
+use crate::records::{merge_files, set_hash, Content, FileEntry, Pack, Segment};
 use crate::scan_result::Scan;
+use crate::stat::{RacyFrom, StatKey};
 use crate::{Error, Result};
 
 /// Contents by hash.
@@ -135,6 +136,61 @@ impl Manifest {
         check::content(&content, &self.packs).map_err(Error::Invalid)?;
         self.contents.insert(hash, content);
         Ok(())
+    }
+
+    /// Adds the packs, contents and files of another manifest. Of a content that both
+    /// have, this one's rows stay. Returns whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// If both list a pack of the same name with another number of rows.
+    pub fn adopt(&mut self, part: &Manifest) -> Result<bool> {
+        let mut has_changed = false;
+        let mut index_of = Vec::with_capacity(part.packs.len());
+        for pack in &part.packs {
+            let known = self.packs.iter().position(|own| own.name == pack.name);
+            if known.is_some_and(|index| self.packs[index].rows != pack.rows) {
+                let message = format!("pack {:?} is listed with other rows", pack.name);
+                return Err(Error::Invalid(message));
+            }
+            index_of.push(match known {
+                Some(index) => index as u64,
+                None => {
+                    has_changed = true;
+                    self.add_pack(pack.clone())?
+                }
+            });
+        }
+        for (hash, content) in &part.contents {
+            let own = self.contents.get(hash);
+            let has_more = own.is_none_or(|own| own.skipped.is_some() && content.skipped.is_none());
+            if has_more {
+                let mut content = content.clone();
+                for segment in &mut content.segments {
+                    segment.pack = index_of[segment.pack as usize];
+                }
+                self.contents.insert(*hash, content);
+                has_changed = true;
+            }
+        }
+        Ok(merge_files(Arc::make_mut(&mut self.files), &part.files) || has_changed)
+    }
+
+    /// Adds a file whose content is known; one of the same path is replaced.
+    pub fn add_file(&mut self, path: &[u8], key: StatKey, hash: Hash) {
+        let entry = FileEntry {
+            path: path.into(),
+            key,
+            racy: key.is_racy(RacyFrom::now()),
+            content: Some(hash),
+            skipped: None,
+            selected: true,
+        };
+        let files = Arc::make_mut(&mut self.files);
+        match files.binary_search_by(|file| (*file.path).cmp(path)) {
+            Ok(index) => files[index] = entry,
+            Err(index) => files.insert(index, entry),
+        }
     }
 
     /// Removes the contents that no file has, selected or not, and packs without

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::options::{Options, Trust};
+use super::options::{Hashing, Options, Trust};
 use crate::hash_files::{hash_all, Job};
 use crate::hasher::Outcome;
 use crate::progress::Progress;
@@ -145,9 +145,10 @@ impl Comparison<'_> {
         }
     }
 
-    /// Makes the suspects pending whose size no other suspect and no known file has.
-    pub(super) fn defer_unique(&self, drafts: &mut [Draft], known: &[FileEntry]) {
-        if self.options.hash_unique {
+    /// Makes the suspects pending that are not to be hashed.
+    pub(super) fn defer(&self, drafts: &mut [Draft], known: &[FileEntry]) {
+        let hashing = self.options.hashing;
+        if hashing == Hashing::All {
             return;
         }
         let mut counts: HashMap<u64, u32> = HashMap::new();
@@ -164,14 +165,16 @@ impl Comparison<'_> {
         for draft in drafts {
             let state = std::mem::replace(&mut draft.state, State::Vanished);
             draft.state = match state {
-                State::Suspect(file) if counts[&file.key.size] == 1 => State::Pending(FileEntry {
-                    racy: file.key.is_racy(self.racy_from),
-                    path: file.path,
-                    key: file.key,
-                    content: None,
-                    skipped: None,
-                    selected: true,
-                }),
+                State::Suspect(file) if hashing == Hashing::None || counts[&file.key.size] == 1 => {
+                    State::Pending(FileEntry {
+                        racy: file.key.is_racy(self.racy_from),
+                        path: file.path,
+                        key: file.key,
+                        content: None,
+                        skipped: None,
+                        selected: true,
+                    })
+                }
                 state => state,
             };
         }

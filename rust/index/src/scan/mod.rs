@@ -17,7 +17,7 @@ use crate::tree::Listing;
 use crate::walk::walk;
 use crate::Result;
 
-pub use options::{Options, Trust};
+pub use options::{Hashing, Options, Trust};
 
 /// Compares the folder `root` with `manifest`.
 ///
@@ -68,7 +68,7 @@ pub fn scan(
         }
     }
     let mut drafts = comparison.drafts(found, manifest.files(), &faults);
-    comparison.defer_unique(&mut drafts, manifest.files());
+    comparison.defer(&mut drafts, manifest.files());
     comparison.hash_suspects(&root, &mut drafts, progress)?;
     root.check_in_place()?;
     Ok(Scan {

@@ -15,6 +15,20 @@ pub enum Trust {
     Content,
 }
 
+/// Which of the new and changed files are hashed. The others are in
+/// [`Scan::todo`](crate::Scan::todo) without a hash, and whoever reads one records it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hashing {
+    /// All of them.
+    #[default]
+    All,
+    /// Those whose size another file has, which is new, changed or known: only
+    /// these can have the content of another file.
+    SameSize,
+    /// None of them.
+    None,
+}
+
 /// The options of a scan.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,11 +55,8 @@ pub struct Options {
     /// Whether to hash new files. If not, they are listed as added only: renames
     /// are not detected, and the new table of files does not include them.
     pub hash_added: bool,
-    /// Whether to hash a new or changed file whose size no other file has, neither
-    /// one that is new or changed nor one that is known. If not, it is in
-    /// [`Scan::todo`](crate::Scan::todo) without a hash, and whoever reads it records
-    /// the hash: no other file can have its content.
-    pub hash_unique: bool,
+    /// Which new and changed files are hashed.
+    pub hashing: Hashing,
 }
 
 impl Default for Options {
@@ -61,7 +72,7 @@ impl Default for Options {
             max_bytes: 64 << 30,
             workers: 1,
             hash_added: true,
-            hash_unique: true,
+            hashing: Hashing::All,
         }
     }
 }

@@ -1,0 +1,363 @@
+"""Parts of a slot: packs with rows that its manifest does not name yet, and small manifests of them, the part files.
+
+Whoever sees the storage can write parts, without a lock; `CacheWriter` adopts them. What a process has finished is
+therefore kept even if it never gets to change the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill import _native
+from distill.cache.manifest import build_header, read_manifest
+from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
+from distill.cache.row_format import RowFormat
+from distill.storage import sync_folder
+
+logger = logging.getLogger(__name__)
+
+PARTS_NAME = "parts"
+PART_SUFFIX = ".part.json"
+_SHARED_NAME = "shared"
+_RETIRED_SUFFIX = ".retired"
+_ABANDONED_AFTER_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was finished since the last part.
+
+    Attributes
+    ----------
+    manifest : _native.Manifest
+        The contents that are finished, the packs with their rows, and the files that they were read from.
+    path : Path or None
+        The part file; None if it was not saved.
+    is_empty : bool
+        Whether it lists nothing.
+    """
+
+    manifest: _native.Manifest
+    path: Path | None = None
+    is_empty: bool = False
+
+    def saved(self, slot_dir: Path, row_format: RowFormat) -> Part:
+        """Save the part file, durably; return the part with its path.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.manifest.header = json.dumps(build_header(row_format, self.manifest.totals(), created=created))
+        folder = slot_dir / PARTS_NAME
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{secrets.token_hex(8)}{PART_SUFFIX}"
+        self.manifest.save(path)
+        return Part(self.manifest, path)
+
+
+class PartWriter:
+    """Writes the rows of contents into packs, and hands over what is finished. Needs neither lock nor manifest.
+
+    Parameters
+    ----------
+    packs_dir : Path
+        Where the packs are written.
+    row_format : RowFormat
+        What a row is.
+
+    Attributes
+    ----------
+    backend : str
+        What computes the rows, "reference", "rust" or "fused"; the manifest records it for each pack.
+    has_results : bool
+        Whether there are contents that `take` would return.
+    """
+
+    def __init__(self, packs_dir: Path, row_format: RowFormat) -> None:
+        self.packs_dir, self.row_format, self.backend = packs_dir, row_format, "reference"
+        self._pack: PackWriter | None = None
+        self._closed: dict[str, tuple[PackInfo, str]] = {}
+        self._unfinished: dict[bytes, list[_Segment]] = {}
+        self._finished: dict[bytes, _Content] = {}
+        self._files: dict[bytes, tuple[tuple[int, int, int, int], bytes]] = {}
+
+    @property
+    def has_results(self) -> bool:
+        """See the class."""
+        return bool(self._finished)
+
+    def use_backend(self, backend: str) -> None:
+        """Set what computes the rows from here on. A pack holds rows of one backend.
+
+        Raises
+        ------
+        OSError
+            If the pack with rows of another one cannot be closed.
+        """
+        if backend != self.backend and self._pack is not None and self._pack.rows:
+            self.close_pack()
+        self.backend = backend
+
+    def add_rows(self, content_hash: bytes, rows: np.ndarray) -> bool:
+        """Append rows [k, 2, M, T] of a content that is not finished yet. Returns whether a pack was filled by them.
+
+        Raises
+        ------
+        OSError
+            If they cannot be written.
+        """
+        segments = self._unfinished.setdefault(content_hash, [])
+        has_filled = False
+        while len(rows):
+            if self._pack is None:
+                self._pack = PackWriter(self.packs_dir, self.row_format.shape, self.row_format.dtype)
+            pack = self._pack
+            taken, rows = rows[: pack.room], rows[pack.room :]
+            new = _Segment(pack.path.name, pack.append(taken), len(taken))
+            last = segments[-1] if segments else None
+            if last and last.pack == new.pack and last.first + last.rows == new.first:
+                segments[-1] = last._replace(rows=last.rows + new.rows)
+            else:
+                segments.append(new)
+            if pack.room == 0:
+                self.close_pack()
+                has_filled = True
+        return has_filled
+
+    def finish_content(
+        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+    ) -> None:
+        """Mark a content as complete; see `CacheWriter.finish_content`."""
+        segments = self._unfinished.pop(content_hash, [])
+        self._finished[content_hash] = _Content(segments, silent, sums, partial=partial)
+
+    def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
+        """Record that a content never gives rows, and why."""
+        self._unfinished.pop(content_hash, None)
+        self._finished[content_hash] = _Content([], silent, [0.0] * 5, skipped=reason)
+
+    def drop_content(self, content_hash: bytes) -> None:
+        """Forget the rows of a content whose file could not be read to the end this time."""
+        self._unfinished.pop(content_hash, None)
+
+    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+        """Record the hash of a file, by its path relative to the dataset and its stamps when it was scanned."""
+        self._files[name] = stamps, content_hash
+
+    def close_pack(self) -> None:
+        """Close the pack that is being written, if there is one.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written. Its rows, and the contents with rows in it, are then forgotten.
+        """
+        if self._pack is None:
+            return
+        try:
+            info = self._pack.close()
+        except OSError:
+            pack, self._pack = self._pack, None
+            # What is finished and has no row in this pack is whole, but was to follow it in the manifest.
+            self._finished.clear()
+            pack.abandon()
+            raise
+        # Ctrl-C before this line leaves a pack that can be closed again.
+        self._closed[info.name] = info, self.backend
+        self._pack = None
+
+    def take(self) -> Part:
+        """Close the pack, and return what is finished. Contents that are not stay for a later part.
+
+        Raises
+        ------
+        OSError
+            If the pack cannot be written.
+        """
+        self.close_pack()
+        manifest = _native.Manifest()
+        finished, self._finished = self._finished, {}
+        files, self._files = self._files, {}
+        needed = {segment.pack for content in finished.values() for segment in content.segments}
+        index_of = {name: add_pack(manifest, *self._closed[name]) for name in sorted(needed)}
+        for content_hash, content in finished.items():
+            placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
+            manifest.set_content(
+                content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
+            )
+        for name, (stamps, content_hash) in files.items():
+            manifest.add_file(name, stamps, content_hash)
+        # Later parts need the packs in which contents begin that are not finished.
+        begun = {segment.pack for segments in self._unfinished.values() for segment in segments}
+        self._closed = {name: closed for name, closed in self._closed.items() if name in begun}
+        return Part(manifest, is_empty=not finished and not files)
+
+    def abandon(self) -> None:
+        """Remove the pack that is being written."""
+        if self._pack is not None:
+            self._pack.abandon()
+            self._pack = None
+
+
+class _Segment(NamedTuple):
+    """Consecutive rows of one content in one pack."""
+
+    pack: str
+    first: int
+    rows: int
+
+
+class _Content(NamedTuple):
+    """A finished content."""
+
+    segments: list[_Segment]
+    silent: int
+    sums: Sequence[float]
+    skipped: str | None = None
+    partial: str | None = None
+
+
+def share(slot_dir: Path) -> Path:
+    """Mark a slot as one that several machines use, and return the folder in which they write parts.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    folder = slot_dir / PARTS_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SHARED_NAME).touch()
+    return folder
+
+
+def is_shared(slot_dir: Path) -> bool:
+    """Whether several machines use a slot: readers elsewhere may have mapped its packs."""
+    return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
+
+
+def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | None = None) -> Iterator[Part]:
+    """Yield the parts of a slot, except those that are damaged or of another configuration, of which it warns.
+
+    Parameters
+    ----------
+    slot_dir : Path
+        The slot.
+    row_format : RowFormat
+        What its rows are.
+    paths : sequence of Path, optional
+        Part files. Default: all of the slot.
+
+    Raises
+    ------
+    CacheError
+        If a part file cannot be read, or a later version of distill wrote it.
+    OSError
+        If the folder cannot be read.
+    """
+    for path in _part_files(slot_dir) if paths is None else paths:
+        try:
+            manifest = read_manifest(path)
+        except _native.ManifestError as error:
+            logger.warning("%s: %s; what it lists is computed again", path, error)
+            with suppress(OSError):
+                path.unlink()
+            continue
+        if manifest is None:  # adopted by another process meanwhile
+            continue
+        if json.loads(manifest.header)["config_fingerprint"] != row_format.fingerprint:
+            logger.warning("%s: of another configuration than this slot; left alone", path)
+            continue
+        yield Part(manifest, path)
+
+
+def _part_files(slot_dir: Path) -> list[Path]:
+    try:
+        return sorted(path for path in (slot_dir / PARTS_NAME).iterdir() if path.name.endswith(PART_SUFFIX))
+    except FileNotFoundError:
+        return []
+
+
+def retire(path: Path) -> None:
+    """Put a pack that no manifest names any more aside: readers on other machines may have mapped it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    """
+    path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
+
+
+def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
+    """Remove packs that were retired, or begun for a part that was never finished, more than a day ago.
+
+    Returns
+    -------
+    int
+        Their size in bytes.
+
+    Raises
+    ------
+    OSError
+        If one cannot be removed.
+    """
+    before, size = time.time() - _ABANDONED_AFTER_S, 0
+    retired = [path for path in packs_dir.iterdir() if path.name.endswith(_RETIRED_SUFFIX)]
+    parts = slot_dir / PARTS_NAME
+    listed = {name for path in _part_files(slot_dir) for name in _packs_of(path)}
+    begun = [path for path in parts.iterdir() if is_pack_name(path.name) and path.name not in listed]
+    for path in (*retired, *begun):
+        status = path.lstat()
+        if status.st_ctime < before:
+            path.unlink()
+            size += status.st_size
+    return size
+
+
+def _packs_of(path: Path) -> list[str]:
+    try:
+        return _native.Manifest.load(path).pack_names()
+    except (OSError, _native.ManifestError, _native.NewerFormatError):
+        return []
+
+
+def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
+    """Move the packs of a part into the folder of packs. Forget those that are not there, or cut, with a warning.
+
+    Raises
+    ------
+    OSError
+        If one cannot be moved.
+    """
+    moved = False
+    for entry in part.manifest.packs():
+        info = PackInfo.of(entry)
+        path, written = packs_dir / info.name, slot_dir / PARTS_NAME / info.name
+        if written.exists() and not path.exists():
+            status = written.stat()
+            written.rename(path)
+            moved = True
+            if (status.st_size, status.st_mtime_ns) == (info.bytes, info.mtime_ns):
+                # Renaming changes the change time.
+                part.manifest.set_pack_stamps(info.name, info.mtime_ns, path.stat().st_ctime_ns)
+        if not path.exists() or path.stat().st_size != info.bytes:
+            where = "missing" if not path.exists() else "cut short"
+            logger.warning("%s: %s; its rows are computed again", path, where)
+            part.manifest.drop_pack(info.name)
+    if moved:
+        sync_folder(packs_dir)
