@@ -40,11 +40,12 @@ CONFIG = training(augmentation_expansion=EXPANSION)
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(900)]
 
 
-def wait_until(condition: Callable[[], object]) -> object:
-    """Wait for something to happen, and return it."""
+def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None) -> object:
+    """Wait for something to happen while a process runs, and return it."""
     until = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         assert time.monotonic() < until, "it never happens"
+        assert process is None or process.poll() is None, "the run has ended"
         time.sleep(0.005)
     return found
 
@@ -188,7 +189,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_part(cluster, dataset, al
             return wait_until(lambda: "is lost" in log.read_text() or cluster.busy(1)) and "is lost" in log.read_text()
         return False
 
-    wait_until(kill)
+    wait_until(kill, process)
     done = cluster.finish(process, dataset)
     assert done["decoded"] == FILES
     check_same(dataset, alone, run)
@@ -196,7 +197,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_part(cluster, dataset, al
 
 def test_a_node_that_goes_away_costs_nothing_but_its_parts(cluster, dataset, alone, run):
     process = cluster.start(dataset)
-    wait_until(lambda: cluster.busy(1))
+    wait_until(lambda: cluster.busy(1), process)
     cluster.answer("remove")
     try:
         done = cluster.finish(process, dataset)
@@ -235,7 +236,7 @@ def test_a_client_without_the_token_is_refused(cluster, dataset, monkeypatch, ru
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_what_has_a_part_file_when_the_command_ends_is_not_computed_again(cluster, dataset, alone, run, ending):
     process = cluster.start(dataset)
-    wait_until(lambda: contents(dataset))
+    wait_until(lambda: contents(dataset), process)
     process.send_signal(ending)
     process.communicate(timeout=PATIENCE_S)
     # The workers are ended, too.
@@ -249,7 +250,7 @@ def test_what_has_a_part_file_when_the_command_ends_is_not_computed_again(cluste
 @pytest.mark.soak
 def test_a_connection_that_is_lost_is_an_error_with_a_remedy(cluster, dataset, alone, run):
     process = cluster.start(dataset)
-    wait_until(lambda: contents(dataset))
+    wait_until(lambda: contents(dataset), process)
     (driver,) = (pid for pid in processes() if parent(pid) == process.pid)
     os.kill(driver, signal.SIGKILL)
     process.communicate(timeout=PATIENCE_S)
@@ -301,7 +302,7 @@ def test_two_drivers_compute_each_file_once(cluster, dataset, alone, run):
 @pytest.mark.soak
 def test_a_node_that_stops_delays_nothing(cluster, dataset, alone, run):
     process = cluster.start(dataset)
-    stopped = wait_until(lambda: cluster.busy(1))
+    stopped = wait_until(lambda: cluster.busy(1), process)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
