@@ -186,15 +186,16 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_part(cluster, dataset, al
     def kill() -> bool:
         for pid in cluster.busy(1):
             os.kill(pid, signal.SIGKILL)
-            return wait_until(lambda: "is lost" in log.read_text() or cluster.busy(1)) and "is lost" in log.read_text()
-        return False
+        return "is lost" in log.read_text()
 
+    # One that is killed between two parts is only replaced.
     wait_until(kill, process)
     done = cluster.finish(process, dataset)
     assert done["decoded"] == FILES
     check_same(dataset, alone, run)
 
 
+@pytest.mark.soak
 def test_a_node_that_goes_away_costs_nothing_but_its_parts(cluster, dataset, alone, run):
     process = cluster.start(dataset)
     wait_until(lambda: cluster.busy(1), process)
