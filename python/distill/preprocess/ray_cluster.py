@@ -30,8 +30,8 @@ _CONNECT_S = 10.0
 _OLDEST = (2, 52)
 _INSTALL = "pip install 'distill[ray]'"
 _ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[\w:.%]+\]:\d{1,5}")
-# Folders of Ray's sockets must have short paths, which the folder of temporary files of macOS has not.
-_FOLDER_OF_FOLDERS = "/tmp"  # noqa: S108 - the folder in it is this user's alone
+# Ray gives its processes 30 s to start, which a busy machine may need.
+_STARTS = 2
 
 
 def check_ray(address: str) -> None:
@@ -57,7 +57,7 @@ def check_ray(address: str) -> None:
 
 
 @contextmanager
-def connected(address: str, workers: int | None) -> Iterator[None]:
+def connected(address: str, workers: int | None, folder: Path) -> Iterator[None]:
     """Connect this process to a cluster; to be called before Ray is imported, which reads the environment.
 
     Parameters
@@ -66,6 +66,8 @@ def connected(address: str, workers: int | None) -> Iterator[None]:
         HOST:PORT, `AUTO` or `LOCAL`.
     workers : int or None
         Number of CPUs of a cluster that is started here. Default: all.
+    folder : Path
+        A folder that only this user can enter, for a cluster that is started here; removed when that ends.
 
     Raises
     ------
@@ -75,10 +77,13 @@ def connected(address: str, workers: int | None) -> Iterator[None]:
     # Otherwise Ray makes another environment on each node for a program that was started with `uv run`.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if address == LOCAL:
-        with _private_folder() as folder:
+        try:
             _prepare_environment(folder)
             options = {"num_cpus": workers, "object_store_memory": _STORE_BYTES, "_temp_dir": str(folder / "ray")}
             yield from _connection(address, include_dashboard=False, **options)
+        finally:
+            # Also removed by the process that made it, unless that was killed.
+            shutil.rmtree(folder, ignore_errors=True)
     else:
         if address != AUTO:
             _check_port(address)
@@ -88,10 +93,16 @@ def connected(address: str, workers: int | None) -> Iterator[None]:
 def _connection(address: str, **options: object) -> Iterator[None]:
     import ray  # noqa: PLC0415 - an extra, and takes seconds
 
-    try:
-        ray.init(address, log_to_driver=False, configure_logging=False, **options)
-    except Exception as error:  # what Ray raises if a node does not start has no class of its own
-        raise _refused(address, error) from error
+    tries = _STARTS if address == LOCAL else 1
+    while True:
+        tries -= 1
+        try:
+            ray.init(address, log_to_driver=False, configure_logging=False, **options)
+            break
+        except Exception as error:  # what Ray raises if a node does not start has no class of its own
+            ray.shutdown()
+            if not tries:
+                raise _refused(address, error) from error
     try:
         yield
     finally:
@@ -118,13 +129,11 @@ def _check_port(address: str) -> None:
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
     """Make a folder that only this user can enter, for the token and for Ray, which lets everybody write to its own."""
-    folder = Path(tempfile.mkdtemp(prefix="distill-ray-", dir=_FOLDER_OF_FOLDERS))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    # Not that of `tempfile`, because paths of Ray's sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="distill-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _prepare_environment(folder: Path) -> None:

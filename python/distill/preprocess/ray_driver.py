@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill.errors import ClusterError, DistillError
@@ -32,6 +33,8 @@ class Request(NamedTuple):
 
     address: str
     workers: int | None
+    folder: Path
+    """A folder that only this user can enter, for a cluster that is started here."""
     job: ray_task.PackedJob
 
 
@@ -71,7 +74,7 @@ def main(descriptor: int) -> None:
     with Connection(descriptor) as caller:
         try:
             request = caller.recv()
-            with connected(request.address, request.workers):
+            with connected(request.address, request.workers, request.folder):
                 _Driver(caller, request.job).run()
         except DistillError as error:
             caller.send(error)

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from distill.cache.parts import share
 from distill.errors import ClusterError
 from distill.preprocess.parts import Job, Part
-from distill.preprocess.ray_cluster import LOCAL, check_ray
+from distill.preprocess.ray_cluster import LOCAL, check_ray, private_folder
 from distill.preprocess.ray_driver import Parts, Request, Update
 from distill.preprocess.ray_task import PackedJob
 from distill.preprocess.recording import Extracted
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 # A node that starts on a busy machine takes a minute.
 _START_S = 180.0
-_STOP_S = 20.0
+_STOP_S = 10.0
 _POLL_S = 0.5
 _REPORT_EVERY_S = 30.0
 _TAIL_BYTES = 2000
@@ -83,9 +83,9 @@ class RayEngine:
         job = replace(job, config=replace(job.config, device="cpu"), **folders)
         place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
         logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
-        with _probe(job) as probe, _driver() as (connection, process, output):
+        with _probe(job) as probe, private_folder() as folder, _driver() as (connection, process, output):
             packed = PackedJob(pickle.dumps(job), str(job.dataset_dir), probe)
-            connection.send(Request(self.address, self.workers, packed))
+            connection.send(Request(self.address, self.workers, folder, packed))
             try:
                 yield from _results(connection, parts)
             except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -116,10 +116,9 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
 
 def _packed(part: Part) -> bytes:
     """Return a part, pickled, with paths that mean the same in every working directory."""
-    here = Path.cwd()
-    return pickle.dumps(
-        replace(part, sources=tuple(each._replace(path=str(here / each.path)) for each in part.sources))
-    )
+    here = str(Path.cwd())
+    sources = tuple(source._replace(path=os.path.join(here, source.path)) for source in part.sources)
+    return pickle.dumps(replace(part, sources=sources))
 
 
 def _received(connection: Connection) -> Generator[Extracted, None, Update]:
