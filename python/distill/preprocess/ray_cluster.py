@@ -31,7 +31,7 @@ _OLDEST = (2, 52)
 _INSTALL = "pip install 'distill[ray]'"
 _ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[\w:.%]+\]:\d{1,5}")
 # Ray gives its processes 30 s to start, which a busy machine may need.
-_STARTS = 2
+_STARTS = 3
 
 
 def check_ray(address: str) -> None:

@@ -32,8 +32,8 @@ from distill.text import counted
 
 logger = logging.getLogger(__name__)
 
-# A node that starts on a busy machine takes a minute.
-_START_S = 180.0
+# A cluster that starts on a busy machine may take minutes.
+_START_S = 240.0
 _STOP_S = 10.0
 _POLL_S = 0.5
 _REPORT_EVERY_S = 30.0
