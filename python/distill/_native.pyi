@@ -352,7 +352,8 @@ class Manifest:
             not detected, and ``todo`` and `apply` leave them out. Default: True.
         hashing : {"all", "same-size", "none"}
             Which new and changed files are hashed: all, those whose size another
-            one has, known or new, or none. The others are in ``todo`` without a
+            one has, known or new, or none. (Files that are known, and changed
+            shortly before they were scanned, are hashed nevertheless.) The others are in ``todo`` without a
             hash; whoever reads one calls `set_hash`. Until then it is not saved.
             Default: "all".
         progress : callable, optional

@@ -23,7 +23,18 @@ from distill.cli.main import main
 from sounds import CHUNK, SMALL, forbid_decoding, noise, one_object, slot_of, write, write_dataset
 
 PREPROCESS_KEYS = [
-    *("cache_dir", "channels", "decoded", "normalization_stats", "partial", "rows", "seconds", "skipped", "unread")
+    *(
+        "adopted",
+        "cache_dir",
+        "channels",
+        "decoded",
+        "normalization_stats",
+        "partial",
+        "rows",
+        "seconds",
+        "skipped",
+        "unread",
+    )
 ]
 STATUS_KEYS = [
     *("partial", "unread"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import PackReader
+from distill.cache.row_format import RowFormat
 from distill.errors import DamagedPackError, MissingPackError, UnreadablePackError
 from distill.text import counted
 from distill.types import ProgressCallback, Reason
@@ -33,7 +34,7 @@ def has_stamps(path: Path, info: PackInfo) -> bool:
 
 
 def find_damage(
-    packs_dir: Path, packs: Sequence[PackInfo], header: Mapping[str, Any], progress: ProgressCallback | None = None
+    packs_dir: Path, packs: Sequence[PackInfo], row_format: RowFormat, progress: ProgressCallback | None = None
 ) -> Iterator[tuple[PackInfo, Damage | UnreadablePackError | None]]:
     """Check every row of some packs. Only what was read, and is wrong, is damage; so is a pack that is gone.
 
@@ -43,8 +44,8 @@ def find_damage(
         The folder with the packs.
     packs : sequence of PackInfo
         The manifest's entries for the packs to check.
-    header : mapping
-        The manifest's header.
+    row_format : RowFormat
+        What their rows are.
     progress : callable, optional
         Called with ("check", bytes checked, bytes to check).
 
@@ -69,7 +70,7 @@ def find_damage(
             with suppress(OSError):  # the reader finds out why
                 status = path.lstat()
                 info = info._replace(mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
-            reader = PackReader(path, info, tuple(header["row_shape"]), header["dtype"])
+            reader = PackReader(path, info, row_format.shape, row_format.dtype)
             for checked_bytes, rows in reader.damaged_rows():
                 bad.append(rows)
                 if progress is not None:

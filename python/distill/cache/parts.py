@@ -181,30 +181,29 @@ class PartWriter:
         self._pack = None
 
     def take(self) -> Part:
-        """Close the pack, and return what is finished. Contents that are not stay for a later part.
-
-        Raises
-        ------
-        OSError
-            If the pack cannot be written.
-        """
-        self.close_pack()
+        """Return what is finished, and in packs that are closed. The rest stays for a later part."""
+        open_pack = self._pack and self._pack.path.name
+        finished, files = self._finished, self._files
+        self._finished = {
+            content_hash: content for content_hash, content in finished.items() if content.has_rows_in(open_pack)
+        }
+        self._files = {}
+        ready = {name: content for name, content in finished.items() if name not in self._finished}
+        needed = {segment.pack for content in ready.values() for segment in content.segments}
         manifest = _native.Manifest()
-        finished, self._finished = self._finished, {}
-        files, self._files = self._files, {}
-        needed = {segment.pack for content in finished.values() for segment in content.segments}
-        index_of = {name: add_pack(manifest, *self._closed[name]) for name in sorted(needed)}
-        for content_hash, content in finished.items():
+        index_of = {name: add_pack(manifest, *closed) for name, closed in self._closed.items() if name in needed}
+        for content_hash, content in ready.items():
             placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
             manifest.set_content(
                 content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
             )
         for name, (stamps, content_hash) in files.items():
             manifest.add_file(name, stamps, content_hash)
-        # Later parts need the packs in which contents begin that are not finished.
-        begun = {segment.pack for segments in self._unfinished.values() for segment in segments}
+        # Later parts need the packs in which contents begin that are still to come.
+        rest = [*self._unfinished.values(), *(content.segments for content in self._finished.values())]
+        begun = {segment.pack for segments in rest for segment in segments}
         self._closed = {name: closed for name, closed in self._closed.items() if name in begun}
-        return Part(manifest, is_empty=not finished and not files)
+        return Part(manifest, is_empty=not ready and not files)
 
     def abandon(self) -> None:
         """Remove the pack that is being written."""
@@ -229,6 +228,10 @@ class _Content(NamedTuple):
     sums: Sequence[float]
     skipped: str | None = None
     partial: str | None = None
+
+    def has_rows_in(self, pack: str | None) -> bool:
+        """Whether some of its rows are in a pack."""
+        return any(segment.pack == pack for segment in self.segments)
 
 
 def share(slot_dir: Path) -> Path:

@@ -252,12 +252,11 @@ class CacheWriter:
         UnreadablePackError
             If a pack cannot be read at the moment: nothing is known to be wrong with it.
         """
-        header = json.loads(self.manifest.header)
         packs = [PackInfo.of(entry) for entry in self.manifest.packs()]
         suspects = [info for info in packs if every or not has_stamps(self.packs_dir / info.name, info)]
         if suspects and not every:
             logger.info("%s changed on disk: checking the rows", counted(len(suspects), "pack"))
-        for info, damage in find_damage(self.packs_dir, suspects, header, progress):
+        for info, damage in find_damage(self.packs_dir, suspects, self.row_format, progress):
             if isinstance(damage, UnreadablePackError):
                 raise damage
             self.dirty = True
@@ -319,9 +318,11 @@ class CacheWriter:
             If the cache cannot be written.
         """
         try:
+            self._rows.close_pack()
             self._adopt(self._rows.take())
             if self.dirty:
                 self.commit()
+            self._remove_part_files()
             if self._has_hashes:
                 self.files.save(self.cache_dir / FILES_NAME)
                 self._has_hashes = False
@@ -386,11 +387,15 @@ class CacheWriter:
         self.manifest.save(self.slot_dir / MANIFEST_NAME)
         self.dirty = self._has_results = False
         self.has_committed = True
+        self._remove_part_files()
+        end = time.monotonic()
+        self._next_commit = end + _COMMIT_EVERY * (end - start)
+
+    def _remove_part_files(self) -> None:
+        """Remove the part files that were adopted: the manifest on disk has what they list."""
         for path in self._part_files:
             path.unlink(missing_ok=True)
         self._part_files.clear()
-        end = time.monotonic()
-        self._next_commit = end + _COMMIT_EVERY * (end - start)
 
     def remove_unnamed(self) -> None:
         """Remove packs that the committed manifest does not name, and temporary files of a writer that was killed.

@@ -140,6 +140,7 @@ def extract_part(job: Job, part: Part, check_stop: CheckStop) -> Extracted:
                 for event in events:
                     recorder.record(event)
     finally:
+        writer.close_pack()
         kept = writer.take()
         if not kept.is_empty:
             recorder.found.path = kept.saved(job.slot_dir, job.row_format).path

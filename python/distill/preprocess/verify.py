@@ -137,7 +137,8 @@ def _damaged_packs(
     manifest: _native.Manifest, slot: Path, packs: list[PackInfo], progress: ProgressCallback | None, name: str
 ) -> Iterator[tuple[str, Reason]]:
     live = manifest.kept()
-    checked = find_damage(slot / PACKS_NAME, packs, json.loads(manifest.header), progress)
+    row_format = RowFormat.of_header(json.loads(manifest.header))
+    checked = find_damage(slot / PACKS_NAME, packs, row_format, progress)
     for index, (info, damage) in enumerate(checked):
         here, path = live.pack == index, os.path.join(name, PACKS_NAME, info.name)
         if isinstance(damage, UnreadablePackError):

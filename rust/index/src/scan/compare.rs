@@ -164,17 +164,25 @@ impl Comparison<'_> {
         }
         for draft in drafts {
             let state = std::mem::replace(&mut draft.state, State::Vanished);
+            // One that is known, and may have changed within a tick of the clock.
+            let is_racy = |file: &Found| {
+                let known = draft.known.map(|index| &known[index]);
+                let entry = known.or_else(|| self.options.known.find(&file.path));
+                entry.is_some_and(|entry| entry.key == file.key && entry.content.is_some())
+            };
+            let is_deferred = |file: &Found| match hashing {
+                Hashing::None => !is_racy(file),
+                _ => counts[&file.key.size] == 1,
+            };
             draft.state = match state {
-                State::Suspect(file) if hashing == Hashing::None || counts[&file.key.size] == 1 => {
-                    State::Pending(FileEntry {
-                        racy: file.key.is_racy(self.racy_from),
-                        path: file.path,
-                        key: file.key,
-                        content: None,
-                        skipped: None,
-                        selected: true,
-                    })
-                }
+                State::Suspect(file) if is_deferred(&file) => State::Pending(FileEntry {
+                    racy: file.key.is_racy(self.racy_from),
+                    path: file.path,
+                    key: file.key,
+                    content: None,
+                    skipped: None,
+                    selected: true,
+                }),
                 state => state,
             };
         }

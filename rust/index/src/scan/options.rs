@@ -25,7 +25,8 @@ pub enum Hashing {
     /// Those whose size another file has, which is new, changed or known: only
     /// these can have the content of another file.
     SameSize,
-    /// None of them.
+    /// None of them, apart from files that are known, and may have changed since within
+    /// a tick of the file system's clock.
     None,
 }
 
