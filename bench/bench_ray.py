@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from distill.audio.preprocessing import ComplexSpectrogramConfig
 from distill.cache import CacheReader
 from distill.config import TrainingConfig
 from distill.index import Dataset
@@ -32,7 +31,7 @@ RATE = 48_000
 FILE_S = 20
 FEW, MANY = 8, 128
 TICKS = os.sysconf("SC_CLK_TCK")
-CONFIG = TrainingConfig(complex_spectrogram=ComplexSpectrogramConfig(), augmentation_expansion=0, device="cpu")
+CONFIG = TrainingConfig(augmentation_expansion=0, device="cpu")
 
 
 class Spent(NamedTuple):

@@ -56,13 +56,12 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
 
 def _with_values(argv: Sequence[str]) -> list[str]:
     """Give --ray, whose value may be left out, the value that this means."""
-    following = [*argv[1:], "--"]
-    pairs = zip(argv, following, strict=True)
-    return [
-        word
-        for argument, after in pairs
-        for word in ((argument, "local") if argument == "--ray" and after.startswith("-") else (argument,))
-    ]
+    words: list[str] = []
+    for index, argument in enumerate(argv):
+        words.append(argument)
+        if argument == "--ray" and (index + 1 == len(argv) or argv[index + 1].startswith("-")):
+            words.append("local")
+    return words
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:
