@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := $(shell find rust/audio rust/index rust/features rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
+SOURCES := $(shell find rust/audio rust/index rust/features rust/packs rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
 .PHONY: help install demo test lint format bench kernel-report soak fuzz sanitize clean
 

@@ -236,12 +236,22 @@ class Scan:
     @property
     def todo(self) -> list[tuple[bytes, bytes | None, int]]:
         """Path, hash and size in bytes of each content that is not in the manifest; the hash may be None."""
-    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
-        """Return size, mtime, ctime (ns since 1970) and inode number of a file when it was scanned.
+    @property
+    def n_todo(self) -> int:
+        """Length of `todo`."""
+    def todo_at(self, index: int) -> tuple[bytes, bytes | None, tuple[int, int, int, int]]:
+        """Return path, hash and stamps of one content in `todo`: size, mtime, ctime (ns since 1970) and inode number.
 
-        Where these are not reliable, the inode number is 0 and the times are whole seconds.
+        Where the stamps are not reliable, the inode number is 0 and the times are whole seconds.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many.
         """
 
+    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
+        """Return the stamps of a file, as `todo_at` does."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
         """Path and reason of each file that is skipped, itself or because of its content."""
@@ -271,8 +281,8 @@ class Manifest:
 
     def __init__(self) -> None: ...
     @staticmethod
-    def load(path: StrOrBytesPath) -> Manifest:
-        """Read and check a manifest file.
+    def load(path: StrOrBytesPath, known: FileTable | None = None) -> Manifest:
+        """Read and check a manifest file. If its files are those of ``known``, they share memory.
 
         Raises
         ------
@@ -383,7 +393,7 @@ class Manifest:
         Returns whether anything changed. Raises ValueError if both list a pack of one name with other numbers of rows.
         """
     def add_file(self, path: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
-        """Add a file whose content is known, with the stamps that `Scan.stamps` gave for it."""
+        """Add a file whose content is known, with the stamps of the scan. Fastest in the order of the paths."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int
     ) -> int:
@@ -553,6 +563,82 @@ def row_checksums(data: Buffer, row_bytes: int) -> bytes:
     ------
     ValueError
         If the length of ``data`` is not a multiple of ``row_bytes``.
+    """
+
+@final
+class PackFile:
+    """An open pack, read at explicit positions; closed when nothing refers to it any more.
+
+    Raises OSError if it cannot be opened, is a symbolic link or no regular file, or cannot be read.
+    """
+
+    stamps: tuple[int, int, int, int, int]
+    """Device, inode, size, and the times of the last change of the content and of the inode in ns."""
+
+    def __init__(self, path: StrOrBytesPath) -> None: ...
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes at `offset`, or those up to the end of the file."""
+
+    def will_need(self, offset: int, length: int) -> None:
+        """Let the system read bytes that will be wanted soon; does not wait for them."""
+
+    def damaged_rows(
+        self, checksums: Checksums, start: int, row_bytes: int, first: int, stop: int
+    ) -> npt.NDArray[np.int64]:
+        """Return which rows from `first` to `stop` do not match their checksum, or are missing.
+
+        Row 0 is at `start`.
+        """
+
+@final
+class Checksums:
+    """The checksums of a pack's rows, and which rows were compared with them.
+
+    Parameters
+    ----------
+    algorithm : {"CRC-64/NVME", "BLAKE3"}
+    sums : bytes
+        8 bytes for each row.
+    """
+
+    def __init__(self, algorithm: str, sums: bytes) -> None: ...
+
+def pack_checksums(algorithm: str, data: npt.NDArray[np.uint8], row_bytes: int) -> bytes:
+    """Return the checksum of each row of `data`, concatenated: CRC-64/NVME or the first 8 bytes of BLAKE3.
+
+    Raises
+    ------
+    ValueError
+        If the length of ``data`` is not a multiple of ``row_bytes``.
+    """
+
+def read_stored_rows(
+    packs: Sequence[tuple[PackFile, Checksums]],
+    pack: npt.NDArray[np.int64],
+    number: npt.NDArray[np.int64],
+    start: int,
+    out: npt.NDArray[np.uint8],
+) -> tuple[int, OSError | str] | None:
+    """Read rows into ``out`` [k, bytes of a row] as they are stored, and check those that were not checked yet.
+
+    Row i is number ``number[i]`` of the pack ``packs[pack[i]]``, whose row 0 is at ``start``. Returns None, or the
+    place of a row that cannot be had and why: an OSError, "short" if the file ends before, or "mismatch".
+    """
+
+def read_rows(
+    packs: Sequence[tuple[PackFile, Checksums]],
+    pack: npt.NDArray[np.int64],
+    number: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    start: int,
+    out: npt.NDArray[np.float32],
+    dtype: str,
+    mean: npt.NDArray[np.float32] | None,
+    scale: npt.NDArray[np.float32] | None,
+) -> tuple[int, OSError | str] | None:
+    """Read rows of ``dtype`` into ``out`` [n, values of a row], row i into ``out[place[i]]``; see `read_stored_rows`.
+
+    If they are given, each channel becomes (row - mean) * scale.
     """
 
 def mix_stereo(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -163,6 +163,9 @@ class TrainingConfig:
     """Number of latest checkpoints to keep, besides the best."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    shuffle: Literal["auto", "rows", "blocks"] = "auto"
+    """Shuffle all rows at once, or blocks of rows that are stored together, which a disk reads much faster; auto:
+    blocks if the features do not fit into memory, else rows."""
     device_budget_mb: int | None = None
     """Keep training data on the device if it takes at most this many MB; None: a quarter of a GPU's free memory."""
     seed: int = 0

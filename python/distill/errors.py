@@ -163,3 +163,7 @@ class BackendError(DistillError, RuntimeError):
 
 class TrainingDivergedError(DistillError):
     """A loss that is NaN or infinite."""
+
+
+class ProcessLostError(DistillError):
+    """Another of the processes that train one model has ended, or does not answer."""

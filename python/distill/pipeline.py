@@ -6,14 +6,14 @@ import logging
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import DistillError, PreprocessingCancelled, RunError
+from distill.errors import DatasetError, DistillError, PreprocessingCancelled, RunError
 from distill.index import Dataset, Trust
 from distill.latent.analysis import analyze_rows
 from distill.latent.rows import open_rows
@@ -22,6 +22,7 @@ from distill.preprocess.pipeline import preprocess
 from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
 from distill.text import counted, differences
+from distill.training.cached import CachedSpectrogramDataset
 from distill.training.data import TrainingData
 from distill.training.defaults import resolve_training
 from distill.training.events import TrainEvent, TrainResult
@@ -29,6 +30,7 @@ from distill.training.resume import unchanged_result
 from distill.training.split import FEW_CHUNKS, fixed_limit
 from distill.training.tensorboard import check_tensorboard
 from distill.training.trainer import Trainer
+from distill.training.world import World, joined
 from distill.types import ConfirmCallback, PathLike, ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,9 @@ def train(
     analyze: bool = True,
 ) -> TrainResult:
     """Train a VAE on a folder of audio, after preprocessing what is not in its cache yet.
+
+    Processes that torchrun starts train one model together: each calls this function with the same arguments. The first
+    one preprocesses, writes the run and returns the complete result; those of the others have no figures.
 
     Parameters
     ----------
@@ -102,6 +107,8 @@ def train(
         If cache or run folder cannot be written.
     TrainingDivergedError
         If a loss or a weight is no longer finite.
+    ProcessLostError
+        If another one of several processes ends.
     """
     if tensorboard:
         check_tensorboard()
@@ -120,27 +127,72 @@ def train(
             raise PreprocessingCancelled("cancelled; finished work is kept")
         on_event(TrainEvent("preprocess", {"stage": stage, "current": current, "total": total}))
 
-    with run.lock():
-        if not resume:
-            run.create(config, dataset)
-        checkpoint = run.load_state() if resume else None
-        try:
-            data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback, engine)
-        except DistillError as error:
-            if isinstance(error, PreprocessingCancelled) and cancel.is_set():
-                return unchanged_result(run, checkpoint)
+    with joined(config.device, cancel) as world:
+        if not world.is_first:
+            return _follow(world, run, dataset)
+        with run.lock():
             if not resume:
-                # An empty run folder would prevent another try with the same name.
-                run.discard()
-            raise
-        trainer = Trainer(run, config, data, checkpoint, on_event=on_event, cancel=cancel, tensorboard=tensorboard)
-        try:
-            result = trainer.train(dataset)
-        except BrokenPipeError:  # from the caller's own output, in `on_event`
-            raise
-        except OSError as error:
-            raise run.storage_error(error, Path(error.filename) if error.filename else None) from error
-        return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
+                run.create(config, dataset)
+            checkpoint = run.load_state() if resume else None
+            try:
+                data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback, engine)
+            except DistillError as error:
+                if isinstance(error, PreprocessingCancelled) and cancel.is_set():
+                    return unchanged_result(run, checkpoint)
+                if not resume:
+                    # An empty run folder would prevent another try with the same name.
+                    run.discard()
+                raise
+            world.tell(lambda: _Task.of(run, config, data))
+            trainer = Trainer(run, config, data, checkpoint, on_event=on_event, world=world, tensorboard=tensorboard)
+            result = _trained(trainer, dataset)
+            world.end()
+            return _analyzed(trainer, result, dataset) if analyze and not cancel.is_set() else result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the first of several processes tells the others before training."""
+
+    run: Path
+    config: TrainingConfig
+    cache_dir: Path | None
+    """The slot of the cache; None for one channel, for which every process decodes the dataset."""
+    stats: dict[str, float]
+    val_limit: int
+    content_key: str
+
+    @classmethod
+    def of(cls, run: RunFolder, config: TrainingConfig, data: TrainingData) -> _Task:
+        rows = data.train.dataset
+        cache_dir = Path(rows.cache_dir) if isinstance(rows, CachedSpectrogramDataset) else None
+        return cls(run.path, config, cache_dir, data.stats, data.val_limit, data.content_key)
+
+    def load(self, dataset: Dataset) -> TrainingData:
+        """Open the data that the first process trains on."""
+        if self.cache_dir is None:
+            data = TrainingData.from_audio(dataset, self.config, self.stats, val_limit=self.val_limit)
+        else:
+            data = TrainingData.from_cache(self.cache_dir, self.config, self.stats, val_limit=self.val_limit)
+        if data.content_key != self.content_key:
+            where = self.cache_dir or dataset.path
+            raise DatasetError(
+                f"{where}: this process finds other features there than the first one",
+                "all machines need the same folder, and nothing may change it while training starts",
+            )
+        return data
+
+
+def _follow(world: World, run: RunFolder, dataset: Dataset) -> TrainResult:
+    """Train together with the first process, which writes the run folder and returns the complete result."""
+    task: _Task | None = world.hear()
+    if task is None:
+        return TrainResult(run.path, "interrupted", 0, {})
+    data, run = task.load(dataset), RunFolder(task.run)
+    trainer = Trainer(run, task.config, data, None, on_event=lambda event: None, world=world)
+    result = trainer.train(dataset)
+    world.end()
+    return result
 
 
 def _dataset_and_config(
@@ -188,6 +240,8 @@ def _load_data(
     if checkpoint:
         stats, val_limit = checkpoint["normalization_stats"], checkpoint.get("val_limit")
         val_limit = fixed_limit(config.val_fraction) if val_limit is None else val_limit
+        # A run of an earlier version: the rest of its epoch must be what it has not seen.
+        config = replace(config, shuffle="blocks" if config.shuffle == "blocks" else "rows")
     if config.complex_spectrogram.enabled:
         preprocessed = preprocess(dataset, config, engine=engine, progress=progress, confirm=confirm)
         preprocessed.log()
@@ -206,12 +260,23 @@ def _load_data(
             "R² rests on only %s, so it is uncertain: more recordings or a larger --val-fraction make it reliable",
             counted(held_out, "validation chunk"),
         )
+    config = replace(config, shuffle=data.sampler.shuffle)
     config, chosen = resolve_training(config, rows)
     device = resolve_device(config.device)
     logger.info("%s, %d held out for validation, on %s", counted(rows, "training row"), held_out, device)
     if chosen:
         logger.info("chosen for this size: %s", ", ".join(chosen))
     return data, config
+
+
+def _trained(trainer: Trainer, dataset: Dataset) -> TrainResult:
+    """Train; what cannot be written to the run folder is a StorageError."""
+    try:
+        return trainer.train(dataset)
+    except BrokenPipeError:  # from the caller's own output, in `on_event`
+        raise
+    except OSError as error:
+        raise trainer.run.storage_error(error, Path(error.filename) if error.filename else None) from error
 
 
 def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainResult:
@@ -221,7 +286,7 @@ def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainR
     """
 
     def progress(stage: str, current: int, total: int) -> None:
-        if trainer.cancel.is_set():
+        if trainer.world.is_told_to_stop:
             raise PreprocessingCancelled("stopped")
         trainer.emit("analyze", stage=stage, current=current, total=total)
 
@@ -230,7 +295,7 @@ def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainR
         run = TrainedRun.load(result.run_dir, trainer.config.device)
         analysis = analyze_rows(run, open_rows(run, dataset), progress=progress)
     except DistillError as error:
-        if not trainer.cancel.is_set():
+        if not trainer.world.is_told_to_stop:
             command = f"distill analyze {shlex.quote(str(result.run_dir))}"
             remedy = f"{error.tip}, then {command}" if error.tip else f"run: {command}"
             logger.warning("the latent space was not analysed: %s (%s)", error, remedy)

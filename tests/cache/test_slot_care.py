@@ -145,7 +145,7 @@ def test_a_cache_without_slots_that_is_not_damaged_is_not_taken_for_damage(datas
     to_old_layout(dataset)
     manifest = dataset / ".cache" / "manifest.json"
     if fault == "later version":
-        reseal(manifest, lambda line: line.replace('"version":2', '"version":7'))
+        reseal(manifest, lambda line: line.replace('"version":3', '"version":7'))
         before = manifest.read_bytes()
         with pytest.raises(CacheError, match="a later version"):
             dataset_status(dataset)

@@ -142,7 +142,7 @@ def test_variants_of_another_augmentation_are_not_copied(dataset):
 
 def test_a_manifest_of_a_later_version_is_refused_and_left_alone(dataset, tmp_path, run):
     slot = preprocess(dataset, training()).cache_dir
-    reseal(slot / "manifest.json", lambda line: line.replace('"version":2', '"version":3'))
+    reseal(slot / "manifest.json", lambda line: line.replace('"version":3', '"version":4'))
     before = files_under(slot)
     for use in (
         lambda: preprocess(dataset, training()),
@@ -166,7 +166,7 @@ def test_a_manifest_of_a_later_version_is_refused_and_left_alone(dataset, tmp_pa
 def test_a_table_of_files_of_a_later_version_is_refused_and_left_alone(dataset):
     preprocess(dataset, training())
     path = dataset / ".cache" / "files.json"
-    reseal(path, lambda line: line.replace('"version":2', '"version":3'))
+    reseal(path, lambda line: line.replace('"version":3', '"version":4'))
     before = path.read_bytes()
     with pytest.raises(CacheError, match=r"files\.json: a later version of distill"):
         preprocess(dataset, training())
@@ -185,7 +185,7 @@ def test_a_damaged_table_of_files_costs_hashes_only(dataset, caplog, damage):
 def without_slots(dataset) -> None:
     """Give a cache the layout that it had before there were slots."""
     slot, cache = slot_of(dataset), dataset / ".cache"
-    reseal(slot / "manifest.json", lambda line: line.replace('"version":2', '"version":1'))
+    reseal(slot / "manifest.json", lambda line: line.replace('"version":3', '"version":1'))
     for name in ("manifest.json", "packs"):
         (slot / name).rename(cache / name)
     shutil.rmtree(cache / "slots")

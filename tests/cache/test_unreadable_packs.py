@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from distill.cache import CacheReader, pack
+from distill import _native
+from distill.cache import CacheReader
 from distill.cache.compaction import clean
 from distill.cache.export import export
 from distill.errors import CacheError
@@ -33,23 +34,20 @@ def contents(folder):
 
 @pytest.fixture
 def fail(monkeypatch):
-    """Let a system call fail for packs; return a function that ends it."""
+    """Let packs fail with an error of the system, when they are opened or when they are read."""
 
     def start(call: str, error: int) -> None:
-        real = getattr(os, call)
+        def failing(*_):
+            raise OSError(error, os.strerror(error))
 
-        def failing(file, *arguments, **named):
-            path = str(Path(f"/dev/fd/{file}").readlink() if isinstance(file, int) else file)
-            if path.endswith(pack.PACK_SUFFIX):
-                raise OSError(error, os.strerror(error), path)
-            return real(file, *arguments, **named)
-
-        monkeypatch.setattr(os, call, failing)
+        whole = _native.PackFile
+        unreadable = lambda path: SimpleNamespace(stamps=whole(path).stamps, read=failing)  # noqa: E731
+        monkeypatch.setattr(_native, "PackFile", failing if call == "open" else unreadable)
 
     return start
 
 
-@pytest.mark.parametrize("call", ["open", "preadv"])
+@pytest.mark.parametrize("call", ["open", "read"])
 @pytest.mark.parametrize("name", NOT_NOW)
 def test_an_error_of_the_system_is_not_damage(dataset, tmp_path, fail, monkeypatch, name, call):
     cache_dir = slot_of(dataset)

@@ -32,7 +32,7 @@ def test_python_can_read_a_manifest_as_json(tree: Path, tmp_path: Path):
     manifest.save(path)
 
     read = json.loads(path.read_text("utf-8"))
-    assert read["version"] == 2
+    assert read["version"] == 3
     assert read["header"] == {"config": {"n_fft": 1024}}
     assert [file["path"] for file in read["files"]] == scan.added
     for file in read["files"]:

@@ -35,7 +35,7 @@ from shimmed import (
 )
 
 from distill import _native
-from distill.cache import CacheReader, pack
+from distill.cache import CacheReader, pack, writer
 from distill.cache.compaction import clean
 from distill.errors import StorageError
 from distill.preprocess.pipeline import preprocess
@@ -67,7 +67,9 @@ def scenario(name: str, work: Path) -> Scenario:
     root = work / name / "template"
     paths = write_dataset(root, 10 if name in ("remove", "clean") else 5)
     run: Callable[[Path], object] = lambda copy: preprocess(copy, training(), workers=2)  # noqa: E731
-    if name == "first":
+    # Each pack is committed. In "parts" only the first is, and the last; the others are kept as parts in between.
+    writer._COMMIT_EVERY = 1e9 if name == "parts" else 0
+    if name in ("first", "parts"):
         return Scenario(root, run, set())
     if name == "update":
         aside = [path.rename(work / path.name) for path in paths[1::2]]
@@ -157,6 +159,9 @@ def check_recovery(root: Path, expected: dict[bytes, np.ndarray], before: set[by
                 np.testing.assert_array_equal(rows[reader.source == index], expected[content])
                 found.add(content)
     assert before <= found, "contents that were in the cache are lost"
+    for path in cache_dir.glob("slots/*/parts/*.part.json"):
+        # A part file is renamed into place when it is whole, so each is valid.
+        found |= {bytes.fromhex(file["content_hash"]) for file in _native.Manifest.load(path).files() if file["rows"]}
     assert preprocess(root, training()).decoded == len(expected) - len(found)
     assert check_rows(cache_dir, expected) == expected.keys()
     check_tidy(cache_dir)

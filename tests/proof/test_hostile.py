@@ -120,7 +120,7 @@ class Planted:
         lambda line: line.replace('"sums":[', '"sums":[NaN,'),
         lambda line: line.replace('"path":"sound-1.wav"', '"path":"../sound-1.wav"'),
         lambda line: line.replace('"path":"sound-3.wav"', '"path":"sound-1.wav"'),
-        lambda line: line.replace('"version":2', '"version":0'),
+        lambda line: line.replace('"version":3', '"version":0'),
         lambda line: re.sub(r'"sums":\[.*?\]', '"sums":[1,1e308,1e308,1e308,1e308]', line),
         lambda line: line.replace('"rows":10,"bytes"', '"rows":11,"bytes"'),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import shared_storage
+from distill.cache import mounts
 from distill.errors import RunError, StorageError
 from distill.index import Dataset
 from distill.latent.analysis import analyze
@@ -32,9 +35,12 @@ def dataset(tmp_path_factory) -> Path:
     return folder
 
 
+OPTIONS = {"latent_dim": 2, "epochs": 1, "batch_size": 4, "val_fraction": 0.25, "preview_epochs": 0}
+
+
 @pytest.fixture
 def config():
-    return config_of(2, latent_dim=2, epochs=1, batch_size=4, val_fraction=0.25, preview_epochs=0)
+    return config_of(2, **OPTIONS)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -111,24 +117,52 @@ def test_the_lock_ends_with_the_process_that_holds_it_even_if_its_workers_live_o
     assert not (run / ".lock").exists()
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_said_once(dataset, config, tmp_path, monkeypatch, caplog, number):
-    run, flock = tmp_path / "run", fcntl.flock
+@pytest.mark.parametrize("number", [errno.ENOLCK, None], ids=["no-locks", "locks-of-one-machine"])
+def test_without_locks_that_reach_all_machines_a_run_has_one_writer_too(dataset, config, tmp_path, monkeypatch, number):
+    """Another machine is told once it has seen that the process is running."""
+    run, errors = tmp_path / "run", []
+    shared_storage.share(monkeypatch.setattr, lease_s=6)
+    if number is not None:
+        monkeypatch.setattr(mounts, "mount_of", lambda descriptor: ("ext4", frozenset()))
+        monkeypatch.setattr(fcntl, "flock", no_locks(number))
 
-    def fail_in_the_run(descriptor, operation):
-        # The cache has a lock, too, and is elsewhere.
-        lock = run / ".lock"
-        if lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor)):
-            raise OSError(number, os.strerror(number))
-        flock(descriptor, operation)
+    def try_another(event):
+        if event.kind == "epoch":
+            with pytest.raises(RunError, match=f"locked: process {os.getpid()} on .* is training") as caught:
+                train(None, run, resume=True)
+            errors.append(caught.value)
 
-    monkeypatch.setattr(fcntl, "flock", fail_in_the_run)
-    assert train(dataset, run, config).latent_dir
-    warnings = [record.getMessage() for record in caplog.records if "no locks" in record.getMessage()]
-    assert len(warnings) == 1
-    assert str(run) in warnings[0]
-    assert os.strerror(number) in warnings[0]
-    assert not (run / ".lock").exists()
+    assert train(dataset, run, config, on_event=try_another).latent_dir
+    assert len(errors) == 1
+    assert train(None, run, resume=True, analyze=False).status == "finished"
+
+
+def no_locks(number):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+def test_who_has_lost_a_run_to_another_machine_writes_nothing_more(dataset, config, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shared_storage.share(monkeypatch.setattr)
+    kept = {}
+
+    def take_over(event):
+        if event.kind == "epoch":
+            (owner,) = run.glob("owner-*.json")
+            record = json.loads(owner.read_text()) | {"number": 2, "host": "node7", "pid": 99, "token": "another"}
+            owner.write_text(json.dumps(record))
+            owner.rename(run / "owner-2.json")
+            kept.update({name: content for name, content in contents(run).items() if name.startswith("checkpoints")})
+
+    with pytest.raises(StorageError, match="process 99 on node7 has taken over") as caught:
+        train(dataset, run, config_of(2, **{**OPTIONS, "epochs": 2}), on_event=take_over)
+    assert "wait until the other process has ended" in caught.value.tip
+    assert kept
+    assert {name: content for name, content in contents(run).items() if name.startswith("checkpoints")} == kept
+    assert [path.name for path in run.glob("owner-*")] == ["owner-2.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_computed(unprivileged):

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
-from distill.training import create_complex_data_loaders, create_data_loaders
+from distill.training import create_complex_data_loaders, create_data_loaders, loaders, train
+from distill.training.order import BlockSampler, shuffle_for
+
+ROW_BYTES = 2 * 32 * 32 * 4
 
 
-@pytest.fixture(params=["held", "prefetched", "waveforms"])
-def loader(request, sounds, cache, small_config) -> DataLoader:
+@pytest.fixture(params=["held", "prefetched", "blocks", "waveforms"])
+def loader(request, sounds, cache, small_config, small_blocks) -> DataLoader:
     if request.param == "waveforms":
         files = [path for path in (sounds / "metal").rglob("*") if path.is_file()]
         return create_data_loaders(files, replace(small_config, batch_size=4))[0]
     budget = 1_000 if request.param == "held" else 0
-    return create_complex_data_loaders(cache, replace(small_config, device_budget_mb=budget))[0]
+    shuffle = "blocks" if request.param == "blocks" else "auto"
+    return create_complex_data_loaders(cache, replace(small_config, device_budget_mb=budget, shuffle=shuffle))[0]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of three rows, of which four are shuffled together."""
+    monkeypatch.setattr(loaders, "BLOCK_BYTES", 3 * ROW_BYTES)
+    monkeypatch.setattr(loaders, "BUFFER_BYTES", 12 * ROW_BYTES)
 
 
 def flat(batches) -> list[int]:
@@ -109,3 +124,69 @@ def test_the_last_batch_is_dropped_on_request_and_a_sampler_without_epochs_is_ac
     sampler.set_epoch(3)
     assert list(sampler) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert len(sampler) == 2
+
+
+@pytest.mark.parametrize(("rows", "group_blocks"), [(0, 4), (1, 4), (5, 1), (100, 3), (101, 8), (1_000, 1_000)])
+def test_blocks_are_announced_once_each_and_before_their_rows(rows, group_blocks):
+    stored = np.random.default_rng(3).permutation(rows)
+    announced: list[np.ndarray] = []
+    sampler = BlockSampler(stored, 1, block_rows=4, group_blocks=group_blocks, announce=announced.append)
+    seen, ahead = [], 0
+    for index in sampler:
+        known = np.concatenate(announced)
+        assert index in known
+        seen.append(index)
+        ahead = max(ahead, len(known) - len(seen))
+    assert sorted(seen) == sorted(stored)
+    assert sorted(np.concatenate([*announced, [-1]])) == [-1, *range(rows)]
+    # Of two groups at most: what waits in memory is bounded.
+    assert ahead <= 2 * 4 * group_blocks
+    assert all(len(block) <= 4 and np.ptp(np.flatnonzero(np.isin(stored, block))) < 4 for block in announced)
+    assert seen == sampler.order(0).tolist()
+
+
+def test_a_batch_of_shuffled_blocks_has_rows_of_many_blocks():
+    stored = np.arange(10_000)
+    sampler = BlockSampler(stored, 1, block_rows=40, group_blocks=50, announce=lambda block: None)
+    order = sampler.order(0)
+    blocks = [len(np.unique(order[first : first + 32] // 40)) for first in range(0, 10_000, 32)]
+    # 32 of 50 blocks drawn with replacement: 24 different ones are expected.
+    assert np.mean(blocks) == pytest.approx(50 * (1 - (49 / 50) ** 32), abs=1)
+    # And neighbours in a batch are no neighbours on the disk.
+    assert np.mean(np.abs(np.diff(order)) == 1) < 0.01
+
+
+def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monkeypatch):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert [shuffle_for(size) for size in (0, memory // 2, memory)] == ["rows", "rows", "blocks"]
+    monkeypatch.setattr(loaders, "shuffle_for", lambda stored_bytes: "blocks" if stored_bytes else "rows")
+    for budget, chosen, expected in [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows")]:
+        config = replace(small_config, device_budget_mb=budget, shuffle=chosen)
+        assert create_complex_data_loaders(cache, config)[0].batch_sampler.shuffle == expected
+
+
+def test_shuffling_by_blocks_reads_the_rows_that_the_order_names(cache, small_config, small_blocks):
+    config = replace(small_config, device_budget_mb=0, shuffle="blocks")
+    loader, _ = create_complex_data_loaders(cache, config)
+    order = loader.batch_sampler.sampler.order(0).tolist()
+    assert torch.equal(torch.cat(list(loader)), loader.dataset.rows(order))
+
+
+def test_a_run_records_how_it_shuffles_and_an_interrupted_epoch_continues(
+    brief_sounds, brief_cache, brief_config, tmp_path, small_blocks
+):
+    config = replace(brief_config, shuffle="blocks", device="cpu", batch_size=4)
+    whole = train(brief_sounds, tmp_path / "whole", config, cache_dir=brief_cache, analyze=False)
+    cancel = threading.Event()
+
+    def stop(event) -> None:
+        if event.kind == "step" and (event.values["epoch"], event.values["step"]) == (2, 3):
+            cancel.set()
+
+    run = tmp_path / "run"
+    broken = train(brief_sounds, run, config, cache_dir=brief_cache, analyze=False, on_event=stop, cancel_event=cancel)
+    assert broken.status == "interrupted"
+    assert 'shuffle = "blocks"' in (run / "config.toml").read_text()
+    train(None, run, resume=True, analyze=False)
+    one, other = (load_file(path / "model.safetensors") for path in (whole.run_dir, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)

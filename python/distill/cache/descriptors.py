@@ -9,29 +9,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from distill import _native
+
 _MOST = 1024
 
 
-class Descriptor:
-    """An open file, closed when nothing refers to it any more: never while another thread reads from it."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.number)
-
-
 class Descriptors:
-    """The open files of this process that were used last, by key; safe to use from several threads, and after a fork.
+    """The open packs of this process that were used last, by key; safe to use from several threads, and after a fork.
+
+    A file is closed when nothing refers to it any more: never while another thread reads from it.
 
     At most a quarter of the process's limit on open files stays open, and at most 1024.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[object, Descriptor] = OrderedDict()
+        self._open: OrderedDict[object, _native.PackFile] = OrderedDict()
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -39,7 +31,7 @@ class Descriptors:
         # Reentrant: the garbage collector may call `close` in the middle of another method.
         self._lock = threading.RLock()
 
-    def get(self, key: object, open_file: Callable[[], Descriptor]) -> Descriptor:
+    def get(self, key: object, open_file: Callable[[], _native.PackFile]) -> _native.PackFile:
         """Return the open file of `key`; if there is none, call `open_file`.
 
         Raises

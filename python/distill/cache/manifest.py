@@ -40,8 +40,10 @@ PACKS_NAME = "packs"
 _HEADER_LINES_BYTES = (64 << 10) + 100
 
 
-def open_manifest(cache_dir: Path) -> _native.Manifest | None:
+def open_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
     """Return the manifest of a cache whose features can be computed again if it is lost.
+
+    If its files are those of the table `known`, both share memory.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def open_manifest(cache_dir: Path) -> _native.Manifest | None:
         If it exists and cannot be read: the features that it names may have taken days to compute.
     """
     try:
-        return load_manifest(cache_dir)
+        return load_manifest(cache_dir, known)
     except _native.ManifestError as error:
         logger.warning("%s: %s; its features are computed again", cache_dir / MANIFEST_NAME, error)
         return None
@@ -79,8 +81,8 @@ def require_manifest(cache_dir: Path) -> _native.Manifest:
     return manifest
 
 
-def load_manifest(cache_dir: Path) -> _native.Manifest | None:
-    """Return the manifest of a cache, or None if there is none.
+def load_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
+    """Return the manifest of a cache, or None if there is none. `known`: see `open_manifest`.
 
     Raises
     ------
@@ -89,13 +91,13 @@ def load_manifest(cache_dir: Path) -> _native.Manifest | None:
     CacheError
         If it cannot be read, or a later version of distill wrote it.
     """
-    return read_manifest(cache_dir / MANIFEST_NAME)
+    return read_manifest(cache_dir / MANIFEST_NAME, known)
 
 
-def read_manifest(path: Path) -> _native.Manifest | None:
+def read_manifest(path: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
     """Return the manifest in a file, or None if there is no such file; raises what `load_manifest` does."""
     try:
-        manifest = _native.Manifest.load(path)
+        manifest = _native.Manifest.load(path, known)
         _check_header(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None

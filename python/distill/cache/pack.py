@@ -6,6 +6,9 @@ The header has a fixed size, so rows are streamed to disk before their number is
 row shape, dtype and count: a reader builds the expected header and compares, and never follows what a damaged or
 hostile header says. Each row has a checksum, and the manifest holds a checksum over header and row checksums, so every
 byte is covered.
+
+Row checksums are CRC-64/NVME, which the header says, or in packs of earlier versions the first 8 bytes of BLAKE3. They
+find accidental damage, which is all that 8 bytes can promise; docs/notes/data.md has figures.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +34,10 @@ PACK_SUFFIX = ".safetensors"
 MAX_PACK_BYTES = 128 << 20
 PIECE_BYTES = 4 << 20
 _NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(PACK_SUFFIX)}")
+
+Checksum = Literal["CRC-64/NVME", "BLAKE3"]
+CHECKSUMS: tuple[Checksum, ...] = ("CRC-64/NVME", "BLAKE3")
+"""How rows are checked: what is written first, then what is also read."""
 
 _DTYPES = {"float32": "F32", "float16": "F16"}
 
@@ -51,10 +58,11 @@ class PackInfo(NamedTuple):
         return cls(*(entry[name] for name in cls._fields))
 
 
-def header_of(rows: int, row_shape: tuple[int, ...], dtype: str) -> bytes:
+def header_of(rows: int, row_shape: tuple[int, ...], dtype: str, checksum: Checksum = CHECKSUMS[0]) -> bytes:
     """Return the header of a pack; it depends on nothing else."""
     data_bytes = rows * row_bytes_of(row_shape, dtype)
-    entries = {
+    entries: dict[str, Any] = {} if checksum == "BLAKE3" else {"__metadata__": {"checksums": checksum}}
+    entries |= {
         "features": {"dtype": _DTYPES[dtype], "shape": [rows, *row_shape], "data_offsets": [0, data_bytes]},
         "checksums": {
             "dtype": "U64",
@@ -124,7 +132,8 @@ class PackWriter:
         stored = np.ascontiguousarray(rows, self.dtype)
         first = self.rows
         self._write(memoryview(stored).cast("B"))
-        self._checksums.append(_native.row_checksums(stored.reshape(-1).view(np.uint8), self._row_bytes))
+        data = stored.reshape(-1).view(np.uint8)
+        self._checksums.append(_native.pack_checksums(CHECKSUMS[0], data, self._row_bytes))
         self.rows += len(stored)
         self._start_writeback()
         return first

@@ -6,17 +6,22 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from distill import _native
 from distill.availability import remedy
-from distill.cache.descriptors import Descriptor, descriptors
-from distill.cache.pack import CHECKSUM_BYTES, HEADER_BYTES, PIECE_BYTES, PackInfo, header_of, row_bytes_of
+from distill.cache.descriptors import descriptors
+from distill.cache.pack import CHECKSUM_BYTES, CHECKSUMS, HEADER_BYTES, PIECE_BYTES, PackInfo, header_of, row_bytes_of
 from distill.errors import CacheError, DamagedPackError, MissingPackError, UnreadablePackError
-from distill.storage import open_regular
+
+OpenPack = tuple[_native.PackFile, _native.Checksums]
+"""An open pack: its file, and the checksums of its rows with which of them were compared."""
+
+Fault = tuple[int, OSError | str] | None
+"""The place of a row in a batch, and why it cannot be had."""
 
 
 class PackReader:
@@ -53,20 +58,33 @@ class PackReader:
         self._stamps: tuple[int, ...] | None = None
         self._key = object()
         weakref.finalize(self, descriptors.close, self._key).atexit = False
-        self._file()
+        self.open()
 
-    def rows(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield rows by index; each overwrites the one before.
+    def open(self) -> OpenPack:
+        """Return the open file and the checksums of its rows; both stay valid while they are in use.
+
+        Raises
+        ------
+        CacheError
+            As the constructor.
+        """
+        try:
+            file = descriptors.get(self._key, self._open)
+        except OSError as error:
+            raise self._error_of_opening(error) from error
+        return file, self._checksums
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """Return rows by index, as they are stored.
 
         Parameters
         ----------
         numbers : ndarray of shape [k], int64
             Indices from 0 to n - 1.
 
-        Yields
-        ------
-        ndarray of shape [2, M, T]
-            As it is stored.
+        Returns
+        -------
+        ndarray of shape [k, 2, M, T]
 
         Raises
         ------
@@ -75,23 +93,14 @@ class PackReader:
         CacheError
             As the constructor.
         """
-        row = np.empty(self._row_shape, self._dtype)
-        data = row.reshape(-1).view(np.uint8)
-        size = data.size
-        for number in numbers.tolist():
-            if self._read(data, HEADER_BYTES + number * self._row_bytes) < size:
-                raise self._damaged("it is cut short")
-            if not self._checked[number]:
-                if self._mismatches(data, np.array([number])).size:
-                    raise self._damaged(f"row {number} does not match its checksum")
-                self._checked[number] = True
-            yield row
-
-    def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Return rows [k, 2, M, T] by index, as they are stored; parameters and errors as those of `rows`."""
         out = np.empty((len(numbers), *self._row_shape), self._dtype)
-        for place, row in enumerate(self.rows(numbers)):
-            out[place] = row
+        pack = np.zeros(len(numbers), np.int64)
+        data = out.view(np.uint8).reshape(len(numbers), self._row_bytes)
+
+        def read(packs: list[OpenPack]) -> Fault:
+            return _native.read_stored_rows(packs, pack, numbers, HEADER_BYTES, data)
+
+        read_from([self], read, pack, numbers)
         return out
 
     def damaged_rows(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -110,63 +119,61 @@ class PackReader:
             As the constructor.
         """
         step = max(1, PIECE_BYTES // self._row_bytes)
-        buffer = np.empty(step * self._row_bytes, np.uint8)
         for first in range(0, self._info.rows, step):
-            rows = np.arange(first, min(first + step, self._info.rows))
-            read = self._read(buffer[: len(rows) * self._row_bytes], HEADER_BYTES + first * self._row_bytes)
-            whole = read // self._row_bytes
-            bad = self._mismatches(buffer[: whole * self._row_bytes], rows[:whole])
-            yield int(rows[-1] + 1) * self._row_bytes, np.concatenate([rows[bad], rows[whole:]])
+            stop = min(first + step, self._info.rows)
+            yield stop * self._row_bytes, self._damaged_rows(first, stop)
 
-    def _mismatches(self, data: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        found = _native.row_checksums(data, self._row_bytes)
-        named = np.frombuffer(self._checksums, np.uint64)[rows]
-        return np.flatnonzero(np.frombuffer(found, np.uint64) != named)
+    def _damaged_rows(self, first: int, stop: int) -> np.ndarray:
+        for is_last in (False, True):
+            file, checksums = self.open()
+            # The next piece is read while this one is checked.
+            file.will_need(HEADER_BYTES + stop * self._row_bytes, PIECE_BYTES)
+            try:
+                return file.damaged_rows(checksums, HEADER_BYTES, self._row_bytes, first, stop)
+            except OSError as error:
+                self.close_after(error, is_last=is_last)
+        raise AssertionError
 
-    def _read(self, data: np.ndarray, start: int) -> int:
-        """Fill `data` from the file, and return how many bytes there were."""
-        try:
-            return _read_at(self._file(), data, start)
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise self._unreadable(error) from error
+    def close_after(self, error: OSError, *, is_last: bool) -> None:
+        """Forget the open file after an error that opening it again may cure.
+
+        Raises
+        ------
+        UnreadablePackError
+            If the error is another one, or this was the last attempt.
+        """
         # A file on a network disk that was replaced, or is known to the server under another handle now.
-        descriptors.close(self._key)
-        try:
-            return _read_at(self._file(), data, start)
-        except OSError as error:
+        if error.errno != errno.ESTALE or is_last:
             raise self._unreadable(error) from error
+        descriptors.close(self._key)
 
-    def _file(self) -> Descriptor:
-        try:
-            return descriptors.get(self._key, self._open)
-        except OSError as error:
-            raise self._error_of_opening(error) from error
+    def damaged(self, reason: str) -> DamagedPackError:
+        """Return the error of a pack that was read and is wrong."""
+        return DamagedPackError(self.path, reason)
 
-    def _open(self) -> Descriptor:
+    def _open(self) -> _native.PackFile:
         """Open the file, and check it unless it is the one that was checked before."""
-        file = Descriptor(open_regular(self.path, os.O_RDONLY))
-        status = os.fstat(file.number)
-        stamps = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        file = _native.PackFile(self.path)
+        stamps = file.stamps
         if stamps != self._stamps:
-            self._check(file, status.st_size)
-            self._checked = np.zeros(self._info.rows, bool)
+            self._checksums = self._check(file, stamps[2])
             self._stamps = stamps
         return file
 
-    def _check(self, file: Descriptor, size: int) -> None:
+    def _check(self, file: _native.PackFile, size: int) -> _native.Checksums:
         rows = self._info.rows
         data_end = HEADER_BYTES + rows * self._row_bytes
         # The size first: it bounds what is read and allocated, whatever the manifest claims.
         if size != data_end + rows * CHECKSUM_BYTES:
-            raise self._damaged(f"it has {size} bytes")
-        found = np.empty(HEADER_BYTES, np.uint8)
-        checksums = np.empty(rows * CHECKSUM_BYTES, np.uint8)
-        _read_at(file, found, 0)
-        _read_at(file, checksums, data_end)
-        header, self._checksums = header_of(rows, self._row_shape, self._dtype), checksums.tobytes()
-        if found.tobytes() != header or _native.hash_bytes(header + self._checksums).hex() != self._info.checksum:
-            raise self._damaged("its header or checksums are not those that the manifest names")
+            raise self.damaged(f"it has {size} bytes")
+        found = file.read(0, HEADER_BYTES)
+        sums = file.read(data_end, rows * CHECKSUM_BYTES)
+        for algorithm in CHECKSUMS:
+            if found == header_of(rows, self._row_shape, self._dtype, algorithm):
+                if _native.hash_bytes(found + sums).hex() == self._info.checksum:
+                    return _native.Checksums(algorithm, sums)
+                break
+        raise self.damaged("its header or checksums are not those that the manifest names")
 
     def _error_of_opening(self, error: OSError) -> CacheError:
         """Return the error for a pack that cannot be opened: it is gone, or it cannot be had at the moment."""
@@ -182,9 +189,6 @@ class PackReader:
     def _unreadable(self, error: OSError) -> UnreadablePackError:
         tip = remedy(error, "make it readable, or remove it to have its features computed again")
         return UnreadablePackError(self.path, error.strerror or str(error), tip)
-
-    def _damaged(self, reason: str) -> DamagedPackError:
-        return DamagedPackError(self.path, reason)
 
 
 def require_packs_folder(packs_dir: Path) -> None:
@@ -203,13 +207,36 @@ def require_packs_folder(packs_dir: Path) -> None:
         raise CacheError(message, remedy(error, tip)) from error
 
 
-def _read_at(file: Descriptor, data: np.ndarray, start: int) -> int:
-    """Fill `data` from a position in a file, and return how many bytes there were."""
-    done = 0
-    while done < data.size:
-        # With an explicit position, because threads and forked processes share the descriptor.
-        read = os.preadv(file.number, [data[done:] if done else data], start + done)
-        if not read:
-            break
-        done += read
-    return done
+def read_from(
+    readers: Sequence[PackReader],
+    read: Callable[[list[OpenPack]], Fault],
+    pack: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Read rows of several packs in one native call.
+
+    Parameters
+    ----------
+    readers : sequence of PackReader
+    read : callable
+        Takes the open packs and returns None, or the place of a row and why it cannot be had.
+    pack, numbers : ndarray of shape [k], int64
+        Which of `readers` each row is of, and its index there.
+
+    Raises
+    ------
+    CacheError
+        As the constructor of PackReader.
+    """
+    for is_last in (False, True):
+        fault = read([reader.open() for reader in readers])
+        if fault is None:
+            return
+        place, reason = fault
+        reader = readers[int(pack[place])]
+        if isinstance(reason, OSError):
+            reader.close_after(reason, is_last=is_last)
+        elif reason == "short":
+            raise reader.damaged("it is cut short")
+        else:
+            raise reader.damaged(f"row {numbers[place]} does not match its checksum")

@@ -23,7 +23,7 @@ from distill import _native
 from distill.cache.manifest import build_header, read_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
 from distill.cache.row_format import RowFormat
-from distill.storage import sync_folder
+from distill.storage import TEMPORARY, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class PartWriter:
             manifest.set_content(
                 content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
             )
-        for name, (stamps, content_hash) in files.items():
+        for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
         # Later parts need the packs in which contents begin that are still to come.
         rest = [*self._unfinished.values(), *(content.segments for content in self._finished.values())]
@@ -323,7 +323,11 @@ def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
     retired = [path for path in packs_dir.iterdir() if path.name.endswith(_RETIRED_SUFFIX)]
     parts = slot_dir / PARTS_NAME
     listed = {name for path in _part_files(slot_dir) for name in _packs_of(path)}
-    begun = [path for path in parts.iterdir() if is_pack_name(path.name) and path.name not in listed]
+    begun = [
+        path
+        for path in parts.iterdir()
+        if TEMPORARY.fullmatch(path.name) or (is_pack_name(path.name) and path.name not in listed)
+    ]
     for path in (*retired, *begun):
         status = path.lstat()
         if status.st_ctime < before:

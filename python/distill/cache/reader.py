@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_left
-from itertools import pairwise
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
-from distill.cache.pack import PackInfo
-from distill.cache.pack_reader import PackReader
+from distill.cache.pack import HEADER_BYTES, PackInfo, row_bytes_of
+from distill.cache.pack_reader import Fault, OpenPack, PackReader, read_from
 from distill.cache.slots import choose_slot
 from distill.errors import CacheError, DamagedPackError, MissingPackError
+
+# Packs that a call holds open. A process may have 256 files open, and other threads and readers have theirs.
+_PACKS_AT_ONCE = 32
 
 
 class CacheReader:
@@ -113,7 +116,7 @@ class CacheReader:
         rows : ndarray of shape [k], int64
             Indices from 0 to N - 1.
         mean, scale : ndarray of shape [2, 1, 1], float32, optional
-            Return (row - mean) * scale. Computed row by row, while each is in the CPU's cache.
+            Return (row - mean) * scale, one mean and scale for each channel.
 
         Returns
         -------
@@ -125,21 +128,57 @@ class CacheReader:
             If a row does not match its checksum, cannot be read, or is in the cache no more.
         """
         out = np.empty((len(rows), *self.row_shape), np.float32)
-        order = np.lexsort((self._row[rows], self._pack[rows]))
-        packs, numbers = self._pack[rows[order]], self._row[rows[order]]
-        starts = np.flatnonzero(np.diff(packs, prepend=-1)).tolist()
-        for start, stop in pairwise([*starts, len(rows)]):
-            places = order[start:stop].tolist()
-            try:
-                for place, row in zip(places, self._readers[int(packs[start])].rows(numbers[start:stop]), strict=True):
-                    if mean is None:
-                        out[place] = row
-                    else:
-                        np.subtract(row, mean, out=out[place])
-                        out[place] *= scale
-            except MissingPackError as error:
-                out[places] = self._read_later(rows[places], mean, scale, error)
+        if mean is not None and scale is not None:
+            mean, scale = np.ravel(mean), np.ravel(scale)
+        order = self.stored_order(rows)
+        starts = np.flatnonzero(np.diff(self._pack[rows[order]], prepend=-1))
+        for first in range(0, len(starts), _PACKS_AT_ONCE):
+            begin, end, *_ = *starts[first::_PACKS_AT_ONCE].tolist(), len(rows)
+            self._read_some(rows, order[begin:end], out, mean, scale)
         return out
+
+    @property
+    def row_bytes(self) -> int:
+        """Size in bytes of a stored row."""
+        return row_bytes_of(self.row_shape, self.header["dtype"])
+
+    def stored_order(self, rows: np.ndarray) -> np.ndarray:
+        """Return the indices, int64, into `rows` that sort them by where they are stored."""
+        return np.lexsort((self._row[rows], self._pack[rows]))
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Let the system read what is stored from the first to the last of some rows, in each pack; does not wait.
+
+        A pack that cannot be opened is left to `read`.
+        """
+        packs, numbers = self._pack[rows], self._row[rows]
+        for pack in np.unique(packs).tolist():
+            of_pack = numbers[packs == pack]
+            first, stop = int(of_pack.min()), int(of_pack.max()) + 1
+            with suppress(CacheError):
+                file, _ = self._readers[pack].open()
+                file.will_need(HEADER_BYTES + first * self.row_bytes, (stop - first) * self.row_bytes)
+
+    def _read_some(
+        self, rows: np.ndarray, places: np.ndarray, out: np.ndarray, mean: np.ndarray | None, scale: np.ndarray | None
+    ) -> None:
+        """Read the rows of a few packs into their places, in one native call."""
+        indices, pack = np.unique(self._pack[rows[places]], return_inverse=True)
+        readers = [self._readers[index] for index in indices.tolist()]
+        numbers = self._row[rows[places]]
+
+        def read(packs: list[OpenPack]) -> Fault:
+            to, dtype = out.reshape(len(out), -1), self.header["dtype"]
+            return _native.read_rows(packs, pack, numbers, places, HEADER_BYTES, to, dtype, mean, scale)
+
+        try:
+            read_from(readers, read, pack, numbers)
+        except MissingPackError as error:
+            is_gone = np.array([reader.path == error.path for reader in readers])[pack]
+            gone, rest = places[is_gone], places[~is_gone]
+            out[gone] = self._read_later(rows[gone], mean, scale, error)
+            if len(rest):
+                self._read_some(rows, rest, out, mean, scale)
 
     def _read_later(
         self, rows: np.ndarray, mean: np.ndarray | None, scale: np.ndarray | None, error: MissingPackError

@@ -74,8 +74,9 @@ def remove(cache_dir: Path, chosen: Sequence[Slot | Leftover]) -> list[Slot | Le
     """
     removed = []
     try:
-        with CacheLock(cache_dir):
+        with CacheLock(cache_dir) as lock:
             for item in chosen:
+                lock.check()
                 if isinstance(item, Leftover):
                     _unlink(item.paths)
                 elif last_used_ns(item.path) != item.last_used_ns:

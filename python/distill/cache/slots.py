@@ -3,6 +3,7 @@
 ::
 
     CACHE/lock                    one writer at a time, for all slots
+    CACHE/owner-N.json            the writer's name, where the lock may not reach other machines; N grows with each
     CACHE/files.json              what is known of each file: stamps and hash, or why it is skipped
     CACHE/slots/NAME/             the rows of one configuration; NAME is the start of its fingerprint
         manifest.json, packs/
@@ -64,11 +65,11 @@ class Slot:
     last_used_ns: int
 
     @classmethod
-    def at(cls, path: Path) -> Slot:
-        """Return the slot in a folder."""
+    def at(cls, path: Path, known: _native.FileTable | None = None) -> Slot:
+        """Return the slot in a folder. `known`: see `open_manifest`."""
         manifest, fault, unusable = None, None, None
         try:
-            manifest = load_manifest(path)
+            manifest = load_manifest(path, known)
             fault = None if manifest else _UNFINISHED
         except _native.ManifestError as error:
             fault = f"{MANIFEST_NAME}: {error}"
@@ -126,8 +127,10 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def list_slots(cache_dir: Path) -> list[Slot]:
+def list_slots(cache_dir: Path, known: _native.FileTable | None = None) -> list[Slot]:
     """Return all slots of a cache, the last used first; also those that cannot be used.
+
+    If their files are those of the table `known`, all of them share memory.
 
     Raises
     ------
@@ -135,8 +138,8 @@ def list_slots(cache_dir: Path) -> list[Slot]:
         If the cache cannot be read.
     """
     try:
-        slots = [Slot.at(path) for path in entries(cache_dir / SLOTS_NAME) if path.is_dir()]
-        old = Slot.at(cache_dir) if exists(cache_dir / MANIFEST_NAME) else None
+        slots = [Slot.at(path, known) for path in entries(cache_dir / SLOTS_NAME) if path.is_dir()]
+        old = Slot.at(cache_dir, known) if exists(cache_dir / MANIFEST_NAME) else None
         if old and old.manifest and exists(slot_path(cache_dir, old.fingerprint) / MANIFEST_NAME):
             old = None  # its place is taken: `leftover` returns it
         if old and (old.manifest or old.error):

@@ -151,7 +151,7 @@ class CacheWriter:
             If it cannot be read, a later version of distill wrote it, or it holds other rows than its name says.
         """
         self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
-        self._open(open_manifest(self.slot_dir) or _native.Manifest(), row_format)
+        self._open(open_manifest(self.slot_dir, self.files) or _native.Manifest(), row_format)
         self.mark_used()
 
     def reopen(self, slot_dir: Path) -> None:
@@ -200,7 +200,7 @@ class CacheWriter:
         """
         if self.manifest.set_hash(name, content_hash):
             self.dirty = True
-            self._has_hashes |= self.files.set_hash(name, content_hash)
+            self._has_hashes = True
             self._rows.set_hash(name, stamps, content_hash)
 
     def keep_hashes(self, scan: _native.Scan) -> None:
@@ -324,6 +324,7 @@ class CacheWriter:
                 self.commit()
             self._remove_part_files()
             if self._has_hashes:
+                self.files.adopt(self.manifest.file_table())
                 self.files.save(self.cache_dir / FILES_NAME)
                 self._has_hashes = False
             self.remove_unnamed()
@@ -380,11 +381,14 @@ class CacheWriter:
         ------
         OSError
             If it cannot be written. The old manifest is then still in place.
+        StorageError
+            If another process has taken over the cache. Its manifest is then in place.
         """
         start = time.monotonic()
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
-        self.manifest.save(self.slot_dir / MANIFEST_NAME)
+        with self._lock.replacing(self.slot_dir / MANIFEST_NAME) as path:
+            self.manifest.save(path)
         self.dirty = self._has_results = False
         self.has_committed = True
         self._remove_part_files()
@@ -408,13 +412,17 @@ class CacheWriter:
         OSError
             If one cannot be removed.
         """
+        self._lock.check()
         named = set(self.manifest.pack_names())
         unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
         if is_shared(self.slot_dir):
             for path in unnamed:
                 retire(path)
             unnamed = []
-        folders = (self.cache_dir, self.slot_dir)
+        folders = [self.cache_dir, self.slot_dir]
+        parts = self.slot_dir / PARTS_NAME
+        if parts.is_dir() and not is_shared(self.slot_dir):
+            folders.append(parts)
         partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
         for path in (*unnamed, *partial):
             # Unlinking a symbolic link leaves its target alone.

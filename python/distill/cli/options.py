@@ -88,6 +88,7 @@ class TrainArguments(ConfigArguments):
 
     Computes features of new and changed files, mixed to mono, keeps them in DATASET/.cache, and trains a VAE on them.
     Ctrl-C or SIGTERM stops after the current step and saves everything.
+    On several GPUs: torchrun --nproc-per-node GPUS -m distill.train DATASET; --batch-size is that of all GPUs together.
     """
 
     dataset: tyro.conf.Positional[Path | None] = None

@@ -56,11 +56,13 @@ class ProgressView:
         for `json`. Default: True.
     yes : bool
         Answer questions with yes, without asking. Default: False.
+    is_shown : bool
+        Whether anything is shown: not for the second of several processes that do the same. Default: True.
     """
 
-    def __init__(self, *, json: bool = False, is_result: bool = True, yes: bool = False) -> None:
+    def __init__(self, *, json: bool = False, is_result: bool = True, yes: bool = False, is_shown: bool = True) -> None:
         self._assume_yes = yes
-        self.stream = TolerantOutput(sys.stderr if json else sys.stdout)
+        self.stream = TolerantOutput((sys.stderr if json else sys.stdout) if is_shown else None)
         self._is_result = is_result and not json
         self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
         columns = (

@@ -20,6 +20,7 @@ from distill.preprocess.ray_engine import RayEngine
 from distill.text import counted
 from distill.training.events import TrainResult
 from distill.training.split import FEW_CHUNKS
+from distill.training.world import processes_from_environment
 
 # Exit status of a command that a signal ended: this and the number of the signal, as a shell reports it.
 _SIGNALLED = 128
@@ -30,7 +31,11 @@ def train(arguments: TrainArguments) -> int:
     """Run ``distill train``."""
     run_dir = arguments.run_dir
     cancel = threading.Event()
-    with ProgressView(is_result=False, yes=arguments.yes) as view, cancelled_by_signals(cancel) as received:
+    rank, processes = processes_from_environment()
+    with (
+        ProgressView(is_result=False, yes=arguments.yes, is_shown=rank == 0) as view,
+        cancelled_by_signals(cancel, sent_twice=processes > 1) as received,
+    ):
         result = train_model(
             arguments.dataset,
             run_dir,
@@ -46,25 +51,38 @@ def train(arguments: TrainArguments) -> int:
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
+    if rank > 0:
+        # The first of several processes speaks for all, with its exit status, too.
+        return 0
     # To the view's stream: a training that ended well did so whether or not its last lines can be shown.
     out, run = view.stream, shlex.quote(str(run_dir))
+    # Another process may have been told to stop, not this one.
+    status = _SIGNALLED + (received[0] if received else signal.SIGTERM)
     if result.status == "interrupted":
         # These are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
         flags += "" if arguments.ray is None else f" --ray {arguments.ray}"
-        say(f"interrupted and saved; continue with:\n  python -m distill.train --resume {run}{flags}", out)
-        return _SIGNALLED + received[0]
+        program = "python" if processes == 1 else f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', 'N')}"
+        say(f"interrupted and saved; continue with:\n  {program} -m distill.train --resume {run}{flags}", out)
+        return status
     _say_result(result, out)
     _say_what_is_there(out, run_dir, result.latent_dir, with_tensorboard=arguments.tensorboard)
     if arguments.analyze and result.latent_dir is None and cancel.is_set():
         say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}", out)
-        return _SIGNALLED + received[0]
+        return status
     return 0
 
 
 @contextmanager
-def cancelled_by_signals(cancel: threading.Event) -> Iterator[list[int]]:
+def cancelled_by_signals(cancel: threading.Event, *, sent_twice: bool = False) -> Iterator[list[int]]:
     """Set `cancel` at the first Ctrl-C, SIGTERM or SIGHUP; raise KeyboardInterrupt at a further Ctrl-C.
+
+    Parameters
+    ----------
+    cancel : threading.Event
+    sent_twice : bool
+        Ignore a further Ctrl-C: torchrun repeats the one that the terminal has sent, and kills after 30 s anyway.
+        Default: False.
 
     Yields
     ------
@@ -74,7 +92,7 @@ def cancelled_by_signals(cancel: threading.Event) -> Iterator[list[int]]:
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and cancel.is_set():
+        if number == signal.SIGINT and cancel.is_set() and not sent_twice:
             raise KeyboardInterrupt
         if number == signal.SIGHUP:
             _leave_terminal()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from distill.models.part import Part
 
 _SMALLEST_ENERGY = 1e-8
 
@@ -18,6 +21,7 @@ def vae_loss(
     if_weight: float,
     kl_weight: float,
     free_bits: float,
+    part: Part | None = None,
 ) -> dict[str, Tensor]:
     """Compute ``magnitude + if_weight * instantaneous_frequency + kl_weight * kl`` and its terms.
 
@@ -35,6 +39,9 @@ def vae_loss(
         Weight of the KL term.
     free_bits : float
         Lower limit of the KL term of each latent dimension in nats, see `kl_divergence`.
+    part : Part, optional
+        Which rows of a batch these are, if other processes compute the others. The values are then those of the whole
+        batch. The gradient of `loss` is this part's share: the gradient of the whole batch is its sum over processes.
 
     Returns
     -------
@@ -42,6 +49,18 @@ def vae_loss(
         `loss`; `magnitude`: mean squared error of channel 0; `instantaneous_frequency`: mean squared error of channel
         1 weighted by energy, 0 for one channel; `kl`: in nats, mean over latent dimensions.
     """
+    if part is not None:
+        return _loss_of_part(
+            reconstruction,
+            target,
+            mu,
+            logvar,
+            energy,
+            part,
+            if_weight=if_weight,
+            kl_weight=kl_weight,
+            free_bits=free_bits,
+        )
     magnitude = F.mse_loss(reconstruction[:, 0], target[:, 0])
     if target.shape[1] == 1:
         frequency = magnitude.new_zeros(())
@@ -83,3 +102,39 @@ def _weighted_error(reconstruction: Tensor, target: Tensor, energy: Tensor | Non
         return error.mean()
     # Divided by the mean energy of the batch, not of each row, so that nearly silent rows have little weight.
     return (error * energy).mean() / energy.mean().clamp(min=_SMALLEST_ENERGY)
+
+
+def _loss_of_part(
+    reconstruction: Tensor,
+    target: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    energy: Tensor | None,
+    part: Part,
+    *,
+    if_weight: float,
+    kl_weight: float,
+    free_bits: float,
+) -> dict[str, Tensor]:
+    """Compute `vae_loss` of a part of a batch. Its terms are sums over rows, divided by what the whole batch has."""
+    values = part.total * target.shape[2] * target.shape[3]
+    error = (reconstruction - target).square()
+    magnitude = error[:, 0].sum() / values
+    if target.shape[1] == 1:
+        weighted, weight = magnitude.new_zeros(()), magnitude.new_ones(())
+    else:
+        weights = torch.ones_like(target[:, 1]) if energy is None else energy
+        weighted, weight = (error[:, 1] * weights).sum() / values, weights.sum() / values
+    kl = kl_of_units(mu, logvar).sum(dim=0) / part.total
+    # One reduction for all terms. Its result is a constant for the gradient: neither the energy nor which latent
+    # dimensions are below `free_bits` is differentiated.
+    whole = part.add_up(torch.cat([torch.stack([magnitude, weighted, weight]), kl]).detach())
+    all_magnitude, all_weighted, all_weight, all_kl = whole[0], whole[1], whole[2], whole[3:]
+    all_weight = all_weight.clamp(min=_SMALLEST_ENERGY)
+    is_free = all_kl < free_bits
+    share = magnitude + if_weight * weighted / all_weight + kl_weight * kl.masked_fill(is_free, 0.0).mean()
+    frequency, all_kl = all_weighted / all_weight, all_kl.clamp(min=free_bits).mean()
+    loss = all_magnitude + if_weight * frequency + kl_weight * all_kl
+    # The value of the whole batch, with the gradient of this part.
+    loss = loss + (share - share.detach())
+    return {"loss": loss, "magnitude": all_magnitude, "instantaneous_frequency": frequency, "kl": all_kl}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -76,6 +78,10 @@ class ReconstructionR2:
         total = (target - means).square() * weights
         self._residual += _band_sums(residual).sum(dim=1)
         self._total += _band_sums(total).sum(dim=1)
+
+    def add_up(self, over_processes: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums by those of all processes; `over_processes` returns the sum of a tensor over them."""
+        self._residual, self._total = over_processes(torch.stack([self._residual, self._total])).unbind()
 
     def result(self) -> dict[str, float]:
         """Return `magnitude_r2` and, for two channels, `if_r2`.

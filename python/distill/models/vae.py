@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.models.part import Part
 from distill.models.pca import PCA, gate_frequency
 
 _LOGVAR_START = -3.0
@@ -57,6 +58,17 @@ class LinearPath(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Return the flattened rows [B, D] of latent vectors [B, k]."""
         return (z * self.scale) @ self.components + self.mean
+
+
+class _Dropout(nn.Dropout):
+    """Dropout of a batch, or of the part of one that this process computes."""
+
+    part: Part | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.part is None or not self.training:
+            return super().forward(h)
+        return h * self.part.of(F.dropout(h.new_ones(self.part.total, *h.shape[1:]), self.p))
 
 
 def _down_block(n_in: int, n_out: int) -> nn.Sequential:
@@ -117,7 +129,7 @@ class ConvDecoder(nn.Module):
         self.sizes = sizes
         channels, half, quarter = widths[:3]
         self.start = nn.Linear(latent_dim, widths[-1] * sizes[-1][0] * sizes[-1][1])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _Dropout(dropout)
         self.inner = nn.ModuleList(_UpBlock(a, b) for a, b in pairwise(widths[:1:-1]))
         self.look_at_quarter = nn.Conv2d(channels, quarter, 8, stride=4, padding=2)
         self.refine = nn.Sequential(_ResidualBlock(quarter), _ResidualBlock(quarter))
@@ -207,7 +219,7 @@ class ConvVAE(nn.Module):
         self.register_buffer("gate_width", torch.zeros(()))
         self.linear = LinearPath(latent_dim, in_channels * n_mels * n_frames)
         stages = [_down_block(a, b) for a, b in pairwise(widths)]
-        self.encoder = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout))
+        self.encoder = nn.Sequential(*stages, nn.Flatten(), _Dropout(dropout))
         flat = widths[-1] * sizes[-1][0] * sizes[-1][1]
         self.mu = nn.Linear(flat, latent_dim)
         self.logvar = nn.Linear(flat, latent_dim)
@@ -293,17 +305,27 @@ class ConvVAE(nn.Module):
         linear = self.linear.decode(z).unflatten(1, self.row_shape)
         return linear + self.decoder(z, linear)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct `x` [B, C, M, T] from a sample of the posterior in training mode, otherwise from its mean.
+
+        Parameters
+        ----------
+        x : Tensor [B, C, M, T]
+            Normalised features.
+        part : Part, optional
+            Which rows of a batch these are, if other processes compute the others. Default: they are the whole batch.
 
         Returns
         -------
         reconstruction : Tensor [B, C, M, T]
         mu, logvar : Tensor [B, k]
         """
+        self.encoder[-1].part = self.decoder.dropout.part = part
         mu, logvar = self.encode(x)
-        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
-        return self.decode(z), mu, logvar
+        if not self.training:
+            return self.decode(mu), mu, logvar
+        noise = torch.randn_like(mu) if part is None else part.randn_like(mu)
+        return self.decode(mu + noise * torch.exp(0.5 * logvar)), mu, logvar
 
 
 def _check(config: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_formats
 from distill.cache.writer import CacheWriter
 from distill.errors import CacheError
-from distill.preprocess.extraction import BATCH_ROWS, row_sums
+from distill.preprocess.extraction import BATCH_ROWS, Source, row_sums
 from distill.types import Reason
 
 logger = logging.getLogger(__name__)
@@ -88,10 +88,10 @@ class Copies:
                 yield content_hash, True
 
 
-def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
+def find_copies(writer: CacheWriter, sources: Sequence[Source]) -> Copies | None:
     """Return which of some contents can be copied into the open slot; None if no other slot has any of them."""
     best = None
-    for slot, rows in slot_formats(writer.cache_dir) if hashes else ():
+    for slot, rows in slot_formats(writer.cache_dir) if len(sources) else ():
         if not writer.row_format.is_included_in(rows):
             continue
         try:
@@ -99,7 +99,8 @@ def find_copies(writer: CacheWriter, hashes: Sequence[bytes]) -> Copies | None:
         except CacheError as error:
             logger.warning("%s; its rows are not used", error)
             continue
-        copies = _copies(slot.name, reader, set(hashes), writer.row_format)
+        wanted = {source.content_hash for source in sources} - {None}
+        copies = _copies(slot.name, reader, wanted, writer.row_format)
         if best is None or len(copies.content_hashes) > len(best.content_hashes):
             best = copies
     return best if best and best.content_hashes else None

@@ -47,7 +47,7 @@ class Source(NamedTuple):
     content_hash: bytes | None
     """Its hash. None until it is decoded if no other file has its size."""
     scanned: tuple[int, int, int, int]
-    """Its size, mtime, ctime and inode number when it was scanned; see `_native.Scan.stamps`."""
+    """Its size, mtime, ctime and inode number when it was scanned; see `_native.Scan.todo_at`."""
     name: bytes
     """The path relative to the dataset."""
 

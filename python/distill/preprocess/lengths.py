@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import length_hint
+from typing import Protocol
+
+import numpy as np
 
 from distill.audio.decode import estimated_duration_s
 from distill.types import ProgressCallback
@@ -14,14 +17,22 @@ from distill.types import ProgressCallback
 _REPORTED_FILES = 16
 
 
-def read_lengths(paths: Sequence[str], workers: int, progress: ProgressCallback) -> list[float]:
-    """Return about how long each file is, seconds; 0 if it cannot be opened.
+class HasPath(Protocol):
+    """What has the path of a file."""
+
+    @property
+    def path(self) -> str:
+        """The path."""
+
+
+def read_lengths(files: Sequence[HasPath], workers: int, progress: ProgressCallback) -> np.ndarray:
+    """Return about how long each file is, seconds, [N]; 0 if it cannot be opened.
 
     Only headers are read. The calling thread works, too, and reports the stage "lengths"; an exception in `progress`
     ends the other threads.
     """
-    lengths = [0.0] * len(paths)
-    numbers = iter(range(len(paths)))
+    lengths = np.zeros(len(files))
+    numbers = iter(range(len(files)))
     stop = threading.Event()
 
     def work(count: int) -> bool:
@@ -30,14 +41,14 @@ def read_lengths(paths: Sequence[str], workers: int, progress: ProgressCallback)
             number = None if stop.is_set() else next(numbers, None)
             if number is None:
                 return False
-            lengths[number] = estimated_duration_s(paths[number])
+            lengths[number] = estimated_duration_s(files[number].path)
         return True
 
-    with _helped(work, min(workers, len(paths)) - 1, len(paths), stop):
+    with _helped(work, min(workers, len(files)) - 1, len(files), stop):
         while work(_REPORTED_FILES):
-            progress("lengths", len(paths) - length_hint(numbers), len(paths))
-    if paths:
-        progress("lengths", len(paths), len(paths))
+            progress("lengths", len(files) - length_hint(numbers), len(files))
+    if len(files):
+        progress("lengths", len(files), len(files))
     return lengths
 
 

@@ -278,7 +278,8 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         backend = run.spectrogram.backend_for(chunk)
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
-    sources = [*plan.sources, *_copy(run, writer, plan)]
+    damaged = _copy(run, writer, plan)
+    sources = [*plan.sources, *damaged] if damaged else plan.sources
     if backend is not None:
         writer.use_backend(backend)
     if run.engine is None:
@@ -370,7 +371,7 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     rows = manifest.live()
     manifest.apply(scan)
     # A copy of a known file, or a removed file, needs no decoding, but changes which rows belong to the dataset.
-    if scan.todo or manifest.live() != rows:
+    if scan.n_todo or manifest.live() != rows:
         return None
     try:
         # Checks that the packs exist. The rows are checked when they are read.

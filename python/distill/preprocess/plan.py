@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.text import counted
-from distill.types import ConfirmCallback, ProgressCallback
+from distill.types import ConfirmCallback, PathLike, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,35 @@ CONFIRM_ABOVE_BYTES = 100_000_000
 _MUCH_PADDING = 0.25
 _SMALL_DATASET_FILES = 1000
 _SMALL_DATASET_EXPANSION = 4
+
+
+class Sources(Sequence[Source]):
+    """Contents to compute, each made when it is asked for: a million of them would take 500 MB.
+
+    Parameters
+    ----------
+    folder : path
+        The dataset.
+    scan : Scan
+        A scan of it.
+    numbers : ndarray of shape [N], int64
+        The contents, by their indices in `Scan.todo`.
+    """
+
+    def __init__(self, folder: PathLike, scan: Scan, numbers: np.ndarray) -> None:
+        self.numbers = numbers
+        self._root, self._scan = os.fsencode(folder), scan
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Source:
+        name, content_hash, stamps = self._scan.todo_at(int(self.numbers[index]))
+        return Source(os.fsdecode(os.path.join(self._root, name)), content_hash, stamps, name)
+
+    def at(self, indices: np.ndarray) -> Sources:
+        """Return some of them, in another order."""
+        return Sources(self._root, self._scan, self.numbers[indices])
 
 
 @dataclass(frozen=True)
@@ -54,11 +83,11 @@ class Plan:
         The comparison of the dataset with the slot's manifest.
     copies : Copies or None
         The rows that are copied from another slot.
-    copied : list of Source
+    copied : sequence of Source
         The contents whose rows are copied.
-    sources : list of Source
+    sources : sequence of Source
         The contents to compute, the longest first.
-    durations : list of float
+    durations : ndarray
         About how long they are, seconds.
     rows, bytes : int
         Number and size of the rows to compute or copy, estimated: silent chunks, which are left out, are counted, and
@@ -71,9 +100,9 @@ class Plan:
     changed_fields: list[str]
     scan: Scan
     copies: Copies | None
-    copied: list[Source]
-    sources: list[Source]
-    durations: list[float]
+    copied: Sequence[Source]
+    sources: Sequence[Source]
+    durations: np.ndarray
     rows: int
     bytes: int
     padding: float
@@ -107,23 +136,22 @@ def make_plan(
     changed_fields = _changed_fields(writer)
     writer.keep_hashes(scan)
 
-    copies = find_copies(writer, [todo_hash for _, todo_hash, _ in scan.todo if todo_hash is not None])
-    root = os.fsencode(dataset.folder)
-    todo = [
-        Source(os.fsdecode(os.path.join(root, name)), known, scan.stamps(name), name) for name, known, _ in scan.todo
-    ]
-    copied_hashes = copies.content_hashes if copies else set()
-    copied = [source for source in todo if source.content_hash in copied_hashes]
-    sources = [source for source in todo if source.content_hash not in copied_hashes]
-    durations = read_lengths([source.path for source in sources], workers, progress)
+    todo = Sources(dataset.folder, scan, np.arange(scan.n_todo))
+    copies = find_copies(writer, todo)
+    is_copied = np.zeros(len(todo), bool)
+    if copies:
+        hashes = copies.content_hashes
+        is_copied = np.fromiter((source.content_hash in hashes for source in todo), bool, len(todo))
+    copied, sources = todo.at(is_copied), todo.at(~is_copied)
+    durations = read_lengths(sources, workers, progress)
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
-    chunks = sum(math.ceil(duration / chunk_s) for duration in durations)
+    chunks = int(np.ceil(durations / chunk_s).sum())
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
     row_bytes = math.prod(row_format.shape) * np.dtype(row_format.dtype).itemsize
     # Longest first, so that no thread is left with a long file when the others have finished.
-    by_length = sorted(zip(durations, sources, strict=True), key=lambda pair: (-pair[0], pair[1].name))
-    durations, sources = [duration for duration, _ in by_length], [source for _, source in by_length]
-    padding = 1 - sum(durations) / (chunks * chunk_s) if chunks else 0.0
+    order = np.argsort(-durations, kind="stable")
+    padding = 1 - float(durations.sum()) / (chunks * chunk_s) if chunks else 0.0
+    durations, sources = durations[order], sources.at(order)
     return Plan(row_format, changed_fields, scan, copies, copied, sources, durations, rows, rows * row_bytes, padding)
 
 

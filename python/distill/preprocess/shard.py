@@ -121,7 +121,7 @@ def extract_shard(
         if shard.has(name)
     ]
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
-    durations = read_lengths([source.path for source in own], workers, progress)
+    durations = read_lengths(own, workers, progress)
     by_length = sorted(zip(durations, own, strict=True), key=lambda pair: (-pair[0], pair[1].name))
     parts = make_parts([source for _, source in by_length], [duration for duration, _ in by_length], row_format)
     job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()))

@@ -46,11 +46,11 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dataset = Dataset.of(dataset)
     dataset.check()
     cache_dir = dataset.cache_path
-    slots = list_slots(cache_dir)
+    known = load_file_table(cache_dir)
+    slots = list_slots(cache_dir, known)
     last_used = next((slot for slot in slots if slot.manifest), None) or next(iter(slots), None)
     if last_used and last_used.error:
         raise last_used.error
-    known = load_file_table(cache_dir)
     manifest = (last_used and last_used.manifest) or _native.Manifest()
     forget_what_can_be_read(manifest)
     scan = dataset.scan(manifest, known=known, progress=progress)

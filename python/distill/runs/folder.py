@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.cache.lease import Lease, owner_files
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
 from distill.documents import parse_json, parse_toml, read_document, read_file, shown_faults
 from distill.errors import ConfigError, RunError, StorageError
@@ -71,6 +72,7 @@ class RunFolder:
         self.path = Path(path)
         self._checkpoints = self.path / "checkpoints"
         self._best = self._checkpoints / "best.pt"
+        self._lease: Lease | None = None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -87,11 +89,14 @@ class RunFolder:
             try:
                 # Before the lock, because only an empty folder is marked.
                 make_output_folder(self.path)
-                held.enter_context(locked(self.path))
+                self._lease = held.enter_context(locked(self.path))
             except OSError as error:
                 path = Path(error.filename or self.path)
                 raise storage_error(path, error, "make it writable, or use another folder") from error
-            yield
+            try:
+                yield
+            finally:
+                self._lease = None
 
     def create(self, config: TrainingConfig, dataset: Dataset) -> None:
         """Create the folder of a new run.
@@ -168,7 +173,7 @@ class RunFolder:
         Raises
         ------
         StorageError
-            If it cannot be written; earlier checkpoints are kept.
+            If it cannot be written, or another process has taken over the run; earlier checkpoints are kept.
         """
         path = self._checkpoints / f"step-{state['step']:09d}.pt"
         # In memory first, because torch.save hides why a file could not be written.
@@ -177,6 +182,7 @@ class RunFolder:
         # best.pt first: if the step cannot be written after it, the epoch is trained again on resume.
         for target in ([self._best] if is_best else []) + [path]:
             try:
+                self._require_lease()
                 write_atomically(target, content.getbuffer())
             except OSError as error:
                 raise self.storage_error(error, target) from error
@@ -196,6 +202,10 @@ class RunFolder:
         """Return what to do about an error from writing to the folder."""
         first = "make room" if is_full(error) else "fix this"
         return f"{first}, then --resume {shlex.quote(str(self.path))}"
+
+    def _require_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.renew()
 
     def _states(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.pt"), reverse=True)
@@ -234,8 +244,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Delete what `lock` and `create` wrote, and the folders if nothing else is in them."""
-        for name in ("run.json", "config.toml", LOCK_NAME):
-            (self.path / name).unlink(missing_ok=True)
+        for path in (*(self.path / name for name in ("run.json", "config.toml", LOCK_NAME)), *owner_files(self.path)):
+            path.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.path):
             if folder.is_dir() and {path.name for path in folder.iterdir()} <= {MARK_NAME}:
                 (folder / MARK_NAME).unlink(missing_ok=True)
@@ -243,6 +253,7 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl. When this returns it is on disk, so that a checkpoint may count on it."""
+        self._require_lease()
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()

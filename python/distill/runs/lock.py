@@ -1,4 +1,7 @@
-"""The lock of a run folder: one process at a time writes to a run. It ends with the process that holds it."""
+"""The lock of a run folder: one process at a time writes to a run.
+
+It ends with the process that holds it. Where locks may not reach other machines, the process has a lease as well.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import fcntl
 import logging
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from distill.cache import lease, mounts
 from distill.errors import RunError
 from distill.storage import NO_LOCKS, open_regular
 
@@ -29,10 +34,13 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[lease.Lease | None]:
     """Hold the lock of a run folder, which must exist. The lock file is there only while the lock is held.
 
-    On a file system that has no locks, a warning is logged and nothing is locked.
+    Yields
+    ------
+    Lease or None
+        What has to be renewed before anything is written; None if the lock reaches all machines.
 
     Raises
     ------
@@ -42,11 +50,15 @@ def locked(folder: Path) -> Iterator[None]:
         If the lock file cannot be made.
     """
     path = folder / LOCK_NAME
-    descriptor = _acquire(path)
+    descriptor, is_enough = _acquire(path)
     _held.add(descriptor)
+    taken = None
     try:
-        yield
+        taken = None if is_enough else _take_lease(path)
+        yield taken
     finally:
+        if taken is not None and descriptor in _held:
+            taken.release()
         if descriptor in _held:  # not in a forked process
             _held.remove(descriptor)
             # Before the lock is released, so that it is not the file of the next holder. One that stays does no harm.
@@ -56,41 +68,54 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
-    """Return the descriptor of the locked file."""
+def _take_lease(path: Path) -> lease.Lease:
+    taken, has_logged = lease.Lease(path.parent), False
+    while not taken.try_acquire():
+        if taken.is_renewed:
+            raise _held_by(path, taken.owner)
+        if not has_logged:
+            logger.info("%s: looking for %g s whether %s is still running", path.parent, lease.LEASE_S, taken.owner)
+            has_logged = True
+        time.sleep(lease.POLL_S)
+    return taken
+
+
+def _held_by(path: Path, owner: str) -> RunError:
+    return RunError(
+        f"{path}: locked: {owner} is training or analysing this run", "wait until it has ended, or end it and try again"
+    )
+
+
+def _acquire(path: Path) -> tuple[int, bool]:
+    """Return the descriptor of the locked file, and whether the lock is known to reach all machines."""
     while True:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
-            _lock(path, descriptor)
+            is_enough = _lock(path, descriptor) and mounts.locks_reach_all_machines(descriptor)
             # Its last holder may have deleted it meanwhile. A lock on a deleted file protects nothing.
             if _is_in_place(path, descriptor):
                 # For the error of the next process only, so a full disk does not matter.
                 with suppress(OSError):
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, f"{os.getpid()} {platform.node()}\n".encode(), 0)
-                return descriptor
+                return descriptor, is_enough
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
 
 
-def _lock(path: Path, descriptor: int) -> None:
+def _lock(path: Path, descriptor: int) -> bool:
+    """Lock the file; False if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RunError(
-            f"{path}: locked: {_holder(descriptor)} is training or analysing this run",
-            "wait until it has ended, or end it and try again",
-        ) from error
+        raise _held_by(path, _holder(descriptor)) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        logger.warning(
-            "%s: this file system has no locks (%s): do not train or analyse this run twice at the same time",
-            path.parent,
-            error.strerror,
-        )
+        return False
+    return True
 
 
 def _holder(descriptor: int) -> str:

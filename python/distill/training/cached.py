@@ -139,9 +139,32 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
 
     @property
+    def cache_dir(self) -> str | os.PathLike[str]:
+        """The cache folder."""
+        return self._cache[0]
+
+    @property
     def cache_bytes(self) -> int:
         """Size in bytes of all rows of the cache as float32 tensors."""
         return len(self._reader) * math.prod(self.row_shape) * 4
+
+    @property
+    def row_bytes(self) -> int:
+        """Size in bytes of a stored row."""
+        return self._reader.row_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size in bytes of all rows of the cache as they are stored."""
+        return len(self._reader) * self.row_bytes
+
+    def stored_order(self) -> np.ndarray:
+        """Return all indices, int64, in the order in which their rows are stored."""
+        return self._reader.stored_order(self._rows)
+
+    def announce(self, indices: np.ndarray) -> None:
+        """Let the system read rows that will be used soon; does not wait for them."""
+        self._reader.announce(self._rows[indices])
 
     def hold(self, device: torch.device, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy all rows of the cache to a device, from which `rows` then takes them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from distill.features.mel import MelSpec, empty_bands
 from distill.features.normalization import energy_of, normalize, silence_of
 from distill.features.spectrogram import AudioSpectrogram
 from distill.index import Dataset
+from distill.models.part import Part
 from distill.preprocess.result import log_mixed, log_offsets, log_partial, log_skipped, log_unread, nothing_usable
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
@@ -88,7 +90,8 @@ def model_batches(
     *,
     cached: bool,
     shifted_share: float = 0.0,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+    parts: Iterable[Part | None] | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None, Part | None]]:
     """Yield every batch of a loader as what a step of the model takes.
 
     Parameters
@@ -98,6 +101,8 @@ def model_batches(
     shifted_share : float
         Share of the rows that `shift_rows` moves. Its numbers are drawn when a batch is requested, from torch's global
         generator. Default: 0, which draws nothing.
+    parts : iterable of Part, optional
+        Which rows of its batch each batch of the loader is, if other processes compute the others; see `World.parts`.
 
     Yields
     ------
@@ -105,11 +110,16 @@ def model_batches(
         Normalised features.
     energy : Tensor [B, M, T] or None
         Weights of the instantaneous frequency; None for one channel.
+    part : Part or None
+        The part of the batch; None if it is whole.
     """
-    for batch in loader:
+    for batch, part in zip(loader, itertools.repeat(None) if parts is None else parts, strict=False):
         target = features_of(batch, spectrogram, stats, device, cached=cached)
-        target = shift_rows(target, shifted_share, silence_of(target, stats))
-        yield target, energy_of(target, stats)
+        if part is not None:
+            # A part without rows was loaded with one, so that it has a shape.
+            target = target[: len(part)]
+        target = shift_rows(target, shifted_share, silence_of(target, stats), part=part)
+        yield target, energy_of(target, stats), part
 
 
 @dataclass(frozen=True)

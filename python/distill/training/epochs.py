@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.models.losses import vae_loss
+from distill.models.part import Part
 from distill.models.r2 import ReconstructionR2
 from distill.models.vae import ConvVAE
 from distill.training.data import model_batches
@@ -45,7 +46,7 @@ class Means:
 
 
 def train_step(
-    model: ConvVAE,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     target: Tensor,
     energy: Tensor | None,
@@ -54,13 +55,14 @@ def train_step(
     kl_weight: float,
     free_bits: float,
     gradient_clip: float,
+    part: Part | None = None,
 ) -> dict[str, Tensor]:
     """Update the model on one batch, and return the losses as `distill.models.vae_loss` does.
 
     Parameters
     ----------
     model : ConvVAE
-        In training mode.
+        In training mode; as `World.wrap` returns it, if it is trained by several processes.
     optimizer : torch.optim.Optimizer
         Over the model's parameters.
     target : Tensor [B, C, M, T]
@@ -71,11 +73,12 @@ def train_step(
         See `distill.models.vae_loss`.
     gradient_clip : float
         Largest gradient norm.
+    part : Part, optional
+        Which rows of a batch these are, if other processes compute the others.
     """
-    reconstruction, mu, logvar = model(target)
-    losses = vae_loss(
-        reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
-    )
+    reconstruction, mu, logvar = model(target) if part is None else model(target, part)
+    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits}
+    losses = vae_loss(reconstruction, target, mu, logvar, energy, **weights, part=part)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
@@ -141,7 +144,7 @@ def train_epoch(
     device = next(model.parameters()).device
     means = Means() if means is None else means
     loaded = loader if before_step is None else takewhile(lambda _: before_step(), loader)
-    for target, energy in model_batches(
+    for target, energy, _ in model_batches(
         loaded,
         spectrogram,
         normalization_stats,
@@ -175,6 +178,7 @@ def validate_epoch(
     if_weight: float = 0.5,
     kl_weight: float = 2e-3,
     free_bits: float = 0.05,
+    parts: Iterable[Part | None] | None = None,
 ) -> dict[str, float]:
     """Compute the losses and R² of a model over `loader`, without sampling or dropout.
 
@@ -185,6 +189,8 @@ def validate_epoch(
     band_means : Tensor of shape [C, n_mels], optional
         Mean of the normalised training features in each mel band, weighted by energy for the instantaneous frequency;
         the baseline of R². Default: zeros, the mean over all bands.
+    parts : iterable of Part, optional
+        Which rows of its batch each batch of `loader` is, if other processes compute the others; see `World.parts`.
 
     Returns
     -------
@@ -199,17 +205,18 @@ def validate_epoch(
     """
     model.eval()
     device = next(model.parameters()).device
-    means, r2 = Means(), None
-    for target, energy in model_batches(
-        loader, spectrogram, normalization_stats, device, cached=use_cached_spectrograms
+    means, r2, part = Means(), None, None
+    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits}
+    for target, energy, part in model_batches(
+        loader, spectrogram, normalization_stats, device, cached=use_cached_spectrograms, parts=parts
     ):
         if r2 is None:
             r2 = ReconstructionR2(target.new_zeros(target.shape[1:3]) if band_means is None else band_means.to(device))
         reconstruction, mu, logvar = model(target)
-        losses = vae_loss(
-            reconstruction, target, mu, logvar, energy, if_weight=if_weight, kl_weight=kl_weight, free_bits=free_bits
-        )
-        means.add(losses, len(target))
+        losses = vae_loss(reconstruction, target, mu, logvar, energy, **weights, part=part)
+        means.add(losses, len(target) if part is None else part.total)
         r2.update(reconstruction, target, energy)
+    if r2 is not None and part is not None:
+        r2.add_up(part.add_up)
     undefined = {"magnitude_r2": math.nan, "if_r2": math.nan}
     return means.result() | undefined | (r2.result() if r2 is not None else {})

@@ -8,55 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, default_collate
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
+from distill.models.part import part_bounds
 from distill.training.cached import Batch, CachedSpectrogramDataset
 from distill.training.defaults import batch_size_for
+from distill.training.order import BLOCK_BYTES, BUFFER_BYTES, BlockSampler, EpochSampler, Shuffle, shuffle_for
 from distill.training.waveforms import AudioTrainingDataset
 
 logger = logging.getLogger(__name__)
-
-
-class EpochSampler(Sampler[int]):
-    """Shuffled indices whose order depends only on the seed and the epoch.
-
-    Every pass is a new epoch, also if the pass before was not read to its end.
-
-    Parameters
-    ----------
-    length : int
-        Number of rows.
-    seed : int
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch of the next pass, from 0.
-    """
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed = length, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next pass."""
-        self.epoch = epoch
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the indices, int64, in the order of an epoch."""
-        return np.random.default_rng([self.seed, epoch]).permutation(self.length)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        order = self.order(self.epoch)
-        self.epoch += 1
-        return iter(order.tolist())
 
 
 class EpochBatchSampler(BatchSampler):
@@ -77,11 +40,19 @@ class EpochBatchSampler(BatchSampler):
     ----------
     first_step : int
         Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
+    share : tuple of int
+        (rank, size): of each batch, the next pass gives the part of process `rank` of `size`, see `part_bounds`. Where
+        that is empty, it gives one row, so that a batch has a shape. Default: all of it. The pass resets it.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool = False) -> None:
         super().__init__(sampler, batch_size, drop_last)
-        self.first_step = 0
+        self.first_step, self.share = 0, (0, 1)
+
+    @property
+    def shuffle(self) -> Shuffle:
+        """How the sampler shuffles."""
+        return self.sampler.shuffle  # type: ignore[attr-defined]
 
     @property
     def epoch(self) -> int:
@@ -98,8 +69,11 @@ class EpochBatchSampler(BatchSampler):
             self.sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        first, self.first_step = self.first_step, 0
-        yield from islice(super().__iter__(), first, None)
+        first, share = self.first_step, self.share
+        self.first_step, self.share = 0, (0, 1)
+        for batch in islice(super().__iter__(), first, None):
+            start, stop = part_bounds(len(batch), *share)
+            yield batch[start:stop] or batch[:1]
 
 
 class _PrefetchLoader(DataLoader[torch.Tensor]):
@@ -126,7 +100,9 @@ def create_complex_data_loaders(
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
-    batch ahead. Without a configured budget nothing is held on a CPU, where the packs are in the page cache already.
+    batch ahead. If the rows do not fit into memory either, blocks of rows that are stored together are shuffled,
+    unless `config.shuffle` says otherwise. Without a configured budget nothing is held on a CPU, where the packs are in
+    the page cache already.
 
     The dataset also works in worker processes, with every start method. They pay only for work of your own on each row:
     reading a row takes less time than handing it from one process to another (docs/notes/model.md has figures).
@@ -169,7 +145,11 @@ def create_complex_data_loaders(
     val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
     if fits:
         return _loaders(train, val, config)
-    return _loaders(train, val, config, loader=_PrefetchLoader, pin_memory=device.type == "cuda")
+    sampler = None
+    if (shuffle_for(train.stored_bytes) if config.shuffle == "auto" else config.shuffle) == "blocks":
+        sampler = _block_sampler(train, config)
+        logger.info("rows are shuffled by blocks of those that are stored together")
+    return _loaders(train, val, config, loader=_PrefetchLoader, sampler=sampler, pin_memory=device.type == "cuda")
 
 
 def create_data_loaders(
@@ -214,16 +194,29 @@ def _loaders(
     config: TrainingConfig,
     *,
     loader: type[DataLoader[torch.Tensor]] = DataLoader,
+    sampler: EpochSampler | None = None,
     pin_memory: bool = False,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    sampler = EpochBatchSampler(EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
+    sampler = EpochBatchSampler(sampler or EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
+    in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
     options = {"collate_fn": _collate, "pin_memory": pin_memory}
     # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
     # decides dropout and sampling.
     return (
         loader(train, batch_sampler=sampler, generator=torch.Generator(), **options),
-        loader(val, batch_size=size, shuffle=False, generator=torch.Generator(), **options),
+        loader(val, batch_sampler=in_order, generator=torch.Generator(), **options),
+    )
+
+
+def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig) -> BlockSampler:
+    block_rows = max(1, BLOCK_BYTES // train.row_bytes)
+    return BlockSampler(
+        train.stored_order(),
+        config.seed,
+        block_rows=block_rows,
+        group_blocks=max(1, BUFFER_BYTES // (block_rows * train.row_bytes)),
+        announce=train.announce,
     )
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distill.models.part import Part
+
 _LARGEST_TIME_SHARE = 0.4
 _MELS_PER_SHIFTED_BAND = 64
 
 
-def shift_rows(rows: Tensor, share: float, silence: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def shift_rows(
+    rows: Tensor,
+    share: float,
+    silence: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    part: Part | None = None,
+) -> Tensor:
     """Shift randomly chosen rows by up to 40 % of their frames and 1/64 of their mel bands, each by a different amount.
 
     A shift by whole frames gives the features of the same sound earlier or later, except for the frames at the edge.
@@ -25,6 +34,8 @@ def shift_rows(rows: Tensor, share: float, silence: Tensor, generator: torch.Gen
         Normalised value of silence in each channel, as `silence_of` returns it.
     generator : torch.Generator, optional
         On the CPU. Default: torch's global generator.
+    part : Part, optional
+        Which rows of a batch these are, if other processes compute the others. Default: they are the whole batch.
 
     Returns
     -------
@@ -34,12 +45,13 @@ def shift_rows(rows: Tensor, share: float, silence: Tensor, generator: torch.Gen
     if not share:
         return rows
     count, _, n_mels, n_frames = rows.shape
+    first, total = (0, count) if part is None else (part.first, part.total)
     frames, bands = int(_LARGEST_TIME_SHARE * n_frames), n_mels // _MELS_PER_SHIFTED_BAND
     # On the CPU, because a checkpoint holds the state of its generator; for every row, so that a row's shift does not
     # depend on whether others are shifted.
-    is_chosen = (torch.rand(count, generator=generator, dtype=torch.float32) < share).tolist()
-    frame_steps = torch.randint(-frames, frames + 1, (count,), generator=generator).tolist()
-    band_steps = torch.randint(-bands, bands + 1, (count,), generator=generator).tolist()
+    is_chosen = (torch.rand(total, generator=generator, dtype=torch.float32) < share).tolist()[first:]
+    frame_steps = torch.randint(-frames, frames + 1, (total,), generator=generator).tolist()[first:]
+    band_steps = torch.randint(-bands, bands + 1, (total,), generator=generator).tolist()[first:]
     shifted = rows.clone()
     silence = silence.to(rows.device)
     for row in (row for row in range(count) if is_chosen[row]):

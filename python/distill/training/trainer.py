@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from distill.device import resolve_device
 from distill.errors import PreprocessingCancelled, TrainingDivergedError
 from distill.index import Dataset
 from distill.models import ConvVAE, save_model
+from distill.models.part import Part
 from distill.runs.folder import RunFolder, is_finite
 from distill.text import counted
 from distill.training.data import TrainingData, model_batches
@@ -32,6 +32,7 @@ from distill.training.schedule import kl_weight, learning_rate
 from distill.training.start import starting_point
 from distill.training.state import TrainingState, restore_generators
 from distill.training.tensorboard import Board
+from distill.training.world import World
 from distill.types import ProgressCallback, no_progress
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class Trainer:
         The checkpoint to resume from; None to start.
     on_event : callable
         Called with a TrainEvent on progress.
-    cancel : threading.Event
-        If set, training stops before the next step.
+    world : World
+        The processes that train together. Only the first one writes to the run folder, and needs `checkpoint`.
     tensorboard : bool
         Whether metrics and previews also go to RUN/tensorboard. Default: False.
 
@@ -78,10 +79,10 @@ class Trainer:
         checkpoint: dict[str, Any] | None,
         *,
         on_event: Callable[[TrainEvent], None],
-        cancel: threading.Event,
+        world: World,
         tensorboard: bool = False,
     ) -> None:
-        self.run, self.config, self.data, self.cancel = run, config, data, cancel
+        self.run, self.config, self.data, self.world = run, config, data, world
         self.device = resolve_device(config.device)
         self._checkpoint = checkpoint
         self._on_event = on_event
@@ -99,6 +100,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = new_model(config, next(data.features(data.val)).shape[1:]).to(self.device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        if not self.world.is_first:
+            return self._follow(model, optimizer)
         try:
             self._latent_rows = torch.cat(list(data.training_rows(len(model.latents), self._progress)))
             if self._checkpoint is None:
@@ -107,6 +110,7 @@ class Trainer:
                 self._resume(self._checkpoint, model, optimizer)
         except PreprocessingCancelled:
             return unchanged_result(self.run, self._checkpoint)
+        self.world.tell(self.state.checkpoint)
         # Not earlier: a run whose checkpoint does not fit is left unchanged.
         self.run.write_dataset(dataset)
         self.run.write_config(config)
@@ -114,6 +118,15 @@ class Trainer:
         with board or nullcontext():
             self._report = Report(self.run, config, data, self.device, board)
             return self._run_epochs()
+
+    def _follow(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> TrainResult:
+        """Train from the state that the first process has begun or resumed."""
+        checkpoint = self.world.hear()
+        if checkpoint is None:
+            return TrainResult(self.run.path, "interrupted", 0, {})
+        self.state = TrainingState.restore(checkpoint, model, optimizer)
+        restore_generators(checkpoint, self.device)
+        return self._run_epochs()
 
     def _begin(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         """Start from the PCA of the training rows, and save the model and a first checkpoint."""
@@ -135,7 +148,7 @@ class Trainer:
 
     def _progress(self, stage: str, current: int, total: int) -> None:
         """Report progress before the first step; raise PreprocessingCancelled if training is to stop."""
-        if self.cancel.is_set():
+        if self.world.is_told_to_stop:
             raise PreprocessingCancelled("cancelled before the first step")
         self.emit("preprocess", stage=stage, current=current, total=total)
 
@@ -155,6 +168,7 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         state, config, steps = self.state, self.config, len(self.data.sampler)
+        self._model = self.world.wrap(state.model, config.batch_size)
         self.emit("start", epoch=state.epoch, epochs=config.epochs, steps_per_epoch=steps)
         while not self._is_over():
             self._train_epoch()
@@ -171,24 +185,26 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Take the remaining steps of the current epoch, or those until cancellation."""
         state, config, data = self.state, self.config, self.data
-        data.sampler.epoch, data.sampler.first_step = state.epoch, state.epoch_step
+        sampler, world = data.sampler, self.world
+        sampler.epoch, sampler.first_step, sampler.share = state.epoch, state.epoch_step, world.share
         if state.epoch_step == 0:
             # Shifts, dropout and latent noise depend on the seed and the epoch, not on what was drawn before.
             torch.manual_seed(hash((config.seed, state.epoch)))
         state.model.train()
         # Checked before a batch draws its shifts, so that a resumed run draws the same ones.
-        loaded = takewhile(lambda _: not self.cancel.is_set(), data.train)
+        loaded = takewhile(lambda _: not world.is_cancelled, data.train)
         before = time.monotonic()
-        for target, energy in model_batches(
+        for target, energy, part in model_batches(
             loaded,
             data.spectrogram,
             data.stats,
             self.device,
             cached=data.is_cached,
             shifted_share=config.shifted_share,
+            parts=world.parts(len(data.train.dataset), sampler.batch_size, state.epoch_step),  # type: ignore[arg-type]
         ):
             self.emit("step", epoch=state.epoch + 1, step=state.epoch_step, **state.means.result())
-            self._step(target, energy)
+            self._step(target, energy, part)
             # After every step, as a checkpoint holds it; saving does not count.
             now = time.monotonic()
             state.epoch_seconds += now - before
@@ -196,14 +212,14 @@ class Trainer:
                 self._save_checkpoint(is_best=False)
             before = time.monotonic()
 
-    def _step(self, target: Tensor, energy: Tensor | None) -> None:
-        """Take a step of the current epoch on a batch."""
+    def _step(self, target: Tensor, energy: Tensor | None, part: Part | None) -> None:
+        """Take a step of the current epoch on a batch, or with other processes on their parts of one."""
         state, config, steps = self.state, self.config, len(self.data.sampler)
         position = state.epoch * steps + state.epoch_step
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, position, steps * config.epochs, state.step)
         losses = train_step(
-            state.model,
+            self._model,
             state.optimizer,
             target,
             energy,
@@ -211,8 +227,9 @@ class Trainer:
             kl_weight=kl_weight(config, state.epoch),
             free_bits=config.free_bits,
             gradient_clip=config.gradient_clip,
+            part=part,
         )
-        state.means.add(losses, len(target))
+        state.means.add(losses, len(target) if part is None else part.total)
         state.step += 1
         state.epoch_step += 1
         self._check_finite("loss", state.means.sums)
@@ -229,10 +246,12 @@ class Trainer:
 
     def _validate(self) -> dict[str, float] | None:
         """Return losses and R² of the validation chunks; None if cancelled."""
-        state, config, data = self.state, self.config, self.data
+        state, config, data, world = self.state, self.config, self.data, self.world
+        batches = data.val.batch_sampler
+        batches.share = world.share  # type: ignore[union-attr]
         validated = validate_epoch(
             state.model,
-            takewhile(lambda _: not self.cancel.is_set(), data.val),
+            takewhile(lambda _: not world.is_cancelled, data.val),
             data.spectrogram,
             use_cached_spectrograms=data.is_cached,
             normalization_stats=data.stats,
@@ -240,12 +259,13 @@ class Trainer:
             if_weight=config.if_weight,
             kl_weight=config.kl_weight,
             free_bits=config.free_bits,
+            parts=world.parts(len(data.val.dataset), batches.batch_size),  # type: ignore[arg-type, union-attr]
         )
-        return None if self.cancel.is_set() else validated
+        return None if world.is_cancelled else validated
 
     def _finish_epoch(self, validated: dict[str, float]) -> None:
         """Save the model if it is the best so far, and report; `validated` is the result of the validation."""
-        state, config = self.state, self.config
+        state = self.state
         trained = state.means.result()
         self._check_finite("validation loss", {"loss": validated["loss"]})
         self._check_weights()
@@ -259,11 +279,16 @@ class Trainer:
         else:
             state.since_best += 1
         state.begin_epoch()
+        if self.world.is_first:
+            self._record_epoch(line, is_best=is_best)
+
+    def _record_epoch(self, line: dict[str, Any], *, is_best: bool) -> None:
+        """Write and report the `line` of metrics.jsonl of an epoch, with its checkpoint."""
         line, previews = self._report.complete(line, is_last=self._is_over())
         # The metrics first: a resumed run drops the lines that its checkpoint does not cover.
         self.run.append_metrics(line)
         self._save_checkpoint(is_best=is_best)
-        self.emit("epoch", **line, is_best=is_best, epochs=config.epochs)
+        self.emit("epoch", **line, is_best=is_best, epochs=self.config.epochs)
         if previews:
             logger.info("previews: %s", previews)
         # Not after every epoch: on a small dataset the pictures would take longer than the epoch.
@@ -273,6 +298,8 @@ class Trainer:
 
     def _save_model(self, progress: ProgressCallback = no_progress) -> None:
         """Write the current weights to the run folder, with latent vectors of training rows for sampling."""
+        if not self.world.is_first:
+            return
         model = self.state.model.eval()
         latents: list[torch.Tensor] = []
         with torch.no_grad():
@@ -290,11 +317,15 @@ class Trainer:
         self._check_finite("model", {"model": model, "optimizer": optimizer["state"]})
 
     def _save_checkpoint(self, *, is_best: bool) -> None:
+        if not self.world.is_first:
+            return
         self._check_weights()
         self.run.save_state(self.state.checkpoint(), keep=self.config.keep_checkpoints, is_best=is_best)
         self._saved_at = time.monotonic()
 
     def _result(self, status: Literal["finished", "stopped early", "interrupted"]) -> TrainResult:
+        if not self.world.is_first:
+            return TrainResult(self.run.path, status, self.state.epoch, {})
         lines = self.run.metrics()
         if lines:
             self._report.draw()

@@ -6,7 +6,7 @@ use distill_index::{seal, FileTable, Manifest};
 use libfuzzer_sys::fuzz_target;
 
 /// A valid manifest, which the fuzzer edits.
-const START: &str = "{\n\"version\":2,\n\"header\":{},\n\"packs\":[\n{\"name\":\"p\",\"rows\":9,\
+const START: &str = "{\n\"version\":3,\n\"header\":{},\n\"packs\":[\n{\"name\":\"p\",\"rows\":9,\
     \"bytes\":7,\"mtime_ns\":1,\"ctime_ns\":-1,\"checksum\":\"HASH\",\"backend\":\"cpu\"}\n],\n\
     \"contents\":[\n{\"hash\":\"HASH\",\"rows\":4,\"segments\":[[0,0,3],[0,5,1]],\"silent\":0,\
     \"sums\":[1,0.5,2e-3,-1,4],\"skipped\":null}\n],\n\"files\":[\n{\"path\":\"a/\\udcff.wav\",\

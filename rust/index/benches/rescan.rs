@@ -102,7 +102,7 @@ fn manifest_of(root: &Path, options: &Options) -> Manifest {
     let found = scan(&manifest, root, options, &NoProgress).unwrap();
     manifest.apply(&found);
     let mut pack = 0;
-    for (index, todo) in (0_u64..).zip(&found.todo) {
+    for (index, todo) in (0_u64..).zip(found.todo()) {
         if index % 1000 == 0 {
             let name = format!("{index:016x}.safetensors");
             pack = manifest
@@ -138,7 +138,7 @@ fn assert_nothing_changed(root: &Path, options: &Options, saved: &Path, files: u
     let found = scan(&manifest, root, options, &NoProgress).unwrap();
     assert_eq!(found.counts.unchanged, files as u64);
     assert_eq!(found.counts.refreshed, 0);
-    assert!(found.todo.is_empty() && found.removed.is_empty() && found.faults.is_empty());
+    assert!(found.n_todo() == 0 && found.removed.is_empty() && found.faults.is_empty());
 }
 
 /// What every program must do: read each folder, and stat each file.

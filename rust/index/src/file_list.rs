@@ -57,13 +57,13 @@ fn look_up_file(root: &Root, path: &[u8], fault: Option<&'static SkipReason>, tr
         }),
         Err(errno) => tree.fault(path.into(), errno),
         Ok(Seen::File { key, linked }) => match fault {
-            Some(reason) => tree.unusable(path.into(), key, reason),
-            None => tree.file(path.into(), key, linked),
+            Some(reason) => tree.unusable(path, key, reason),
+            None => tree.file(path, key, linked),
         },
         Ok(Seen::Folder { key, .. }) => {
-            tree.unusable(path.into(), key, &skip_reason::NOT_REGULAR);
+            tree.unusable(path, key, &skip_reason::NOT_REGULAR);
         }
-        Ok(Seen::Unusable { key, reason }) => tree.unusable(path.into(), key, reason),
+        Ok(Seen::Unusable { key, reason }) => tree.unusable(path, key, reason),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 
+use crate::found::FoundFiles;
 use crate::hasher::{Hasher, Outcome};
 use crate::path::under;
 use crate::progress::{Progress, Stage};
@@ -14,48 +15,49 @@ use crate::{Error, Result};
 const BYTES_PER_WORKER: u64 = 4 << 20;
 const FILES_PER_WORKER: usize = 64;
 
-/// A file to hash.
-pub(crate) struct Job {
-    pub(crate) path: Box<[u8]>,
-    pub(crate) linked: bool,
-    pub(crate) size: u64,
-}
-
 /// What the workers and the calling thread share.
 struct Shared<'a> {
     root: &'a Root,
     max_bytes: u64,
-    jobs: &'a [Job],
+    found: &'a FoundFiles,
+    jobs: &'a [u32],
     next: AtomicUsize,
     done_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
-/// Hashes the files of all `jobs`. Returns the outcomes in the same order.
+/// Hashes some of the files found: those with the numbers `jobs`. Passes the index of each
+/// in `jobs`, in any order, and its outcome to `receive`.
 ///
-/// The calling thread only reports progress, because `progress` is bound to it.
+/// The calling thread only receives outcomes and reports progress, because `progress` is bound to it.
 pub(crate) fn hash_all(
     root: &Root,
+    found: &FoundFiles,
+    jobs: &[u32],
     max_bytes: u64,
-    jobs: &[Job],
     workers: usize,
     progress: &dyn Progress,
-) -> Result<Vec<Outcome>> {
-    let sizes = jobs.iter().map(|job| job.size);
+    mut receive: impl FnMut(usize, Outcome),
+) -> Result<()> {
+    let sizes = jobs.iter().map(|&job| found.get(job as usize).key.size);
     let total = sizes.fold(0, u64::saturating_add);
     let shared = Shared {
         root,
         max_bytes,
+        found,
         jobs,
         next: AtomicUsize::new(0),
         done_bytes: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
-    let mut outcomes = vec![Outcome::Stopped; jobs.len()];
+    let mut away = None;
     run_workers(
         worker_count(workers, jobs.len(), total),
         |sender| work(&shared, sender),
-        |(index, outcome): (usize, Outcome)| outcomes[index] = outcome,
+        |(index, outcome)| match outcome {
+            Outcome::Away(errno) => away = Some((index, errno)),
+            outcome => receive(index, outcome),
+        },
         || {
             let done = shared.done_bytes.load(Relaxed).min(total);
             progress.report(Stage::Hash, done, total);
@@ -64,14 +66,13 @@ pub(crate) fn hash_all(
             }
         },
     );
-    for (job, outcome) in jobs.iter().zip(&outcomes) {
-        if let Outcome::Away(errno) = outcome {
-            return Err(Error::io(under(&root.path, &job.path), *errno));
-        }
+    if let Some((index, errno)) = away {
+        let path = found.get(jobs[index] as usize).path;
+        return Err(Error::io(under(&root.path, path), errno));
     }
     match shared.stop.load(Relaxed) {
         true => Err(Error::Interrupted),
-        false => Ok(outcomes),
+        false => Ok(()),
     }
 }
 
@@ -90,10 +91,11 @@ fn work(shared: &Shared, sender: &Sender<(usize, Outcome)>) {
     };
     while !shared.stop.load(Relaxed) {
         let index = shared.next.fetch_add(1, Relaxed);
-        let Some(job) = shared.jobs.get(index) else {
+        let Some(&job) = shared.jobs.get(index) else {
             return;
         };
-        let outcome = hasher.hash(&job.path, job.linked, &tick);
+        let file = shared.found.get(job as usize);
+        let outcome = hasher.hash(file.path, file.linked, &tick);
         if matches!(outcome, Outcome::Away(_)) {
             shared.stop.store(true, Relaxed);
         }

@@ -1,10 +1,8 @@
-//! The records of a manifest's tables: packs, contents and files.
+//! The records of a manifest's tables of packs and contents.
 
 use smallvec::SmallVec;
 
-use crate::hash::Hash;
 use crate::skip_reason::SkipReason;
-use crate::stat::StatKey;
 
 /// An immutable file of cached rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,74 +55,5 @@ impl Content {
     pub fn rows(&self) -> u64 {
         let rows = self.segments.iter().map(|segment| segment.rows);
         rows.fold(0, u64::saturating_add)
-    }
-}
-
-/// A source file at the time of the last scan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileEntry {
-    /// Relative to the dataset's root.
-    pub path: Box<[u8]>,
-    /// Size, times and inode number.
-    pub key: StatKey,
-    /// The file changed so shortly before the scan that a later change might
-    /// leave the same times. It is hashed again at the next scan.
-    pub racy: bool,
-    /// Hash of the content; `None` if the file itself is skipped, or not hashed
-    /// yet.
-    pub content: Option<Hash>,
-    /// Why the file itself is skipped, if so.
-    pub skipped: Option<SkipReason>,
-    /// Whether the dataset consists of this file among others. False if the last
-    /// scan was limited to a list of files without it: its rows are kept, and not
-    /// served.
-    pub selected: bool,
-}
-
-impl FileEntry {
-    /// Whether the file is used, and was not hashed yet. Such entries are not
-    /// saved.
-    pub(crate) fn is_pending(&self) -> bool {
-        self.content.is_none() && self.skipped.is_none()
-    }
-}
-
-/// Adds files to a table sorted by path. Of a file that both have, the new entry
-/// counts if the old one is pending, or of another state of the file. Returns whether
-/// the table changed.
-pub(crate) fn merge_files(files: &mut Vec<FileEntry>, others: &[FileEntry]) -> bool {
-    let sorted = files.len();
-    let mut has_changed = false;
-    for other in others {
-        match files[..sorted].binary_search_by(|file| file.path.cmp(&other.path)) {
-            Ok(index) if files[index].is_pending() || files[index].key != other.key => {
-                has_changed = true;
-                files[index] = FileEntry {
-                    selected: files[index].selected,
-                    ..other.clone()
-                };
-            }
-            Ok(_) => {}
-            Err(_) => files.push(other.clone()),
-        }
-    }
-    if files.len() > sorted {
-        files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-        has_changed = true;
-    }
-    has_changed
-}
-
-/// Records the hash of a file that is pending, in a table sorted by path. Returns
-/// whether there is one.
-pub(crate) fn set_hash(files: &mut [FileEntry], path: &[u8], hash: Hash) -> bool {
-    let at = files.binary_search_by(|file| (*file.path).cmp(path));
-    let file = at.ok().map(|index| &mut files[index]);
-    match file.filter(|file| file.is_pending()) {
-        Some(file) => {
-            file.content = Some(hash);
-            true
-        }
-        None => false,
     }
 }

@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
+use crate::files::{File, Files};
 use crate::hash::Hash;
-use crate::records::FileEntry;
+use crate::paths::Paths;
 use crate::skip_reason::SkipReason;
+use crate::stat::StatKey;
 
 /// A path, as bytes relative to the dataset's root.
 pub type PathBytes = Box<[u8]>;
 
 /// A content whose features are not computed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Todo {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Todo<'a> {
     /// The first file with this content.
-    pub path: PathBytes,
+    pub path: &'a [u8],
     /// Hash of the content; `None` if the file was not hashed, because no other file
     /// has its size.
     pub hash: Option<Hash>,
-    /// Size in bytes.
-    pub size: u64,
+    /// Size, times and inode number.
+    pub key: StatKey,
 }
 
 /// Number of files by what happened to them. A renamed file counts neither as
@@ -45,21 +47,21 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scan {
     /// The new table of files, for [`Manifest::apply`](crate::Manifest::apply).
-    pub(crate) files: Arc<Vec<FileEntry>>,
+    pub(crate) files: Arc<Files>,
     /// Whether only a list of files was looked at.
     pub(crate) is_partial: bool,
     /// Number of files by what happened to them.
     pub counts: Counts,
     /// New files.
-    pub added: Vec<PathBytes>,
+    pub added: Paths,
     /// Known files with another content, or newly skipped.
-    pub changed: Vec<PathBytes>,
+    pub changed: Paths,
     /// Old and new path of each renamed file.
-    pub renamed: Vec<(PathBytes, PathBytes)>,
+    pub renamed: (Paths, Paths),
     /// Known files that no longer exist.
-    pub removed: Vec<PathBytes>,
-    /// Contents that are not in the manifest, each listed once.
-    pub todo: Vec<Todo>,
+    pub removed: Paths,
+    /// The first file of each content that is not in the manifest.
+    pub(crate) todo: Vec<u32>,
     /// Skipped files, with the reasons.
     pub skipped: Vec<(PathBytes, SkipReason)>,
     /// Paths that could not be examined, with the reasons. Known files at and
@@ -78,8 +80,28 @@ pub struct Scan {
 
 impl Scan {
     /// The entry of a file that was scanned.
-    pub fn file(&self, path: &[u8]) -> Option<&FileEntry> {
-        let at = self.files.binary_search_by(|file| (*file.path).cmp(path));
-        at.ok().map(|index| &self.files[index])
+    pub fn file(&self, path: &[u8]) -> Option<File<'_>> {
+        self.files.find(path).map(|index| self.files.get(index))
+    }
+
+    /// Number of contents that are not in the manifest.
+    pub fn n_todo(&self) -> usize {
+        self.todo.len()
+    }
+
+    /// One of the contents that are not in the manifest; they are in the order of their
+    /// paths. `None` if there are not so many.
+    pub fn todo_at(&self, index: usize) -> Option<Todo<'_>> {
+        let file = self.files.get(*self.todo.get(index)? as usize);
+        Some(Todo {
+            path: file.path,
+            hash: file.content,
+            key: file.key,
+        })
+    }
+
+    /// Contents that are not in the manifest, each listed once.
+    pub fn todo(&self) -> impl Iterator<Item = Todo<'_>> {
+        (0..self.n_todo()).filter_map(|index| self.todo_at(index))
     }
 }

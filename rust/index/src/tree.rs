@@ -5,22 +5,12 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use crate::away::is_away;
+use crate::found::{Found, FoundFiles, FoundList};
 use crate::path::under;
 use crate::root::Root;
 use crate::skip_reason::{self, SkipReason};
 use crate::stat::StatKey;
 use crate::{Error, Result};
-
-/// A file that was found. It has not been opened yet.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) path: Box<[u8]>,
-    pub(crate) key: StatKey,
-    /// It is a symbolic link that may be followed.
-    pub(crate) linked: bool,
-    /// Why it cannot be used, whatever its content.
-    pub(crate) unusable: Option<&'static SkipReason>,
-}
 
 /// A path that could not be examined.
 #[derive(Debug)]
@@ -35,7 +25,7 @@ pub(crate) struct Fault {
 /// path.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    pub(crate) found: Vec<Found>,
+    pub(crate) found: FoundFiles,
     pub(crate) faults: Vec<Fault>,
     /// Folders that distill wrote, and that were not walked.
     pub(crate) left_out: Vec<Box<[u8]>>,
@@ -48,10 +38,9 @@ pub(crate) struct Listing {
 pub(crate) struct Tree {
     /// Number of files found, also in folders that were then left out.
     pub(crate) files: u64,
-    /// The files of each folder that was read completely, sorted.
-    folders: Vec<Vec<Found>>,
-    /// The files of the folder that is being read.
-    found: Vec<Found>,
+    found: FoundList,
+    /// What other threads found.
+    others: Vec<FoundList>,
     pub(crate) faults: Vec<Fault>,
     left_out: Vec<Box<[u8]>>,
     /// Number of files of each kind that is not read, by its index in the options:
@@ -64,28 +53,27 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    pub(crate) fn file(&mut self, path: Box<[u8]>, key: StatKey, linked: bool) {
-        self.push(path, key, linked, None);
-    }
-
-    pub(crate) fn unusable(&mut self, path: Box<[u8]>, key: StatKey, reason: &'static SkipReason) {
-        self.push(path, key, false, Some(reason));
-    }
-
-    fn push(
-        &mut self,
-        path: Box<[u8]>,
-        key: StatKey,
-        linked: bool,
-        unusable: Option<&'static SkipReason>,
-    ) {
-        self.files += 1;
-        self.found.push(Found {
+    pub(crate) fn file(&mut self, path: &[u8], key: StatKey, linked: bool) {
+        self.push(Found {
             path,
             key,
             linked,
-            unusable,
+            unusable: None,
         });
+    }
+
+    pub(crate) fn unusable(&mut self, path: &[u8], key: StatKey, reason: &'static SkipReason) {
+        self.push(Found {
+            path,
+            key,
+            linked: false,
+            unusable: Some(reason),
+        });
+    }
+
+    fn push(&mut self, file: Found) {
+        self.files += 1;
+        self.found.push(file);
     }
 
     /// Counts a file of a kind that is not read.
@@ -111,20 +99,17 @@ impl Tree {
         }
     }
 
-    /// Sorts the files found since the last call: each thread sorts its own.
+    /// Ends the folder that is being read.
     pub(crate) fn end_folder(&mut self) {
         let here = std::mem::take(&mut self.unread_here);
         self.add_unread(here);
-        self.found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        if !self.found.is_empty() {
-            self.folders.push(std::mem::take(&mut self.found));
-        }
+        self.found.end_folder();
     }
 
     /// Forgets the files of the folder that is being read, and all but the first
     /// `faults` faults: the folder is one that distill wrote.
     pub(crate) fn abandon_folder(&mut self, path: &[u8], faults: usize) {
-        self.found.clear();
+        self.found.abandon_folder();
         self.unread_here.clear();
         self.faults.truncate(faults);
         self.leave_out(path.into());
@@ -140,12 +125,13 @@ impl Tree {
         }
     }
 
-    pub(crate) fn add(&mut self, other: Tree) {
+    pub(crate) fn add(&mut self, mut other: Tree) {
+        other.found.end_folder();
         self.add_unread(other.unread);
         self.add_unread(other.unread_here);
         self.files += other.files;
-        self.folders.extend(other.folders);
-        self.folders.push(other.found);
+        self.others.extend(other.others);
+        self.others.push(other.found);
         self.faults.extend(other.faults);
         self.left_out.extend(other.left_out);
         self.away = self.away.take().or(other.away);
@@ -162,15 +148,8 @@ impl Tree {
             return Err(Error::io(under(&root.path, &path), errno));
         }
         self.end_folder();
-        self.folders.retain(|folder| !folder.is_empty());
-        self.folders.sort_by(|a, b| a[0].path.cmp(&b[0].path));
-        let mut found = Vec::with_capacity(self.folders.iter().map(Vec::len).sum());
-        found.extend(self.folders.into_iter().flatten());
-        // Nearly sorted already, except where files and folders have the same
-        // parent: the stable sort takes advantage of that.
-        found.sort_by(|a: &Found, b| a.path.cmp(&b.path));
-        // readdir may return an entry twice if the folder changes meanwhile.
-        found.dedup_by(|a, b| a.path == b.path);
+        self.others.push(self.found);
+        let found = FoundFiles::sorted(self.others);
         self.faults.sort_by(|a, b| a.path.cmp(&b.path));
         self.left_out.sort_unstable();
         let counts = self.unread.into_iter();

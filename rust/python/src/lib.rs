@@ -1,5 +1,4 @@
-//! The extension module `distill._native`: Python bindings of `distill-index` and
-//! `distill-features`.
+//! The extension module `distill._native`: Python bindings of the crates of `rust/`.
 //!
 //! Converts types and errors, and releases the GIL during long operations. The
 //! Python interface is documented in `_native.pyi`.
@@ -11,6 +10,7 @@ mod features;
 mod file_table;
 mod live;
 mod manifest;
+mod packs;
 mod progress;
 mod samples;
 mod scan;
@@ -32,6 +32,8 @@ mod _native {
     use crate::live::PyLive;
     #[pymodule_export]
     use crate::manifest::{PyManifest, PyTotals};
+    #[pymodule_export]
+    use crate::packs::{pack_checksums, read_rows, read_stored_rows, PyChecksums, PyPackFile};
     #[pymodule_export]
     use crate::samples::{mix_stereo, row_sums, sample_range, sample_sum};
     #[pymodule_export]

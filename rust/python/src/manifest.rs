@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use distill_index::{
-    Content, FileTable, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary,
-    Totals, Trust,
+    Content, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary, Totals, Trust,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -28,8 +27,12 @@ impl PyManifest {
     }
 
     #[staticmethod]
-    fn load(py: Python, path: AnyPath) -> PyResult<Self> {
-        let manifest = py.detach(|| Manifest::load(&path.0));
+    #[pyo3(signature = (path, known = None))]
+    fn load(py: Python, path: AnyPath, known: Option<&PyFileTable>) -> PyResult<Self> {
+        let manifest = py.detach(|| match known {
+            Some(known) => Manifest::load_beside(&path.0, &known.0),
+            None => Manifest::load(&path.0),
+        });
         manifest.map(PyManifest).map_err(to_python)
     }
 
@@ -205,7 +208,7 @@ impl PyManifest {
     }
 
     fn file_table(&self, py: Python) -> PyFileTable {
-        PyFileTable(py.detach(|| FileTable::of(self.0.files())))
+        PyFileTable(py.detach(|| self.0.file_table()))
     }
 
     fn pack_names(&self) -> Vec<&str> {
@@ -229,16 +232,16 @@ impl PyManifest {
 
     fn files<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let dict = |summary: Summary| {
-            let file = summary.file;
+            let file = &summary.file;
             let dict = PyDict::new(py);
-            dict.set_item("path", fsdecode(py, &file.path)?)?;
+            dict.set_item("path", fsdecode(py, file.path)?)?;
             dict.set_item("size", file.key.size)?;
             dict.set_item("mtime_ns", file.key.mtime_ns)?;
             dict.set_item("content_hash", file.content.map(|hash| hex(&hash)))?;
-            dict.set_item("rows", summary.rows)?;
-            let reason = summary.skipped.map(|reason| to_reason(py, reason));
+            dict.set_item("rows", summary.rows())?;
+            let reason = summary.skipped().map(|reason| to_reason(py, reason));
             dict.set_item("skipped", reason.transpose()?)?;
-            let reason = summary.partial.map(|reason| to_reason(py, reason));
+            let reason = summary.partial().map(|reason| to_reason(py, reason));
             dict.set_item("partial", reason.transpose()?)?;
             Ok(dict)
         };
@@ -246,11 +249,11 @@ impl PyManifest {
     }
 
     fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Vec<PathAndReason<'py>>> {
-        self.paths_with(py, |summary| summary.skipped)
+        self.paths_with(py, |summary| summary.skipped())
     }
 
     fn partial<'py>(&self, py: Python<'py>) -> PyResult<Vec<PathAndReason<'py>>> {
-        self.paths_with(py, |summary| summary.partial)
+        self.paths_with(py, |summary| summary.partial())
     }
 
     fn unused_contents<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
@@ -268,7 +271,9 @@ impl PyManifest {
         content_hash: &[u8],
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let content = self.0.content(&hash_from(content_hash)?);
-        let reason = content.and_then(|content| content.partial.as_ref());
+        let reason = content
+            .as_ref()
+            .and_then(|content| content.partial.as_ref());
         reason.map(|reason| to_reason(py, reason)).transpose()
     }
 
@@ -285,14 +290,14 @@ impl PyManifest {
     fn paths_with<'py>(
         &self,
         py: Python<'py>,
-        reason: for<'a> fn(&Summary<'a>) -> Option<&'a SkipReason>,
+        reason: for<'a, 'b> fn(&'b Summary<'a>) -> Option<&'b SkipReason>,
     ) -> PyResult<Vec<PathAndReason<'py>>> {
         let entry = |summary: Summary<'_>| {
             let reason = to_reason(py, reason(&summary)?);
-            let path = fsdecode(py, &summary.file.path);
+            let path = fsdecode(py, summary.file.path);
             Some(path.and_then(|path| Ok((path, reason?))))
         };
-        self.0.summaries().filter_map(entry).collect()
+        self.0.with_reasons().filter_map(entry).collect()
     }
 }
 

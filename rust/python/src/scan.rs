@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use distill_index::{Scan, SkipReason};
+use distill_index::{Paths, Scan, SkipReason, Todo};
+use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
@@ -12,6 +13,8 @@ use crate::convert::{fsdecode, to_reason};
 pub(crate) struct PyScan(pub(crate) Scan);
 
 type Text<'py> = Bound<'py, PyString>;
+type Bytes<'py> = Bound<'py, PyBytes>;
+type TodoAt<'py> = (Bytes<'py>, Option<Bytes<'py>>, (u64, i64, i64, u64));
 
 #[pymethods]
 impl PyScan {
@@ -65,26 +68,39 @@ impl PyScan {
 
     #[getter]
     fn renamed<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Text<'py>, Text<'py>)>> {
-        let pairs = self.0.renamed.iter();
-        pairs
+        let (from, to) = &self.0.renamed;
+        from.iter()
+            .zip(to.iter())
             .map(|(old, new)| Ok((fsdecode(py, old)?, fsdecode(py, new)?)))
             .collect()
     }
 
     #[getter]
     fn todo<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let todo = self.0.todo.iter();
-        todo.map(|todo| {
-            let path = PyBytes::new(py, &todo.path);
-            let hash = todo.hash.map(|hash| PyBytes::new(py, &hash));
-            (path, hash, todo.size).into_pyobject(py)
-        })
-        .collect()
+        let todo = self.0.todo().map(|todo| {
+            let (path, hash) = path_and_hash(py, &todo);
+            (path, hash, todo.key.size).into_pyobject(py)
+        });
+        todo.collect()
+    }
+
+    #[getter]
+    fn n_todo(&self) -> usize {
+        self.0.n_todo()
+    }
+
+    fn todo_at<'py>(&self, py: Python<'py>, index: usize) -> PyResult<TodoAt<'py>> {
+        let todo = self.0.todo_at(index);
+        let todo =
+            todo.ok_or_else(|| PyIndexError::new_err(format!("no content {index} to do")))?;
+        let (path, hash) = path_and_hash(py, &todo);
+        let key = todo.key;
+        let stamps = (key.size, key.mtime_ns, key.ctime_ns, key.inode);
+        Ok((path, hash, stamps))
     }
 
     fn stamps(&self, path: &[u8]) -> Option<(u64, i64, i64, u64)> {
-        let file = self.0.file(path)?;
-        let key = file.key;
+        let key = self.0.file(path)?.key;
         Some((key.size, key.mtime_ns, key.ctime_ns, key.inode))
     }
 
@@ -100,7 +116,8 @@ impl PyScan {
 
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Vec<Text<'py>>> {
-        paths(py, &self.0.left_out)
+        let folders = self.0.left_out.iter();
+        folders.map(|path| fsdecode(py, path)).collect()
     }
 
     #[getter]
@@ -125,8 +142,13 @@ impl PyScan {
     }
 }
 
+fn path_and_hash<'py>(py: Python<'py>, todo: &Todo) -> (Bytes<'py>, Option<Bytes<'py>>) {
+    let hash = todo.hash.map(|hash| PyBytes::new(py, &hash));
+    (PyBytes::new(py, todo.path), hash)
+}
+
 /// Paths as `str`.
-fn paths<'py>(py: Python<'py>, paths: &[Box<[u8]>]) -> PyResult<Vec<Text<'py>>> {
+fn paths<'py>(py: Python<'py>, paths: &Paths) -> PyResult<Vec<Text<'py>>> {
     paths.iter().map(|path| fsdecode(py, path)).collect()
 }
 

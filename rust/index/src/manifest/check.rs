@@ -1,7 +1,10 @@
 //! The rules for the records of a manifest, in memory and in a file.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
+use crate::hash::Hash;
 use crate::records::{Content, Pack, Segment};
 
 /// Sizes and counts must fit a signed 64-bit integer, which Python arrays use.
@@ -86,7 +89,10 @@ fn segment(segment: &Segment, packs: &[Pack]) -> Check {
 
 /// Checks the rules for all packs and contents together: totals fit their type,
 /// and no row belongs to two contents.
-pub(super) fn whole<'a>(packs: &[Pack], contents: impl Iterator<Item = &'a Content>) -> Check {
+pub(super) fn whole<'a>(
+    packs: &[Pack],
+    contents: impl Iterator<Item = (&'a Hash, Cow<'a, Content>)>,
+) -> Check {
     let sum = |of: fn(&Pack) -> u64| {
         let mut counts = packs.iter().map(of);
         counts.try_fold(0, |sum: u64, n| {
@@ -96,8 +102,11 @@ pub(super) fn whole<'a>(packs: &[Pack], contents: impl Iterator<Item = &'a Conte
     if sum(|pack| pack.rows).is_none() || sum(|pack| pack.bytes).is_none() {
         return Err(format!("the packs' rows or bytes exceed {MAX_COUNT}"));
     }
-    let segments = contents.flat_map(|content| &content.segments);
-    let mut runs: Vec<(u64, u64, u64)> = segments.map(|s| (s.pack, s.first, s.rows)).collect();
+    let mut runs: Vec<(u64, u64, u64)> = Vec::new();
+    for (_, content) in contents {
+        let segments = content.segments.iter();
+        runs.extend(segments.map(|s| (s.pack, s.first, s.rows)));
+    }
     runs.sort_unstable();
     let overlaps = |pair: &[(u64, u64, u64)]| {
         let [(pack, first, rows), (next_pack, next_first, _)] = pair else {

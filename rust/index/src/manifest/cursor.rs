@@ -1,4 +1,4 @@
-//! A position in the text of a manifest, and the tokens that can be read there.
+//! A position in a line of a manifest, and the tokens that can be read there.
 
 use std::borrow::Cow;
 
@@ -14,13 +14,12 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Parsed<Self> {
-        let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8")?;
-        Ok(Cursor { text, at: 0 })
+    pub(super) fn new(text: &'a str) -> Self {
+        Cursor { text, at: 0 }
     }
 
     /// The text from the current position on.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    fn rest(&self) -> &'a [u8] {
         &self.text.as_bytes()[self.at..]
     }
 
@@ -50,39 +49,8 @@ impl<'a> Cursor<'a> {
     pub(super) fn end(&self) -> Parsed<()> {
         match self.rest() {
             [] => Ok(()),
-            _ => self.expected("the end of the table"),
+            _ => self.expected("the end of the line"),
         }
-    }
-
-    /// The text up to the next newline. The newline is skipped.
-    pub(super) fn line(&mut self) -> Parsed<&'a str> {
-        let Some(length) = self.rest().iter().position(|&byte| byte == b'\n') else {
-            return self.expected("a line");
-        };
-        let line = &self.text[self.at..self.at + length];
-        self.at += length + 1;
-        Ok(line)
-    }
-
-    /// A table with one record per line, each read by `record`.
-    pub(super) fn table(
-        &mut self,
-        name: &str,
-        mut record: impl FnMut(&mut Self) -> Parsed<()>,
-    ) -> Parsed<()> {
-        self.expect(&format!("\"{name}\":["))?;
-        let mut more = !self.accept("\n],\n");
-        if more {
-            self.expect("\n")?;
-        }
-        while more {
-            record(self)?;
-            more = self.accept(",\n");
-            if !more {
-                self.expect("\n],\n")?;
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn optional<T>(&mut self, token: fn(&mut Self) -> Parsed<T>) -> Parsed<Option<T>> {

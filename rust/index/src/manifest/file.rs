@@ -3,16 +3,18 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::format::{last_line, split_seal, SEAL_BYTES};
+use super::format::{split_seal, SEAL_BYTES};
+use super::read::{parse, Sealed};
 use super::tables::Manifest;
-use crate::threads::both;
+use super::write::{sealed, Writer};
+use crate::files::Files;
 use crate::{Error, Result};
 
 /// Ten million files need about 5 GB. A larger file is not a manifest.
@@ -32,8 +34,16 @@ impl Manifest {
     ///
     /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = read_regular(path)?;
-        Manifest::from_bytes(&bytes)
+        Manifest::load_with(path, None)
+    }
+
+    pub(super) fn load_with(path: &Path, known: Option<&Arc<Files>>) -> Result<Self> {
+        let sealed = open_sealed(path)?;
+        let length = sealed.length;
+        sealed.parse(
+            |lines| parse(lines, length, known),
+            |error| read_error(path, error),
+        )
     }
 
     /// Replaces the manifest at `path` durably and atomically: a reader, now or
@@ -44,14 +54,16 @@ impl Manifest {
     /// As [`Manifest::to_bytes`], and [`Error::Io`] if it cannot be written. The
     /// old manifest is then unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        save_parts(&self.to_parts()?, path)
+        self.check()?;
+        replace_with(path, |out| self.write(out))
     }
 }
 
-/// Replaces a file by some parts and a last line, durably and atomically.
-pub(super) fn save_parts(parts: &[Vec<u8>], path: &Path) -> Result<()> {
-    let (file, temporary) = create_temporary(path)?;
-    let written = write_durably(&file, parts).map_err(|error| Error::io(path, error));
+/// Replaces a file by some text and a last line, durably and atomically.
+pub(super) fn replace_with(path: &Path, text: impl FnOnce(&mut Writer)) -> Result<()> {
+    let (mut file, temporary) = create_temporary(path)?;
+    let written = sealed(&mut file, text).and_then(|()| file.sync_all());
+    let written = written.map_err(|error| Error::io(path, error));
     let result = written.and_then(|()| replace(&temporary, path));
     if result.is_err() {
         // An error of the removal would hide the first one.
@@ -60,14 +72,20 @@ pub(super) fn save_parts(parts: &[Vec<u8>], path: &Path) -> Result<()> {
     result
 }
 
-pub(super) fn read_regular(path: &Path) -> Result<Vec<u8>> {
-    let failed = |error: io::Error| match error.kind() {
+pub(super) fn read_error(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
         // `save` replaces the file by renaming, so another program did this.
         io::ErrorKind::UnexpectedEof => {
             Error::Manifest("it was truncated while it was read".into())
         }
         _ => Error::io(path, error),
-    };
+    }
+}
+
+/// Opens a file of this format, and checks that it has a last line: a large file without
+/// one is not read.
+pub(super) fn open_sealed(path: &Path) -> Result<Sealed<File>> {
+    let failed = |error| read_error(path, error);
     let mut options = OpenOptions::new();
     // NONBLOCK: opening a FIFO must not wait for a writer.
     let options = options
@@ -76,16 +94,17 @@ pub(super) fn read_regular(path: &Path) -> Result<Vec<u8>> {
     let file = options.open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     check_extent(&metadata).map_err(Error::Manifest)?;
-    // The last line first: a large file without a checksum is not read.
     let mut tail = [0; SEAL_BYTES];
     let length = metadata.len().min(SEAL_BYTES as u64);
     let tail = &mut tail[..length as usize];
     file.read_exact_at(tail, metadata.len() - length)
         .map_err(failed)?;
-    split_seal(tail).map_err(Error::Manifest)?;
-    let mut bytes = allocate(metadata.len()).map_err(Error::Manifest)?;
-    read_in_threads(&file, &mut bytes).map_err(failed)?;
-    Ok(bytes)
+    let (_, checksum) = split_seal(tail).map_err(Error::Manifest)?;
+    Ok(Sealed {
+        body: file,
+        length: metadata.len() - length,
+        checksum: checksum.to_vec(),
+    })
 }
 
 /// Rejects a file that is not a manifest, before memory is allocated for it.
@@ -104,36 +123,6 @@ fn check_extent(metadata: &Metadata) -> std::result::Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn allocate(size: u64) -> std::result::Result<Vec<u8>, String> {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    // Tried first, because `vec!` aborts the process when memory runs out.
-    Vec::<u8>::new()
-        .try_reserve_exact(size)
-        .map_err(|_| "it does not fit into memory")?;
-    Ok(vec![0; size])
-}
-
-/// Reads a file in two threads. Half of the time goes into mapping the pages of
-/// `bytes`, which the kernel does in the thread that first writes to them.
-fn read_in_threads(file: &File, bytes: &mut [u8]) -> io::Result<()> {
-    let (one, other) = bytes.split_at_mut(bytes.len() / 2);
-    let at = one.len() as u64;
-    let has_read = thread::scope(|scope| {
-        let thread = thread::Builder::new();
-        let one = thread.spawn_scoped(scope, || file.read_exact_at(one, 0));
-        file.read_exact_at(other, at)?;
-        match one.map(|thread| thread.join()) {
-            Ok(Ok(read)) => read.map(|()| true),
-            _ => Ok::<_, io::Error>(false),
-        }
-    })?;
-    match has_read {
-        true => Ok(()),
-        // The thread could not be started.
-        false => file.read_exact_at(bytes, 0),
-    }
 }
 
 /// Creates a file in the same folder with a name that nobody can foresee,
@@ -162,24 +151,6 @@ fn create_temporary(path: &Path) -> Result<(File, PathBuf)> {
             Err(error) => return Err(Error::io(path, error)),
         }
     }
-}
-
-fn write_durably(mut file: &File, parts: &[Vec<u8>]) -> io::Result<()> {
-    let write = || {
-        let mut file = file;
-        parts.iter().try_for_each(|part| file.write_all(part))
-    };
-    let hash = || {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(part);
-        }
-        hasher.finalize()
-    };
-    let (written, checksum) = both(write, hash);
-    written?;
-    file.write_all(&last_line(checksum))?;
-    file.sync_all()
 }
 
 /// Renames the file, which is atomic, and makes the rename durable with an fsync

@@ -1,38 +1,42 @@
 //! The table of files that all caches of a dataset share: it spares a new
 //! configuration the hashing.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cursor::Cursor;
-use super::file::{read_regular, save_parts};
-use super::format::{check_not_newer, seal, split_seal, version};
-use super::read::{check_seal, parse_files};
+use super::cursor::Parsed;
+use super::file::{open_sealed, read_error, replace_with};
+use super::lines::Lines;
+use super::read::{self, parse_files, Sealed};
+use super::tables::Manifest;
 use super::write;
+use crate::files::{File, Files};
 use crate::hash::Hash;
-use crate::records::{merge_files, set_hash, FileEntry};
-use crate::scan_result::{PathBytes, Scan};
-use crate::{Error, Result};
+use crate::scan_result::Scan;
+use crate::Result;
 
 /// What is known of each file, whatever was computed from it: size, times and
 /// hash, or why it is skipped. Files that are not hashed yet are not saved.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileTable {
     /// Sorted by path.
-    files: Arc<Vec<FileEntry>>,
+    pub(super) files: Arc<Files>,
 }
 
 impl FileTable {
     /// A table of the files of a manifest, each as selected.
-    pub fn of(files: &[FileEntry]) -> Self {
+    pub fn of(files: &Files) -> Self {
+        let mut files = files.clone();
+        files.select_all();
         FileTable {
-            files: Arc::new(selected(files.iter())),
+            files: Arc::new(files),
         }
     }
 
     /// The files, sorted by path.
-    pub fn files(&self) -> &[FileEntry] {
+    pub fn files(&self) -> &Files {
         &self.files
     }
 
@@ -43,7 +47,12 @@ impl FileTable {
     /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
     /// [`Error::Newer`] if a later version of this program wrote it.
     pub fn load(path: &Path) -> Result<Self> {
-        FileTable::from_bytes(&read_regular(path)?)
+        let sealed = open_sealed(path)?;
+        let length = sealed.length;
+        sealed.parse(
+            |lines| parse(lines, length),
+            |error| read_error(path, error),
+        )
     }
 
     /// Replaces the table at `path` durably and atomically.
@@ -52,7 +61,7 @@ impl FileTable {
     ///
     /// [`Error::Io`] if it cannot be written. The old table is then unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        save_parts(&[write::file_table(&self.files)], path)
+        replace_with(path, |out| write::file_table(&self.files, out))
     }
 
     /// Parses the bytes of a file.
@@ -61,30 +70,14 @@ impl FileTable {
     ///
     /// As [`FileTable::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (body, checksum) = split_seal(bytes).map_err(Error::Manifest)?;
-        check_seal(body, checksum)?;
-        check_not_newer(body)?;
-        let parse = || {
-            let mut cursor = Cursor::new(body)?;
-            version(&mut cursor)?;
-            cursor.expect(",\n")?;
-            parse_files(cursor.rest())
-        };
-        let files = parse().map_err(Error::Manifest)?;
-        Ok(FileTable {
-            files: Arc::new(files),
-        })
+        let sealed = Sealed::bytes(bytes)?;
+        let length = sealed.length;
+        sealed.parse(|lines| parse(lines, length), read::in_memory)
     }
 
     /// The bytes of the file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        seal(write::file_table(&self.files))
-    }
-
-    /// The entry of a path.
-    pub(crate) fn find(&self, path: &[u8]) -> Option<&FileEntry> {
-        let at = self.files.binary_search_by(|file| (*file.path).cmp(path));
-        at.ok().map(|index| &self.files[index])
+        write::in_memory(|out| write::file_table(&self.files, out))
     }
 
     /// Takes over what a scan found. A scan of a list of files leaves what is known
@@ -102,38 +95,75 @@ impl FileTable {
     /// Records the hash of a file that the scan did not hash. Returns whether there is
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
-        set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
+        Files::set_hash(&mut self.files, path, hash)
     }
 
-    /// Takes over the files of another table, in addition to its own.
+    /// Takes over the files of another table, in addition to its own. If these are the same
+    /// files, the tables are shared.
     pub fn adopt(&mut self, other: &FileTable) {
-        merge_files(Arc::make_mut(&mut self.files), &other.files);
+        let files = &other.files;
+        let is_as_new = |(old, new): (File, File)| {
+            let is_same = (old.path, old.key) == (new.path, new.key);
+            is_same && (old.is_pending() || old == new)
+        };
+        let is_same = self.files.len() == files.len();
+        match is_same && self.files.iter().zip(files.iter()).all(is_as_new) {
+            true => self.files = Arc::clone(files),
+            false => drop(Files::merge(&mut self.files, files)),
+        }
     }
 
-    fn updated(&self, scanned: &[FileEntry]) -> Vec<FileEntry> {
-        let mut merged: BTreeMap<&PathBytes, &FileEntry> =
-            scanned.iter().map(|file| (&file.path, file)).collect();
-        for file in self.files.iter() {
+    /// What was scanned, and this table's files that were not looked at.
+    fn updated(&self, scanned: &Files) -> Files {
+        let mut merged = Files::default();
+        let (mut old, mut new) = (self.files.iter().peekable(), scanned.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some(old), Some(new)) => old.path.cmp(new.path),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            let known = old.next_if(|_| order.is_le());
+            let found = new.next_if(|_| order.is_ge());
             // A file that was not listed was not looked at.
-            let entry = merged.entry(&file.path).or_insert(file);
-            if !entry.selected {
-                *entry = file;
-            }
+            let file = found.filter(|found| found.selected).or(known).or(found);
+            file.into_iter().for_each(|file| merged.push(file));
         }
-        selected(merged.into_values())
+        merged.select_all();
+        merged
     }
+}
+
+impl Manifest {
+    /// As [`Manifest::load`]. If the files are those of a table, they are shared: one of
+    /// both costs no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::load`].
+    pub fn load_beside(path: &Path, known: &FileTable) -> Result<Self> {
+        Manifest::load_with(path, Some(&known.files).filter(|known| !known.is_empty()))
+    }
+
+    /// The files as a table of their own, which is shared if all are selected.
+    pub fn file_table(&self) -> FileTable {
+        match self.files.iter().all(|file| file.selected) {
+            true => FileTable {
+                files: Arc::clone(&self.files),
+            },
+            false => FileTable::of(&self.files),
+        }
+    }
+}
+
+fn parse<R: Read>(lines: &mut Lines<R>, length: u64) -> Parsed<FileTable> {
+    read::start(lines)?;
+    let files = parse_files(lines, length, None, None)?;
+    Ok(FileTable { files })
 }
 
 /// The files that are saved.
-fn saved(files: &[FileEntry]) -> impl Iterator<Item = &FileEntry> {
+fn saved(files: &Files) -> impl Iterator<Item = File<'_>> {
     files.iter().filter(|file| !file.is_pending())
-}
-
-/// In a table, whether a file is selected has no meaning.
-fn selected<'a>(files: impl Iterator<Item = &'a FileEntry>) -> Vec<FileEntry> {
-    let entry = |file: &FileEntry| FileEntry {
-        selected: true,
-        ..file.clone()
-    };
-    files.map(entry).collect()
 }

@@ -4,11 +4,12 @@ use super::cursor::{Cursor, Parsed};
 use crate::{Error, Result};
 
 /// The version of the file format that is written.
-pub const FORMAT_VERSION: u64 = 2;
+pub const FORMAT_VERSION: u64 = 3;
 
 /// The oldest version that is read. Version 2 added `selected` of a file and `partial`
-/// of a content, which are left out where they are true and none, so version 1 is read
-/// by the same parser.
+/// of a content, which are left out where they are true and none. Since version 3 packs
+/// may have row checksums that earlier programs would take for damage. The same parser
+/// reads all of them.
 const OLDEST_VERSION: u64 = 1;
 
 /// The start of the last line, which holds the checksum of everything before.
@@ -44,10 +45,13 @@ pub(super) fn split_seal(bytes: &[u8]) -> Parsed<(&[u8], &[u8])> {
     Ok((body, checksum))
 }
 
-/// Reads the start of a file, up to the version, and checks it.
-pub(super) fn version(cursor: &mut Cursor) -> Parsed<()> {
-    cursor.expect("{\n\"version\":")?;
+/// Checks the version in the second line of a file.
+pub(super) fn version(line: &str) -> Parsed<()> {
+    let mut cursor = Cursor::new(line);
+    cursor.expect("\"version\":")?;
     let version = cursor.uint()?;
+    cursor.expect(",")?;
+    cursor.end()?;
     match (OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
         true => Ok(()),
         false => Err(format!(
@@ -56,9 +60,10 @@ pub(super) fn version(cursor: &mut Cursor) -> Parsed<()> {
     }
 }
 
-/// Rejects an undamaged file of a later version: what it lists is not lost.
-pub(super) fn check_not_newer(body: &[u8]) -> Result<()> {
-    let start = body.strip_prefix(b"{\n\"version\":").unwrap_or_default();
+/// Rejects an undamaged file of a later version, by its first bytes: what it lists is not
+/// lost.
+pub(super) fn check_not_newer(start: &[u8]) -> Result<()> {
+    let start = start.strip_prefix(b"{\n\"version\":").unwrap_or_default();
     let digits = start.iter().take_while(|byte| byte.is_ascii_digit());
     let version = digits.fold(0, |value: u64, digit| {
         value

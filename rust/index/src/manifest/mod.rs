@@ -3,16 +3,19 @@
 //! - `tables`: the tables in memory, and the operations that change them
 //! - `check`: the rules for their records
 //! - `queries`: what readers of a cache need from them
-//! - `read`, `cursor`, `write`: conversion from and to JSON
+//! - `contents`: the table of contents
+//! - `read`, `lines`, `cursor`, `write`: conversion from and to JSON, block by block
 //! - `format`: what reader and writer share
 //! - `file`: loading and replacing the file
 //! - `file_table`: the table of files alone, which the caches of a dataset share
 
 mod check;
+mod contents;
 mod cursor;
 mod file;
 mod file_table;
 mod format;
+mod lines;
 mod queries;
 mod read;
 mod tables;

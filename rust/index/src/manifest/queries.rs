@@ -1,11 +1,12 @@
 //! What readers of a cache need from a manifest. It serves the rows of the files
 //! that are selected.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
 use super::tables::Manifest;
+use crate::files::File;
 use crate::hash::Hash;
-use crate::records::{Content, FileEntry, Pack};
+use crate::records::{Content, Pack};
 use crate::skip_reason::SkipReason;
 
 /// Sums over the live contents, which are those that at least one selected file
@@ -51,16 +52,30 @@ pub struct Live {
 }
 
 /// A file, for display.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Summary<'a> {
     /// The file's entry.
-    pub file: &'a FileEntry,
+    pub file: File<'a>,
+    /// What was computed from its content, if that is known.
+    content: Option<Cow<'a, Content>>,
+}
+
+impl Summary<'_> {
     /// Number of rows of its content, 0 if that is not computed.
-    pub rows: u64,
+    pub fn rows(&self) -> u64 {
+        self.content.as_ref().map_or(0, |content| content.rows())
+    }
+
     /// Why the file, or its content, is skipped.
-    pub skipped: Option<&'a SkipReason>,
+    pub fn skipped(&self) -> Option<&SkipReason> {
+        let of_content = || self.content.as_ref()?.skipped.as_ref();
+        self.file.skipped.or_else(of_content)
+    }
+
     /// Why only a part of its content is used.
-    pub partial: Option<&'a SkipReason>,
+    pub fn partial(&self) -> Option<&SkipReason> {
+        self.content.as_ref()?.partial.as_ref()
+    }
 }
 
 impl Manifest {
@@ -70,7 +85,13 @@ impl Manifest {
             files: self.selected().count() as u64,
             ..Totals::default()
         };
-        for (_, content) in self.contents_of(self.selected()) {
+        let kept = self.contents_of(self.files.iter());
+        let live = match totals.files == self.files.len() as u64 {
+            true => kept.clone(),
+            false => self.contents_of(self.selected()),
+        };
+        for number in self.in_order(&live) {
+            let content = self.contents.at(number);
             match content.skipped {
                 Some(_) => totals.skipped += 1,
                 None => totals.contents += 1,
@@ -85,8 +106,12 @@ impl Manifest {
             let values = self.packs.iter().map(of);
             values.fold(0, u64::saturating_add)
         };
-        let kept = self.contents_of(self.files.iter());
-        let kept = kept.iter().map(|(_, content)| content.rows());
+        let kept = self
+            .contents
+            .iter()
+            .zip(kept)
+            .filter(|(_, is_kept)| *is_kept);
+        let kept = kept.map(|((_, content), _)| content.rows());
         let kept = kept.fold(0, u64::saturating_add);
         totals.dead_rows = sum(|pack| pack.rows).saturating_sub(kept);
         totals.pack_bytes = sum(|pack| pack.bytes);
@@ -95,68 +120,75 @@ impl Manifest {
 
     /// Location of the rows of the live contents.
     pub fn live(&self) -> Live {
-        Live::of(self.contents_of(self.selected()))
+        self.located(&self.contents_of(self.selected()))
     }
 
     /// Location of the rows of all contents that a file has, selected or not.
     pub fn kept(&self) -> Live {
-        Live::of(self.contents_of(self.files.iter()))
+        self.located(&self.contents_of(self.files.iter()))
     }
 
     /// The contents that no file has, selected or not.
     pub fn unused_contents(&self) -> Vec<Hash> {
-        let used: HashSet<&Hash> = self
-            .files
-            .iter()
-            .filter_map(|f| f.content.as_ref())
-            .collect();
-        let hashes = self.contents.keys();
-        hashes
-            .filter(|hash| !used.contains(hash))
-            .copied()
+        let used = self.contents_of(self.files.iter());
+        let unused = used.iter().enumerate().filter(|(_, is_used)| !**is_used);
+        unused
+            .map(|(number, _)| *self.contents.hash(number))
             .collect()
     }
 
     /// Every selected file, with what is known of its content.
     pub fn summaries(&self) -> impl Iterator<Item = Summary<'_>> {
-        self.selected().map(|file| {
-            let content = file.content.as_ref().and_then(|hash| self.content(hash));
-            let reason = content.and_then(|content| content.skipped.as_ref());
-            Summary {
-                file,
-                rows: content.map_or(0, Content::rows),
-                skipped: file.skipped.as_ref().or(reason),
-                partial: content.and_then(|content| content.partial.as_ref()),
-            }
-        })
+        self.selected().map(|file| self.summary(file))
     }
 
-    fn selected(&self) -> impl Iterator<Item = &FileEntry> {
+    /// The selected files that are skipped or used in part, and maybe others. Takes no time
+    /// where there are none.
+    pub fn with_reasons(&self) -> impl Iterator<Item = Summary<'_>> {
+        let may_have_one = |file: &File| {
+            let of_content = file
+                .content
+                .is_some_and(|hash| self.contents.may_have_reason(&hash));
+            file.skipped.is_some() || of_content
+        };
+        let files = self.selected().filter(may_have_one);
+        files.map(|file| self.summary(file))
+    }
+
+    fn summary<'a>(&'a self, file: File<'a>) -> Summary<'a> {
+        let content = file.content.and_then(|hash| self.content(&hash));
+        Summary { file, content }
+    }
+
+    fn selected(&self) -> impl Iterator<Item = File<'_>> {
         self.files.iter().filter(|file| file.selected)
     }
 
-    /// The listed contents of some files, each once, sorted by hash.
-    fn contents_of<'a>(
-        &self,
-        files: impl Iterator<Item = &'a FileEntry>,
-    ) -> Vec<(&Hash, &Content)> {
-        let mut hashes: Vec<&Hash> = files.filter_map(|f| f.content.as_ref()).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let known = |hash| self.contents.get_key_value(hash);
-        hashes.into_iter().filter_map(known).collect()
+    /// Whether each listed content is one of some files.
+    pub(super) fn contents_of<'a>(&self, files: impl Iterator<Item = File<'a>>) -> Vec<bool> {
+        let mut is_one = vec![false; self.contents.len()];
+        let hashes = files.filter_map(|file| file.content);
+        for number in hashes.filter_map(|hash| self.contents.number(&hash)) {
+            is_one[number] = true;
+        }
+        is_one
     }
-}
 
-impl Live {
-    fn of(contents: Vec<(&Hash, &Content)>) -> Self {
+    /// The numbers of some contents, in the order of their hashes.
+    fn in_order<'a>(&self, is_wanted: &'a [bool]) -> impl Iterator<Item = usize> + 'a {
+        let numbers = self.contents.sorted().into_iter().map(|n| n as usize);
+        numbers.filter(|&number| is_wanted[number])
+    }
+
+    fn located(&self, is_wanted: &[bool]) -> Live {
         let mut live = Live::default();
-        for (hash, content) in contents {
+        for number in self.in_order(is_wanted) {
+            let content = self.contents.at(number);
             if content.segments.is_empty() {
                 continue;
             }
             let index = live.hashes.len() as i64;
-            live.hashes.push(*hash);
+            live.hashes.push(*self.contents.hash(number));
             // No number exceeds i64::MAX: see `check`.
             live.silent.push(content.silent as i64);
             for segment in &content.segments {

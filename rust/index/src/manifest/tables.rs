@@ -1,38 +1,18 @@
 //! The tables of a manifest in memory, and the operations that change them.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::check;
+use super::contents::Contents;
+use crate::files::{File, Files};
 use crate::hash::Hash;
-use crate::records::{merge_files, set_hash, Content, FileEntry, Pack, Segment};
+use crate::records::{Content, Pack, Segment};
 use crate::scan_result::Scan;
 use crate::stat::{RacyFrom, StatKey};
 use crate::{Error, Result};
-
-/// Contents by hash.
-pub(super) type Contents = HashMap<Hash, Content, BuildHasherDefault<ByPrefix>>;
-
-/// Uses the first 8 bytes of a key, which is a hash already. Files made to have
-/// colliding prefixes would only slow down the dataset that contains them.
-#[derive(Clone, Default)]
-pub(super) struct ByPrefix(u64);
-
-impl Hasher for ByPrefix {
-    fn write(&mut self, bytes: &[u8]) {
-        // Called with the length of the array first, and then with the hash.
-        if let Some(&prefix) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(prefix);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// The tables of a manifest, in memory.
 ///
@@ -44,7 +24,7 @@ pub struct Manifest {
     pub(super) packs: Vec<Pack>,
     pub(super) contents: Contents,
     /// Sorted by path. Shared with the scan that it comes from.
-    pub(super) files: Arc<Vec<FileEntry>>,
+    pub(super) files: Arc<Files>,
 }
 
 impl Default for Manifest {
@@ -83,17 +63,17 @@ impl Manifest {
     }
 
     /// The files, sorted by path.
-    pub fn files(&self) -> &[FileEntry] {
+    pub fn files(&self) -> &Files {
         &self.files
     }
 
     /// The table of files, without copying it.
-    pub(crate) fn shared_files(&self) -> Arc<Vec<FileEntry>> {
+    pub(crate) fn shared_files(&self) -> Arc<Files> {
         Arc::clone(&self.files)
     }
 
     /// What was computed from a content; `None` if nothing was.
-    pub fn content(&self, hash: &Hash) -> Option<&Content> {
+    pub fn content(&self, hash: &Hash) -> Option<Cow<'_, Content>> {
         self.contents.get(hash)
     }
 
@@ -161,11 +141,11 @@ impl Manifest {
                 }
             });
         }
-        for (hash, content) in &part.contents {
+        for (hash, content) in part.contents.iter() {
             let own = self.contents.get(hash);
             let has_more = own.is_none_or(|own| own.skipped.is_some() && content.skipped.is_none());
             if has_more {
-                let mut content = content.clone();
+                let mut content = content.into_owned();
                 for segment in &mut content.segments {
                     segment.pack = index_of[segment.pack as usize];
                 }
@@ -173,31 +153,29 @@ impl Manifest {
                 has_changed = true;
             }
         }
-        Ok(merge_files(Arc::make_mut(&mut self.files), &part.files) || has_changed)
+        Ok(Files::merge(&mut self.files, &part.files) || has_changed)
     }
 
-    /// Adds a file whose content is known; one of the same path is replaced.
+    /// Adds a file whose content is known; one of the same path is replaced. Fastest in the
+    /// order of the paths.
     pub fn add_file(&mut self, path: &[u8], key: StatKey, hash: Hash) {
-        let entry = FileEntry {
-            path: path.into(),
+        let mut file = Files::default();
+        file.push(File {
+            path,
             key,
             racy: key.is_racy(RacyFrom::now()),
             content: Some(hash),
             skipped: None,
             selected: true,
-        };
-        let files = Arc::make_mut(&mut self.files);
-        match files.binary_search_by(|file| (*file.path).cmp(path)) {
-            Ok(index) => files[index] = entry,
-            Err(index) => files.insert(index, entry),
-        }
+        });
+        Files::merge(&mut self.files, &file);
     }
 
     /// Removes the contents that no file has, selected or not, and packs without
     /// remaining rows.
     pub fn drop_dead(&mut self) {
-        let live: HashSet<Hash> = self.files.iter().filter_map(|f| f.content).collect();
-        self.contents.retain(|hash, _| live.contains(hash));
+        let is_live = self.contents_of(self.files.iter());
+        self.contents.retain(|number, _| is_live[number]);
         self.drop_unused_packs();
     }
 
@@ -252,30 +230,33 @@ impl Manifest {
     /// If the content is not listed, a segment is not inside its pack, or the number
     /// of rows changes.
     pub fn move_content(&mut self, hash: &Hash, segments: SmallVec<[Segment; 1]>) -> Result<()> {
-        let Some(content) = self.contents.get_mut(hash) else {
+        let Some(number) = self.contents.number(hash) else {
             return Err(Error::Invalid("the content is not listed".into()));
         };
+        let content = self.contents.at(number).into_owned();
+        let rows = content.rows();
         let moved = Content {
             segments,
-            ..content.clone()
+            ..content
         };
         check::content(&moved, &self.packs).map_err(Error::Invalid)?;
-        if moved.rows() != content.rows() {
+        if moved.rows() != rows {
             return Err(Error::Invalid(format!(
-                "a content of {} rows cannot move to {} rows",
-                content.rows(),
+                "a content of {rows} rows cannot move to {} rows",
                 moved.rows()
             )));
         }
-        *content = moved;
+        self.contents.replace(number, moved);
         Ok(())
     }
 
     /// Removes packs without rows of a listed content, and renumbers the others.
     fn drop_unused_packs(&mut self) {
         let mut is_used = vec![false; self.packs.len()];
-        for segment in self.contents.values().flat_map(|c| &c.segments) {
-            is_used[segment.pack as usize] = true;
+        for (_, content) in self.contents.iter() {
+            for segment in &content.segments {
+                is_used[segment.pack as usize] = true;
+            }
         }
         let mut next = 0;
         let moved: Vec<u64> = is_used
@@ -285,9 +266,7 @@ impl Manifest {
                 next.saturating_sub(1)
             })
             .collect();
-        for segment in self.contents.values_mut().flat_map(|c| &mut c.segments) {
-            segment.pack = moved[segment.pack as usize];
-        }
+        self.contents.renumber_packs(&moved);
         let mut used = is_used.into_iter();
         self.packs.retain(|_| used.next().unwrap_or(false));
     }
@@ -295,7 +274,7 @@ impl Manifest {
     /// Records the hash of a file that the scan did not hash. Returns whether there is
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
-        set_hash(Arc::make_mut(&mut self.files).as_mut_slice(), path, hash)
+        Files::set_hash(&mut self.files, path, hash)
     }
 
     /// Replaces the table of files with that of a scan. Returns whether it changed.

@@ -1,15 +1,20 @@
 //! Writing a manifest as JSON: one record per line, sorted, so that equal tables
 //! give equal bytes, and a checksum in the last line.
 
+use std::io::{self, Write};
+
 use super::check;
-use super::format::{seal, FORMAT_VERSION};
+use super::format::{last_line, FORMAT_VERSION};
 use super::tables::Manifest;
+use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::json_string::write_string;
-use crate::records::{Content, FileEntry, Pack};
+use crate::records::{Content, Pack};
 use crate::skip_reason::SkipReason;
-use crate::threads::both;
 use crate::{Error, Result};
+
+/// Text is written and hashed in blocks of this size.
+const BLOCK_BYTES: usize = 1 << 20;
 
 impl Manifest {
     /// The bytes of the manifest file. Files whose content is not in the table
@@ -19,94 +24,97 @@ impl Manifest {
     ///
     /// If two contents have the same row, or totals do not fit 63 bits.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        Ok(seal(self.to_parts()?.concat()))
+        self.check()?;
+        Ok(in_memory(|out| self.write(out)))
     }
 
-    /// Everything but the last line, in three consecutive parts, which are made
-    /// in parallel.
-    pub(super) fn to_parts(&self) -> Result<[Vec<u8>; 3]> {
-        let (contents, files) = both(|| self.sorted_contents(), || self.files_table());
-        let contents = contents?;
-        let (one, other) = contents.split_at(contents.len() / 2);
-        let (head, rest) = both(
-            || {
-                let mut out = self.head(one.len());
-                out.contents(one, true);
-                out.bytes
-            },
-            || {
-                let mut out = Writer::with_capacity(other.len());
-                out.contents(other, one.is_empty());
-                out.raw("\n],\n");
-                out.bytes
-            },
-        );
-        Ok([head, rest, files])
+    /// Makes the checks of all tables together that a reader makes, too.
+    pub(super) fn check(&self) -> Result<()> {
+        check::whole(&self.packs, self.contents.iter()).map_err(Error::Manifest)
     }
 
-    /// The contents sorted by hash, after the checks that a reader makes, too.
-    fn sorted_contents(&self) -> Result<Vec<(&Hash, &Content)>> {
-        check::whole(&self.packs, self.contents.values()).map_err(Error::Manifest)?;
-        let mut contents: Vec<(&Hash, &Content)> = self.contents.iter().collect();
-        contents.sort_unstable_by_key(|(hash, _)| *hash);
-        Ok(contents)
-    }
-
-    /// A writer with the text before the records of the contents.
-    fn head(&self, contents: usize) -> Writer {
-        let mut out = Writer::start(contents);
+    /// Writes everything but the last line.
+    pub(super) fn write(&self, out: &mut Writer) {
+        out.start();
         out.raw("\"header\":");
         out.raw(&self.header);
         out.raw(",\n");
         out.table("packs", self.packs.iter(), Writer::pack);
-        out.raw("\"contents\":[");
-        out
-    }
-
-    fn files_table(&self) -> Vec<u8> {
+        let numbers = self.contents.sorted().into_iter();
+        let contents = numbers.map(|number| {
+            let number = number as usize;
+            (self.contents.hash(number), self.contents.at(number))
+        });
+        out.table("contents", contents, |out, (hash, content)| {
+            out.content(hash, &content);
+        });
         let files = self.files.iter().filter(|file| match &file.content {
-            Some(hash) => self.contents.contains_key(hash),
+            Some(hash) => self.contents.number(hash).is_some(),
             None => !file.is_pending(),
         });
-        let mut out = Writer::with_capacity(self.files.len());
         out.table("files", files, Writer::file);
-        out.bytes
     }
 }
 
-/// The text of a table of files, without the last line.
-pub(super) fn file_table(files: &[FileEntry]) -> Vec<u8> {
-    let mut out = Writer::start(files.len());
+/// Writes a table of files, without the last line.
+pub(super) fn file_table(files: &Files, out: &mut Writer) {
+    out.start();
     let hashed = files.iter().filter(|file| !file.is_pending());
     out.table("files", hashed, Writer::file);
-    out.bytes
 }
 
-/// Appends JSON to a text. Written by hand because it is faster than serde
-/// (docs/notes/rust.md).
-#[derive(Default)]
-struct Writer {
+/// Writes some text and a last line with its checksum.
+pub(super) fn sealed(out: &mut dyn Write, text: impl FnOnce(&mut Writer)) -> io::Result<()> {
+    let mut writer = Writer {
+        out,
+        failed: None,
+        hasher: blake3::Hasher::new(),
+        bytes: Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8),
+        integer: itoa::Buffer::new(),
+        float: zmij::Buffer::new(),
+    };
+    text(&mut writer);
+    writer.write_block();
+    match writer.failed {
+        Some(error) => Err(error),
+        None => writer.out.write_all(&last_line(writer.hasher.finalize())),
+    }
+}
+
+/// The bytes of a file with some text.
+pub(super) fn in_memory(text: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Memory can always be written to.
+    let _ = sealed(&mut bytes, text);
+    bytes
+}
+
+/// Writes JSON. By hand because it is faster than serde (docs/notes/rust.md), in blocks
+/// because the text of a million files has 500 MB.
+pub(super) struct Writer<'a> {
+    out: &'a mut dyn Write,
+    /// The first error; nothing is written after it.
+    failed: Option<io::Error>,
+    hasher: blake3::Hasher,
     bytes: Vec<u8>,
     integer: itoa::Buffer,
     float: zmij::Buffer,
 }
 
-impl Writer {
-    fn with_capacity(records: usize) -> Self {
-        Writer {
-            // About the size of a record with a path of usual length.
-            bytes: Vec::with_capacity(256 * records),
-            ..Writer::default()
+impl Writer<'_> {
+    fn write_block(&mut self) {
+        if self.failed.is_none() {
+            self.hasher.update(&self.bytes);
+            self.failed = self.out.write_all(&self.bytes).err();
         }
+        self.bytes.clear();
     }
 
-    /// A writer with the first lines of a file.
-    fn start(records: usize) -> Self {
-        let mut out = Writer::with_capacity(records);
-        out.raw("{\n\"version\":");
-        out.uint(FORMAT_VERSION);
-        out.raw(",\n");
-        out
+    /// Writes the first lines of a file.
+    fn start(&mut self) {
+        self.raw("{\n\"version\":");
+        self.uint(FORMAT_VERSION);
+        self.raw(",\n");
     }
 
     fn table<T>(&mut self, name: &str, rows: impl Iterator<Item = T>, row: fn(&mut Self, T)) {
@@ -116,18 +124,11 @@ impl Writer {
         for (index, record) in rows.enumerate() {
             self.raw(if index == 0 { "\n" } else { ",\n" });
             row(self, record);
+            if self.bytes.len() >= BLOCK_BYTES {
+                self.write_block();
+            }
         }
         self.raw("\n],\n");
-    }
-
-    /// Consecutive records of the table of contents. `is_start`: the first of
-    /// them is the first of the table.
-    fn contents(&mut self, contents: &[(&Hash, &Content)], is_start: bool) {
-        for (index, content) in contents.iter().enumerate() {
-            let is_first = is_start && index == 0;
-            self.raw(if is_first { "\n" } else { ",\n" });
-            self.content(*content);
-        }
     }
 
     fn pack(&mut self, pack: &Pack) {
@@ -148,7 +149,7 @@ impl Writer {
         self.raw("}");
     }
 
-    fn content(&mut self, (hash, content): (&Hash, &Content)) {
+    fn content(&mut self, hash: &Hash, content: &Content) {
         self.raw("{\"hash\":");
         self.hash(hash);
         self.raw(",\"rows\":");
@@ -180,9 +181,9 @@ impl Writer {
         self.raw("}");
     }
 
-    fn file(&mut self, file: &FileEntry) {
+    fn file(&mut self, file: File) {
         self.raw("{\"path\":");
-        self.string(&file.path);
+        self.string(file.path);
         self.raw(",\"size\":");
         self.uint(file.key.size);
         self.raw(",\"mtime_ns\":");
@@ -199,7 +200,7 @@ impl Writer {
             None => self.raw("null"),
         }
         self.raw(",\"skipped\":");
-        self.reason(file.skipped.as_ref());
+        self.reason(file.skipped);
         // Left out where true, so that the usual manifest is not longer for it.
         self.raw(if file.selected {
             "}"

@@ -75,6 +75,6 @@ pub fn scan(
         left_out,
         unread,
         is_partial: options.files.is_some(),
-        ..collect::collect(drafts, manifest, faults)
+        ..collect::collect(&comparison, drafts, manifest, faults)
     })
 }

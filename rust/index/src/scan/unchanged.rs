@@ -3,11 +3,12 @@
 
 use super::compare::Comparison;
 use crate::manifest::Manifest;
-use crate::records::FileEntry;
+use std::ops::Range;
+
+use crate::found::FoundFiles;
 use crate::scan_result::{Counts, PathBytes, Scan};
 use crate::skip_reason::SkipReason;
 use crate::threads::both;
-use crate::tree::Found;
 
 /// Sums over a part of the files.
 #[derive(Default)]
@@ -21,17 +22,16 @@ struct Part {
 /// of [`collect`](super::collect::collect).
 pub(super) fn scan_if_unchanged(
     comparison: &Comparison,
-    found: &[Found],
+    found: &FoundFiles,
     manifest: &Manifest,
 ) -> Option<Scan> {
-    let known = manifest.files();
-    if found.len() != known.len() {
+    if found.len() != manifest.files().len() {
         return None;
     }
     let middle = found.len() / 2;
     let (one, other) = both(
-        || part(comparison, &found[..middle], &known[..middle], manifest),
-        || part(comparison, &found[middle..], &known[middle..], manifest),
+        || part(comparison, found, manifest, 0..middle),
+        || part(comparison, found, manifest, middle..found.len()),
     );
     let (mut one, other) = (one?, other?);
     one.skipped.extend(other.skipped);
@@ -52,26 +52,27 @@ pub(super) fn scan_if_unchanged(
 
 fn part(
     comparison: &Comparison,
-    found: &[Found],
-    known: &[FileEntry],
+    found: &FoundFiles,
     manifest: &Manifest,
+    range: Range<usize>,
 ) -> Option<Part> {
     let mut part = Part::default();
-    for (file, entry) in found.iter().zip(known) {
+    for index in range {
+        let (file, entry) = (found.get(index), manifest.files().get(index));
         let is_same = file.path == entry.path
             && entry.selected
-            && comparison.unusable(file).is_none()
-            && comparison.is_unchanged(file, entry);
+            && comparison.unusable(&file).is_none()
+            && comparison.is_unchanged(&file, &entry);
         if !is_same {
             return None;
         }
         part.bytes = part.bytes.saturating_add(file.key.size);
         let reason = match &entry.content {
-            Some(hash) => &manifest.content(hash)?.skipped,
-            None => &entry.skipped,
+            Some(hash) => manifest.content(hash)?.skipped.clone(),
+            None => entry.skipped.cloned(),
         };
         if let Some(reason) = reason {
-            part.skipped.push((entry.path.clone(), reason.clone()));
+            part.skipped.push((entry.path.into(), reason));
         }
     }
     Some(part)

@@ -240,11 +240,11 @@ impl<'a> Walker<'a> {
             Ok(Seen::Folder { linked: false, .. }) => self.pending.push(path),
             Ok(Seen::Folder { .. }) if root.follow_links => self.linked.push(path),
             Ok(_) if !is_audio => {}
-            Ok(Seen::File { key, linked }) => self.tree.file(path, key, linked),
+            Ok(Seen::File { key, linked }) => self.tree.file(&path, key, linked),
             Ok(Seen::Folder { key, .. }) => {
-                self.tree.unusable(path, key, &skip_reason::NOT_REGULAR);
+                self.tree.unusable(&path, key, &skip_reason::NOT_REGULAR);
             }
-            Ok(Seen::Unusable { key, reason }) => self.tree.unusable(path, key, reason),
+            Ok(Seen::Unusable { key, reason }) => self.tree.unusable(&path, key, reason),
         }
     }
 }
