@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import signal
@@ -63,8 +64,15 @@ def _need(item: pytest.Item) -> str:
     """Return what a test needs and this machine lacks."""
     if item.get_closest_marker("gpu") and not _has_gpu():
         return "a CUDA device"
+    if item.get_closest_marker("soak") and not item.config.getoption("--soak"):
+        return "--soak"
     programs = dict.fromkeys(program for mark in item.iter_markers("needs") for program in mark.args)
-    return ", ".join(program for program in programs if not shutil.which(program))
+    return ", ".join(program for program in programs if not _is_there(program))
+
+
+def _is_there(program: str) -> bool:
+    # A Python package need not be on the path.
+    return importlib.util.find_spec("ray") is not None if program == "ray" else shutil.which(program) is not None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -135,6 +135,10 @@ class SystemLimitError(DistillError):
     """A limit of the operating system, such as that on threads, that leaves no way to go on."""
 
 
+class ClusterError(DistillError):
+    """A Ray cluster that cannot be started or reached, or whose nodes cannot do the work."""
+
+
 class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name
     """Preprocessing was cancelled, as by a `confirm_callback` that returned False."""
 

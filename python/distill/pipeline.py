@@ -17,6 +17,7 @@ from distill.errors import DatasetError, DistillError, PreprocessingCancelled, R
 from distill.index import Dataset, Trust
 from distill.latent.analysis import analyze_rows
 from distill.latent.rows import open_rows
+from distill.preprocess.parts import Engine
 from distill.preprocess.pipeline import preprocess
 from distill.runs.folder import RunFolder
 from distill.runs.trained import TrainedRun
@@ -48,6 +49,7 @@ def train(
     trust: Trust = "stat",
     follow_links: bool = False,
     confirm_callback: ConfirmCallback | None = None,
+    engine: Engine | None = None,
     tensorboard: bool = False,
     analyze: bool = True,
 ) -> TrainResult:
@@ -82,6 +84,8 @@ def train(
         resume.
     confirm_callback : callable, optional
         Called with a question before more than 100 MB are preprocessed; preprocessing is cancelled if it returns False.
+    engine : callable, optional
+        What computes the features, such as a `RayEngine`. Default: threads of this process.
     tensorboard : bool
         Also write metrics and previews to OUTPUT/tensorboard. Default: False.
     analyze : bool
@@ -131,7 +135,7 @@ def train(
                 run.create(config, dataset)
             checkpoint = run.load_state() if resume else None
             try:
-                data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback)
+                data, config = _load_data(dataset, config, checkpoint, progress, confirm_callback, engine)
             except DistillError as error:
                 if isinstance(error, PreprocessingCancelled) and cancel.is_set():
                     return unchanged_result(run, checkpoint)
@@ -221,6 +225,7 @@ def _load_data(
     checkpoint: dict[str, Any] | None,
     progress: ProgressCallback,
     confirm: ConfirmCallback | None,
+    engine: Engine | None,
 ) -> tuple[TrainingData, TrainingConfig]:
     """Preprocess a dataset, or decode it for one channel (the v1.0 path), and choose what depends on its size.
 
@@ -238,7 +243,7 @@ def _load_data(
         # A run of an earlier version: the rest of its epoch must be what it has not seen.
         config = replace(config, shuffle="blocks" if config.shuffle == "blocks" else "rows")
     if config.complex_spectrogram.enabled:
-        preprocessed = preprocess(dataset, config, progress=progress, confirm=confirm)
+        preprocessed = preprocess(dataset, config, engine=engine, progress=progress, confirm=confirm)
         preprocessed.log()
         config = replace(config, augmentation_expansion=preprocessed.augmentation_expansion)
         load = partial(progress, "load")

@@ -9,6 +9,7 @@ from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.preprocess.pipeline import preprocess as preprocess_dataset
+from distill.preprocess.ray_engine import RayEngine
 from distill.preprocess.shard import Shard
 from distill.text import counted
 
@@ -20,6 +21,7 @@ def preprocess(arguments: PreprocessArguments) -> int:
             arguments.to_dataset(),
             arguments.training,
             workers=arguments.workers,
+            engine=None if arguments.ray is None else RayEngine(arguments.ray, arguments.workers),
             shard=None if arguments.shard is None else Shard.parse(arguments.shard),
             progress=view.progress,
             confirm=view.confirm,

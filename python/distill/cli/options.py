@@ -15,6 +15,7 @@ from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
+from distill.preprocess.ray_cluster import check_ray
 from distill.preprocess.shares import Shard
 from distill.types import WavFormat
 
@@ -69,8 +70,16 @@ class ConfigArguments(ScanArguments):
     """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
     preset: Literal["default", "quick", "large"] = "default"
     """Named set of training options; --config and flags override it."""
+    ray: str | None = None
+    """Compute features on a Ray cluster: its HOST:PORT, auto for the cluster of this machine, or no value to start one
+    here, which ends with the command. Needs pip install 'distill[ray]'."""
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
     """The training configuration."""
+
+    def check(self) -> None:
+        """Raise an error if there can be no such Ray cluster."""
+        if self.ray is not None:
+            check_ray(self.ray)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +104,7 @@ class TrainArguments(ConfigArguments):
 
     def check(self) -> None:
         """Raise DatasetError if there is neither a dataset nor a run to resume."""
+        super().check()
         if self.resume is None and self.dataset is None:
             raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
 
@@ -123,15 +133,18 @@ class PreprocessArguments(ConfigArguments, DatasetArguments):
     extension of kinds that are not read), channels (number of decoded files by number of channels),
     normalization_stats, seconds."""
     workers: int | None = None
-    """Number of threads. Default: one per core."""
+    """Number of threads, or of CPUs of a Ray cluster that is started here. Default: one per core."""
     shard: str | None = None
     """I/N: compute only the I-th of N shares of the files, for jobs that run on several machines at once; run without
     it afterwards to collect what they computed. Default: all files."""
 
     def check(self) -> None:
-        """Raise ConfigError if the shard is none."""
+        """Raise ConfigError if there is no such shard, or if there is a Ray cluster, too."""
+        super().check()
         if self.shard is not None:
             Shard.parse(self.shard)
+            if self.ray is not None:
+                raise ConfigError(["--shard and --ray: both divide the work among machines"], "give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

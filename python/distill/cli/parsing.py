@@ -47,10 +47,21 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
         defaults["training"] = base_config(argv)
     # tyro writes --table.no-field; --no-table.field, the usual form, is accepted too.
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
+    argv = _with_values(argv)
     with collecting_faults():
         arguments = tyro.cli(kind, args=argv, prog=program, default=kind(**defaults))
     arguments.check()
     return arguments
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Give --ray, whose value may be left out, the value that this means."""
+    words: list[str] = []
+    for index, argument in enumerate(argv):
+        words.append(argument)
+        if argument == "--ray" and (index + 1 == len(argv) or argv[index + 1].startswith("-")):
+            words.append("local")
+    return words
 
 
 def _is_required(item: dataclasses.Field[Any]) -> bool:

@@ -16,6 +16,7 @@ from distill.cli.options import TrainArguments
 from distill.cli.process import TolerantOutput, say
 from distill.cli.progress import ProgressView
 from distill.pipeline import train as train_model
+from distill.preprocess.ray_engine import RayEngine
 from distill.text import counted
 from distill.training.events import TrainResult
 from distill.training.split import FEW_CHUNKS
@@ -46,6 +47,7 @@ def train(arguments: TrainArguments) -> int:
             trust=arguments.trust,
             follow_links=arguments.follow_links,
             confirm_callback=view.confirm,
+            engine=None if arguments.ray is None else RayEngine(arguments.ray),
             tensorboard=arguments.tensorboard,
             analyze=arguments.analyze,
         )
@@ -57,8 +59,9 @@ def train(arguments: TrainArguments) -> int:
     # Another process may have been told to stop, not this one.
     status = _SIGNALLED + (received[0] if received else signal.SIGTERM)
     if result.status == "interrupted":
-        # These two are not saved with the run.
+        # These are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
+        flags += "" if arguments.ray is None else f" --ray {arguments.ray}"
         program = "python" if processes == 1 else f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', 'N')}"
         say(f"interrupted and saved; continue with:\n  {program} -m distill.train --resume {run}{flags}", out)
         return status

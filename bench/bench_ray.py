@@ -1,0 +1,109 @@
+"""Processor time a second of audio on a Ray cluster of this machine, beside threads.
+
+`pytest bench/bench_ray.py --benchmark-only`. Counted are all processes of the cluster, from when a quarter of the files
+are done until three quarters are, so start-up stands apart. Both use as many workers. Parts have a tenth of their usual
+size, which is to the disadvantage of Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.cache import CacheReader
+from distill.config import TrainingConfig
+from distill.index import Dataset
+from distill.preprocess import parts
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.ray_engine import RayEngine
+
+pytestmark = [pytest.mark.needs("ray"), pytest.mark.timeout(3600)]
+WORKERS = 2
+ROUNDS = 3
+RATE = 48_000
+FILE_S = 20
+FILES = 480
+FILES_A_PART = 5
+WINDOW = (0.25, 0.75)
+TICKS = os.sysconf("SC_CLK_TCK")
+CONFIG = TrainingConfig(augmentation_expansion=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """WAV files that differ in a second only."""
+    root = tmp_path_factory.mktemp("audio")
+    chance = np.random.default_rng(0)
+    sound = 0.4 * np.sin(2 * np.pi * 440 * np.arange(FILE_S * RATE) / RATE)
+    sound += 0.05 * chance.standard_normal(len(sound))
+    for number in range(FILES):
+        sound[:RATE] = 0.05 * chance.standard_normal(RATE)
+        soundfile.write(root / f"{number}.wav", sound, RATE, subtype="PCM_16")
+    return root
+
+
+def cluster_seconds() -> float:
+    """Return the processor time of all processes in sessions that this process has started: those of Ray."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            # Of the process, and of its children that have ended.
+            ticks += sum(map(int, fields[11:15])) if parent_of(int(fields[3])) == os.getpid() else 0
+    return ticks / TICKS
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
+def processor_time(folder: Path, cache_dir: Path, engine: RayEngine | None) -> tuple[float, float]:
+    """Preprocess a folder into a new cache; return the processor time a second of audio, and the wait for the first."""
+    shutil.rmtree(cache_dir, ignore_errors=True)
+    seen: list[tuple[int, float]] = []
+    start, first = time.perf_counter(), 0.0
+
+    def progress(stage: str, current: int, total: int) -> None:
+        nonlocal first
+        if stage != "features" or not current:
+            return
+        first = first or time.perf_counter() - start
+        if len(seen) < len(WINDOW) and current >= WINDOW[len(seen)] * total:
+            seen.append((current, time.process_time() + (cluster_seconds() if engine else 0.0)))
+
+    preprocess(Dataset(folder, cache_dir=cache_dir), CONFIG, workers=WORKERS, engine=engine, progress=progress)
+    (files, before), (more_files, after) = seen
+    return (after - before) / ((more_files - files) * FILE_S), first
+
+
+def rows(cache_dir: Path) -> dict[bytes, bytes]:
+    reader = CacheReader(next((cache_dir / "slots").iterdir()))
+    values = reader.read(np.arange(len(reader)))
+    return {content: values[reader.source == index].tobytes() for index, content in enumerate(reader.content_hashes)}
+
+
+@pytest.mark.benchmark(group="a Ray cluster of this machine, two workers")
+def test_processor_time(benchmark, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "rows_that_fit", lambda *_: FILES_A_PART * FILE_S)
+    engine = RayEngine(workers=WORKERS)
+    pairs = []
+    for _ in range(ROUNDS):
+        by_threads, _ = processor_time(folder, tmp_path / "threads", None)
+        by_ray, start_up = processor_time(folder, tmp_path / "Ray", engine)
+        pairs.append((by_threads, by_ray, start_up))
+    assert rows(tmp_path / "threads") == rows(tmp_path / "Ray")
+    benchmark.extra_info["ratio_to_threads"] = round(statistics.median(ray / threads for threads, ray, _ in pairs), 3)
+    benchmark.extra_info["ms_a_second_of_audio_in_threads"] = round(1000 * statistics.median(p[0] for p in pairs), 2)
+    benchmark.extra_info["start_up_of_the_cluster_s"] = round(statistics.median(p[2] for p in pairs), 1)
+    benchmark.pedantic(lambda: None, rounds=1)
