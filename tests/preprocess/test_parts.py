@@ -244,7 +244,7 @@ def test_commits_take_a_bounded_share_of_the_time(dataset, whole, monkeypatch):
     check(dataset, whole)
 
 
-def test_packs_that_others_may_have_mapped_stay_for_a_day(dataset, whole, monkeypatch):
+def test_packs_that_others_may_have_opened_stay_for_a_day(dataset, whole, monkeypatch):
     for number in (1, 2):
         shard(dataset, number, 2)
     slot = slot_of(dataset)

@@ -79,7 +79,7 @@ def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
 
 
 def _retire(path: Path) -> None:
-    """Put a pack that no manifest names any more aside: readers on other machines may have mapped it."""
+    """Put a pack that no manifest names any more aside: readers on other machines may have opened it."""
     path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
 
 

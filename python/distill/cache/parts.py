@@ -246,7 +246,7 @@ def share(slot_dir: Path) -> Path:
 
 
 def is_shared(slot_dir: Path) -> bool:
-    """Whether several machines use a slot: readers elsewhere may have mapped its packs."""
+    """Whether several machines use a slot: readers elsewhere may have opened its packs."""
     return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
 
 
