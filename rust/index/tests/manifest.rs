@@ -7,7 +7,7 @@ use std::fs;
 
 use distill_index::{
     scan, seal, Content, Error, FileTable, Manifest, NoProgress, Options, Pack, Segment,
-    SkipReason, FORMAT_VERSION,
+    SkipReason, StatKey, FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -396,4 +396,73 @@ fn a_content_can_only_move_with_all_its_rows() {
     let read = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap();
     assert_eq!(read, manifest);
     assert_eq!((read.packs()[1].mtime_ns, read.packs()[1].ctime_ns), (5, 6));
+}
+
+fn content(pack: u64, first: u64, rows: u64) -> Content {
+    Content {
+        segments: smallvec![Segment { pack, first, rows }],
+        sums: [rows as f64, 1.0, 2.0, 3.0, 4.0],
+        ..Content::default()
+    }
+}
+
+#[test]
+fn a_part_adds_what_is_missing_once() {
+    let key = |size| StatKey {
+        size,
+        mtime_ns: 1,
+        ctime_ns: 1,
+        inode: 7,
+    };
+    let (one, two, three, skipped) = ([1; 32], [2; 32], [3; 32], [4; 32]);
+    let reason = SkipReason::new("other".into(), "was refused".into());
+    let mut whole = Manifest::default();
+    whole.add_pack(pack("a", 4)).unwrap();
+    whole.set_content(one, content(0, 0, 2)).unwrap();
+    whole.add_file(b"one", key(1), one);
+    let unusable = Content {
+        skipped: Some(reason),
+        ..Content::default()
+    };
+    whole.set_content(skipped, unusable.clone()).unwrap();
+    whole.add_file(b"skipped", key(4), skipped);
+
+    // Its first pack is one that the manifest does not have, so the numbers of packs differ.
+    let mut part = Manifest::default();
+    part.add_pack(pack("b", 9)).unwrap();
+    part.add_pack(pack("a", 4)).unwrap();
+    part.set_content(one, content(0, 0, 2)).unwrap();
+    part.set_content(two, content(0, 2, 3)).unwrap();
+    part.set_content(three, content(1, 2, 2)).unwrap();
+    part.set_content(skipped, content(0, 5, 4)).unwrap();
+    part.add_file(b"two", key(2), two);
+    part.add_file(b"three", key(3), three);
+    part.add_file(b"one", key(100), two);
+
+    assert!(whole.adopt(&part).unwrap());
+    let segment = |hash| whole.content(&hash).unwrap().segments[0];
+    let at = |pack, first, rows| Segment { pack, first, rows };
+    assert_eq!(segment(one), at(0, 0, 2), "the rows that were there stay");
+    assert_eq!(segment(two), at(1, 2, 3));
+    assert_eq!(segment(three), at(0, 2, 2));
+    assert_eq!(segment(skipped), at(1, 5, 4), "rows replace a refusal");
+    let names: Vec<_> = whole.packs().iter().map(|pack| &*pack.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    // The file has changed since, so it counts for what the part says of it.
+    assert_eq!(whole.totals().files, 4);
+    assert_eq!(whole.totals().rows, 3 + 2 + 4);
+    assert!(
+        !whole.adopt(&part).unwrap(),
+        "the second time nothing changes"
+    );
+    let read = Manifest::from_bytes(&whole.to_bytes().unwrap()).unwrap();
+    assert_eq!(read, whole);
+
+    // A refusal does not replace rows, and a pack cannot have other rows than before.
+    let mut refused = Manifest::default();
+    refused.set_content(two, unusable).unwrap();
+    assert!(!whole.adopt(&refused).unwrap());
+    let mut other = Manifest::default();
+    other.add_pack(pack("a", 5)).unwrap();
+    assert!(matches!(whole.adopt(&other), Err(Error::Invalid(_))));
 }
