@@ -1,8 +1,8 @@
 """Processor time a second of audio on a Ray cluster of this machine, beside threads.
 
 `pytest bench/bench_ray.py --benchmark-only`. Counted are all processes of the cluster, from when a quarter of the files
-are done until three quarters are, so start-up stands apart. Both use as many workers. Parts have a seventh of their usual
-size, which is to the disadvantage of Ray.
+are done until three quarters are, so start-up stands apart. Both use as many workers. Parts have a seventh of their
+usual size, which is to the disadvantage of Ray.
 """
 
 from __future__ import annotations
