@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from distill.audio import load_cache_manifest
-from distill.cache import compaction
-from distill.cache import parts as cache_parts
+from distill.cache import compaction, leftovers
 from distill.cache.compaction import clean
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import build_header
@@ -245,7 +244,7 @@ def test_commits_take_a_bounded_share_of_the_time(dataset, whole, monkeypatch):
     check(dataset, whole)
 
 
-def test_packs_that_others_may_have_mapped_stay_for_a_day(dataset, whole, monkeypatch):
+def test_packs_that_others_may_have_opened_stay_for_a_day(dataset, whole, monkeypatch):
     for number in (1, 2):
         shard(dataset, number, 2)
     slot = slot_of(dataset)
@@ -262,7 +261,7 @@ def test_packs_that_others_may_have_mapped_stay_for_a_day(dataset, whole, monkey
     (slot / "parts" / f"{'0' * 16}.safetensors").write_bytes(b"begun by a job that was killed")
     clean(dataset / ".cache")
     assert retired <= {path.name for path in (slot / "packs").iterdir()}
-    monkeypatch.setattr(cache_parts, "_ABANDONED_AFTER_S", -1)
+    monkeypatch.setattr(leftovers, "_ABANDONED_AFTER_S", -1)
     clean(dataset / ".cache")
     assert {path.name for path in (slot / "packs").iterdir()} == {
         pack["name"] for pack in load_cache_manifest(slot)["packs"]

@@ -13,7 +13,7 @@ _PUBLIC = {
     "SpectrogramConfig": "distill.config",
     "load_audio": "distill.audio.decode",
     "load_cache_manifest": "distill.cache.slots",
-    "preprocess_complex_spectrograms": "distill.preprocess.pipeline",
+    "preprocess_complex_spectrograms": "distill.preprocess.spectrograms",
 }
 
 __all__ = list(_PUBLIC)

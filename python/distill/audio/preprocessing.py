@@ -6,7 +6,7 @@ from distill._lazy import lazy_names
 
 _PUBLIC = {
     "load_cache_manifest": "distill.cache.slots",
-    "preprocess_complex_spectrograms": "distill.preprocess.pipeline",
+    "preprocess_complex_spectrograms": "distill.preprocess.spectrograms",
 }
 
 __all__ = list(_PUBLIC)

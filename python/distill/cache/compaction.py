@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distill.cache.disk import cache_write_error
+from distill.cache.leftovers import remove_abandoned
 from distill.cache.manifest import MANIFEST_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
 from distill.cache.pack_reader import PackReader
-from distill.cache.parts import is_shared, remove_abandoned
+from distill.cache.parts import is_shared
 from distill.cache.removal import remove_slot
 from distill.cache.slots import Slot, choose_slot, exists, list_slots
-from distill.cache.writer import CacheWriter, cache_write_error
+from distill.cache.writer import CacheWriter
 from distill.errors import CacheError, StorageError
 from distill.index import cache_of
 

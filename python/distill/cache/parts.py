@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,17 +20,15 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import build_header, read_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name
+from distill.cache.pack import PackInfo, PackWriter, add_pack
 from distill.cache.row_format import RowFormat
-from distill.storage import TEMPORARY, sync_folder
+from distill.storage import sync_folder
 
 logger = logging.getLogger(__name__)
 
 PARTS_NAME = "parts"
 PART_SUFFIX = ".part.json"
 _SHARED_NAME = "shared"
-_RETIRED_SUFFIX = ".retired"
-_ABANDONED_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -249,7 +246,7 @@ def share(slot_dir: Path) -> Path:
 
 
 def is_shared(slot_dir: Path) -> bool:
-    """Whether several machines use a slot: readers elsewhere may have mapped its packs."""
+    """Whether several machines use a slot: readers elsewhere may have opened its packs."""
     return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
 
 
@@ -272,7 +269,7 @@ def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | No
     OSError
         If the folder cannot be read.
     """
-    for path in _part_files(slot_dir) if paths is None else paths:
+    for path in part_files(slot_dir) if paths is None else paths:
         try:
             manifest = read_manifest(path)
         except _native.ManifestError as error:
@@ -288,58 +285,11 @@ def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | No
         yield Part(manifest, path)
 
 
-def _part_files(slot_dir: Path) -> list[Path]:
+def part_files(slot_dir: Path) -> list[Path]:
+    """Return the part files of a slot."""
     try:
         return sorted(path for path in (slot_dir / PARTS_NAME).iterdir() if path.name.endswith(PART_SUFFIX))
     except FileNotFoundError:
-        return []
-
-
-def retire(path: Path) -> None:
-    """Put a pack that no manifest names any more aside: readers on other machines may have mapped it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be renamed.
-    """
-    path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
-
-
-def remove_abandoned(slot_dir: Path, packs_dir: Path) -> int:
-    """Remove packs that were retired, or begun for a part that was never finished, more than a day ago.
-
-    Returns
-    -------
-    int
-        Their size in bytes.
-
-    Raises
-    ------
-    OSError
-        If one cannot be removed.
-    """
-    before, size = time.time() - _ABANDONED_AFTER_S, 0
-    retired = [path for path in packs_dir.iterdir() if path.name.endswith(_RETIRED_SUFFIX)]
-    parts = slot_dir / PARTS_NAME
-    listed = {name for path in _part_files(slot_dir) for name in _packs_of(path)}
-    begun = [
-        path
-        for path in parts.iterdir()
-        if TEMPORARY.fullmatch(path.name) or (is_pack_name(path.name) and path.name not in listed)
-    ]
-    for path in (*retired, *begun):
-        status = path.lstat()
-        if status.st_ctime < before:
-            path.unlink()
-            size += status.st_size
-    return size
-
-
-def _packs_of(path: Path) -> list[str]:
-    try:
-        return _native.Manifest.load(path).pack_names()
-    except (OSError, _native.ManifestError, _native.NewerFormatError):
         return []
 
 

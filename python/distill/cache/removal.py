@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from distill.cache.disk import cache_write_error
 from distill.cache.folder import Leftover, leftover
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME
 from distill.cache.pack import is_pack_name
 from distill.cache.slots import Slot, called, entries, last_used_ns, list_slots
-from distill.cache.writer import cache_write_error
 from distill.errors import ConfigError
 from distill.index import cache_of
 from distill.storage import TEMPORARY

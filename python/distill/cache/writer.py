@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shutil
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -18,41 +15,25 @@ from types import TracebackType
 import numpy as np
 
 from distill import _native
-from distill.availability import is_used_up, remedy
 from distill.cache.damage import find_damage, has_stamps
+from distill.cache.disk import cache_write_error
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
+from distill.cache.leftovers import remove_unnamed
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
-from distill.cache.pack import PackInfo, is_pack_name
+from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, is_shared, load_parts, place_packs, retire
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
-from distill.storage import TEMPORARY, is_full, storage_error
 from distill.text import counted
 from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-_FREE_MARGIN_BYTES = 16 << 20
 # Commits take at most one part in so many of the time; a manifest of a million files takes seconds to write.
 _COMMIT_EVERY = 20
-# A commit that was killed leaves a temporary file; that of an earlier version is .NAME.PID-N.tmp.
-_PARTIAL = re.compile(rf"{TEMPORARY.pattern}|\.{re.escape(MANIFEST_NAME)}\.\d+-\d+\.tmp")
-
-
-def cache_write_error(path: Path, error: OSError) -> StorageError:
-    """Return the StorageError for an OSError from writing to a cache at `path`; names the file, where it is known."""
-    named = path if is_full(error) else Path(error.filename or path)
-    tip = remedy(error) if is_used_up(error) else OTHER_PLACE_TIP
-    return storage_error(named, error, tip, note_if_full="what was finished is kept")
-
-
-def free_bytes(cache_dir: Path) -> int:
-    """Return how much the disk that holds `cache_dir`, which need not exist, has room for beside a small reserve."""
-    existing = next(folder for folder in (cache_dir, *cache_dir.absolute().parents) if folder.exists())
-    return max(0, shutil.disk_usage(existing).free - _FREE_MARGIN_BYTES)
 
 
 class CacheWriter:
@@ -402,10 +383,7 @@ class CacheWriter:
         self._part_files.clear()
 
     def remove_unnamed(self) -> None:
-        """Remove packs that the committed manifest does not name, and temporary files of a writer that was killed.
-
-        Files whose names the cache does not use are left alone. Packs of a slot that several machines use are only
-        retired: `clean` removes them a day later.
+        """Remove packs that the committed manifest does not name; see `remove_unnamed`.
 
         Raises
         ------
@@ -413,18 +391,4 @@ class CacheWriter:
             If one cannot be removed.
         """
         self._lock.check()
-        named = set(self.manifest.pack_names())
-        unnamed = [path for path in self.packs_dir.iterdir() if is_pack_name(path.name) and path.name not in named]
-        if is_shared(self.slot_dir):
-            for path in unnamed:
-                retire(path)
-            unnamed = []
-        folders = [self.cache_dir, self.slot_dir]
-        parts = self.slot_dir / PARTS_NAME
-        if parts.is_dir() and not is_shared(self.slot_dir):
-            folders.append(parts)
-        partial = [path for folder in folders for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
-        for path in (*unnamed, *partial):
-            # Unlinking a symbolic link leaves its target alone.
-            if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFLNK):
-                path.unlink()
+        remove_unnamed(self.cache_dir, self.slot_dir, self.packs_dir, self.manifest.pack_names())

@@ -16,9 +16,10 @@ import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
+from distill.cache.disk import free_bytes
 from distill.cache.row_format import RowFormat, fingerprint
 from distill.cache.slots import find_slot, slot_formats
-from distill.cache.writer import CacheWriter, free_bytes
+from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
 from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION

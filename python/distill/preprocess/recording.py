@@ -81,8 +81,11 @@ class Recorder:
     def __init__(self, sink: Sink, root: Path) -> None:
         self.found = Extracted()
         self._sink, self._root = sink, root
-        # The first source of each content. If a file was replaced by a copy meanwhile, the rows of the first count.
+        # The first source of each content that has not ended. If a file was replaced by a copy meanwhile, or two files
+        # have the same content, the rows of the first count.
         self._first: dict[bytes, str] = {}
+        # The starts of the hashes of contents that have ended: of a million, complete hashes would take 100 MB.
+        self._ended: set[int] = set()
 
     def record(self, event: Event) -> None:
         """Record the next event."""
@@ -90,7 +93,7 @@ class Recorder:
         content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, self._root)
         if isinstance(event, Known | Finished) or (isinstance(event, Failed) and event.permanent):
             sink.set_hash(event.source.name, event.source.scanned, content_hash)
-        is_first = self._first.setdefault(content_hash, path) == path if content_hash else True
+        is_first = self._is_first(content_hash, path) if content_hash else True
         if isinstance(event, Known) or (not is_first and not isinstance(event, Failed)):
             found.decoded += not isinstance(event, Rows)
         elif isinstance(event, Rows):
@@ -103,7 +106,14 @@ class Recorder:
             if is_first:
                 sink.drop_content(content_hash)
             found.failed.append((path, event.reason))
-        found.ended += not isinstance(event, Rows)
+        if not isinstance(event, Rows):
+            found.ended += 1
+            if is_first and content_hash and not (isinstance(event, Failed) and not event.permanent):
+                del self._first[content_hash]
+                self._ended.add(_start(content_hash))
+
+    def _is_first(self, content_hash: bytes, path: str) -> bool:
+        return _start(content_hash) not in self._ended and self._first.setdefault(content_hash, path) == path
 
     def _finish(self, event: Finished, path: str) -> None:
         content_hash = event.source.content_hash
@@ -114,3 +124,7 @@ class Recorder:
         self.found.channels[event.channels] += 1
         self._sink.finish_content(content_hash, event.silent, event.sums, event.partial)
         self.found.with_offset += [path] if event.levels.offset else []
+
+
+def _start(content_hash: bytes) -> int:
+    return int.from_bytes(content_hash[:8], "little")

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill import _native
+from distill.cache.disk import cache_write_error
 from distill.cache.folder import load_file_table
 from distill.cache.lock import LockedError
 from distill.cache.manifest import open_manifest
 from distill.cache.parts import load_parts, share
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
-from distill.cache.writer import CacheWriter, cache_write_error
+from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
 from distill.index import Dataset
 from distill.preprocess.extraction import Source
