@@ -14,6 +14,7 @@ from distill import extensions
 from distill._native import ByteSource
 from distill.audio import load_audio
 from distill.audio.decode import decode_blocks, estimated_duration_s
+from distill.audio.readers import ffmpeg
 from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
 from distill.extensions import FFMPEG_EXTENSIONS, read_extensions, unread_lines
@@ -232,9 +233,20 @@ def test_a_broken_installation_is_named_once_and_its_files_are_not_taken_for_dam
 
 
 @needs_av
-@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EINVAL])
-def test_want_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("number", "has_memory", "is_damage"),
+    [
+        (errno.ENOMEM, False, False),
+        (errno.ENOMEM, True, True),  # a damaged size, for which there is never enough
+        (errno.EMFILE, True, False),
+        (errno.EINVAL, True, True),
+    ],
+)
+def test_want_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch, number, has_memory, is_damage):
     import av
+
+    if not has_memory:
+        monkeypatch.setattr(ffmpeg, "_SOME_MEMORY", 1 << 60)
 
     path = tmp_path / "a.wv"
     written(path, "wavpack", "wv")
@@ -258,7 +270,7 @@ def test_want_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(av, "open", lambda *given, **named: Container(opened(*given, **named)))
     decoding = decode_blocks(path, RATE)
-    if number == errno.EINVAL:
+    if is_damage:
         list(decoding)
         assert decoding.partial.code == "damaged"
         return

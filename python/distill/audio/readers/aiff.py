@@ -46,12 +46,15 @@ def _part(source: ByteSource) -> Part:
         raise SoundError(Reason("is an AIFF file without a COMM chunk", "not-decodable"))
     if sound is None:
         raise SoundError(Reason("is an AIFF file without samples: it has no SSND chunk", "no-samples"))
-    stored = source.read_at(common.offset, max(common.size, 18) if common.size < 64 else 64)
+    # The type of AIFF-C is read whatever the size of the chunk is, which may be wrong.
+    stored = source.read_at(common.offset, 22)
     if len(stored) < 18:
         raise SoundError(Reason("is cut short: it ends in its header", "cut-short"))
     channels, frames, bits = struct.unpack_from(">HIH", stored)
-    is_compressed = source.read_at(8, 4) == b"AIFC" and len(stored) >= 22
-    encoding = _encoding(stored[18:22] if is_compressed else b"NONE", bits)
+    kind = stored[18:22] if source.read_at(8, 4) == b"AIFC" and len(stored) == 22 else b"NONE"
+    # Without a type, another chunk follows.
+    is_without = common.size < 22 and kind.isupper() and kind != b"NONE"
+    encoding = _encoding(b"NONE" if is_without else kind, bits)
     return _sized(source, sound, Part(_rate(stored[8:18]), channels, encoding, 0, None), frames)
 
 

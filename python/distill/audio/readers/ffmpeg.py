@@ -78,6 +78,7 @@ FFMPEG_KINDS = {
 
 # Their headers say exactly how many frames there are.
 _COUNTED = ("wavpack", "tta", "ape")
+_SOME_MEMORY = 16 << 20
 _DAMAGED = Reason("a packet is damaged or cut", "damaged")
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 _HEAD_BYTES = 1 << 16
@@ -274,9 +275,9 @@ def _unknown(name: str) -> SoundError:
 
 def _check_used_up(error: Exception) -> None:
     """Raise an error that is not about the file. FFmpeg itself calls data that ends too early an EIO, or asks again."""
-    if isinstance(error, MemoryError) or (
-        isinstance(error, OSError) and is_used_up(error) and not isinstance(error, BlockingIOError)
-    ):
+    if isinstance(error, MemoryError):
+        bytearray(_SOME_MEMORY)  # raises MemoryError, too, unless it is the file that asks for far more than it needs
+    elif isinstance(error, OSError) and is_used_up(error) and not isinstance(error, BlockingIOError):
         raise error
 
 
