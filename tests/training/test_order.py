@@ -160,16 +160,22 @@ def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monk
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert [shuffle_for(size) for size in (0, memory // 2, memory)] == ["rows", "rows", "blocks"]
     monkeypatch.setattr(loaders, "shuffle_for", lambda stored_bytes: "blocks" if stored_bytes else "rows")
-    for budget, chosen, expected in [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows")]:
+    cases = [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows"), (1_000, "blocks", "blocks")]
+    for budget, chosen, expected in cases:
         config = replace(small_config, device_budget_mb=budget, shuffle=chosen)
         assert create_complex_data_loaders(cache, config)[0].batch_sampler.shuffle == expected
 
 
 def test_shuffling_by_blocks_reads_the_rows_that_the_order_names(cache, small_config, small_blocks):
-    config = replace(small_config, device_budget_mb=0, shuffle="blocks")
-    loader, _ = create_complex_data_loaders(cache, config)
-    order = loader.batch_sampler.sampler.order(0).tolist()
-    assert torch.equal(torch.cat(list(loader)), loader.dataset.rows(order))
+    orders = []
+    # Those that are held on the device come in the same order.
+    for budget in (0, 1_000):
+        config = replace(small_config, device_budget_mb=budget, shuffle="blocks")
+        loader, _ = create_complex_data_loaders(cache, config)
+        order = loader.batch_sampler.sampler.order(0).tolist()
+        assert torch.equal(torch.cat(list(loader)), loader.dataset.rows(order))
+        assert budget == 0 or order == orders[0]
+        orders.append(order)
 
 
 def test_a_run_records_how_it_shuffles_and_an_interrupted_epoch_continues(
