@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
-from distill.training import create_complex_data_loaders, create_data_loaders, loaders, train
+from distill.training import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders, loaders, train
 from distill.training.order import BlockSampler, shuffle_for
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -196,3 +196,35 @@ def test_a_run_records_how_it_shuffles_and_an_interrupted_epoch_continues(
     train(None, run, resume=True, analyze=False)
     one, other = (load_file(path / "model.safetensors") for path in (whole.run_dir, run))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_an_epoch_is_started_again_if_rows_are_stored_elsewhere_since_or_it_is_unknown_where_they_were(
+    is_older, brief_sounds, brief_cache, brief_config, tmp_path, monkeypatch, caplog
+):
+    config = replace(brief_config, shuffle="blocks", device="cpu", batch_size=4)
+    run, steps, cancel = tmp_path / "run", [], threading.Event()
+
+    def stop(event) -> None:
+        if event.kind == "step":
+            steps.append((event.values["epoch"], event.values["step"]))
+            if steps[-1] == (2, 3):
+                cancel.set()
+
+    train(brief_sounds, run, config, cache_dir=brief_cache, analyze=False, on_event=stop, cancel_event=cancel)
+    if is_older:
+        for path in (run / "checkpoints").glob("*.pt"):
+            state = torch.load(path, weights_only=True)
+            del state["order_key"]
+            torch.save(state, path)
+    else:
+        # As after a compaction.
+        stored = CachedSpectrogramDataset.stored_order
+        monkeypatch.setattr(CachedSpectrogramDataset, "stored_order", lambda self: stored(self)[::-1].copy())
+    for first in [(2, 0), (2, 4)]:
+        steps.clear()
+        caplog.clear()
+        cancel.clear()
+        train(None, run, resume=True, analyze=False, on_event=stop, cancel_event=cancel)
+        assert steps[0] == first
+        assert ("the order of the rows has changed" in caplog.text) == (first == (2, 0))

@@ -19,7 +19,7 @@ import torch
 from distill.config import TrainingConfig, config_to_toml
 from distill.training import create_complex_data_loaders, train
 from distill.training.trainer import new_model
-from processes import together, train_with_a_signal
+from processes import together, train_with_a_signal, train_with_other_places
 from processes import train as run_train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -158,6 +158,14 @@ def test_an_error_of_the_first_process_before_training_ends_the_others_without_o
     # On a busy machine, the other one may see only that the connection has ended.
     assert statuses in ([2, 0], [2, 1])
     assert "already holds a run" in shown
+
+
+def test_blocks_that_are_stored_elsewhere_for_another_process_are_an_error(brief_sounds, brief_cache, config, tmp_path):
+    arguments = options(replace(config, shuffle="blocks"), brief_cache, tmp_path)
+    call = (brief_sounds, "--out", tmp_path / "run", *arguments)
+    statuses, shown = together(2, tmp_path / "output", train_with_other_places, *call)
+    assert statuses == [1, 2], shown
+    assert "this process finds other features there than the first one" in shown
 
 
 def test_two_processes_train_on_magnitude_alone_and_stop_early_together(brief_sounds, config, tmp_path):
