@@ -17,6 +17,7 @@ from distill.training import CachedSpectrogramDataset, create_complex_data_loade
 from distill.training.order import BlockSampler, shuffle_for
 
 ROW_BYTES = 2 * 32 * 32 * 4
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=["held", "prefetched", "blocks", "waveforms"])
