@@ -146,6 +146,27 @@ def test_blocks_are_announced_once_each_and_before_their_rows(rows, group_blocks
     assert seen == sampler.order(0).tolist()
 
 
+@pytest.mark.parametrize("first_row", [1, 11, 12, 13, 50, 100, 101, 200])
+def test_an_epoch_that_is_continued_announces_nothing_of_the_groups_before(first_row):
+    announced: list[np.ndarray] = []
+    sampler = BlockSampler(np.arange(101), 1, block_rows=4, group_blocks=3, announce=announced.append)
+    whole = list(sampler)
+    before = list(announced)
+    announced.clear()
+    sampler.epoch, sampler.first_row = 0, first_row
+    seen = []
+    for index in sampler:
+        assert index in np.concatenate(announced)
+        seen.append(index)
+    assert seen == whole[first_row:]
+    # Of the group in which it continues, every block; in the same order as without an interruption.
+    assert len(announced) <= -(-len(seen) // 4) + 3
+    assert [block.tolist() for block in announced] == [
+        block.tolist() for block in before[len(before) - len(announced) :]
+    ]
+    assert len(list(sampler)) == 101
+
+
 def test_a_batch_of_shuffled_blocks_has_rows_of_many_blocks():
     stored = np.arange(10_000)
     sampler = BlockSampler(stored, 1, block_rows=40, group_blocks=50, announce=lambda block: None)

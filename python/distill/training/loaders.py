@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, default_collate
@@ -40,6 +39,7 @@ class EpochBatchSampler(BatchSampler):
     ----------
     first_step : int
         Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
+        Only an EpochSampler can leave out rows; with another, it must be 0.
     share : tuple of int
         (rank, size): of each batch, the next pass gives the part of process `rank` of `size`, see `part_bounds`. Where
         that is empty, it gives one row, so that a batch has a shape. Default: all of it. The pass resets it.
@@ -71,7 +71,11 @@ class EpochBatchSampler(BatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         first, share = self.first_step, self.share
         self.first_step, self.share = 0, (0, 1)
-        for batch in islice(super().__iter__(), first, None):
+        if first:
+            if not isinstance(self.sampler, EpochSampler):
+                raise TypeError(f"{type(self.sampler).__name__} cannot continue an epoch, only an EpochSampler can")
+            self.sampler.first_row = first * self.batch_size
+        for batch in super().__iter__():
             start, stop = part_bounds(len(batch), *share)
             yield batch[start:stop] or batch[:1]
 

@@ -46,6 +46,8 @@ class EpochSampler(Sampler[int]):
     ----------
     epoch : int
         The epoch of the next pass, from 0.
+    first_row : int
+        Rows that the next pass leaves out at its beginning. The pass resets it.
     order_key : str
         Equal for equal orders of the same rows with the same seed.
     """
@@ -55,7 +57,7 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
-        self.epoch = 0
+        self.epoch, self.first_row = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next pass."""
@@ -69,11 +71,12 @@ class EpochSampler(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return self._indices(epoch)
+        epoch, first_row = self.epoch, self.first_row
+        self.epoch, self.first_row = epoch + 1, 0
+        return self._indices(epoch, first_row)
 
-    def _indices(self, epoch: int) -> Iterator[int]:
-        order = self.order(epoch)
+    def _indices(self, epoch: int, first_row: int) -> Iterator[int]:
+        order = self.order(epoch)[first_row:]
         for first in range(0, len(order), _PIECE):
             yield from order[first : first + _PIECE].tolist()
 
@@ -125,9 +128,12 @@ class BlockSampler(EpochSampler):
             group = [self._stored[number * self._block_rows :][: self._block_rows] for number in numbers.tolist()]
             yield group, generator.permutation(np.concatenate(group) if group else self._stored)
 
-    def _indices(self, epoch: int) -> Iterator[int]:
+    def _indices(self, epoch: int, first_row: int) -> Iterator[int]:
         is_first = True
         for (blocks, rows), (following, _) in pairwise(chain(self._groups(epoch), [([], None)])):
+            if first_row >= len(rows):
+                first_row -= len(rows)
+                continue
             if is_first:
                 for block in blocks:
                     self._announce(block)
@@ -136,4 +142,5 @@ class BlockSampler(EpochSampler):
             for first in range(0, len(rows), self._block_rows):
                 if (block := next(ahead, None)) is not None:
                     self._announce(block)
-                yield from rows[first : first + self._block_rows].tolist()
+                yield from rows[max(first, first_row) : first + self._block_rows].tolist()
+            first_row = 0
