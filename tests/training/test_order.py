@@ -13,7 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
-from distill.training import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders, loaders, train
+from distill.training import (
+    CachedSpectrogramDataset,
+    create_complex_data_loaders,
+    create_data_loaders,
+    loaders,
+    order,
+    train,
+)
 from distill.training.order import BlockSampler, shuffle_for
 
 ROW_BYTES = 2 * 32 * 32 * 4
@@ -178,7 +185,22 @@ def test_a_batch_of_shuffled_blocks_has_rows_of_many_blocks():
     assert np.mean(np.abs(np.diff(order)) == 1) < 0.01
 
 
-def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monkeypatch):
+@pytest.mark.parametrize("limits", [("max", "1000"), ("1000", "max"), ("1000", None), ("2000", "1000"), (None, None)])
+def test_the_memory_of_a_container_is_that_of_its_limit(limits, tmp_path, monkeypatch):
+    own, groups = tmp_path / "cgroup", tmp_path / "groups"
+    own.write_text("4:memory:/other\n0::/outer/inner\n")
+    (groups / "outer" / "inner").mkdir(parents=True)
+    for folder, limit in zip([groups / "outer", groups / "outer" / "inner"], limits, strict=True):
+        if limit:
+            (folder / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(order, "_OWN_CGROUP", own)
+    monkeypatch.setattr(order, "_CGROUPS", groups)
+    expected = "blocks" if "1000" in limits else "rows"
+    assert [shuffle_for(size) for size in (750, 751)] == ["rows", expected]
+
+
+def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monkeypatch, tmp_path):
+    monkeypatch.setattr(order, "_OWN_CGROUP", tmp_path / "missing")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert [shuffle_for(size) for size in (0, memory // 2, memory)] == ["rows", "rows", "blocks"]
     monkeypatch.setattr(loaders, "shuffle_for", lambda stored_bytes: "blocks" if stored_bytes else "rows")

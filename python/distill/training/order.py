@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,14 +22,35 @@ BUFFER_BYTES = 1 << 30
 """Stored size of the blocks whose rows are shuffled together. Not a share of the memory: the order of a run must not
 depend on the machine."""
 
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+
 # Indices that become Python numbers at once.
 _PIECE = 4096
 
 
 def shuffle_for(stored_bytes: int) -> Shuffle:
     """Return how to shuffle rows of this size: by blocks if they do not fit into 3/4 of the memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits()])
     return "rows" if stored_bytes <= memory * 3 // 4 else "blocks"
+
+
+def _memory_limits() -> Iterator[int]:
+    """Yield the limits of the control groups that this process is in, as of a container; they count its page cache."""
+    try:
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for path in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
+        group = _CGROUPS / path
+        while group.is_relative_to(_CGROUPS):
+            try:
+                limit = (group / "memory.max").read_text().strip()
+            except OSError:  # the root has none
+                limit = "max"
+            if limit.isdecimal():
+                yield int(limit)
+            group = group.parent
 
 
 class EpochSampler(Sampler[int]):
