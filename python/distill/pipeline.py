@@ -178,7 +178,7 @@ class _Task:
         if (data.content_key, data.order_key) != (self.content_key, self.order_key):
             where = self.cache_dir or dataset.path
             raise DatasetError(
-                f"{where}: this process finds other features there than the first one",
+                f"{where}: this process finds other features there than the first one, or in another order",
                 "all machines need the same folder, and nothing may change it while training starts",
             )
         return data

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from distill.config import TrainingConfig, config_to_toml
-from distill.training import create_complex_data_loaders, train
+from distill.errors import ProcessLostError
+from distill.training import create_complex_data_loaders, train, world
 from distill.training.trainer import new_model
 from distill.training.world import World
 from processes import together, train_with_a_signal, train_with_other_places
@@ -183,10 +184,17 @@ def test_blocks_that_are_stored_elsewhere_for_another_process_are_an_error(brief
 
 def test_the_others_are_not_called_to_receive_what_the_first_process_cannot_compute():
     store = torch.distributed.HashStore()
-    world = World(threading.Event(), 0, 2, store)
     with pytest.raises(ZeroDivisionError):
-        world.tell(lambda: 1 // 0)
+        World(threading.Event(), 0, 2, store).tell(lambda: 1 // 0)
     assert store.num_keys() == 0
+
+
+def test_a_process_that_is_told_to_stop_says_how_long_the_first_one_has_not_answered(monkeypatch):
+    monkeypatch.setattr(world, "_PATIENCE_S", 0.0)
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(ProcessLostError, match="has not answered for 0 s"):
+        World(cancel, 1, 2, torch.distributed.HashStore()).hear()
 
 
 def test_two_processes_train_on_magnitude_alone_and_stop_early_together(brief_sounds, config, tmp_path):

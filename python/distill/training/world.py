@@ -140,7 +140,10 @@ class World:
             if self._cancel.is_set():
                 deadline = deadline or time.monotonic() + _PATIENCE_S
                 if time.monotonic() > deadline:
-                    raise ProcessLostError("the first process of this training has ended without a word")
+                    raise ProcessLostError(
+                        f"the first process of this training has not answered for {_PATIENCE_S:.0f} s",
+                        "see what it shows: it may have ended, hang, or be busy before the first step",
+                    )
             time.sleep(_POLL_S)
         told: list[Any] = [None]
         dist.broadcast_object_list(told, device=torch.device("cpu"))
