@@ -66,7 +66,8 @@ def commit_parts(cache_dir: Path, row_format: RowFormat) -> Known:
     try:
         with CacheWriter(cache_dir, wait=False) as writer:
             writer.open(row_format)
-            if writer.adopted:
+            writer.drop_damaged()
+            if writer.adopted or writer.dirty:
                 writer.finish()
             return Known(writer.manifest, writer.files, writer.adopted)
     except LockedError:
@@ -124,8 +125,11 @@ def extract_shard(
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
     durations = read_lengths(own, workers, progress)
     by_length = sorted(zip(durations, own, strict=True), key=lambda pair: (-pair[0], pair[1].name))
-    parts = make_parts([source for _, source in by_length], [duration for duration, _ in by_length], row_format)
-    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()))
+    sources, durations = [source for _, source in by_length], [duration for duration, _ in by_length]
+    parts = make_parts(sources, durations, row_format, least=2 * workers)
+    # Of files that were renamed, or touched, the hash is found while they are decoded.
+    known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
+    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known)
     found = Extracted()
     try:
         for extracted in _in_threads(job, parts, workers):
