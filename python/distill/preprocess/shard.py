@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,16 +132,18 @@ def extract_shard(
     job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known)
     found = Extracted()
     try:
-        for extracted in _in_threads(job, parts, workers):
-            found.add(extracted)
-            progress("features", found.ended, len(own))
+        # Closed here, so that the parts are saved wherever an interruption comes.
+        with closing(_in_threads(job, parts, workers)) as results:
+            for extracted in results:
+                found.add(extracted)
+                progress("features", found.ended, len(own))
     except OSError as error:
         raise cache_write_error(dataset.cache_path, error) from error
     after = commit_parts(dataset.cache_path, row_format)
     return found, scan, Known(after.manifest, after.files, before.adopted + max(0, after.adopted - found.ended))
 
 
-def _in_threads(job: Job, parts: Sequence[Part], workers: int) -> Iterator[Extracted]:
+def _in_threads(job: Job, parts: Sequence[Part], workers: int) -> Generator[Extracted, None, None]:
     def work(part: Part, check_stop: CheckStop) -> Iterator[Extracted]:
         yield extract_part(job, part, check_stop)
 
