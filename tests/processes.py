@@ -75,3 +75,13 @@ def train_with_a_signal(rank: int, signal: int, step: int, *argv: object) -> int
 
     trainer.train_step = train_step
     return train(*argv)
+
+
+def train_with_other_places(*argv: object) -> int:
+    """Run ``distill train``; the second process finds rows stored in another order."""
+    from distill.training import CachedSpectrogramDataset
+
+    if os.environ["RANK"] == "1":
+        stored = CachedSpectrogramDataset.stored_order
+        CachedSpectrogramDataset.stored_order = lambda self: stored(self)[::-1].copy()
+    return train(*argv)

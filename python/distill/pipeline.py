@@ -161,12 +161,13 @@ class _Task:
     stats: dict[str, float]
     val_limit: int
     content_key: str
+    order_key: str
 
     @classmethod
     def of(cls, run: RunFolder, config: TrainingConfig, data: TrainingData) -> _Task:
         rows = data.train.dataset
         cache_dir = Path(rows.cache_dir) if isinstance(rows, CachedSpectrogramDataset) else None
-        return cls(run.path, config, cache_dir, data.stats, data.val_limit, data.content_key)
+        return cls(run.path, config, cache_dir, data.stats, data.val_limit, data.content_key, data.order_key)
 
     def load(self, dataset: Dataset) -> TrainingData:
         """Open the data that the first process trains on."""
@@ -174,7 +175,7 @@ class _Task:
             data = TrainingData.from_audio(dataset, self.config, self.stats, val_limit=self.val_limit)
         else:
             data = TrainingData.from_cache(self.cache_dir, self.config, self.stats, val_limit=self.val_limit)
-        if data.content_key != self.content_key:
+        if (data.content_key, data.order_key) != (self.content_key, self.order_key):
             where = self.cache_dir or dataset.path
             raise DatasetError(
                 f"{where}: this process finds other features there than the first one",

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
 
-from distill.training import create_complex_data_loaders, create_data_loaders, loaders, train
+from distill.training import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders, loaders, train
 from distill.training.order import BlockSampler, shuffle_for
 
 ROW_BYTES = 2 * 32 * 32 * 4
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=["held", "prefetched", "blocks", "waveforms"])
@@ -160,16 +161,22 @@ def test_rows_beyond_the_memory_are_shuffled_by_blocks(cache, small_config, monk
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert [shuffle_for(size) for size in (0, memory // 2, memory)] == ["rows", "rows", "blocks"]
     monkeypatch.setattr(loaders, "shuffle_for", lambda stored_bytes: "blocks" if stored_bytes else "rows")
-    for budget, chosen, expected in [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows")]:
+    cases = [(0, "auto", "blocks"), (0, "rows", "rows"), (1_000, "auto", "rows"), (1_000, "blocks", "blocks")]
+    for budget, chosen, expected in cases:
         config = replace(small_config, device_budget_mb=budget, shuffle=chosen)
         assert create_complex_data_loaders(cache, config)[0].batch_sampler.shuffle == expected
 
 
 def test_shuffling_by_blocks_reads_the_rows_that_the_order_names(cache, small_config, small_blocks):
-    config = replace(small_config, device_budget_mb=0, shuffle="blocks")
-    loader, _ = create_complex_data_loaders(cache, config)
-    order = loader.batch_sampler.sampler.order(0).tolist()
-    assert torch.equal(torch.cat(list(loader)), loader.dataset.rows(order))
+    orders = []
+    # Those that are held on the device come in the same order.
+    for budget in (0, 1_000):
+        config = replace(small_config, device_budget_mb=budget, shuffle="blocks")
+        loader, _ = create_complex_data_loaders(cache, config)
+        order = loader.batch_sampler.sampler.order(0).tolist()
+        assert torch.equal(torch.cat(list(loader)), loader.dataset.rows(order))
+        assert budget == 0 or order == orders[0]
+        orders.append(order)
 
 
 def test_a_run_records_how_it_shuffles_and_an_interrupted_epoch_continues(
@@ -190,3 +197,35 @@ def test_a_run_records_how_it_shuffles_and_an_interrupted_epoch_continues(
     train(None, run, resume=True, analyze=False)
     one, other = (load_file(path / "model.safetensors") for path in (whole.run_dir, run))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_an_epoch_is_started_again_if_rows_are_stored_elsewhere_since_or_it_is_unknown_where_they_were(
+    is_older, brief_sounds, brief_cache, brief_config, tmp_path, monkeypatch, caplog
+):
+    config = replace(brief_config, shuffle="blocks", device="cpu", batch_size=4)
+    run, steps, cancel = tmp_path / "run", [], threading.Event()
+
+    def stop(event) -> None:
+        if event.kind == "step":
+            steps.append((event.values["epoch"], event.values["step"]))
+            if steps[-1] == (2, 3):
+                cancel.set()
+
+    train(brief_sounds, run, config, cache_dir=brief_cache, analyze=False, on_event=stop, cancel_event=cancel)
+    if is_older:
+        for path in (run / "checkpoints").glob("*.pt"):
+            state = torch.load(path, weights_only=True)
+            del state["order_key"]
+            torch.save(state, path)
+    else:
+        # As after a compaction.
+        stored = CachedSpectrogramDataset.stored_order
+        monkeypatch.setattr(CachedSpectrogramDataset, "stored_order", lambda self: stored(self)[::-1].copy())
+    for first in [(2, 0), (2, 4)]:
+        steps.clear()
+        caplog.clear()
+        cancel.clear()
+        train(None, run, resume=True, analyze=False, on_event=stop, cancel_event=cancel)
+        assert steps[0] == first
+        assert ("the order of the rows has changed" in caplog.text) == (first == (2, 0))

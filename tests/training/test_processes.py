@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import torch
 from distill.config import TrainingConfig, config_to_toml
 from distill.training import create_complex_data_loaders, train
 from distill.training.trainer import new_model
-from processes import together, train_with_a_signal
+from distill.training.world import World
+from processes import together, train_with_a_signal, train_with_other_places
 from processes import train as run_train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -142,12 +144,23 @@ def test_a_process_that_is_killed_ends_the_other_with_a_message_and_the_run_resu
         assert difference(run, alone, config) <= 1e-5
 
 
-def test_variables_that_name_no_process_are_an_error(run, brief_sounds, monkeypatch):
-    for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"RANK": "2"}, "RANK=2 and WORLD_SIZE=2"),
+        ({"RANK": ""}, "WORLD_SIZE=2 is set without RANK\n"),
+        ({"MASTER_ADDR": "", "MASTER_PORT": ""}, "WORLD_SIZE=2 is set without MASTER_ADDR, MASTER_PORT\n"),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT=abc"),
+        ({"MASTER_PORT": "22222222"}, "MASTER_PORT=22222222"),
+    ],
+)
+def test_variables_that_name_no_process_are_an_error(changed, message, run, brief_sounds, monkeypatch):
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in (variables | changed).items():
         monkeypatch.setenv(name, value)
     code, _, err = run("train", brief_sounds)
     assert code == 2
-    assert "RANK=2 and WORLD_SIZE=2" in err
+    assert message in err
 
 
 def test_an_error_of_the_first_process_before_training_ends_the_others_without_one(brief_sounds, arguments, tmp_path):
@@ -158,6 +171,22 @@ def test_an_error_of_the_first_process_before_training_ends_the_others_without_o
     # On a busy machine, the other one may see only that the connection has ended.
     assert statuses in ([2, 0], [2, 1])
     assert "already holds a run" in shown
+
+
+def test_blocks_that_are_stored_elsewhere_for_another_process_are_an_error(brief_sounds, brief_cache, config, tmp_path):
+    arguments = options(replace(config, shuffle="blocks"), brief_cache, tmp_path)
+    call = (brief_sounds, "--out", tmp_path / "run", *arguments)
+    statuses, shown = together(2, tmp_path / "output", train_with_other_places, *call)
+    assert statuses == [1, 2], shown
+    assert "this process finds other features there than the first one" in shown
+
+
+def test_the_others_are_not_called_to_receive_what_the_first_process_cannot_compute():
+    store = torch.distributed.HashStore()
+    world = World(threading.Event(), 0, 2, store)
+    with pytest.raises(ZeroDivisionError):
+        world.tell(lambda: 1 // 0)
+    assert store.num_keys() == 0
 
 
 def test_two_processes_train_on_magnitude_alone_and_stop_early_together(brief_sounds, config, tmp_path):

@@ -11,7 +11,7 @@ from distill.training.state import TrainingState
 # The format of checkpoint files, together with "version".
 FIELDS = (
     "model optimizer band_means normalization_stats content_key step epoch epoch_step best_loss since_best rows sums "
-    "epoch_seconds rng best_epoch objective device_rng val_limit"
+    "epoch_seconds rng best_epoch objective device_rng val_limit order_key"
 )
 
 
@@ -35,6 +35,7 @@ def test_a_restored_state_equals_the_saved_one(tmp_path):
         torch.randn(2, 8),
         {"mag_mean": 0.5, "mag_std": 2.0},
         "key",
+        order_key="order",
         step=9,
         epoch=2,
         epoch_step=1,
@@ -55,7 +56,7 @@ def test_a_restored_state_equals_the_saved_one(tmp_path):
         assert all(torch.equal(found[name], value) for name, value in moments[index].items())
     assert torch.equal(restored.band_means, state.band_means)
     numbers = ("step", "epoch", "epoch_step", "best_loss", "best_epoch", "since_best")
-    for name in (*numbers, "normalization_stats", "content_key", "objective"):
+    for name in (*numbers, "normalization_stats", "content_key", "order_key", "objective"):
         assert getattr(restored, name) == getattr(state, name)
     assert (restored.epoch_seconds, restored.means) == (1.5, Means(4, {"loss": 3.0}))
 

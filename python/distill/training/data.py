@@ -243,6 +243,11 @@ class TrainingData:
         """The sampler of the training batches."""
         return self.train.batch_sampler  # type: ignore[return-value]
 
+    @property
+    def order_key(self) -> str:
+        """Equal for equal orders of the training rows, if `content_key` is; see `EpochSampler`."""
+        return self.sampler.sampler.order_key  # type: ignore[attr-defined]
+
     def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
         """Yield the normalised features of each batch of `loader`, on the CPU."""
         for batch in loader:

@@ -143,12 +143,15 @@ def create_complex_data_loaders(
         train.hold(device, progress)
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
-    if fits:
-        return _loaders(train, val, config)
+    shuffle = config.shuffle
+    if shuffle == "auto":
+        shuffle = "rows" if fits else shuffle_for(train.stored_bytes)
     sampler = None
-    if (shuffle_for(train.stored_bytes) if config.shuffle == "auto" else config.shuffle) == "blocks":
-        sampler = _block_sampler(train, config)
+    if shuffle == "blocks":
+        sampler = _block_sampler(train, config, announce=not fits)
         logger.info("rows are shuffled by blocks of those that are stored together")
+    if fits:
+        return _loaders(train, val, config, sampler=sampler)
     return _loaders(train, val, config, loader=_PrefetchLoader, sampler=sampler, pin_memory=device.type == "cuda")
 
 
@@ -209,14 +212,14 @@ def _loaders(
     )
 
 
-def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig) -> BlockSampler:
+def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, announce: bool) -> BlockSampler:
     block_rows = max(1, BLOCK_BYTES // train.row_bytes)
     return BlockSampler(
         train.stored_order(),
         config.seed,
         block_rows=block_rows,
         group_blocks=max(1, BUFFER_BYTES // (block_rows * train.row_bytes)),
-        announce=train.announce,
+        announce=train.announce if announce else lambda block: None,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Sampler
 
+from distill import _native
+
 Shuffle = Literal["rows", "blocks"]
 
 BLOCK_BYTES = 4 << 20
@@ -44,9 +46,12 @@ class EpochSampler(Sampler[int]):
     ----------
     epoch : int
         The epoch of the next pass, from 0.
+    order_key : str
+        Equal for equal orders of the same rows with the same seed.
     """
 
     shuffle: Shuffle = "rows"
+    order_key = ""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
@@ -103,6 +108,7 @@ class BlockSampler(EpochSampler):
         announce: Callable[[np.ndarray], object],
     ) -> None:
         super().__init__(len(stored), seed)
+        self.order_key = _native.hash_bytes(stored.tobytes()).hex()
         self._stored, self._block_rows, self._group_blocks = stored, block_rows, group_blocks
         self._announce = announce
 

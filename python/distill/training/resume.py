@@ -65,6 +65,7 @@ def continued_state(
     state.objective = objective_of(config)
     if before["batch_size"] not in (None, config.batch_size):
         state.epoch_step = _step_of_row(state.epoch_step * before["batch_size"], data)
+    order_before, state.order_key = state.order_key, data.order_key
     if state.content_key != data.content_key:
         logger.warning("the dataset has changed since: the epoch is started again, and early stopping is reset")
         state.content_key = data.content_key
@@ -76,6 +77,9 @@ def continued_state(
             "; ".join(changed),
         )
         state.forget_best()
+    if order_before != data.order_key and state.epoch_step:
+        logger.warning("the order of the rows has changed since: the epoch is started again")
+        state.begin_epoch()
     return state
 
 

@@ -30,6 +30,8 @@ class TrainingState:
         The `TrainingData.content_key` of the audio that the run was last trained on.
     val_limit : int or None
         The `TrainingData.val_limit` that the run began with; None: the `split.fixed_limit` of its `val_fraction`.
+    order_key : str
+        The `TrainingData.order_key` of the current epoch; empty in older checkpoints.
     step : int
         Steps taken in the run.
     epoch : int
@@ -56,6 +58,7 @@ class TrainingState:
     normalization_stats: dict[str, float]
     content_key: str
     val_limit: int | None = None
+    order_key: str = ""
     step: int = 0
     epoch: int = 0
     epoch_step: int = 0

@@ -139,6 +139,7 @@ class Trainer:
             self.data.stats,
             self.data.content_key,
             self.data.val_limit,
+            self.data.order_key,
             objective=objective_of(self.config),
         )
         self.run.drop_metrics_from(1)

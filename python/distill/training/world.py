@@ -120,9 +120,10 @@ class World:
     def tell(self, value: Callable[[], Any]) -> None:
         """Send what `value` returns from the first process to the others, which call `hear`."""
         if self.size > 1:
+            told = [value()]
             # Only now, because the others may wait for hours, longer than a collective call may take.
             self._store.set(f"message-{next(self._messages)}", "ready")  # type: ignore[union-attr]
-            dist.broadcast_object_list([value()], device=torch.device("cpu"))
+            dist.broadcast_object_list(told, device=torch.device("cpu"))
 
     def hear(self) -> Any:
         """Return what the first process tells; None if it ends instead.
@@ -204,14 +205,33 @@ def joined(device: str, cancel: threading.Event) -> Iterator[World]:
 
 
 def processes_from_environment() -> tuple[int, int]:
-    """Return the number of this process, from 0, and how many train together; (0, 1) if it was started alone."""
-    values = [os.environ.get(name, "") for name in _VARIABLES]
-    if not all(values) or values[1] == "1":
+    """Return the number of this process, from 0, and how many train together; (0, 1) if it was started alone.
+
+    Raises
+    ------
+    ConfigError
+        If there are several, and the variables do not say which this is and where they meet.
+    """
+    values = {name: os.environ.get(name, "") for name in _VARIABLES}
+    if values["WORLD_SIZE"] in ("", "1"):
         return 0, 1
-    rank, size = (int(value) if value.isdecimal() else -1 for value in values[:2])
+    if missing := [name for name, value in values.items() if not value]:
+        raise ConfigError(
+            [f"WORLD_SIZE={values['WORLD_SIZE']} is set without {', '.join(missing)}"],
+            "start several processes with torchrun, which sets all of them, or unset WORLD_SIZE to train with one",
+        )
+    rank, size, port = (_number(values[name]) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     if not 0 <= rank < size:
-        raise ConfigError([f"RANK={values[0]} and WORLD_SIZE={values[1]} must be a process and their number"])
+        raise ConfigError(
+            [f"RANK={values['RANK']} and WORLD_SIZE={values['WORLD_SIZE']} must be a process and their number"]
+        )
+    if not 0 < port < 1 << 16:
+        raise ConfigError([f"MASTER_PORT={values['MASTER_PORT']} must be a port, from 1 to 65535"])
     return rank, size
+
+
+def _number(value: str) -> int:
+    return int(value) if value.isdecimal() else -1
 
 
 def _take_device(name: str) -> None:
