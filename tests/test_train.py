@@ -128,7 +128,8 @@ def test_the_written_configuration_has_every_field_set_and_reads_back(sounds, ca
         import tomli as tomllib
     found = config_from_dict(tomllib.loads((tmp_path / "run" / "config.toml").read_text()))
     assert all(getattr(found, name) is not None for name in chosen)
-    assert dataclasses.replace(found, **dict.fromkeys(chosen)) == open_config
+    assert found.shuffle == "rows"
+    assert dataclasses.replace(found, shuffle="auto", **dict.fromkeys(chosen)) == open_config
 
 
 def test_a_loaded_model_reconstructs_validation_chunks(sounds, cache, config, tmp_path):

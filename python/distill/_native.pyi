@@ -239,10 +239,12 @@ class Scan:
     @property
     def n_todo(self) -> int:
         """Length of `todo`."""
-    def todo_at(self, index: int) -> tuple[bytes, bytes | None, tuple[int, int, int, int]]:
-        """Return path, hash and stamps of one content in `todo`: size, mtime, ctime (ns since 1970) and inode number.
+    def todo_at(self, index: int) -> tuple[bytes, bytes | None, tuple[int, int, int, int, bool]]:
+        """Return path, hash and stamps of one content in `todo`.
 
-        Where the stamps are not reliable, the inode number is 0 and the times are whole seconds.
+        The stamps are size, mtime, ctime (ns since 1970), inode number, and whether the file was young, so that a later
+        change might leave the same times. Where they are not reliable, the inode number is 0 and the times are whole
+        seconds.
 
         Raises
         ------
@@ -250,7 +252,7 @@ class Scan:
             If there are not so many.
         """
 
-    def stamps(self, path: bytes) -> tuple[int, int, int, int] | None:
+    def stamps(self, path: bytes) -> tuple[int, int, int, int, bool] | None:
         """Return the stamps of a file, as `todo_at` does."""
     @property
     def skipped(self) -> list[tuple[str, Reason]]:
@@ -392,7 +394,7 @@ class Manifest:
 
         Returns whether anything changed. Raises ValueError if both list a pack of one name with other numbers of rows.
         """
-    def add_file(self, path: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+    def add_file(self, path: bytes, stamps: tuple[int, int, int, int, bool], content_hash: bytes) -> None:
         """Add a file whose content is known, with the stamps of the scan. Fastest in the order of the paths."""
     def add_pack(
         self, name: str, rows: int, size: int, checksum: str, backend: str, mtime_ns: int, ctime_ns: int

@@ -209,6 +209,8 @@ def _dataset_and_config(
     if resumed:
         before = resumed.dataset()
         config = config or resumed.config()
+        if config.shuffle == "auto":
+            config = replace(config, shuffle=resumed.config().shuffle)
         _check_resumable(resumed, config)
         dataset_dir = before.folder if dataset_dir is None else dataset_dir
         cache_dir = before.cache_dir if cache_dir is None else cache_dir

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from distill._native import FileTable, Manifest
 from distill.audio import load_cache_manifest
-from distill.cache import compaction, leftovers
+from distill.cache import compaction, leftovers, parts
 from distill.cache.compaction import clean
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import build_header
+from distill.cache.pack import PackWriter
 from distill.cache.writer import CacheWriter
 from distill.cli.main import main
-from distill.errors import ConfigError
+from distill.errors import ConfigError, StorageError
+from distill.preprocess.parts import Job, Part, extract_part
 from distill.preprocess.pipeline import preprocess
+from distill.preprocess.recording import Extracted
 from distill.preprocess.shares import Shard
 from distill.preprocess.verify import verify
-from sounds import SMALL, forbid_decoding, noise, rows_by_content, slot_of, training, write, write_dataset
+from sounds import (
+    SMALL,
+    age,
+    around_decoding,
+    forbid_decoding,
+    noise,
+    rows_by_content,
+    slot_of,
+    training,
+    write,
+    write_dataset,
+)
 
 
 @pytest.fixture
@@ -109,10 +128,10 @@ def test_equal_contents_in_two_shards_are_adopted_once(dataset, whole):
 def test_a_part_that_is_delivered_twice_changes_nothing(dataset, whole, tmp_path, monkeypatch):
     with busy(dataset):
         shard(dataset, 1, 1)
-    parts = slot_of(dataset) / "parts"
-    shutil.copytree(parts, tmp_path / "again")
+    folder = slot_of(dataset) / "parts"
+    shutil.copytree(folder, tmp_path / "again")
     check(dataset, whole)
-    shutil.copytree(tmp_path / "again", parts, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "again", folder, dirs_exist_ok=True)
     forbid_decoding(monkeypatch)
     check(dataset, whole)
 
@@ -121,9 +140,9 @@ def test_a_part_that_is_delivered_twice_changes_nothing(dataset, whole, tmp_path
 def test_a_damaged_part_is_computed_again(dataset, whole, fault, caplog):
     with busy(dataset):
         shard(dataset, 1, 2)
-    parts = slot_of(dataset) / "parts"
-    (file,) = parts.glob("*.part.json")
-    (pack,) = parts.glob("*.safetensors")
+    folder = slot_of(dataset) / "parts"
+    file = min(folder.glob("*.part.json"))
+    pack = folder / load_pack_names(file)[0]
     content = (pack if fault.startswith("pack") else file).read_bytes()
     at = len(content) // 2
     flipped = content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
@@ -152,7 +171,7 @@ def test_a_part_of_another_configuration_is_left_alone(dataset, whole, caplog):
     with busy(dataset):
         preprocess(dataset, training(normalize="none"), shard=Shard(1, 1))
     (other,) = (dataset / ".cache" / "slots").iterdir()
-    (file,) = (other / "parts").glob("*.part.json")
+    file = min((other / "parts").glob("*.part.json"))
     with busy(dataset):
         shard(dataset, 1, 2)
     (slot,) = (path for path in (dataset / ".cache" / "slots").iterdir() if path != other)
@@ -204,11 +223,11 @@ def test_what_a_killed_process_left_is_adopted(dataset, whole, monkeypatch):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, tests])}
     killed = subprocess.run([sys.executable, "-c", program, dataset], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
-    parts = list((slot_of(dataset) / "parts").glob("*.part.json"))
-    assert parts
+    kept = list((slot_of(dataset) / "parts").glob("*.part.json"))
+    assert kept
     result = preprocess(dataset, training())
-    assert result.adopted >= len(parts)
-    assert result.decoded < 8 - len(parts)
+    assert result.adopted >= len(kept)
+    assert result.decoded < 8 - len(kept)
     check(dataset, whole)
 
 
@@ -282,3 +301,133 @@ def test_shards_are_about_equal_and_share_no_file():
     shares = [[shard.has(name) for name in names] for shard in (Shard(number, 7) for number in range(1, 8))]
     assert np.array_equal(np.sum(shares, axis=0), np.ones(len(names)))
     assert all(1_300 < sum(share) < 1_560 for share in shares)
+
+
+def in_order(damage=lambda number, path: None):
+    """An engine that computes parts one after the other, and damages part files."""
+
+    def run(job: Job, planned: Sequence[Part]) -> Iterator[Extracted]:
+        for number, part in enumerate(planned):
+            extracted = extract_part(pickle.loads(pickle.dumps(job)), part, lambda: None)  # noqa: S301
+            damage(number, extracted.path)
+            yield extracted
+
+    return run
+
+
+def small_parts(monkeypatch) -> None:
+    """Packs, and so parts, of three rows."""
+    monkeypatch.setattr("distill.cache.pack.MAX_PACK_BYTES", 1024 + 3 * (2 * 32 * 32 * 4 + 8))
+
+
+def test_an_engine_gives_the_rows_of_threads(dataset, whole, monkeypatch):
+    small_parts(monkeypatch)
+    result = preprocess(dataset, training(), engine=in_order())
+    assert (result.decoded, result.adopted) == (8, 0)
+    check(dataset, whole)
+
+
+@pytest.mark.parametrize("fault", ["flipped", "gone", "pack gone"])
+def test_the_rows_of_a_part_that_is_lost_on_the_way_are_computed_here(dataset, whole, monkeypatch, caplog, fault):
+    small_parts(monkeypatch)
+    monkeypatch.setattr(parts, "_SEEN_AFTER_S", 0.1)
+
+    def damage(number: int, path: Path) -> None:
+        if number != 1:
+            return
+        content = path.read_bytes()
+        match fault:
+            case "flipped":
+                path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+            case "gone":
+                path.unlink()
+            case "pack gone":
+                for name in load_pack_names(path):
+                    (path.parent / name).unlink()
+
+    result = preprocess(dataset, training(), engine=in_order(damage))
+    assert result.rows == 16
+    assert "computed here" in caplog.text
+    check(dataset, whole)
+
+
+def load_pack_names(path: Path) -> list[str]:
+    return [entry["name"] for entry in Manifest.load(path).packs()]
+
+
+def test_an_error_in_the_middle_of_a_part_keeps_what_was_finished(dataset, whole, monkeypatch):
+    """The third file of a part cannot be decoded for want of memory, which is no fault of the file."""
+    decoded: list[str] = []
+
+    @contextmanager
+    def running_out(path):
+        decoded.append(path)
+        if len(decoded) == 3:
+            raise MemoryError
+        yield
+
+    around_decoding(monkeypatch, running_out)
+    with busy(dataset), pytest.raises(MemoryError):
+        preprocess(dataset, training(), shard=Shard(1, 1), workers=1)
+    monkeypatch.undo()
+    result = preprocess(dataset, training())
+    assert (result.adopted, result.decoded) == (2, 6)
+    check(dataset, whole)
+
+
+def test_a_full_disk_keeps_the_packs_that_are_closed_and_leaves_no_other(dataset, whole, monkeypatch):
+    small_parts(monkeypatch)
+    close, closed = PackWriter.close, []
+
+    def failing(writer: PackWriter):
+        closed.append(writer.path)
+        if len(closed) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return close(writer)
+
+    monkeypatch.setattr(PackWriter, "close", failing)
+    # All in one part of several packs.
+    monkeypatch.setattr("distill.preprocess.parts.rows_that_fit", lambda shape, dtype: 1000)
+    with busy(dataset), pytest.raises(StorageError, match="the disk is full"):
+        preprocess(dataset, training(), shard=Shard(1, 1), workers=1)
+    folder = slot_of(dataset) / "parts"
+    listed = {name for path in folder.glob("*.part.json") for name in load_pack_names(path)}
+    assert listed
+    assert {path.name for path in folder.glob("*.safetensors")} == listed
+    monkeypatch.undo()
+    result = preprocess(dataset, training())
+    assert result.adopted > 0
+    assert result.decoded < 8
+    check(dataset, whole)
+
+
+def test_a_slot_with_parts_is_removed_as_a_whole_and_not_cleaned_away(dataset, whole, monkeypatch, caplog):
+    with busy(dataset):
+        shard(dataset, 1, 1)
+    slot = slot_of(dataset)
+    clean(dataset / ".cache")
+    assert "not collected yet" in caplog.text
+    forbid_decoding(monkeypatch)
+    check(dataset, whole)
+    with busy(dataset):
+        pass
+    assert main(["clean", str(dataset), "--slot", slot.name[:6], "--yes"]) == 0
+    assert not slot.exists()
+
+
+def test_files_that_were_touched_or_renamed_are_decoded_and_not_written_again(dataset, whole):
+    shard(dataset, 1, 1)
+    (dataset / "sound-1.wav").rename(dataset / "renamed.wav")
+    os.utime(dataset / "sound-3.wav")
+    assert shard(dataset, 1, 1).decoded == 2
+    packs = load_cache_manifest(slot_of(dataset))["packs"]
+    assert sum(pack["rows"] for pack in packs) == 16
+    check(dataset, whole)
+
+
+def test_hashes_of_parts_serve_other_configurations(dataset, monkeypatch):
+    with busy(dataset):
+        shard(dataset, 1, 1)
+    age(dataset)
+    preprocess(dataset, training())
+    assert len(FileTable.load(dataset / ".cache" / "files.json")) == 8

@@ -17,7 +17,7 @@ from distill.cache.leftovers import remove_abandoned
 from distill.cache.manifest import MANIFEST_NAME, require_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
 from distill.cache.pack_reader import PackReader
-from distill.cache.parts import is_shared
+from distill.cache.parts import is_shared, part_files
 from distill.cache.removal import remove_slot
 from distill.cache.slots import Slot, choose_slot, exists, list_slots
 from distill.cache.writer import CacheWriter
@@ -75,6 +75,10 @@ def clean(cache_dir: str | os.PathLike[str]) -> Cleaned:
                 rows, size, done = rows + cleaned.rows, size + cleaned.bytes, done + 1
             elif exists(slot.path / MANIFEST_NAME):
                 logger.warning("%s: not cleaned: %s", slot.path, slot.fault)
+            elif part_files(slot.path):
+                words = "not cleaned: what other processes computed for it is not collected yet"
+                logger.warning("%s: %s; run: distill preprocess DATASET, with the same options", slot.path, words)
+                done += 1
             else:
                 remove_slot(slot.path)
                 size, done = size + slot.bytes, done + 1

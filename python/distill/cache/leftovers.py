@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from distill import _native
 from distill.cache.manifest import MANIFEST_NAME
 from distill.cache.pack import is_pack_name
-from distill.cache.parts import PARTS_NAME, is_shared, part_files
+from distill.cache.parts import PARTS_NAME, is_part_name, is_shared, packs_of, part_files
 from distill.storage import TEMPORARY
 
 _RETIRED_SUFFIX = ".retired"
@@ -83,13 +82,12 @@ def _retire(path: Path) -> None:
     path.rename(path.with_name(path.name + _RETIRED_SUFFIX))
 
 
+def is_left_by_writer(path: Path) -> bool:
+    """Whether a file in the folders of packs or parts is one that a writer made."""
+    name = path.name.removesuffix(_RETIRED_SUFFIX)
+    return is_pack_name(name) or is_part_name(name) or TEMPORARY.fullmatch(name) is not None
+
+
 def _listed(slot_dir: Path) -> set[str]:
     """Return the packs that part files list."""
-    return {name for path in part_files(slot_dir) for name in _packs_of(path)}
-
-
-def _packs_of(path: Path) -> list[str]:
-    try:
-        return _native.Manifest.load(path).pack_names()
-    except (OSError, _native.ManifestError, _native.NewerFormatError):
-        return []
+    return {name for path in part_files(slot_dir) for name in packs_of(path)}

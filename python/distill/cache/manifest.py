@@ -35,6 +35,7 @@ from distill.features.normalization import normalization_stats
 logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.json"
+PARTS_NAME = "parts"
 PACKS_NAME = "packs"
 # A header has at most 64 KiB.
 _HEADER_LINES_BYTES = (64 << 10) + 100

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,16 +20,17 @@ from typing import NamedTuple
 import numpy as np
 
 from distill import _native
-from distill.cache.manifest import build_header, read_manifest
+from distill.cache.manifest import PACKS_NAME, PARTS_NAME, build_header, read_manifest
 from distill.cache.pack import PackInfo, PackWriter, add_pack
 from distill.cache.row_format import RowFormat
 from distill.storage import sync_folder
 
 logger = logging.getLogger(__name__)
 
-PARTS_NAME = "parts"
 PART_SUFFIX = ".part.json"
 _SHARED_NAME = "shared"
+# How long a shared file system may show an old state of a folder.
+_SEEN_AFTER_S, _POLL_S = 30, 0.2
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ class PartWriter:
         self.packs_dir, self.row_format, self.backend = packs_dir, row_format, "reference"
         self._pack: PackWriter | None = None
         self._closed: dict[str, tuple[PackInfo, str]] = {}
+        # Packs that are closed, and in no part that was kept.
+        self._written: set[str] = set()
         self._unfinished: dict[bytes, list[_Segment]] = {}
         self._finished: dict[bytes, _Content] = {}
-        self._files: dict[bytes, tuple[tuple[int, int, int, int], bytes]] = {}
+        self._files: dict[bytes, tuple[tuple[int, int, int, int, bool], bytes]] = {}
 
     @property
     def has_results(self) -> bool:
@@ -151,7 +155,7 @@ class PartWriter:
         """Forget the rows of a content whose file could not be read to the end this time."""
         self._unfinished.pop(content_hash, None)
 
-    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int, bool], content_hash: bytes) -> None:
         """Record the hash of a file, by its path relative to the dataset and its stamps when it was scanned."""
         self._files[name] = stamps, content_hash
 
@@ -169,12 +173,14 @@ class PartWriter:
             info = self._pack.close()
         except OSError:
             pack, self._pack = self._pack, None
-            # What is finished and has no row in this pack is whole, but was to follow it in the manifest.
-            self._finished.clear()
+            lost = pack.path.name
+            self._finished = {key: content for key, content in self._finished.items() if not content.has_rows_in(lost)}
+            self._unfinished.clear()
             pack.abandon()
             raise
         # Ctrl-C before this line leaves a pack that can be closed again.
         self._closed[info.name] = info, self.backend
+        self._written.add(info.name)
         self._pack = None
 
     def take(self) -> Part:
@@ -202,11 +208,19 @@ class PartWriter:
         self._closed = {name: closed for name, closed in self._closed.items() if name in begun}
         return Part(manifest, is_empty=not ready and not files)
 
+    def keep(self, part: Part) -> None:
+        """Note that a part is saved, so that `abandon` leaves its packs."""
+        self._written -= set(part.manifest.pack_names())
+
     def abandon(self) -> None:
-        """Remove the pack that is being written."""
+        """Remove the packs that are in no part that was kept, also the one that is being written."""
         if self._pack is not None:
             self._pack.abandon()
             self._pack = None
+        for name in self._written:
+            with suppress(OSError):
+                (self.packs_dir / name).unlink()
+        self._written.clear()
 
 
 class _Segment(NamedTuple):
@@ -250,7 +264,9 @@ def is_shared(slot_dir: Path) -> bool:
     return (slot_dir / PARTS_NAME / _SHARED_NAME).exists()
 
 
-def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | None = None) -> Iterator[Part]:
+def load_parts(
+    slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | None = None, *, removes: bool = False
+) -> Iterator[Part]:
     """Yield the parts of a slot, except those that are damaged or of another configuration, of which it warns.
 
     Parameters
@@ -261,6 +277,8 @@ def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | No
         What its rows are.
     paths : sequence of Path, optional
         Part files. Default: all of the slot.
+    removes : bool
+        Remove part files that are damaged; for who holds the lock. Default: False.
 
     Raises
     ------
@@ -274,8 +292,9 @@ def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | No
             manifest = read_manifest(path)
         except _native.ManifestError as error:
             logger.warning("%s: %s; what it lists is computed again", path, error)
-            with suppress(OSError):
-                path.unlink()
+            if removes:
+                with suppress(OSError):
+                    path.unlink()
             continue
         if manifest is None:  # adopted by another process meanwhile
             continue
@@ -285,11 +304,36 @@ def load_parts(slot_dir: Path, row_format: RowFormat, paths: Sequence[Path] | No
         yield Part(manifest, path)
 
 
+def is_part_name(name: str) -> bool:
+    """Whether a file in the folder of parts is a part file, or the mark of a slot that several machines use."""
+    return name.endswith(PART_SUFFIX) or name == _SHARED_NAME
+
+
 def part_files(slot_dir: Path) -> list[Path]:
     """Return the part files of a slot."""
     try:
         return sorted(path for path in (slot_dir / PARTS_NAME).iterdir() if path.name.endswith(PART_SUFFIX))
     except FileNotFoundError:
+        return []
+
+
+def wait_for_part(path: Path) -> None:
+    """Wait until a part file that another machine has written, and its packs, can be seen here; 30 s at most."""
+    end = time.monotonic() + _SEEN_AFTER_S
+    packs_dir = path.parent.parent / PACKS_NAME
+    while time.monotonic() < end:
+        # Listing the folders makes a client of a shared file system ask the server again.
+        there = {entry.name for folder in (path.parent, packs_dir) for entry in folder.iterdir()}
+        if path.name in there and there.issuperset(packs_of(path)):
+            return
+        time.sleep(_POLL_S)
+
+
+def packs_of(path: Path) -> list[str]:
+    """Return the names of the packs that a part file lists; none if it cannot be read."""
+    try:
+        return _native.Manifest.load(path).pack_names()
+    except (OSError, _native.ManifestError, _native.NewerFormatError):
         return []
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import Leftover, leftover
+from distill.cache.leftovers import is_left_by_writer
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME
-from distill.cache.pack import is_pack_name
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, PARTS_NAME
 from distill.cache.slots import Slot, called, entries, last_used_ns, list_slots
 from distill.errors import ConfigError
 from distill.index import cache_of
@@ -104,11 +104,13 @@ def remove_slot(path: Path) -> None:
     # The manifest first: what is left after a kill is no slot.
     (path / MANIFEST_NAME).unlink(missing_ok=True)
     packs = path / PACKS_NAME
-    if not packs.is_symlink():
-        _unlink([pack for pack in entries(packs) if is_pack_name(pack.name)])
+    parts = path / PARTS_NAME
+    for folder in (packs, parts):
+        if not folder.is_symlink():
+            _unlink([file for file in entries(folder) if is_left_by_writer(file)])
     if cache_of(path) != path:
         _unlink([file for file in entries(path) if TEMPORARY.fullmatch(file.name)])
-        for folder in (packs, path):
+        for folder in (packs, parts, path):
             # Other files may be in it.
             with suppress(OSError):
                 folder.rmdir()

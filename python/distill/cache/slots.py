@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from distill import _native
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, describe, load_manifest, open_manifest, peek_format
+from distill.cache.manifest import (
+    MANIFEST_NAME,
+    PACKS_NAME,
+    PARTS_NAME,
+    describe,
+    load_manifest,
+    open_manifest,
+    peek_format,
+)
 from distill.cache.row_format import RowFormat
 from distill.errors import CacheError
 from distill.index import SLOTS_NAME
@@ -114,8 +122,8 @@ def last_used_ns(path: Path) -> int:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a slot's manifest and packs."""
-    files = [path / MANIFEST_NAME, *entries(path / PACKS_NAME)]
+    """Return the size of a slot's manifest, packs and parts."""
+    files = [path / MANIFEST_NAME, *entries(path / PACKS_NAME), *entries(path / PARTS_NAME)]
     return sum(file.lstat().st_size for file in files if file.is_file())
 
 

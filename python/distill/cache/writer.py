@@ -23,7 +23,7 @@ from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs, wait_for_part
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -111,7 +111,7 @@ class CacheWriter:
     ) -> None:
         try:
             if error is not None and self._rows is not None:
-                if self._has_results or self._rows.has_results:
+                if self._has_results or self._has_hashes or self._rows.has_results:
                     self.finish()
                 self._rows.abandon()
         except StorageError as another:
@@ -174,7 +174,7 @@ class CacheWriter:
         except OSError as error:
             raise cache_write_error(self.slot_dir / PARTS_NAME, error) from error
 
-    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int, bool], content_hash: bytes) -> None:
         """Record the hash of a file, by its path relative to the dataset; its stamps are those of the scan.
 
         `finish` saves it in the table of files.
@@ -192,7 +192,7 @@ class CacheWriter:
         StorageError
             If the table cannot be written.
         """
-        if self.files.apply(scan):
+        if self.files.apply(scan) or self._has_hashes:
             try:
                 self.files.save(self.cache_dir / FILES_NAME)
             except OSError as error:
@@ -323,12 +323,13 @@ class CacheWriter:
 
     def _adopt(self, part: Part) -> None:
         """Add what a part lists to the manifest in memory."""
+        self._rows.keep(part)
         if self.manifest.adopt(part.manifest):
             self.dirty = self._has_results = True
 
     def _adopt_parts(self) -> int:
         """Adopt the parts of the open slot, whoever left them there. Returns how many files they were read from."""
-        return sum(self._adopt_saved(part) for part in load_parts(self.slot_dir, self.row_format))
+        return sum(self._adopt_saved(part) for part in load_parts(self.slot_dir, self.row_format, removes=True))
 
     def _adopt_saved(self, part: Part) -> int:
         place_packs(part, self.slot_dir, self.packs_dir)
@@ -348,7 +349,8 @@ class CacheWriter:
             If the manifest or a pack cannot be written.
         """
         try:
-            for part in load_parts(self.slot_dir, self.row_format, [path]):
+            wait_for_part(path)
+            for part in load_parts(self.slot_dir, self.row_format, [path], removes=True):
                 self._adopt_saved(part)
             if self.dirty and time.monotonic() >= self._next_commit:
                 self.commit()

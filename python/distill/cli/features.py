@@ -8,6 +8,7 @@ from distill.cli.options import ExportArguments, PreprocessArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
+from distill.cli.signals import interrupted_by_signals
 from distill.preprocess.pipeline import preprocess as preprocess_dataset
 from distill.preprocess.ray_engine import RayEngine
 from distill.preprocess.shard import Shard
@@ -16,7 +17,7 @@ from distill.text import counted
 
 def preprocess(arguments: PreprocessArguments) -> int:
     """Run ``distill preprocess``."""
-    with ProgressView(json=arguments.json, yes=arguments.yes) as view:
+    with interrupted_by_signals(), ProgressView(json=arguments.json, yes=arguments.yes) as view:
         result = preprocess_dataset(
             arguments.to_dataset(),
             arguments.training,

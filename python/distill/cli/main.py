@@ -122,7 +122,7 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
     -------
     int
         Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted;
-        training also 143 after SIGTERM and 129 after SIGHUP.
+        training and preprocessing also 143 after SIGTERM and 129 after SIGHUP.
     """
 
     def body() -> int:

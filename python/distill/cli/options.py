@@ -124,7 +124,7 @@ def default_run_dir(dataset: Path) -> Path:
 class PreprocessArguments(ConfigArguments, DatasetArguments):
     """Compute the features that training with the same options uses, and keep them in the cache.
 
-    All channels of a file are mixed to mono.
+    All channels of a file are mixed to mono. Ctrl-C or SIGTERM stops at once and keeps what is finished.
     """
 
     json: bool = False

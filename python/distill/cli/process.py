@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,11 +12,25 @@ from typing import TextIO
 
 from distill.errors import DistillError
 
-INTERRUPTED = 130
+# Exit status of a command that a signal ended: this and the number of the signal, as a shell reports it.
+_SIGNALLED = 128
 # How often an idle thread of torch looks for work before it sleeps. The default of OpenMP, 300 000, keeps a core busy
 # for milliseconds: next to another busy program on two cores, training took 2 to 4 times as long. Alone it makes no
 # difference.
 _SPINS = "20000"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end the work as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def status_after(number: int) -> int:
+    """Return the exit status of a command that a signal ended."""
+    return _SIGNALLED + number
 
 
 def say(text: str, stream: TextIO | TolerantOutput | None = None) -> None:
@@ -108,7 +123,8 @@ def run_command(body: Callable[[], int]) -> int:
     Returns
     -------
     int
-        What `body` returns, the exit code of its error, or 130 after Ctrl-C.
+        What `body` returns, the exit code of its error, or 128 and the number of the signal that ended it: 130 after
+        Ctrl-C.
     """
     # torch reads these when it is imported. A setting of the user's has priority.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -134,9 +150,9 @@ def _status_of(body: Callable[[], int]) -> int:
         if error.tip:
             _say_on_stderr(f"tip: {error.tip}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _say_on_stderr("interrupted; finished work is kept")
-        return INTERRUPTED
+        return status_after(error.number if isinstance(error, Terminated) else signal.SIGINT)
     except SystemExit as left:  # of tyro, after --help and for options that it cannot parse
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except OSError as error:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from distill.cli.options import TrainArguments
-from distill.cli.process import TolerantOutput, say
+from distill.cli.process import TolerantOutput, say, status_after
 from distill.cli.progress import ProgressView
+from distill.cli.signals import cancelled_by_signals
 from distill.pipeline import train as train_model
 from distill.preprocess.ray_engine import RayEngine
 from distill.text import counted
@@ -22,8 +19,6 @@ from distill.training.events import TrainResult
 from distill.training.split import FEW_CHUNKS
 from distill.training.world import processes_from_environment
 
-# Exit status of a command that a signal ended: this and the number of the signal, as a shell reports it.
-_SIGNALLED = 128
 _REASONS = {"finished": "all epochs done", "stopped early": "validation loss no longer improves"}
 
 
@@ -57,7 +52,7 @@ def train(arguments: TrainArguments) -> int:
     # To the view's stream: a training that ended well did so whether or not its last lines can be shown.
     out, run = view.stream, shlex.quote(str(run_dir))
     # Another process may have been told to stop, not this one.
-    status = _SIGNALLED + (received[0] if received else signal.SIGTERM)
+    status = status_after(received[0] if received else signal.SIGTERM)
     if result.status == "interrupted":
         # These are not saved with the run.
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
@@ -71,55 +66,6 @@ def train(arguments: TrainArguments) -> int:
         say(f"stopped before the latent space was analysed; to do so:\n  distill analyze {run}", out)
         return status
     return 0
-
-
-@contextmanager
-def cancelled_by_signals(cancel: threading.Event, *, sent_twice: bool = False) -> Iterator[list[int]]:
-    """Set `cancel` at the first Ctrl-C, SIGTERM or SIGHUP; raise KeyboardInterrupt at a further Ctrl-C.
-
-    Parameters
-    ----------
-    cancel : threading.Event
-    sent_twice : bool
-        Ignore a further Ctrl-C: torchrun repeats the one that the terminal has sent, and kills after 30 s anyway.
-        Default: False.
-
-    Yields
-    ------
-    list of int
-        The signals that were received.
-    """
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and cancel.is_set() and not sent_twice:
-            raise KeyboardInterrupt
-        if number == signal.SIGHUP:
-            _leave_terminal()
-        received.append(number)
-        cancel.set()
-
-    before = {}
-    # Only the main thread can have handlers.
-    if threading.current_thread() is threading.main_thread():
-        # Signals that are ignored stay so, as under nohup.
-        ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, *ends)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave_terminal() -> None:
-    """Discard further output to a terminal that was closed: writing to it is an error, which would end the training."""
-    for stream in (1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(stream).st_mode):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream)
-                os.close(nowhere)
 
 
 def _say_result(result: TrainResult, out: TolerantOutput) -> None:

@@ -46,8 +46,8 @@ class Source(NamedTuple):
     """The path of a file that has it."""
     content_hash: bytes | None
     """Its hash. None until it is decoded if no other file has its size."""
-    scanned: tuple[int, int, int, int]
-    """Its size, mtime, ctime and inode number when it was scanned; see `_native.Scan.todo_at`."""
+    scanned: tuple[int, int, int, int, bool]
+    """Its size, mtime, ctime and inode number when it was scanned, and whether it was young: see `Scan.todo_at`."""
     name: bytes
     """The path relative to the dataset."""
 
@@ -252,10 +252,10 @@ def row_sums(rows: np.ndarray) -> np.ndarray:
     return np.array([rows[:, 0].size, *sums[0], *sums[1]])
 
 
-def _is_as_scanned(scanned: tuple[int, int, int, int], stamps: tuple[int, ...]) -> bool:
+def _is_as_scanned(scanned: tuple[int, int, int, int, bool], stamps: tuple[int, ...]) -> bool:
     """Whether a file with these stamps is the one that was scanned, for its hash is recorded as that one's."""
     *_, found_inode, found_size, found_mtime_ns, found_ctime_ns = stamps
-    size, mtime_ns, ctime_ns, inode = scanned
+    size, mtime_ns, ctime_ns, inode, _ = scanned
     found = (found_mtime_ns, found_ctime_ns)
     if inode == 0:
         found = tuple(stamp // _NS_PER_S * _NS_PER_S for stamp in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -23,6 +24,8 @@ from distill.preprocess.extraction import Extractor, Source
 from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.threads import CheckStop
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,6 +41,8 @@ class Job:
         The same, as the cache records it.
     spool_dir : Path
         Folder for temporary files, on each machine.
+    known : frozenset of bytes
+        Hashes of contents whose rows the slot has. A file that turns out to have one of them need not be computed.
     """
 
     dataset_dir: Path
@@ -45,6 +50,7 @@ class Job:
     config: TrainingConfig
     row_format: RowFormat
     spool_dir: Path
+    known: frozenset[bytes] = frozenset()
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -56,7 +62,7 @@ class Job:
             expansion=self.row_format.expansion,
             root=RootFolder.at(self.dataset_dir),
             spool_dir=self.spool_dir,
-            unused=frozenset(),
+            unused=self.known,
         )
 
     @property
@@ -88,7 +94,9 @@ Engine = Callable[[Job, Sequence[Part]], Generator[Extracted, None, None]]
 """Computes parts, by `extract_part` in any processes, and yields what they found, in any order. Closing it stops it."""
 
 
-def make_parts(sources: Sequence[Source], durations: Sequence[float], row_format: RowFormat) -> list[Part]:
+def make_parts(
+    sources: Sequence[Source], durations: Sequence[float], row_format: RowFormat, *, least: int = 1
+) -> list[Part]:
     """Return the parts that make up some sources: the same for the same sources, whatever computes them.
 
     Parameters
@@ -99,9 +107,13 @@ def make_parts(sources: Sequence[Source], durations: Sequence[float], row_format
         About how long they are, seconds.
     row_format : RowFormat
         What a row is.
+    least : int
+        Number of parts that there should be at least, if there are so many sources. Default: 1.
     """
     chunk_s = row_format.identity["chunk_samples"] / row_format.config.sample_rate
     room = rows_that_fit(row_format.shape, row_format.dtype)
+    total = sum(math.ceil(duration / chunk_s) for duration in durations) * (1 + row_format.expansion)
+    room = max(1, min(room, total // least))
     parts: list[Part] = []
     taken: list[Source] = []
     rows, seconds = 0, 0.0
@@ -139,10 +151,27 @@ def extract_part(job: Job, part: Part, check_stop: CheckStop) -> Extracted:
             with closing(extractor.events(source, check_stop)) as events:
                 for event in events:
                     recorder.record(event)
-    finally:
-        writer.close_pack()
-        kept = writer.take()
-        if not kept.is_empty:
-            recorder.found.path = kept.saved(job.slot_dir, job.row_format).path
-        writer.abandon()
+    except BaseException:
+        try:
+            _seal(job, writer)
+        except OSError as another:
+            # Not raised: the error on its way out says more.
+            logger.warning("what was finished of a part is lost: %s", another)
+        raise
+    recorder.found.path = _seal(job, writer)
     return recorder.found
+
+
+def _seal(job: Job, writer: PartWriter) -> Path | None:
+    """Save the part file, and return its path; None if there is nothing to list. Remove packs that it does not list."""
+    try:
+        try:
+            writer.close_pack()
+        finally:
+            # What is in packs that are closed is kept even if the last one cannot be.
+            part = writer.take()
+            path = None if part.is_empty else part.saved(job.slot_dir, job.row_format).path
+            writer.keep(part)
+    finally:
+        writer.abandon()
+    return path

@@ -6,6 +6,7 @@ In three acts: plan what has to be computed, extract the rows into packs, commit
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -231,7 +232,21 @@ def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, s
                 run.progress("features", found.ended, len(sources))
     except OSError as error:
         raise cache_write_error(writer.cache_dir, error) from error
+    if lost := _lost(run, writer, plan, found):
+        logger.warning("%s of parts that were lost on the way: computed here", counted(len(lost), "file"))
+        found.add(_extract(run, writer, lost))
     return found
+
+
+def _lost(run: _Run, writer: CacheWriter, plan: Plan, found: Extracted) -> list[Source]:
+    """Return the sources that an engine should have computed, and whose rows did not arrive."""
+    scan = run.dataset.scan(
+        writer.manifest, known=writer.files, workers=run.workers, hashing="none", progress=run.progress
+    )
+    failed = {path for path, _ in found.failed}
+    names = [name for name, _, _ in scan.todo if os.fsdecode(name) not in failed and plan.scan.stamps(name)]
+    root = os.fsencode(run.dataset.folder)
+    return [Source(os.fsdecode(os.path.join(root, name)), None, scan.stamps(name), name) for name in names]
 
 
 def _shard(run: _Run, row_format: RowFormat, shard: Shard) -> PreprocessResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import secrets
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import BinaryIO
 
 from distill.cache.parts import share
 from distill.errors import ClusterError
+from distill.preprocess.extraction import Source
 from distill.preprocess.parts import Job, Part
 from distill.preprocess.ray_cluster import LOCAL, check_ray, private_folder
 from distill.preprocess.ray_driver import Parts, Request, Update
@@ -38,6 +41,8 @@ _STOP_S = 10.0
 _POLL_S = 0.5
 _REPORT_EVERY_S = 30.0
 _TAIL_BYTES = 2000
+# Number of files by which a node can tell that another folder is in the dataset's place.
+_SAMPLE = 20
 # The path of modules is passed on, without the current folder, which may hold modules of the same names.
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; from distill.preprocess.ray_driver import main; main(int(sys.argv[1]))"
@@ -84,12 +89,29 @@ class RayEngine:
         place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
         logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
         with _probe(job) as probe, private_folder() as folder, _driver() as (connection, process, output):
-            packed = PackedJob(pickle.dumps(job), str(job.dataset_dir), probe)
+            packed = pack_job(job, parts, probe)
             connection.send(Request(self.address, self.workers, folder, packed))
             try:
                 yield from _results(connection, parts)
             except (EOFError, BrokenPipeError, ConnectionResetError) as error:
                 raise _ended(process, output) from error
+
+
+def pack_job(job: Job, parts: Sequence[Part], probe: str) -> PackedJob:
+    """Return a job as it is sent to the nodes.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    parts : sequence of Part
+        All of its parts.
+    probe : str
+        A file in the cache that exists as long as the job runs.
+    """
+    step = math.ceil(sum(len(part.sources) for part in parts) / _SAMPLE)
+    sources = islice(chain.from_iterable(part.sources for part in parts), 0, None, step)
+    return PackedJob(pickle.dumps(job), str(job.dataset_dir), probe, tuple(_from_here(source) for source in sources))
 
 
 def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracted]:
@@ -103,7 +125,7 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
         wanted = range(sent, min(len(parts), sent + update.wanted))
         sent = wanted.stop
         # Before the results are used, so that the cluster is busy meanwhile.
-        connection.send(Parts([(number, _packed(parts[number])) for number in wanted], sent == len(parts)))
+        connection.send(Parts([(number, pack_part(parts[number])) for number in wanted], sent == len(parts)))
         for result in update.results:
             extracted = pickle.loads(result.extracted)  # noqa: S301 - from our own process on a node
             if isinstance(extracted, Exception):
@@ -114,11 +136,15 @@ def _results(connection: Connection, parts: Sequence[Part]) -> Iterator[Extracte
     nodes.log()
 
 
-def _packed(part: Part) -> bytes:
+def pack_part(part: Part) -> bytes:
     """Return a part, pickled, with paths that mean the same in every working directory."""
-    here = str(Path.cwd())
-    sources = tuple(source._replace(path=os.path.join(here, source.path)) for source in part.sources)
+    sources = tuple(source._replace(path=_from_here(source)) for source in part.sources)
     return pickle.dumps(replace(part, sources=sources))
+
+
+def _from_here(source: Source) -> str:
+    """Return the path of a source, as it is in every working directory."""
+    return os.path.join(Path.cwd(), source.path)
 
 
 def _received(connection: Connection) -> Generator[Extracted, None, Update]:

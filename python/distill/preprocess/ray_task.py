@@ -23,6 +23,8 @@ class PackedJob(NamedTuple):
     dataset_dir: str
     probe: str
     """A file in the cache that exists as long as the job runs."""
+    sample: tuple[str, ...]
+    """Paths of some files, of all parts."""
     version: str = __version__
     """The version of distill that planned it."""
 
@@ -84,8 +86,11 @@ def _check_folders(job: PackedJob) -> None:
 
 
 def _check_files(job: PackedJob, paths: Sequence[str]) -> None:
-    """Check that another folder is not in the dataset's place: then none of its files are there."""
-    if not any(os.path.lexists(path) for path in paths):
+    """Check that another folder is not in the dataset's place: then none of its files are there.
+
+    The files of one part do not tell: it may have a single one, which was removed since the work was planned.
+    """
+    if not any(os.path.lexists(path) for path in (*paths, *job.sample)):
         raise ClusterError(
             f"another folder than the dataset is at {job.dataset_dir}: none of its files is there, such as {paths[0]}",
             f"mount the dataset there, {_OTHER_NODE_TIP}",

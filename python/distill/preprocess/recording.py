@@ -17,7 +17,7 @@ from distill.preprocess.extraction import Event, Failed, Finished, Known, Rows
 class Sink(Protocol):
     """Takes the rows of contents; see `CacheWriter`."""
 
-    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int], content_hash: bytes) -> None:
+    def set_hash(self, name: bytes, stamps: tuple[int, int, int, int, bool], content_hash: bytes) -> None:
         """Record the hash of a file."""
 
     def add_rows(self, content_hash: bytes, rows: np.ndarray) -> object:

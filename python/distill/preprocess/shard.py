@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,8 @@ def commit_parts(cache_dir: Path, row_format: RowFormat) -> Known:
     try:
         with CacheWriter(cache_dir, wait=False) as writer:
             writer.open(row_format)
-            if writer.adopted:
+            writer.drop_damaged()
+            if writer.adopted or writer.dirty:
                 writer.finish()
             return Known(writer.manifest, writer.files, writer.adopted)
     except LockedError:
@@ -124,20 +125,25 @@ def extract_shard(
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
     durations = read_lengths(own, workers, progress)
     by_length = sorted(zip(durations, own, strict=True), key=lambda pair: (-pair[0], pair[1].name))
-    parts = make_parts([source for _, source in by_length], [duration for duration, _ in by_length], row_format)
-    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()))
+    sources, durations = [source for _, source in by_length], [duration for duration, _ in by_length]
+    parts = make_parts(sources, durations, row_format, least=2 * workers)
+    # Of files that were renamed, or touched, the hash is found while they are decoded.
+    known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
+    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known)
     found = Extracted()
     try:
-        for extracted in _in_threads(job, parts, workers):
-            found.add(extracted)
-            progress("features", found.ended, len(own))
+        # Closed here, so that the parts are saved wherever an interruption comes.
+        with closing(_in_threads(job, parts, workers)) as results:
+            for extracted in results:
+                found.add(extracted)
+                progress("features", found.ended, len(own))
     except OSError as error:
         raise cache_write_error(dataset.cache_path, error) from error
     after = commit_parts(dataset.cache_path, row_format)
     return found, scan, Known(after.manifest, after.files, before.adopted + max(0, after.adopted - found.ended))
 
 
-def _in_threads(job: Job, parts: Sequence[Part], workers: int) -> Iterator[Extracted]:
+def _in_threads(job: Job, parts: Sequence[Part], workers: int) -> Generator[Extracted, None, None]:
     def work(part: Part, check_stop: CheckStop) -> Iterator[Extracted]:
         yield extract_part(job, part, check_stop)
 

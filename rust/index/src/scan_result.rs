@@ -21,6 +21,9 @@ pub struct Todo<'a> {
     pub hash: Option<Hash>,
     /// Size, times and inode number.
     pub key: StatKey,
+    /// Whether the file changed so shortly before the scan that a later change might
+    /// leave the same times.
+    pub racy: bool,
 }
 
 /// Number of files by what happened to them. A renamed file counts neither as
@@ -97,6 +100,7 @@ impl Scan {
             path: file.path,
             hash: file.content,
             key: file.key,
+            racy: file.racy,
         })
     }
 

@@ -419,25 +419,26 @@ fn a_part_adds_what_is_missing_once() {
     let mut whole = Manifest::default();
     whole.add_pack(pack("a", 4)).unwrap();
     whole.set_content(one, content(0, 0, 2)).unwrap();
-    whole.add_file(b"one", key(1), one);
+    whole.add_file(b"one", key(1), false, one);
     let unusable = Content {
         skipped: Some(reason),
         ..Content::default()
     };
     whole.set_content(skipped, unusable.clone()).unwrap();
-    whole.add_file(b"skipped", key(4), skipped);
+    whole.add_file(b"skipped", key(4), false, skipped);
 
     // Its first pack is one that the manifest does not have, so the numbers of packs differ.
     let mut part = Manifest::default();
     part.add_pack(pack("b", 9)).unwrap();
     part.add_pack(pack("a", 4)).unwrap();
-    part.set_content(one, content(0, 0, 2)).unwrap();
+    part.add_pack(pack("c", 2)).unwrap();
+    part.set_content(one, content(2, 0, 2)).unwrap();
     part.set_content(two, content(0, 2, 3)).unwrap();
     part.set_content(three, content(1, 2, 2)).unwrap();
     part.set_content(skipped, content(0, 5, 4)).unwrap();
-    part.add_file(b"two", key(2), two);
-    part.add_file(b"three", key(3), three);
-    part.add_file(b"one", key(100), two);
+    part.add_file(b"two", key(2), false, two);
+    part.add_file(b"three", key(3), false, three);
+    part.add_file(b"one", key(100), false, two);
 
     assert!(whole.adopt(&part).unwrap());
     let segment = |hash| whole.content(&hash).unwrap().segments[0];
@@ -447,7 +448,7 @@ fn a_part_adds_what_is_missing_once() {
     assert_eq!(segment(three), at(0, 2, 2));
     assert_eq!(segment(skipped), at(1, 5, 4), "rows replace a refusal");
     let names: Vec<_> = whole.packs().iter().map(|pack| &*pack.name).collect();
-    assert_eq!(names, ["a", "b"]);
+    assert_eq!(names, ["a", "b"], "not c, of which nothing is taken");
     // The file has changed since, so it counts for what the part says of it.
     assert_eq!(whole.totals().files, 4);
     assert_eq!(whole.totals().rows, 3 + 2 + 4);

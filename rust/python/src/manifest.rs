@@ -105,17 +105,17 @@ impl PyManifest {
     fn add_file(
         &mut self,
         path: &[u8],
-        stamps: (u64, i64, i64, u64),
+        stamps: (u64, i64, i64, u64, bool),
         content_hash: &[u8],
     ) -> PyResult<()> {
-        let (size, mtime_ns, ctime_ns, inode) = stamps;
+        let (size, mtime_ns, ctime_ns, inode, racy) = stamps;
         let key = StatKey {
             size,
             mtime_ns,
             ctime_ns,
             inode,
         };
-        self.0.add_file(path, key, hash_from(content_hash)?);
+        self.0.add_file(path, key, racy, hash_from(content_hash)?);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use distill_index::{Paths, Scan, SkipReason, Todo};
+use distill_index::{Paths, Scan, SkipReason, StatKey, Todo};
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -14,7 +14,9 @@ pub(crate) struct PyScan(pub(crate) Scan);
 
 type Text<'py> = Bound<'py, PyString>;
 type Bytes<'py> = Bound<'py, PyBytes>;
-type TodoAt<'py> = (Bytes<'py>, Option<Bytes<'py>>, (u64, i64, i64, u64));
+type TodoAt<'py> = (Bytes<'py>, Option<Bytes<'py>>, Stamps);
+/// Size, mtime, ctime, inode number, and whether the file was young.
+type Stamps = (u64, i64, i64, u64, bool);
 
 #[pymethods]
 impl PyScan {
@@ -94,14 +96,12 @@ impl PyScan {
         let todo =
             todo.ok_or_else(|| PyIndexError::new_err(format!("no content {index} to do")))?;
         let (path, hash) = path_and_hash(py, &todo);
-        let key = todo.key;
-        let stamps = (key.size, key.mtime_ns, key.ctime_ns, key.inode);
-        Ok((path, hash, stamps))
+        Ok((path, hash, stamps(todo.key, todo.racy)))
     }
 
-    fn stamps(&self, path: &[u8]) -> Option<(u64, i64, i64, u64)> {
-        let key = self.0.file(path)?.key;
-        Some((key.size, key.mtime_ns, key.ctime_ns, key.inode))
+    fn stamps(&self, path: &[u8]) -> Option<Stamps> {
+        let file = self.0.file(path)?;
+        Some(stamps(file.key, file.racy))
     }
 
     #[getter]
@@ -161,4 +161,8 @@ fn reasons<'py>(
     reasons
         .map(|(path, reason)| Ok((fsdecode(py, path)?, to_reason(py, reason)?)))
         .collect()
+}
+
+fn stamps(key: StatKey, racy: bool) -> Stamps {
+    (key.size, key.mtime_ns, key.ctime_ns, key.inode, racy)
 }

@@ -1,6 +1,7 @@
 //! The tables of a manifest in memory, and the operations that change them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -11,7 +12,7 @@ use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::records::{Content, Pack, Segment};
 use crate::scan_result::Scan;
-use crate::stat::{RacyFrom, StatKey};
+use crate::stat::StatKey;
 use crate::{Error, Result};
 
 /// The tables of a manifest, in memory.
@@ -125,29 +126,32 @@ impl Manifest {
     ///
     /// If both list a pack of the same name with another number of rows.
     pub fn adopt(&mut self, part: &Manifest) -> Result<bool> {
-        let mut has_changed = false;
+        let names = self.packs.iter().enumerate();
+        let own: HashMap<&str, usize> = names.map(|(at, pack)| (&*pack.name, at)).collect();
         let mut index_of = Vec::with_capacity(part.packs.len());
         for pack in &part.packs {
-            let known = self.packs.iter().position(|own| own.name == pack.name);
+            let known = own.get(&*pack.name).copied();
             if known.is_some_and(|index| self.packs[index].rows != pack.rows) {
                 let message = format!("pack {:?} is listed with other rows", pack.name);
                 return Err(Error::Invalid(message));
             }
-            index_of.push(match known {
-                Some(index) => index as u64,
-                None => {
-                    has_changed = true;
-                    self.add_pack(pack.clone())?
-                }
-            });
+            index_of.push(known.map(|index| index as u64));
         }
+        let mut has_changed = false;
         for (hash, content) in part.contents.iter() {
             let own = self.contents.get(hash);
             let has_more = own.is_none_or(|own| own.skipped.is_some() && content.skipped.is_none());
             if has_more {
                 let mut content = content.into_owned();
                 for segment in &mut content.segments {
-                    segment.pack = index_of[segment.pack as usize];
+                    // A pack of which nothing is taken would only take space.
+                    let index = &mut index_of[segment.pack as usize];
+                    segment.pack = match *index {
+                        Some(index) => index,
+                        None => {
+                            *index.insert(self.add_pack(part.packs[segment.pack as usize].clone())?)
+                        }
+                    };
                 }
                 self.contents.insert(*hash, content);
                 has_changed = true;
@@ -156,14 +160,14 @@ impl Manifest {
         Ok(Files::merge(&mut self.files, &part.files) || has_changed)
     }
 
-    /// Adds a file whose content is known; one of the same path is replaced. Fastest in the
+    /// Adds a file whose content is known, as a scan found it; one of the same path is replaced. Fastest in the
     /// order of the paths.
-    pub fn add_file(&mut self, path: &[u8], key: StatKey, hash: Hash) {
+    pub fn add_file(&mut self, path: &[u8], key: StatKey, racy: bool, hash: Hash) {
         let mut file = Files::default();
         file.push(File {
             path,
             key,
-            racy: key.is_racy(RacyFrom::now()),
+            racy,
             content: Some(hash),
             skipped: None,
             selected: true,
