@@ -140,5 +140,5 @@ def test_a_copy_whose_files_have_changed_names_the_file(dataset):
         reasons.append(str(caught.value))
     assert set(reasons) == {
         f"{first}: the file has changed since it was decoded",
-        f"{second}: cannot be read: No such file or directory",
+        f"{second}: no such file",
     }
