@@ -317,14 +317,13 @@ def part_files(slot_dir: Path) -> list[Path]:
         return []
 
 
-def wait_for_part(path: Path) -> None:
-    """Wait until a part file that another machine has written, and its packs, can be seen here; 30 s at most."""
+def wait_for(slot_dir: Path, names: Sequence[str]) -> None:
+    """Wait until packs or part files that another machine has written can be seen here; 30 s at most."""
     end = time.monotonic() + _SEEN_AFTER_S
-    packs_dir = path.parent.parent / PACKS_NAME
     while time.monotonic() < end:
         # Listing the folders makes a client of a shared file system ask the server again.
-        there = {entry.name for folder in (path.parent, packs_dir) for entry in folder.iterdir()}
-        if path.name in there and there.issuperset(packs_of(path)):
+        folders = (slot_dir / PARTS_NAME, slot_dir / PACKS_NAME)
+        if {path.name for folder in folders for path in folder.iterdir()}.issuperset(names):
             return
         time.sleep(_POLL_S)
 
@@ -337,15 +336,20 @@ def packs_of(path: Path) -> list[str]:
         return []
 
 
-def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
+def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> bool:
     """Move the packs of a part into the folder of packs. Forget those that are not there, or cut, with a warning.
+
+    Returns
+    -------
+    bool
+        Whether all of them are there.
 
     Raises
     ------
     OSError
         If one cannot be moved.
     """
-    moved = False
+    moved, is_whole = False, True
     for entry in part.manifest.packs():
         info = PackInfo.of(entry)
         path, written = packs_dir / info.name, slot_dir / PARTS_NAME / info.name
@@ -360,5 +364,7 @@ def place_packs(part: Part, slot_dir: Path, packs_dir: Path) -> None:
             where = "missing" if not path.exists() else "cut short"
             logger.warning("%s: %s; its rows are computed again", path, where)
             part.manifest.drop_pack(info.name)
+            is_whole = False
     if moved:
         sync_folder(packs_dir)
+    return is_whole

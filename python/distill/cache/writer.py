@@ -23,7 +23,7 @@ from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs, wait_for_part
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs, wait_for
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -168,9 +168,11 @@ class CacheWriter:
             raise cache_write_error(self.packs_dir, error) from error
         self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._rows = PartWriter(self.packs_dir, row_format)
+        self._rows, self.adopted = PartWriter(self.packs_dir, row_format), 0
         try:
-            self.adopted = self._adopt_parts()
+            for part in load_parts(self.slot_dir, row_format, removes=True):
+                self._adopt_saved(part)
+                self.adopted += len(part.manifest.file_table())
         except OSError as error:
             raise cache_write_error(self.slot_dir / PARTS_NAME, error) from error
 
@@ -327,21 +329,17 @@ class CacheWriter:
         if self.manifest.adopt(part.manifest):
             self.dirty = self._has_results = True
 
-    def _adopt_parts(self) -> int:
-        """Adopt the parts of the open slot, whoever left them there. Returns how many files they were read from."""
-        return sum(self._adopt_saved(part) for part in load_parts(self.slot_dir, self.row_format, removes=True))
-
-    def _adopt_saved(self, part: Part) -> int:
-        place_packs(part, self.slot_dir, self.packs_dir)
+    def _adopt_saved(self, part: Part) -> bool:
+        """Adopt a part that has a part file; return whether all of its packs are there."""
+        is_whole = place_packs(part, self.slot_dir, self.packs_dir)
         self._adopt(part)
-        table = part.manifest.file_table()
-        self.files.adopt(table)
+        self.files.adopt(part.manifest.file_table())
         self._has_hashes = True
         self._part_files.append(part.path)
-        return len(table)
+        return is_whole
 
-    def adopt_part(self, path: Path) -> None:
-        """Adopt a part file that another process has made by now, and commit if it is time to.
+    def adopt_part(self, path: Path) -> bool:
+        """Adopt a part file that another process has made by now; return whether all that it lists is there.
 
         Raises
         ------
@@ -349,13 +347,16 @@ class CacheWriter:
             If the manifest or a pack cannot be written.
         """
         try:
-            wait_for_part(path)
+            wait_for(self.slot_dir, [path.name])
+            is_whole = False
             for part in load_parts(self.slot_dir, self.row_format, [path], removes=True):
-                self._adopt_saved(part)
+                wait_for(self.slot_dir, part.manifest.pack_names())
+                is_whole = self._adopt_saved(part)
             if self.dirty and time.monotonic() >= self._next_commit:
                 self.commit()
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
+        return is_whole
 
     def commit(self) -> None:
         """Replace the manifest on disk, atomically and durably.

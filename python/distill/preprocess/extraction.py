@@ -95,6 +95,11 @@ class Failed(NamedTuple):
 Event = Known | Rows | Finished | Failed
 
 
+def backend_of_chunks(spectrogram: ComplexSpectrogram, chunk_samples: int, device: torch.device) -> str:
+    """Return what computes the features of chunks; raise an error if the requested backend cannot."""
+    return spectrogram.backend_for(torch.empty((1, 1, chunk_samples), dtype=torch.float32, device=device))
+
+
 @dataclass(frozen=True)
 class Extractor:
     """Computes the rows of files; used by all worker threads.

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from distill.availability import RootFolder
 from distill.cache.pack import rows_that_fit
 from distill.cache.parts import PartWriter, share
@@ -20,7 +18,7 @@ from distill.cache.slots import slot_path
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.features.spectrogram import ComplexSpectrogram
-from distill.preprocess.extraction import Extractor, Source
+from distill.preprocess.extraction import Extractor, Source, backend_of_chunks
 from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.threads import CheckStop
 
@@ -143,8 +141,7 @@ def extract_part(job: Job, part: Part, check_stop: CheckStop) -> Extracted:
     """
     extractor = job.extractor
     writer = PartWriter(share(job.slot_dir), job.row_format)
-    chunk = torch.empty((1, 1, job.config.chunk_samples), dtype=torch.float32, device=extractor.device)
-    writer.use_backend(extractor.spectrogram.backend_for(chunk))
+    writer.use_backend(backend_of_chunks(extractor.spectrogram, job.config.chunk_samples, extractor.device))
     recorder = Recorder(writer, job.dataset_dir)
     try:
         for source in part.sources:

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from distill.availability import RootFolder
@@ -34,9 +35,9 @@ from distill.errors import CacheError, StorageError
 from distill.features.mel import MelSpec, empty_bands
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, check_workers
-from distill.preprocess.extraction import Extractor, Source, extract
+from distill.preprocess.extraction import Extractor, Source, backend_of_chunks, extract
 from distill.preprocess.parts import Engine, Job, make_parts
-from distill.preprocess.plan import Plan, confirm_plan, make_plan, resolve_row_format
+from distill.preprocess.plan import Plan, Sources, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.result import PreprocessResult, nothing_usable
 from distill.preprocess.retries import forget_what_can_be_read
@@ -161,8 +162,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     backend = None
     if plan.sources or plan.copies:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
-        chunk = torch.empty((1, 1, run.config.chunk_samples), dtype=torch.float32, device=run.device)
-        backend = run.spectrogram.backend_for(chunk)
+        backend = backend_of_chunks(run.spectrogram, run.config.chunk_samples, run.device)
         confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
     damaged = _copy(run, writer, plan)
@@ -221,32 +221,33 @@ def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, s
     parts = make_parts(sources, [planned.get(source, 0.0) for source in sources], writer.row_format)
     spool_dir = Path(tempfile.gettempdir())
     job = Job(run.dataset.path, run.dataset.cache_path, run.config, writer.row_format, spool_dir)
-    found = Extracted()
+    found, is_whole = Extracted(), True
     try:
         share(job.slot_dir)
         with closing(engine(job, parts)) as results:
             for extracted in results:
                 if extracted.path is not None:
-                    writer.adopt_part(extracted.path)
+                    is_whole &= writer.adopt_part(extracted.path)
                 found.add(extracted)
                 run.progress("features", found.ended, len(sources))
     except OSError as error:
         raise cache_write_error(writer.cache_dir, error) from error
-    if lost := _lost(run, writer, plan, found):
+    lost = [] if is_whole else _lost(run, writer, plan, found)
+    if lost:
         logger.warning("%s of parts that were lost on the way: computed here", counted(len(lost), "file"))
         found.add(_extract(run, writer, lost))
     return found
 
 
-def _lost(run: _Run, writer: CacheWriter, plan: Plan, found: Extracted) -> list[Source]:
+def _lost(run: _Run, writer: CacheWriter, plan: Plan, found: Extracted) -> Sources:
     """Return the sources that an engine should have computed, and whose rows did not arrive."""
     scan = run.dataset.scan(
         writer.manifest, known=writer.files, workers=run.workers, hashing="none", progress=run.progress
     )
     failed = {path for path, _ in found.failed}
-    names = [name for name, _, _ in scan.todo if os.fsdecode(name) not in failed and plan.scan.stamps(name)]
-    root = os.fsencode(run.dataset.folder)
-    return [Source(os.fsdecode(os.path.join(root, name)), None, scan.stamps(name), name) for name in names]
+    names = (scan.todo_at(number)[0] for number in range(scan.n_todo))
+    lost = [n for n, name in enumerate(names) if os.fsdecode(name) not in failed and plan.scan.stamps(name)]
+    return Sources(run.dataset.folder, scan, np.array(lost, np.int64))
 
 
 def _shard(run: _Run, row_format: RowFormat, shard: Shard) -> PreprocessResult:

@@ -70,6 +70,13 @@ class Sources(Sequence[Source]):
         return Sources(self._root, self._scan, self.numbers[indices])
 
 
+def longest_first(sources: Sources, workers: int, progress: ProgressCallback) -> tuple[Sources, np.ndarray]:
+    """Return some sources, the longest first, and their lengths in seconds, which are read from the files."""
+    durations = read_lengths(sources, workers, progress)
+    order = np.argsort(-durations, kind="stable")
+    return sources.at(order), durations[order]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a preprocessing run computes.
@@ -144,15 +151,13 @@ def make_plan(
         hashes = copies.content_hashes
         is_copied = np.fromiter((source.content_hash in hashes for source in todo), bool, len(todo))
     copied, sources = todo.at(is_copied), todo.at(~is_copied)
-    durations = read_lengths(sources, workers, progress)
+    # So that no thread is left with a long file when the others have finished.
+    sources, durations = longest_first(sources, workers, progress)
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate
     chunks = int(np.ceil(durations / chunk_s).sum())
     rows = chunks * (1 + row_format.expansion) + (copies.rows if copies else 0)
     row_bytes = math.prod(row_format.shape) * np.dtype(row_format.dtype).itemsize
-    # Longest first, so that no thread is left with a long file when the others have finished.
-    order = np.argsort(-durations, kind="stable")
     padding = 1 - float(durations.sum()) / (chunks * chunk_s) if chunks else 0.0
-    durations, sources = durations[order], sources.at(order)
     return Plan(row_format, changed_fields, scan, copies, copied, sources, durations, rows, rows * row_bytes, padding)
 
 

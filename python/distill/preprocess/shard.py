@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from distill import _native
 from distill.cache.disk import cache_write_error
@@ -21,9 +22,8 @@ from distill.cache.slots import slot_path
 from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
 from distill.index import Dataset
-from distill.preprocess.extraction import Source
-from distill.preprocess.lengths import read_lengths
 from distill.preprocess.parts import Job, Part, extract_part, make_parts
+from distill.preprocess.plan import Sources, longest_first
 from distill.preprocess.recording import Extracted
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.preprocess.shares import Shard
@@ -116,16 +116,9 @@ def extract_shard(
     hashing = "all" if dataset.trust == "content" else "none"
     scan = dataset.scan(before.manifest, known=before.files, workers=workers, hashing=hashing, progress=progress)
     dataset.require_audio(scan)
-    root = os.fsencode(dataset.folder)
-    own = [
-        Source(os.fsdecode(os.path.join(root, name)), known, scan.stamps(name), name)
-        for name, known, _ in scan.todo
-        if shard.has(name)
-    ]
+    own = np.array([number for number in range(scan.n_todo) if shard.has(scan.todo_at(number)[0])], np.int64)
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
-    durations = read_lengths(own, workers, progress)
-    by_length = sorted(zip(durations, own, strict=True), key=lambda pair: (-pair[0], pair[1].name))
-    sources, durations = [source for _, source in by_length], [duration for duration, _ in by_length]
+    sources, durations = longest_first(Sources(dataset.folder, scan, own), workers, progress)
     parts = make_parts(sources, durations, row_format, least=2 * workers)
     # Of files that were renamed, or touched, the hash is found while they are decoded.
     known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
