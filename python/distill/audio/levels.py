@@ -77,9 +77,9 @@ class Levels:
         mean = (self._total + self._begun) / max(1, self.samples)
         if len(self._sums) < _PIECES or mean == 0 or abs(mean) < SILENCE_PEAK * self._peak_about(mean):
             return 0.0
-        means = [total / self._length for total in self._sums]
-        is_throughout = statistics.median(means) / mean >= 0.5
-        is_certain = abs(mean) >= _CERTAIN * statistics.pstdev(means) / math.sqrt(len(means))
+        means = np.divide(self._sums, self._length)
+        is_throughout = statistics.median(means.tolist()) / mean >= 0.5
+        is_certain = abs(mean) >= _CERTAIN * means.std() / math.sqrt(len(means))
         return mean if is_throughout and is_certain else 0.0
 
     @property
