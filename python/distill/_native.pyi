@@ -283,8 +283,15 @@ class Manifest:
 
     def __init__(self) -> None: ...
     @staticmethod
-    def load(path: StrOrBytesPath, known: FileTable | None = None) -> Manifest:
+    def load(
+        path: StrOrBytesPath,
+        known: FileTable | None = None,
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> Manifest:
         """Read and check a manifest file. If its files are those of ``known``, they share memory.
+
+        ``progress`` is called with "cache", the bytes read and their number, if that is more than a megabyte. An
+        exception that it raises ends the reading.
 
         Raises
         ------
@@ -297,8 +304,11 @@ class Manifest:
         NewerFormatError
             If a later version of this program wrote it.
         """
-    def save(self, path: StrOrBytesPath) -> None:
+    def save(self, path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> None:
         """Replace the manifest file durably and atomically.
+
+        ``progress`` is called with "cache", the bytes written and 0, if they are more than a megabyte. An exception that
+        it raises, or Ctrl-C, leaves the old file in place; without a callback, Ctrl-C waits.
 
         Files whose content is not recorded yet are left out, so that the file is
         complete. If a writer is killed it may leave ``.NAME.PID-N.tmp`` in the
@@ -525,8 +535,8 @@ class FileTable:
     def __len__(self) -> int:
         """Return the number of files."""
     @staticmethod
-    def load(path: StrOrBytesPath) -> FileTable:
-        """Read and check a file; raises what `Manifest.load` does."""
+    def load(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> FileTable:
+        """Read and check a file; as `Manifest.load`."""
     def save(self, path: StrOrBytesPath) -> None:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:

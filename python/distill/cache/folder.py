@@ -17,6 +17,7 @@ from distill.cache.slots import entries, exists, list_slots, slot_path, unreadab
 from distill.index import SLOTS_NAME
 from distill.storage import TEMPORARY, sync_folder, write_atomically
 from distill.text import listed
+from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +96,10 @@ def _adopt(cache_dir: Path) -> None:
     logger.info("%s: moved into its slot, %s", cache_dir, slot.name)
 
 
-def load_file_table(cache_dir: Path) -> _native.FileTable:
+def load_file_table(cache_dir: Path, progress: ProgressCallback | None = None) -> _native.FileTable:
     """Return the table of files that the slots share; empty if there is none or, after a warning, if it is damaged.
+
+    `progress`: see `open_manifest`.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def load_file_table(cache_dir: Path) -> _native.FileTable:
     """
     path = cache_dir / FILES_NAME
     try:
-        return _native.FileTable.load(path)
+        return _native.FileTable.load(path, progress)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except _native.ManifestError as error:

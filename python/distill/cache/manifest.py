@@ -31,6 +31,7 @@ from distill.config import (
 from distill.documents import load_json
 from distill.errors import CacheError
 from distill.features.normalization import normalization_stats
+from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,13 @@ PACKS_NAME = "packs"
 _HEADER_LINES_BYTES = (64 << 10) + 100
 
 
-def open_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
+def open_manifest(
+    cache_dir: Path, known: _native.FileTable | None = None, progress: ProgressCallback | None = None
+) -> _native.Manifest | None:
     """Return the manifest of a cache whose features can be computed again if it is lost.
 
-    If its files are those of the table `known`, both share memory.
+    If its files are those of the table `known`, both share memory. While a large one is read, `progress` is called with
+    "cache" and bytes.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def open_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _n
         If it exists and cannot be read: the features that it names may have taken days to compute.
     """
     try:
-        return load_manifest(cache_dir, known)
+        return load_manifest(cache_dir, known, progress)
     except _native.ManifestError as error:
         logger.warning("%s: %s; its features are computed again", cache_dir / MANIFEST_NAME, error)
         return None
@@ -82,8 +86,10 @@ def require_manifest(cache_dir: Path) -> _native.Manifest:
     return manifest
 
 
-def load_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
-    """Return the manifest of a cache, or None if there is none. `known`: see `open_manifest`.
+def load_manifest(
+    cache_dir: Path, known: _native.FileTable | None = None, progress: ProgressCallback | None = None
+) -> _native.Manifest | None:
+    """Return the manifest of a cache, or None if there is none. `known` and `progress`: see `open_manifest`.
 
     Raises
     ------
@@ -92,13 +98,15 @@ def load_manifest(cache_dir: Path, known: _native.FileTable | None = None) -> _n
     CacheError
         If it cannot be read, or a later version of distill wrote it.
     """
-    return read_manifest(cache_dir / MANIFEST_NAME, known)
+    return read_manifest(cache_dir / MANIFEST_NAME, known, progress)
 
 
-def read_manifest(path: Path, known: _native.FileTable | None = None) -> _native.Manifest | None:
+def read_manifest(
+    path: Path, known: _native.FileTable | None = None, progress: ProgressCallback | None = None
+) -> _native.Manifest | None:
     """Return the manifest in a file, or None if there is no such file; raises what `load_manifest` does."""
     try:
-        manifest = _native.Manifest.load(path, known)
+        manifest = _native.Manifest.load(path, known, progress)
         _check_header(manifest)
     except (FileNotFoundError, NotADirectoryError):
         return None

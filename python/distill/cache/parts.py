@@ -10,10 +10,11 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ PART_SUFFIX = ".part.json"
 _SHARED_NAME = "shared"
 # How long a shared file system may show an old state of a folder.
 _SEEN_AFTER_S, _POLL_S = 30, 0.2
+_ADOPTED_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,24 @@ def load_parts(
             logger.warning("%s: of another configuration than this slot; left alone", path)
             continue
         yield Part(manifest, path)
+
+
+def in_groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield parts in groups that are adopted together: see `listed_by`."""
+    remaining = iter(parts)
+    while group := list(islice(remaining, _ADOPTED_TOGETHER)):
+        yield group
+
+
+def listed_by(parts: Sequence[Part]) -> _native.Manifest:
+    """Return one manifest of all that some parts list.
+
+    To adopt a manifest copies the table of files, which may have a million, so parts are not adopted one by one.
+    """
+    first, *others = parts
+    for part in others:
+        first.manifest.adopt(part.manifest)
+    return first.manifest
 
 
 def is_part_name(name: str) -> bool:

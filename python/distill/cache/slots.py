@@ -33,7 +33,7 @@ from distill.cache.manifest import (
 from distill.cache.row_format import RowFormat
 from distill.errors import CacheError
 from distill.index import SLOTS_NAME
-from distill.types import PathLike
+from distill.types import PathLike, ProgressCallback
 
 OTHER_PLACE_TIP = "choose a place for the cache with --cache-dir DIR"
 _NAME_DIGITS = 16
@@ -73,11 +73,11 @@ class Slot:
     last_used_ns: int
 
     @classmethod
-    def at(cls, path: Path, known: _native.FileTable | None = None) -> Slot:
-        """Return the slot in a folder. `known`: see `open_manifest`."""
+    def at(cls, path: Path, known: _native.FileTable | None = None, progress: ProgressCallback | None = None) -> Slot:
+        """Return the slot in a folder. `known` and `progress`: see `open_manifest`."""
         manifest, fault, unusable = None, None, None
         try:
-            manifest = load_manifest(path, known)
+            manifest = load_manifest(path, known, progress)
             fault = None if manifest else _UNFINISHED
         except _native.ManifestError as error:
             fault = f"{MANIFEST_NAME}: {error}"
@@ -135,10 +135,12 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def list_slots(cache_dir: Path, known: _native.FileTable | None = None) -> list[Slot]:
+def list_slots(
+    cache_dir: Path, known: _native.FileTable | None = None, progress: ProgressCallback | None = None
+) -> list[Slot]:
     """Return all slots of a cache, the last used first; also those that cannot be used.
 
-    If their files are those of the table `known`, all of them share memory.
+    If their files are those of the table `known`, all of them share memory. `progress`: see `open_manifest`.
 
     Raises
     ------
@@ -146,8 +148,9 @@ def list_slots(cache_dir: Path, known: _native.FileTable | None = None) -> list[
         If the cache cannot be read.
     """
     try:
-        slots = [Slot.at(path, known) for path in entries(cache_dir / SLOTS_NAME) if path.is_dir()]
-        old = Slot.at(cache_dir, known) if exists(cache_dir / MANIFEST_NAME) else None
+        folders = [path for path in entries(cache_dir / SLOTS_NAME) if path.is_dir()]
+        slots = [Slot.at(path, known, progress) for path in folders]
+        old = Slot.at(cache_dir, known, progress) if exists(cache_dir / MANIFEST_NAME) else None
         if old and old.manifest and exists(slot_path(cache_dir, old.fingerprint) / MANIFEST_NAME):
             old = None  # its place is taken: `leftover` returns it
         if old and (old.manifest or old.error):

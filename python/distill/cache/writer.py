@@ -23,7 +23,7 @@ from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, load_parts, place_packs, wait_for
+from distill.cache.parts import PARTS_NAME, Part, PartWriter, in_groups, listed_by, load_parts, place_packs, wait_for
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -48,6 +48,8 @@ class CacheWriter:
         The cache. Made if missing.
     wait : bool
         Wait for the lock while another process holds it. Default: True.
+    progress : callable, optional
+        See `open_manifest`.
 
     Attributes
     ----------
@@ -74,7 +76,7 @@ class CacheWriter:
         If another process holds the lock, and `wait` is False.
     """
 
-    def __init__(self, cache_dir: Path, *, wait: bool = True) -> None:
+    def __init__(self, cache_dir: Path, *, wait: bool = True, progress: ProgressCallback | None = None) -> None:
         self.cache_dir = cache_dir
         self.files = _native.FileTable()
         self.slot_dir = cache_dir
@@ -85,6 +87,7 @@ class CacheWriter:
         self.has_committed = False
         self.adopted = 0
         self._created = ""
+        self._progress = progress
         self._lock = CacheLock(cache_dir, wait=wait)
         self._rows: PartWriter | None = None
         # Part files whose contents are in the manifest in memory; removed once it is committed.
@@ -102,13 +105,15 @@ class CacheWriter:
                 prepare_folder(self.cache_dir)
             except OSError as error:
                 raise cache_write_error(self.cache_dir, error) from error
-            self.files = load_file_table(self.cache_dir)
+            self.files = load_file_table(self.cache_dir, self._progress)
             undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._progress = None  # a callback that cancels would also end the last commit
         try:
             if error is not None and self._rows is not None:
                 if self._has_results or self._has_hashes or self._rows.has_results:
@@ -132,7 +137,7 @@ class CacheWriter:
             If it cannot be read, a later version of distill wrote it, or it holds other rows than its name says.
         """
         self.slot_dir = slot_path(self.cache_dir, row_format.fingerprint)
-        self._open(open_manifest(self.slot_dir, self.files) or _native.Manifest(), row_format)
+        self._open(open_manifest(self.slot_dir, self.files, self._progress) or _native.Manifest(), row_format)
         self.mark_used()
 
     def reopen(self, slot_dir: Path) -> None:
@@ -170,9 +175,11 @@ class CacheWriter:
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._rows, self.adopted = PartWriter(self.packs_dir, row_format), 0
         try:
-            for part in load_parts(self.slot_dir, row_format, removes=True):
-                self._adopt_saved(part)
-                self.adopted += len(part.manifest.file_table())
+            for parts in in_groups(load_parts(self.slot_dir, row_format, removes=True)):
+                self.adopted += sum(len(part.manifest.file_table()) for part in parts)
+                self._adopt_saved(parts)
+            if self.adopted:
+                self.files.adopt(self.manifest.file_table())
         except OSError as error:
             raise cache_write_error(self.slot_dir / PARTS_NAME, error) from error
 
@@ -302,7 +309,7 @@ class CacheWriter:
         """
         try:
             self._rows.close_pack()
-            self._adopt(self._rows.take())
+            self._adopt([self._rows.take()])
             if self.dirty:
                 self.commit()
             self._remove_part_files()
@@ -317,26 +324,26 @@ class CacheWriter:
     def _keep(self) -> None:
         """Commit what is finished; as a part file, which is cheaper, if the last commit was only a moment ago."""
         part = self._rows.take()
-        self._adopt(part)
+        self._adopt([part])
         if time.monotonic() >= self._next_commit:
             self.commit()
         elif not part.is_empty:
             self._part_files.append(part.saved(self.slot_dir, self.row_format).path)
 
-    def _adopt(self, part: Part) -> None:
-        """Add what a part lists to the manifest in memory."""
-        self._rows.keep(part)
-        if self.manifest.adopt(part.manifest):
+    def _adopt(self, parts: Sequence[Part]) -> None:
+        """Add what some parts list to the manifest in memory."""
+        for part in parts:
+            self._rows.keep(part)
+        if self.manifest.adopt(listed_by(parts)):
             self.dirty = self._has_results = True
 
-    def _adopt_saved(self, part: Part) -> bool:
-        """Adopt a part that has a part file; return whether all of its packs are there."""
-        is_whole = place_packs(part, self.slot_dir, self.packs_dir)
-        self._adopt(part)
-        self.files.adopt(part.manifest.file_table())
+    def _adopt_saved(self, parts: Sequence[Part]) -> bool:
+        """Adopt parts that have part files; return whether all of their packs are there."""
+        is_whole = [place_packs(part, self.slot_dir, self.packs_dir) for part in parts]
+        self._adopt(parts)
         self._has_hashes = True
-        self._part_files.append(part.path)
-        return is_whole
+        self._part_files += [part.path for part in parts]
+        return all(is_whole)
 
     def adopt_part(self, path: Path) -> bool:
         """Adopt a part file that another process has made by now; return whether all that it lists is there.
@@ -351,7 +358,7 @@ class CacheWriter:
             is_whole = False
             for part in load_parts(self.slot_dir, self.row_format, [path], removes=True):
                 wait_for(self.slot_dir, part.manifest.pack_names())
-                is_whole = self._adopt_saved(part)
+                is_whole = self._adopt_saved([part])
             if self.dirty and time.monotonic() >= self._next_commit:
                 self.commit()
         except OSError as error:
@@ -372,7 +379,7 @@ class CacheWriter:
         header = build_header(self.row_format, self.manifest.totals(), created=self._created)
         self.manifest.header = json.dumps(header)
         with self._lock.replacing(self.slot_dir / MANIFEST_NAME) as path:
-            self.manifest.save(path)
+            self.manifest.save(path, self._progress)
         self.dirty = self._has_results = False
         self.has_committed = True
         self._remove_part_files()

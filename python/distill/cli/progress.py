@@ -21,7 +21,7 @@ _PLAIN_EVERY_S = 5.0
 # What each stage counts, by the first word of its name.
 _UNITS = {
     **dict.fromkeys(("scan", "lengths", "features", "decode"), "files"),
-    **dict.fromkeys(("hash", "check"), "MB"),
+    **dict.fromkeys(("cache", "hash", "check"), "MB"),
     **dict.fromkeys(("draw", "encode", "export", "load", "neighbours"), "rows"),
     **dict.fromkeys(("generate", "reconstruct"), "windows"),
     "axes": "s",
@@ -73,7 +73,7 @@ class ProgressView:
         )
         self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
         self._task: Any = None
-        self._stage = ""
+        self._stage, self._first = "", 0
         self._last_line = self._stage_started = time.monotonic()
         self._handler = _LogLines(self)
 
@@ -131,9 +131,11 @@ class ProgressView:
             return
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._stage_started = stage, now
+            # A stage may go on after another one: a commit comes between files.
+            self._stage, self._stage_started, self._first = stage, now, current
         if (current < total or not total) and now - self._last_line > _PLAIN_EVERY_S:
-            left = (now - self._stage_started) / current * (total - current) if current else 0.0
+            done = current - self._first
+            left = (now - self._stage_started) / done * (total - current) if done > 0 else 0.0
             remaining = f", about {_duration(left)} left" if left > 0 else ""
             self.line(f"{stage}: {_amount(stage, current, total)}{remaining}")
 

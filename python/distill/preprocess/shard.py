@@ -16,7 +16,7 @@ from distill.cache.disk import cache_write_error
 from distill.cache.folder import load_file_table
 from distill.cache.lock import LockedError
 from distill.cache.manifest import open_manifest
-from distill.cache.parts import load_parts, share
+from distill.cache.parts import in_groups, listed_by, load_parts, share
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
 from distill.cache.writer import CacheWriter
@@ -53,7 +53,7 @@ class Known:
     adopted: int = 0
 
 
-def commit_parts(cache_dir: Path, row_format: RowFormat) -> Known:
+def commit_parts(cache_dir: Path, row_format: RowFormat, progress: ProgressCallback | None = None) -> Known:
     """Adopt the parts of a slot and commit, unless another process holds the lock. Return what the slot then has.
 
     Raises
@@ -64,7 +64,7 @@ def commit_parts(cache_dir: Path, row_format: RowFormat) -> Known:
         If it cannot be read.
     """
     try:
-        with CacheWriter(cache_dir, wait=False) as writer:
+        with CacheWriter(cache_dir, wait=False, progress=progress) as writer:
             writer.open(row_format)
             writer.drop_damaged()
             if writer.adopted or writer.dirty:
@@ -73,10 +73,11 @@ def commit_parts(cache_dir: Path, row_format: RowFormat) -> Known:
     except LockedError:
         logger.info("another process is using this cache: it, or the next one, adopts what is computed here")
     slot_dir = slot_path(cache_dir, row_format.fingerprint)
-    known = Known(open_manifest(slot_dir) or _native.Manifest(), load_file_table(cache_dir))
-    for part in load_parts(slot_dir, row_format):
-        known.manifest.adopt(part.manifest)
-        known.files.adopt(part.manifest.file_table())
+    table = load_file_table(cache_dir, progress)
+    known = Known(open_manifest(slot_dir, table, progress) or _native.Manifest(), table)
+    for parts in in_groups(load_parts(slot_dir, row_format)):
+        known.manifest.adopt(listed_by(parts))
+    known.files.adopt(known.manifest.file_table())
     return known
 
 
@@ -110,7 +111,7 @@ def extract_shard(
         share(slot_path(dataset.cache_path, row_format.fingerprint))
     except OSError as error:
         raise cache_write_error(dataset.cache_path, error) from error
-    before = commit_parts(dataset.cache_path, row_format)
+    before = commit_parts(dataset.cache_path, row_format, progress)
     forget_what_can_be_read(before.manifest)
     # Nothing is hashed, unless the user trusts content alone: each file is hashed by the job that decodes it.
     hashing = "all" if dataset.trust == "content" else "none"
@@ -132,7 +133,7 @@ def extract_shard(
                 progress("features", found.ended, len(own))
     except OSError as error:
         raise cache_write_error(dataset.cache_path, error) from error
-    after = commit_parts(dataset.cache_path, row_format)
+    after = commit_parts(dataset.cache_path, row_format, progress)
     return found, scan, Known(after.manifest, after.files, before.adopted + max(0, after.adopted - found.ended))
 
 

@@ -62,8 +62,8 @@ def preprocess_complex_spectrograms(
     sample_rate : int
         Hz; must equal that of the feature. Default: 48000.
     progress_callback : callable, optional
-        Called with (stage, current, total); stages are "check" (packs that were modified), "scan", "hash",
-        "lengths" and "features".
+        Called with (stage, current, total); stages are "cache" (its tables, if they are large), "check"
+        (packs that were modified), "scan", "hash", "lengths" and "features".
     confirm_callback : callable, optional
         Called with a question before more than 100 MB are written; returning False cancels.
     cache_dir : path, optional

@@ -21,7 +21,7 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dataset : Dataset or path
         The dataset.
     progress : callable, optional
-        Called with (stage, current, total); stages are "scan" and "hash".
+        Called with (stage, current, total); stages are "cache" (bytes of its tables), "scan" and "hash".
 
     Returns
     -------
@@ -46,8 +46,8 @@ def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | 
     dataset = Dataset.of(dataset)
     dataset.check()
     cache_dir = dataset.cache_path
-    known = load_file_table(cache_dir)
-    slots = list_slots(cache_dir, known)
+    known = load_file_table(cache_dir, progress)
+    slots = list_slots(cache_dir, known, progress)
     last_used = next((slot for slot in slots if slot.manifest), None) or next(iter(slots), None)
     if last_used and last_used.error:
         raise last_used.error

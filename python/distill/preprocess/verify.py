@@ -72,7 +72,7 @@ def verify(
     workers : int, optional
         Number of threads. Default: one per core.
     progress : callable, optional
-        Called with (stage, current, total); stages are "check", "scan" and "hash".
+        Called with (stage, current, total); stages are "cache", "check", "scan" and "hash".
 
     Returns
     -------
@@ -95,7 +95,7 @@ def verify(
     # Keyed by path: a file of several slots is reported once.
     damaged: dict[str, str] = {}
     with _writers_kept_out(cache):
-        for slot, manifest in _manifests(cache, damaged):
+        for slot, manifest in _manifests(cache, damaged, progress):
             packs = [PackInfo.of(entry) for entry in manifest.packs()]
             damaged |= dict(_damaged_packs(manifest, slot, packs, progress, os.path.relpath(slot, cache)))
             damaged |= dict(_damaged_files(manifest, dataset, workers, progress))
@@ -104,9 +104,11 @@ def verify(
     return Verification(rows, n_packs, len(paths), list(damaged.items()))
 
 
-def _manifests(cache: Path, damaged: dict[str, Reason]) -> Iterator[tuple[Path, _native.Manifest]]:
+def _manifests(
+    cache: Path, damaged: dict[str, Reason], progress: ProgressCallback
+) -> Iterator[tuple[Path, _native.Manifest]]:
     """Yield folder and manifest of each slot. Add those that cannot be used to `damaged`; raise if none can."""
-    slots = [slot for slot in list_slots(cache) if exists(slot.path / MANIFEST_NAME)]
+    slots = [slot for slot in list_slots(cache, progress=progress) if exists(slot.path / MANIFEST_NAME)]
     if not any(slot.manifest for slot in slots):
         require_manifest(slots[0].path if slots else choose_slot(cache))  # raises the error that says why
     for slot in slots:
@@ -231,7 +233,7 @@ def repair(
     dataset = Dataset.of(dataset)
     dataset.check()
     damaged: dict[str, Reason] = {}
-    slots = list(_manifests(dataset.cache_path, damaged))
+    slots = list(_manifests(dataset.cache_path, damaged, progress))
     for path, reason in damaged.items():
         logger.warning("%s: %s; it cannot be repaired", path, reason)
     results = [_repair_slot(dataset, slot, manifest, workers, progress) for slot, manifest in slots]

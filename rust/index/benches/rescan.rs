@@ -37,13 +37,15 @@ fn main() {
         ..Options::default()
     };
     let saved = root.path().join("manifest.json");
-    manifest_of(&audio, &options).save(&saved).unwrap();
+    manifest_of(&audio, &options)
+        .save(&saved, &NoProgress)
+        .unwrap();
     let bytes = fs::read(&saved).unwrap();
     assert_nothing_changed(&audio, &options, &saved, files);
     let git = git_repository(&audio);
 
     let raw = root.path().join("raw");
-    let manifest = Manifest::load(&saved).unwrap();
+    let manifest = Manifest::load(&saved, None, &NoProgress).unwrap();
     let mut copy = manifest.clone();
     let unchanged = scan(&manifest, &audio, &options, &NoProgress).unwrap();
     let mut cases: Vec<Case> = vec![
@@ -54,13 +56,17 @@ fn main() {
         (
             "load + scan",
             Box::new(|| {
-                let manifest = Manifest::load(&saved).unwrap();
+                let manifest = Manifest::load(&saved, None, &NoProgress).unwrap();
                 black_box(scan(&manifest, &audio, &options, &NoProgress).unwrap());
             }),
         ),
         (
             "load",
-            Box::new(|| drop(black_box(Manifest::load(&saved).unwrap()))),
+            Box::new(|| {
+                drop(black_box(
+                    Manifest::load(&saved, None, &NoProgress).unwrap(),
+                ))
+            }),
         ),
         (
             "scan",
@@ -73,7 +79,10 @@ fn main() {
             }),
         ),
         ("write + fsync + rename", Box::new(|| replace(&raw, &bytes))),
-        ("save", Box::new(|| manifest.save(&saved).unwrap())),
+        (
+            "save",
+            Box::new(|| manifest.save(&saved, &NoProgress).unwrap()),
+        ),
     ];
     if git {
         cases.push(("git status", Box::new(|| git_status(&audio))));
@@ -134,7 +143,7 @@ fn manifest_of(root: &Path, options: &Options) -> Manifest {
 }
 
 fn assert_nothing_changed(root: &Path, options: &Options, saved: &Path, files: usize) {
-    let manifest = Manifest::load(saved).unwrap();
+    let manifest = Manifest::load(saved, None, &NoProgress).unwrap();
     let found = scan(&manifest, root, options, &NoProgress).unwrap();
     assert_eq!(found.counts.unchanged, files as u64);
     assert_eq!(found.counts.refreshed, 0);

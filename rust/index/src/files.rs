@@ -94,6 +94,11 @@ impl Files {
         }
     }
 
+    /// The hash of the content of the file with this number, if it has one.
+    pub(crate) fn content(&self, index: usize) -> Option<Hash> {
+        (self.flags[index] & HAS_CONTENT != 0).then(|| self.hashes[index])
+    }
+
     /// The files, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = File<'_>> {
         (0..self.len()).map(|index| self.get(index))
@@ -125,23 +130,6 @@ impl Files {
         self.keys.push(file.key);
         self.hashes.push(file.content.unwrap_or_default());
         self.flags.push(flags(file));
-    }
-
-    /// A table of the first `count` files.
-    pub(crate) fn first(&self, count: usize) -> Self {
-        let mut first = Files {
-            paths: Paths::default(),
-            keys: self.keys[..count].to_vec(),
-            hashes: self.hashes[..count].to_vec(),
-            flags: self.flags[..count].to_vec(),
-            skipped: BTreeMap::new(),
-        };
-        first.paths.extend_from(&self.paths, count);
-        let skipped = self.skipped.range(..count);
-        first
-            .skipped
-            .extend(skipped.map(|(&index, reason)| (index, reason.clone())));
-        first
     }
 
     /// Adds files of another table; both are sorted by path. Of a file that both have, the

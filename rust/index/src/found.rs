@@ -18,12 +18,15 @@ pub(crate) struct Found<'a> {
     pub(crate) unusable: Option<&'static SkipReason>,
 }
 
+/// Number of files of a block.
+const BLOCK_FILES: usize = 2048;
+
 /// The files that one thread found, folder by folder.
 #[derive(Debug, Default)]
 pub(crate) struct FoundList {
-    paths: Paths,
-    keys: Vec<StatKey>,
-    linked: Vec<bool>,
+    /// In blocks: one long list would take up to twice its memory while it grows.
+    blocks: Vec<Block>,
+    len: usize,
     unusable: BTreeMap<usize, &'static SkipReason>,
     /// The numbers of the files, those of each folder sorted by path.
     order: Vec<u32>,
@@ -31,32 +34,51 @@ pub(crate) struct FoundList {
     folders: Vec<Range<usize>>,
 }
 
+#[derive(Debug, Default)]
+struct Block {
+    paths: Paths,
+    keys: Vec<StatKey>,
+    linked: Vec<bool>,
+}
+
 impl FoundList {
     fn get(&self, index: usize) -> Found<'_> {
+        let (block, number) = (&self.blocks[index / BLOCK_FILES], index % BLOCK_FILES);
         Found {
-            path: self.paths.get(index),
-            key: self.keys[index],
-            linked: self.linked[index],
+            path: block.paths.get(number),
+            key: block.keys[number],
+            linked: block.linked[number],
             unusable: self.unusable.get(&index).copied(),
         }
     }
 
+    fn path(&self, index: usize) -> &[u8] {
+        let block = &self.blocks[index / BLOCK_FILES];
+        block.paths.get(index % BLOCK_FILES)
+    }
+
     pub(crate) fn push(&mut self, file: Found) {
         if let Some(reason) = file.unusable {
-            self.unusable.insert(self.linked.len(), reason);
+            self.unusable.insert(self.len, reason);
         }
-        self.paths.push(file.path);
-        self.keys.push(file.key);
-        self.linked.push(file.linked);
+        if self.len == self.blocks.len() * BLOCK_FILES {
+            self.blocks.push(Block::default());
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.paths.push(file.path);
+            block.keys.push(file.key);
+            block.linked.push(file.linked);
+        }
+        self.len += 1;
     }
 
     /// Sorts the files found since the last call: each thread sorts its own.
     pub(crate) fn end_folder(&mut self) {
         let first = self.order.len();
-        self.order.extend(first as u32..self.linked.len() as u32);
-        let paths = &self.paths;
-        let path = |number: &u32| paths.get(*number as usize);
-        self.order[first..].sort_unstable_by(|a, b| path(a).cmp(path(b)));
+        self.order.extend(first as u32..self.len as u32);
+        let mut new = self.order.split_off(first);
+        new.sort_unstable_by(|&a, &b| self.path(a as usize).cmp(self.path(b as usize)));
+        self.order.append(&mut new);
         if first < self.order.len() {
             self.folders.push(first..self.order.len());
         }
@@ -64,11 +86,15 @@ impl FoundList {
 
     /// Forgets the files found since the last call of `end_folder`.
     pub(crate) fn abandon_folder(&mut self) {
-        let count = self.order.len();
-        self.paths.truncate(count);
-        self.keys.truncate(count);
-        self.linked.truncate(count);
-        self.unusable.split_off(&count);
+        self.len = self.order.len();
+        self.blocks.truncate(self.len.div_ceil(BLOCK_FILES));
+        if let Some(block) = self.blocks.last_mut() {
+            let count = self.len - (self.len - 1) / BLOCK_FILES * BLOCK_FILES;
+            block.paths.truncate(count);
+            block.keys.truncate(count);
+            block.linked.truncate(count);
+        }
+        self.unusable.split_off(&self.len);
     }
 }
 
@@ -87,10 +113,7 @@ impl FoundFiles {
             let ranges = std::mem::take(&mut list.folders);
             folders.extend(ranges.into_iter().map(|range| (number, range)));
         }
-        let path = |&(list, number): &(u32, u32)| {
-            let list = &lists[list as usize];
-            list.paths.get(number as usize)
-        };
+        let path = |&(list, number): &(u32, u32)| lists[list as usize].path(number as usize);
         let first = |(list, range): &(u32, Range<usize>)| {
             path(&(*list, lists[*list as usize].order[range.start]))
         };
@@ -121,6 +144,8 @@ impl FoundFiles {
     /// Replaces the key of a file that was read meanwhile.
     pub(crate) fn set_key(&mut self, index: usize, key: StatKey) {
         let (list, number) = self.order[index];
-        self.lists[list as usize].keys[number as usize] = key;
+        let number = number as usize;
+        let blocks = &mut self.lists[list as usize].blocks;
+        blocks[number / BLOCK_FILES].keys[number % BLOCK_FILES] = key;
     }
 }

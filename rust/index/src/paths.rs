@@ -43,15 +43,6 @@ impl Paths {
         Some(self.get(self.len().checked_sub(1)?))
     }
 
-    /// Adds the first `count` paths of a list.
-    pub(crate) fn extend_from(&mut self, other: &Paths, count: usize) {
-        let start = self.bytes.len();
-        let end = count.checked_sub(1).map_or(0, |last| other.ends[last]);
-        self.bytes.extend_from_slice(&other.bytes[..end]);
-        let ends = other.ends[..count].iter();
-        self.ends.extend(ends.map(|end| start + end));
-    }
-
     pub(crate) fn truncate(&mut self, count: usize) {
         self.ends.truncate(count);
         self.bytes.truncate(self.ends.last().copied().unwrap_or(0));

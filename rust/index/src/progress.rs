@@ -3,6 +3,9 @@
 /// The stage of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Reading or writing a large table of a cache: counted in bytes; the total of what is
+    /// written is unknown (0).
+    Cache,
     /// Looking for files: counted in files, the total is unknown (0).
     Scan,
     /// Hashing: counted in bytes.
@@ -13,6 +16,7 @@ impl Stage {
     /// The name of the stage in progress callbacks.
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Cache => "cache",
             Stage::Scan => "scan",
             Stage::Hash => "hash",
         }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 
 use distill_index::{
-    scan, seal, Content, Error, FileTable, Manifest, NoProgress, Options, Pack, Segment,
-    SkipReason, StatKey, FORMAT_VERSION,
+    scan, seal, Content, Error, FileTable, Manifest, NoProgress, Options, Pack, Progress, Segment,
+    SkipReason, Stage, StatKey, FORMAT_VERSION,
 };
 use proptest::prelude::*;
 use smallvec::smallvec;
@@ -232,7 +233,7 @@ fn a_table_of_files_survives_a_round_trip_and_detects_damage() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("files.json");
     table.save(&path).unwrap();
-    assert_eq!(FileTable::load(&path).unwrap(), table);
+    assert_eq!(FileTable::load(&path, &NoProgress).unwrap(), table);
     assert_eq!(table.files(), manifest.files());
     let good = table.to_bytes();
     assert_eq!(fs::read(&path).unwrap(), good);
@@ -241,6 +242,118 @@ fn a_table_of_files_survives_a_round_trip_and_detects_damage() {
         bad[at] ^= 1;
         assert!(FileTable::from_bytes(&bad).is_err(), "byte {at}");
         assert!(FileTable::from_bytes(&good[..at]).is_err(), "cut at {at}");
+    }
+}
+
+/// A manifest of more than a megabyte, read in several blocks and two threads.
+fn large(header: &str, count: u64) -> Manifest {
+    let mut manifest = Manifest::default();
+    manifest.set_header(header).unwrap();
+    for number in 0..count {
+        let hash = *blake3::hash(&number.to_le_bytes()).as_bytes();
+        manifest.set_content(hash, Content::default()).unwrap();
+        let key = StatKey {
+            size: number,
+            mtime_ns: 1,
+            ctime_ns: 2,
+            inode: number,
+        };
+        manifest.add_file(format!("{number:05}.wav").as_bytes(), key, false, hash);
+    }
+    manifest
+}
+
+/// Remembers what was reported, and stops after some reports.
+struct Reports {
+    seen: RefCell<Vec<(Stage, u64, u64)>>,
+    most: usize,
+}
+
+impl Progress for Reports {
+    fn report(&self, stage: Stage, current: u64, total: u64) {
+        self.seen.borrow_mut().push((stage, current, total));
+    }
+
+    fn should_stop(&self) -> bool {
+        self.seen.borrow().len() > self.most
+    }
+}
+
+#[test]
+fn a_large_manifest_shares_its_files_reports_progress_and_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, table_path] = ["manifest.json", "files.json"].map(|name| folder.path().join(name));
+    let manifest = large("{}", 12_000);
+    manifest.save(&path, &NoProgress).unwrap();
+    let table = FileTable::of(manifest.files());
+    table.save(&table_path).unwrap();
+    let known = FileTable::load(&table_path, &NoProgress).unwrap();
+    let load = |known, most| {
+        let seen = RefCell::default();
+        let reports = Reports { seen, most };
+        let loaded = Manifest::load(&path, known, &reports);
+        (loaded, reports.seen.into_inner())
+    };
+    let (loaded, seen) = load(Some(&known), usize::MAX);
+    let loaded = loaded.unwrap();
+    assert_eq!(loaded, manifest);
+    // Shared, and not equal only.
+    assert!(std::ptr::eq(loaded.files(), known.files()));
+    let size = body(&fs::read(&path).unwrap()).len() as u64;
+    assert!(
+        seen.len() > 1 && seen[0] == (Stage::Cache, 0, size),
+        "{seen:?}"
+    );
+    assert!(seen.windows(2).all(|pair| pair[0].1 < pair[1].1));
+    assert!(matches!(load(None, 1).0, Err(Error::Interrupted)));
+
+    // A table of other files, or of which a hash was set since, is not shared.
+    let mut others = known.clone();
+    let file = b"new.wav";
+    assert!(!others.set_hash(file, [1; 32]));
+    assert!(!std::ptr::eq(
+        load(Some(&others), 99).0.unwrap().files(),
+        others.files()
+    ));
+    assert_eq!(load(None, usize::MAX).0.unwrap(), manifest);
+    let mut fewer = manifest.clone();
+    fewer.add_file(
+        file,
+        StatKey {
+            size: 1,
+            mtime_ns: 1,
+            ctime_ns: 1,
+            inode: 1,
+        },
+        false,
+        [1; 32],
+    );
+    fewer.set_content([1; 32], Content::default()).unwrap();
+    fewer.save(&path, &NoProgress).unwrap();
+    let loaded = load(Some(&known), usize::MAX).0.unwrap();
+    assert_eq!(loaded, fewer);
+    assert_eq!(
+        (loaded.files().len(), known.files().len()),
+        (12_001, 12_000)
+    );
+}
+
+/// The line is searched for in blocks of a megabyte.
+#[test]
+fn the_table_of_files_is_found_wherever_it_begins() {
+    const BLOCK: usize = 1 << 20;
+    const LINE: &[u8] = b"\n\"files\":[\n";
+    let find = |bytes: &[u8]| bytes.windows(LINE.len()).position(|part| part == LINE);
+    let header = |pad: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(pad));
+    let mut manifest = large(&header(0), 6500);
+    let start = find(&manifest.to_bytes().unwrap()).unwrap();
+    let pad = BLOCK.checked_sub(start + 20).unwrap();
+    assert!(pad < 60_000, "{pad}");
+    for more in 0..24 {
+        manifest.set_header(&header(pad + more)).unwrap();
+        let bytes = manifest.to_bytes().unwrap();
+        assert_eq!(find(&bytes).unwrap(), BLOCK - 20 + more);
+        assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
     }
 }
 
@@ -274,7 +387,7 @@ fn a_sparse_file_is_rejected_before_it_is_read() {
     // Larger than most memories: reading it would fail with another error.
     let size = 15 << 30;
     file.set_len(size).unwrap();
-    let error = |path| match Manifest::load(path) {
+    let error = |path| match Manifest::load(path, None, &NoProgress) {
         Err(Error::Manifest(error)) => error,
         other => panic!("{other:?}"),
     };
@@ -285,9 +398,9 @@ fn a_sparse_file_is_rejected_before_it_is_read() {
     // A small file is accepted, however many blocks the filesystem reports.
     Manifest::from_bytes(&sample())
         .unwrap()
-        .save(&path)
+        .save(&path, &NoProgress)
         .unwrap();
-    assert!(Manifest::load(&path).is_ok());
+    assert!(Manifest::load(&path, None, &NoProgress).is_ok());
     fs::write(&path, b"}\n").unwrap();
     assert!(error(&path).contains("no checksum"));
 }
@@ -297,14 +410,17 @@ fn saving_replaces_the_file_and_leaves_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifest.json");
     let manifest = Manifest::from_bytes(&sample()).unwrap();
-    Manifest::default().save(&path).unwrap();
-    manifest.save(&path).unwrap();
-    assert_eq!(Manifest::load(&path).unwrap(), manifest);
+    Manifest::default().save(&path, &NoProgress).unwrap();
+    manifest.save(&path, &NoProgress).unwrap();
+    assert_eq!(Manifest::load(&path, None, &NoProgress).unwrap(), manifest);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     let nowhere = folder.path().join("no/manifest.json");
-    assert!(matches!(manifest.save(&nowhere), Err(Error::Io { .. })));
     assert!(matches!(
-        Manifest::load(folder.path()),
+        manifest.save(&nowhere, &NoProgress),
+        Err(Error::Io { .. })
+    ));
+    assert!(matches!(
+        Manifest::load(folder.path(), None, &NoProgress),
         Err(Error::Manifest(_))
     ));
 }

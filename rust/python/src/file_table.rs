@@ -4,6 +4,7 @@ use distill_index::FileTable;
 use pyo3::prelude::*;
 
 use crate::convert::{hash_from, to_python, AnyPath};
+use crate::progress::PythonProgress;
 use crate::scan::PyScan;
 
 #[pyclass(name = "FileTable", module = "distill._native")]
@@ -17,8 +18,11 @@ impl PyFileTable {
     }
 
     #[staticmethod]
-    fn load(py: Python, path: AnyPath) -> PyResult<Self> {
-        let table = py.detach(|| FileTable::load(&path.0));
+    #[pyo3(signature = (path, progress = None))]
+    fn load(py: Python, path: AnyPath, progress: Option<Py<PyAny>>) -> PyResult<Self> {
+        let progress = PythonProgress::new(progress);
+        let table = py.detach(|| FileTable::load(&path.0, &progress));
+        progress.finish(py)?;
         table.map(PyFileTable).map_err(to_python)
     }
 

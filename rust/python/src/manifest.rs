@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use distill_index::{
-    Content, Hashing, Manifest, Options, Pack, Segment, SkipReason, StatKey, Summary, Totals, Trust,
+    Content, Hashing, Manifest, NoProgress, Options, Pack, Segment, SkipReason, StatKey, Summary,
+    Totals, Trust,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -27,17 +28,32 @@ impl PyManifest {
     }
 
     #[staticmethod]
-    #[pyo3(signature = (path, known = None))]
-    fn load(py: Python, path: AnyPath, known: Option<&PyFileTable>) -> PyResult<Self> {
-        let manifest = py.detach(|| match known {
-            Some(known) => Manifest::load_beside(&path.0, &known.0),
-            None => Manifest::load(&path.0),
-        });
+    #[pyo3(signature = (path, known = None, progress = None))]
+    fn load(
+        py: Python,
+        path: AnyPath,
+        known: Option<&PyFileTable>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let known = known.map(|known| &known.0);
+        let progress = PythonProgress::new(progress);
+        let manifest = py.detach(|| Manifest::load(&path.0, known, &progress));
+        progress.finish(py)?;
         manifest.map(PyManifest).map_err(to_python)
     }
 
-    fn save(&self, py: Python, path: AnyPath) -> PyResult<()> {
-        py.detach(|| self.0.save(&path.0)).map_err(to_python)
+    #[pyo3(signature = (path, progress = None))]
+    fn save(&self, py: Python, path: AnyPath, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let Some(callback) = progress else {
+            // Not even Ctrl-C ends it.
+            return py
+                .detach(|| self.0.save(&path.0, &NoProgress))
+                .map_err(to_python);
+        };
+        let progress = PythonProgress::new(Some(callback));
+        let saved = py.detach(|| self.0.save(&path.0, &progress));
+        progress.finish(py)?;
+        saved.map_err(to_python)
     }
 
     #[getter]

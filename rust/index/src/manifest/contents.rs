@@ -2,14 +2,27 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashTable;
 
+use crate::files::Files;
 use crate::hash::Hash;
 use crate::records::{Content, Segment};
 
 /// The number of rows of a content that is kept in [`Contents::others`].
 const ELSEWHERE: u32 = u32::MAX;
+
+/// In place of the number of a content: there is none.
+pub(super) const NO_CONTENT: u32 = u32::MAX;
+
+/// The number of the content of each file of a table.
+#[derive(Clone, Debug)]
+struct Numbered {
+    /// Weak, so that a table of one owner can be changed in place; it is then no longer this one.
+    files: Weak<Files>,
+    numbers: Vec<u32>,
+}
 
 /// Where the rows of a content are that has at most one segment.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +44,8 @@ pub(super) struct Contents {
     others: HashMap<u32, Content>,
     /// The number of each hash.
     numbers: HashTable<u32>,
+    /// Known until either table changes: looking up a million hashes takes a quarter of a second.
+    of_files: Option<Numbered>,
 }
 
 /// The first 8 bytes of a hash. Files made to have colliding prefixes would only slow
@@ -84,10 +99,30 @@ impl Contents {
         self.number(hash).map(|number| self.at(number))
     }
 
-    /// Whether a content may have a reason.
-    pub(super) fn may_have_reason(&self, hash: &Hash) -> bool {
-        let is_other = |number| self.others.contains_key(&(number as u32));
-        !self.others.is_empty() && self.number(hash).is_some_and(is_other)
+    /// A content with this number, if it may have a reason.
+    pub(super) fn other(&self, number: usize) -> Option<&Content> {
+        match self.others.is_empty() {
+            true => None,
+            false => self.others.get(&(number as u32)),
+        }
+    }
+
+    /// Keeps the number of the content of each file of a table.
+    pub(super) fn keep_numbers(&mut self, files: &Arc<Files>, numbers: Vec<u32>) {
+        let files = Arc::downgrade(files);
+        self.of_files = Some(Numbered { files, numbers });
+    }
+
+    /// The number of the content of each file of a table; `None` where it is not listed.
+    pub(super) fn of<'a>(&'a self, files: &'a Arc<Files>) -> impl Fn(usize) -> Option<usize> + 'a {
+        let known = self.of_files.as_ref();
+        let known = known.filter(|known| Weak::as_ptr(&known.files) == Arc::as_ptr(files));
+        move |index| match known {
+            Some(known) => Some(known.numbers[index])
+                .filter(|&number| number != NO_CONTENT)
+                .map(|number| number as usize),
+            None => self.number(&files.content(index)?),
+        }
     }
 
     pub(super) fn last_hash(&self) -> Option<&Hash> {
@@ -138,6 +173,7 @@ impl Contents {
     /// Adds a content that is not listed.
     pub(super) fn push(&mut self, hash: Hash, content: Content) {
         let number = self.len();
+        self.of_files = None;
         self.hashes.push(hash);
         self.sums.push([0.0; 5]);
         self.placed.push(Placed {

@@ -66,8 +66,12 @@ impl<'a> Cursor<'a> {
         let mut value: u64 = 0;
         let mut length = 0;
         while let Some(digit @ b'0'..=b'9') = digits.get(length) {
-            let next = value.checked_mul(10);
-            let next = next.and_then(|n| n.checked_add(u64::from(digit - b'0')));
+            let digit = u64::from(digit - b'0');
+            // Fewer digits than the largest number has need no check.
+            let next = match length < 19 {
+                true => Some(value * 10 + digit),
+                false => value.checked_mul(10).and_then(|n| n.checked_add(digit)),
+            };
             let Some(next) = next else {
                 return self.expected("an integer of 64 bits");
             };

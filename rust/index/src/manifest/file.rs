@@ -11,10 +11,12 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::format::{split_seal, SEAL_BYTES};
-use super::read::{parse, Sealed};
+use super::read::parse;
+use super::sealed::{Sealed, TextId};
 use super::tables::Manifest;
 use super::write::{sealed, Writer};
 use crate::files::Files;
+use crate::progress::Progress;
 use crate::{Error, Result};
 
 /// Ten million files need about 5 GB. A larger file is not a manifest.
@@ -28,22 +30,14 @@ const SPARSE_FRACTION: u64 = 16;
 const BLOCK_BYTES: u64 = 512;
 
 impl Manifest {
-    /// Reads and checks the manifest at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid.
-    pub fn load(path: &Path) -> Result<Self> {
-        Manifest::load_with(path, None)
-    }
-
-    pub(super) fn load_with(path: &Path, known: Option<&Arc<Files>>) -> Result<Self> {
-        let sealed = open_sealed(path)?;
-        let length = sealed.length;
-        sealed.parse(
-            |lines| parse(lines, length, known),
-            |error| read_error(path, error),
-        )
+    pub(super) fn load_with(
+        path: &Path,
+        known: Option<(TextId, &Arc<Files>)>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        parse(&open_sealed(path)?, known, progress, |error| {
+            read_error(path, error)
+        })
     }
 
     /// Replaces the manifest at `path` durably and atomically: a reader, now or
@@ -51,19 +45,26 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// As [`Manifest::to_bytes`], and [`Error::Io`] if it cannot be written. The
-    /// old manifest is then unchanged.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// As [`Manifest::to_bytes`], [`Error::Io`] if it cannot be written, and
+    /// [`Error::Interrupted`]. The old manifest is then unchanged.
+    pub fn save(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         self.check()?;
-        replace_with(path, |out| self.write(out))
+        replace_with(path, progress, |out| self.write(out))
     }
 }
 
 /// Replaces a file by some text and a last line, durably and atomically.
-pub(super) fn replace_with(path: &Path, text: impl FnOnce(&mut Writer)) -> Result<()> {
+pub(super) fn replace_with(
+    path: &Path,
+    progress: &dyn Progress,
+    text: impl FnOnce(&mut Writer),
+) -> Result<()> {
     let (mut file, temporary) = create_temporary(path)?;
-    let written = sealed(&mut file, text).and_then(|()| file.sync_all());
-    let written = written.map_err(|error| Error::io(path, error));
+    let written = sealed(&mut file, progress, text).and_then(|()| file.sync_all());
+    let written = written.map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => Error::Interrupted,
+        _ => Error::io(path, error),
+    });
     let result = written.and_then(|()| replace(&temporary, path));
     if result.is_err() {
         // An error of the removal would hide the first one.
@@ -101,7 +102,7 @@ pub(super) fn open_sealed(path: &Path) -> Result<Sealed<File>> {
         .map_err(failed)?;
     let (_, checksum) = split_seal(tail).map_err(Error::Manifest)?;
     Ok(Sealed {
-        body: file,
+        text: file,
         length: metadata.len() - length,
         checksum: checksum.to_vec(),
     })

@@ -2,27 +2,36 @@
 //! configuration the hashing.
 
 use std::cmp::Ordering;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cursor::Parsed;
 use super::file::{open_sealed, read_error, replace_with};
-use super::lines::Lines;
-use super::read::{self, parse_files, Sealed};
+use super::lines::Text;
+use super::read::{in_memory, parse_files, start};
+use super::sealed::{Sealed, TextId};
 use super::tables::Manifest;
 use super::write;
 use crate::files::{File, Files};
 use crate::hash::Hash;
+use crate::progress::{NoProgress, Progress};
 use crate::scan_result::Scan;
-use crate::Result;
+use crate::{Error, Result};
 
 /// What is known of each file, whatever was computed from it: size, times and
 /// hash, or why it is skipped. Files that are not hashed yet are not saved.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct FileTable {
     /// Sorted by path.
     pub(super) files: Arc<Files>,
+    /// The text that they were read from, if they are still the same.
+    pub(super) text: Option<TextId>,
+}
+
+impl PartialEq for FileTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
 }
 
 impl FileTable {
@@ -30,9 +39,7 @@ impl FileTable {
     pub fn of(files: &Files) -> Self {
         let mut files = files.clone();
         files.select_all();
-        FileTable {
-            files: Arc::new(files),
-        }
+        FileTable::from(Arc::new(files))
     }
 
     /// The files, sorted by path.
@@ -45,14 +52,11 @@ impl FileTable {
     /// # Errors
     ///
     /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
-    /// [`Error::Newer`] if a later version of this program wrote it.
-    pub fn load(path: &Path) -> Result<Self> {
-        let sealed = open_sealed(path)?;
-        let length = sealed.length;
-        sealed.parse(
-            |lines| parse(lines, length),
-            |error| read_error(path, error),
-        )
+    /// [`Error::Newer`] if a later version of this program wrote it, and
+    /// [`Error::Interrupted`].
+    pub fn load(path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let failed = |error| read_error(path, error);
+        FileTable::parse(&open_sealed(path)?, progress, failed)
     }
 
     /// Replaces the table at `path` durably and atomically.
@@ -61,7 +65,7 @@ impl FileTable {
     ///
     /// [`Error::Io`] if it cannot be written. The old table is then unchanged.
     pub fn save(&self, path: &Path) -> Result<()> {
-        replace_with(path, |out| write::file_table(&self.files, out))
+        replace_with(path, &NoProgress, |out| write::file_table(&self.files, out))
     }
 
     /// Parses the bytes of a file.
@@ -70,9 +74,17 @@ impl FileTable {
     ///
     /// As [`FileTable::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let sealed = Sealed::bytes(bytes)?;
-        let length = sealed.length;
-        sealed.parse(|lines| parse(lines, length), read::in_memory)
+        FileTable::parse(&Sealed::bytes(bytes)?, &NoProgress, in_memory)
+    }
+
+    fn parse<T: Text>(
+        sealed: &Sealed<T>,
+        progress: &dyn Progress,
+        failed: impl Fn(io::Error) -> Error + Sync,
+    ) -> Result<Self> {
+        let ((), files) = sealed.parse(None, progress, failed, start, parse_files)?;
+        let text = sealed.id();
+        Ok(FileTable { files, text })
     }
 
     /// The bytes of the file.
@@ -87,14 +99,18 @@ impl FileTable {
             false => Arc::clone(&scan.files),
             true => Arc::new(self.updated(&scan.files)),
         };
-        let differs = !Arc::ptr_eq(&self.files, &files) && !saved(&self.files).eq(saved(&files));
-        self.files = files;
+        if Arc::ptr_eq(&self.files, &files) {
+            return false;
+        }
+        let differs = !saved(&self.files).eq(saved(&files));
+        *self = FileTable::from(files);
         differs
     }
 
     /// Records the hash of a file that the scan did not hash. Returns whether there is
     /// such a file.
     pub fn set_hash(&mut self, path: &[u8], hash: Hash) -> bool {
+        self.text = None;
         Files::set_hash(&mut self.files, path, hash)
     }
 
@@ -108,8 +124,11 @@ impl FileTable {
         };
         let is_same = self.files.len() == files.len();
         match is_same && self.files.iter().zip(files.iter()).all(is_as_new) {
-            true => self.files = Arc::clone(files),
-            false => drop(Files::merge(&mut self.files, files)),
+            true => *self = other.clone(),
+            false => {
+                self.text = None;
+                Files::merge(&mut self.files, files);
+            }
         }
     }
 
@@ -136,31 +155,32 @@ impl FileTable {
 }
 
 impl Manifest {
-    /// As [`Manifest::load`]. If the files are those of a table, they are shared: one of
-    /// both costs no memory.
+    /// Reads and checks the manifest at `path`. If its files are those of the table `known`,
+    /// they are shared: one of both costs no memory.
     ///
     /// # Errors
     ///
-    /// As [`Manifest::load`].
-    pub fn load_beside(path: &Path, known: &FileTable) -> Result<Self> {
-        Manifest::load_with(path, Some(&known.files).filter(|known| !known.is_empty()))
+    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
+    /// [`Error::Newer`] if a later version of this program wrote it, and
+    /// [`Error::Interrupted`].
+    pub fn load(path: &Path, known: Option<&FileTable>, progress: &dyn Progress) -> Result<Self> {
+        let known = known.and_then(|table| Some((table.text?, &table.files)));
+        Manifest::load_with(path, known, progress)
     }
 
     /// The files as a table of their own, which is shared if all are selected.
     pub fn file_table(&self) -> FileTable {
         match self.files.iter().all(|file| file.selected) {
-            true => FileTable {
-                files: Arc::clone(&self.files),
-            },
+            true => FileTable::from(Arc::clone(&self.files)),
             false => FileTable::of(&self.files),
         }
     }
 }
 
-fn parse<R: Read>(lines: &mut Lines<R>, length: u64) -> Parsed<FileTable> {
-    read::start(lines)?;
-    let files = parse_files(lines, length, None, None)?;
-    Ok(FileTable { files })
+impl From<Arc<Files>> for FileTable {
+    fn from(files: Arc<Files>) -> Self {
+        FileTable { files, text: None }
+    }
 }
 
 /// The files that are saved.

@@ -29,6 +29,11 @@ pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
+/// The first lines of a file.
+pub(super) fn first_lines() -> Vec<u8> {
+    format!("{{\n\"version\":{FORMAT_VERSION},\n").into_bytes()
+}
+
 /// The last line, with the checksum of everything before it.
 pub(super) fn last_line(checksum: blake3::Hash) -> Vec<u8> {
     [CHECKSUM_KEY, checksum.to_hex().as_bytes(), CHECKSUM_END].concat()

@@ -1,41 +1,68 @@
-//! The lines of a file, read in blocks and hashed on the way, so that memory does not
-//! grow with the file.
+//! The lines of a text, read in blocks, so that memory does not grow with it.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use memchr::memchr;
 
 use super::cursor::Parsed;
 
-const BLOCK_BYTES: usize = 1 << 20;
-/// Enough of the start of a file for its version.
-const START_BYTES: usize = 64;
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// The text of a file before its last line.
-pub(super) struct Lines<R> {
-    source: R,
-    /// Bytes of the source that were not read yet.
-    left: u64,
-    hasher: blake3::Hasher,
-    start: Vec<u8>,
-    block: Vec<u8>,
-    /// The part of `block` that was not returned yet.
-    unread: std::ops::Range<usize>,
-    failed: Option<io::Error>,
+/// A text of which several threads may read parts.
+pub(super) trait Text: Sync {
+    /// Reads exactly what fits into `block`, from a byte of the text on.
+    fn read_at(&self, block: &mut [u8], at: u64) -> io::Result<()>;
 }
 
-impl<R: Read> Lines<R> {
-    /// The next `length` bytes of a source.
-    pub(super) fn new(source: R, length: u64) -> Self {
+impl Text for File {
+    fn read_at(&self, block: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(block, at)
+    }
+}
+
+impl Text for &[u8] {
+    fn read_at(&self, block: &mut [u8], at: u64) -> io::Result<()> {
+        let part = self.get(at as usize..).and_then(|r| r.get(..block.len()));
+        block.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// The lines of a part of a text.
+pub(super) struct Lines<'a> {
+    text: &'a dyn Text,
+    /// The part of the text that was not read yet.
+    left: Range<u64>,
+    /// Called with where the next block begins. False ends the reading.
+    goes_on: &'a dyn Fn(u64) -> bool,
+    block: Vec<u8>,
+    /// The part of `block` that was not returned yet.
+    unread: Range<usize>,
+    pub(super) failed: Option<io::Error>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(
+        text: &'a dyn Text,
+        part: Range<u64>,
+        goes_on: &'a dyn Fn(u64) -> bool,
+    ) -> Self {
         Lines {
-            source,
-            left: length,
-            hasher: blake3::Hasher::new(),
-            start: Vec::new(),
+            text,
+            left: part,
+            goes_on,
             block: Vec::new(),
             unread: 0..0,
             failed: None,
         }
+    }
+
+    /// Where in the text the next line begins.
+    pub(super) fn position(&self) -> u64 {
+        self.left.start - self.unread.len() as u64
     }
 
     /// The next line, without the newline at its end.
@@ -64,23 +91,10 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Reads what is left. Returns the hash of the text, and its first bytes.
-    pub(super) fn finish(mut self) -> io::Result<(blake3::Hash, Vec<u8>)> {
-        loop {
-            self.unread = 0..0;
-            if !self.fill() {
-                break;
-            }
-        }
-        match self.failed {
-            Some(error) => Err(error),
-            None => Ok((self.hasher.finalize(), self.start)),
-        }
-    }
-
-    /// Reads more of the source behind what is unread. False at its end.
+    /// Reads more of the text behind what is unread. False at its end.
     fn fill(&mut self) -> bool {
-        if self.left == 0 || self.failed.is_some() {
+        let at = self.left.start;
+        if self.left.is_empty() || self.failed.is_some() || !(self.goes_on)(at) {
             return false;
         }
         self.block.copy_within(self.unread.clone(), 0);
@@ -88,19 +102,16 @@ impl<R: Read> Lines<R> {
         self.unread = 0..unread;
         // A line longer than a block lets it grow by half.
         let wanted = BLOCK_BYTES.max(unread / 2) as u64;
-        let wanted = wanted.min(self.left) as usize;
+        let wanted = wanted.min(self.left.end - at) as usize;
         if self.block.len() < unread + wanted {
             self.block.resize(unread + wanted, 0);
         }
         let new = &mut self.block[unread..unread + wanted];
-        if let Err(error) = self.source.read_exact(new) {
+        if let Err(error) = self.text.read_at(new, at) {
             self.failed = Some(error);
             return false;
         }
-        self.hasher.update(new);
-        let more = START_BYTES.saturating_sub(self.start.len()).min(wanted);
-        self.start.extend_from_slice(&new[..more]);
-        self.left -= wanted as u64;
+        self.left.start += wanted as u64;
         self.unread.end += wanted;
         true
     }

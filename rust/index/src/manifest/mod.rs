@@ -4,7 +4,7 @@
 //! - `check`: the rules for their records
 //! - `queries`: what readers of a cache need from them
 //! - `contents`: the table of contents
-//! - `read`, `lines`, `cursor`, `write`: conversion from and to JSON, block by block
+//! - `sealed`, `read`, `lines`, `cursor`, `write`: conversion from and to JSON, block by block
 //! - `format`: what reader and writer share
 //! - `file`: loading and replacing the file
 //! - `file_table`: the table of files alone, which the caches of a dataset share
@@ -18,6 +18,7 @@ mod format;
 mod lines;
 mod queries;
 mod read;
+mod sealed;
 mod tables;
 mod write;
 

@@ -85,10 +85,10 @@ impl Manifest {
             files: self.selected().count() as u64,
             ..Totals::default()
         };
-        let kept = self.contents_of(self.files.iter());
+        let kept = self.contents_of(|_| true);
         let live = match totals.files == self.files.len() as u64 {
             true => kept.clone(),
-            false => self.contents_of(self.selected()),
+            false => self.contents_of(|file| file.selected),
         };
         for number in self.in_order(&live) {
             let content = self.contents.at(number);
@@ -120,17 +120,17 @@ impl Manifest {
 
     /// Location of the rows of the live contents.
     pub fn live(&self) -> Live {
-        self.located(&self.contents_of(self.selected()))
+        self.located(&self.contents_of(|file| file.selected))
     }
 
     /// Location of the rows of all contents that a file has, selected or not.
     pub fn kept(&self) -> Live {
-        self.located(&self.contents_of(self.files.iter()))
+        self.located(&self.contents_of(|_| true))
     }
 
     /// The contents that no file has, selected or not.
     pub fn unused_contents(&self) -> Vec<Hash> {
-        let used = self.contents_of(self.files.iter());
+        let used = self.contents_of(|_| true);
         let unused = used.iter().enumerate().filter(|(_, is_used)| !**is_used);
         unused
             .map(|(number, _)| *self.contents.hash(number))
@@ -145,14 +145,26 @@ impl Manifest {
     /// The selected files that are skipped or used in part, and maybe others. Takes no time
     /// where there are none.
     pub fn with_reasons(&self) -> impl Iterator<Item = Summary<'_>> {
-        let may_have_one = |file: &File| {
-            let of_content = file
-                .content
-                .is_some_and(|hash| self.contents.may_have_reason(&hash));
-            file.skipped.is_some() || of_content
+        let number_of = self.contents.of(&self.files);
+        let may_have_one = move |&(index, file): &(usize, File)| {
+            let of_content = || self.contents.other(number_of(index)?);
+            file.selected && (file.skipped.is_some() || of_content().is_some())
         };
-        let files = self.selected().filter(may_have_one);
-        files.map(|file| self.summary(file))
+        let files = self.files.iter().enumerate().filter(may_have_one);
+        files.map(|(_, file)| self.summary(file))
+    }
+
+    /// Why each file is skipped, itself or its content; an inner `None` where its content is
+    /// not listed.
+    pub(crate) fn reasons<'a>(&'a self) -> impl Fn(usize) -> Option<Option<&'a SkipReason>> + 'a {
+        let number_of = self.contents.of(&self.files);
+        move |index| {
+            if let Some(reason) = self.files.get(index).skipped {
+                return Some(Some(reason));
+            }
+            let other = self.contents.other(number_of(index)?);
+            Some(other.and_then(|content| content.skipped.as_ref()))
+        }
     }
 
     fn summary<'a>(&'a self, file: File<'a>) -> Summary<'a> {
@@ -165,13 +177,15 @@ impl Manifest {
     }
 
     /// Whether each listed content is one of some files.
-    pub(super) fn contents_of<'a>(&self, files: impl Iterator<Item = File<'a>>) -> Vec<bool> {
-        let mut is_one = vec![false; self.contents.len()];
-        let hashes = files.filter_map(|file| file.content);
-        for number in hashes.filter_map(|hash| self.contents.number(&hash)) {
-            is_one[number] = true;
+    pub(super) fn contents_of(&self, is_one: impl Fn(&File) -> bool) -> Vec<bool> {
+        let mut is_of_one = vec![false; self.contents.len()];
+        let number_of = self.contents.of(&self.files);
+        let files = self.files.iter().enumerate();
+        let files = files.filter(|(_, file)| is_one(file));
+        for number in files.filter_map(|(index, _)| number_of(index)) {
+            is_of_one[number] = true;
         }
-        is_one
+        is_of_one
     }
 
     /// The numbers of some contents, in the order of their hashes.

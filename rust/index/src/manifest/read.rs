@@ -6,18 +6,20 @@
 //! malicious file could reach (docs/notes/rust.md has the figures).
 
 use std::collections::HashSet;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use super::check;
-use super::contents::Contents;
+use super::contents::{Contents, NO_CONTENT};
 use super::cursor::{Cursor, Parsed};
-use super::format::{check_not_newer, split_seal, version};
-use super::lines::Lines;
+use super::format::version;
+use super::lines::{Lines, Text};
+use super::sealed::{Sealed, TextId};
 use super::tables::Manifest;
 use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::path::check_relative;
+use crate::progress::{NoProgress, Progress};
 use crate::records::{Content, Pack, Segment};
 use crate::skip_reason::SkipReason;
 use crate::stat::StatKey;
@@ -27,44 +29,6 @@ use crate::{Error, Result};
 /// About the size of a record of a content or a file. An estimate of the number of
 /// records, from the size of a file.
 const RECORD_BYTES: u64 = 256;
-
-/// A file to parse: its text before the last line, the length of that, and the checksum
-/// in the last line.
-pub(super) struct Sealed<R> {
-    pub(super) body: R,
-    pub(super) length: u64,
-    pub(super) checksum: Vec<u8>,
-}
-
-impl<'a> Sealed<&'a [u8]> {
-    pub(super) fn bytes(bytes: &'a [u8]) -> Result<Self> {
-        let (body, checksum) = split_seal(bytes).map_err(Error::Manifest)?;
-        Ok(Sealed {
-            body,
-            length: body.len() as u64,
-            checksum: checksum.to_vec(),
-        })
-    }
-}
-
-impl<R: Read> Sealed<R> {
-    /// Parses the lines of a file. A wrong checksum is reported before any error of the
-    /// parser, which is safe for any bytes, and so is a later version.
-    pub(super) fn parse<T>(
-        self,
-        parse: impl FnOnce(&mut Lines<R>) -> Parsed<T>,
-        failed: impl Fn(io::Error) -> Error,
-    ) -> Result<T> {
-        let mut lines = Lines::new(self.body, self.length);
-        let parsed = parse(&mut lines);
-        let (hash, start) = lines.finish().map_err(failed)?;
-        if hash.to_hex().as_bytes() != self.checksum {
-            return Err(Error::Manifest("its checksum is wrong".into()));
-        }
-        check_not_newer(&start)?;
-        parsed.map_err(Error::Manifest)
-    }
-}
 
 /// The error of reading from memory, which there is none of.
 pub(super) fn in_memory(error: io::Error) -> Error {
@@ -79,19 +43,54 @@ impl Manifest {
     ///
     /// [`Error::Manifest`] with the first rule that is broken.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let sealed = Sealed::bytes(bytes)?;
-        let length = sealed.length;
-        sealed.parse(|lines| parse(lines, length, None), in_memory)
+        parse(&Sealed::bytes(bytes)?, None, &NoProgress, in_memory)
     }
 }
 
-/// Parses a manifest of `length` bytes. If its files are those of `known`, that table is
-/// shared.
-pub(super) fn parse<R: Read>(
-    lines: &mut Lines<R>,
-    length: u64,
-    known: Option<&Arc<Files>>,
-) -> Parsed<Manifest> {
+/// Parses a manifest. If its table of files has the text of `known`, that table is shared.
+pub(super) fn parse<T: Text>(
+    sealed: &Sealed<T>,
+    known: Option<(TextId, &Arc<Files>)>,
+    progress: &dyn Progress,
+    failed: impl Fn(io::Error) -> Error + Sync,
+) -> Result<Manifest> {
+    let records = (sealed.length / RECORD_BYTES) as usize / 2;
+    let before = |lines: &mut Lines| before_files(lines, records);
+    let (mut manifest, files) = sealed.parse(known, progress, failed, before, parse_files)?;
+    manifest.files = files;
+    let Manifest {
+        packs,
+        contents,
+        files,
+        ..
+    } = &manifest;
+    let (numbers, whole) = both(
+        || numbers(files, contents),
+        || check::whole(packs, contents.iter()),
+    );
+    whole.map_err(Error::Manifest)?;
+    let numbers = numbers.map_err(Error::Manifest)?;
+    manifest.contents.keep_numbers(&manifest.files, numbers);
+    Ok(manifest)
+}
+
+/// The number of the content of each file, which must be listed.
+fn numbers(files: &Files, contents: &Contents) -> Parsed<Vec<u32>> {
+    let number = |file: File| match file.content.map(|hash| (hash, contents.number(&hash))) {
+        Some((_, Some(number))) => Ok(number as u32),
+        Some((hash, None)) => {
+            let hash = blake3::Hash::from_bytes(hash);
+            Err(format!(
+                "a file has the content {hash}, which is not listed"
+            ))
+        }
+        None => Ok(NO_CONTENT),
+    };
+    files.iter().map(number).collect()
+}
+
+/// Parses all of a manifest but its files.
+fn before_files(lines: &mut Lines, records: usize) -> Parsed<Manifest> {
     start(lines)?;
     let header = lines.line()?;
     let header = header.strip_prefix("\"header\":");
@@ -107,19 +106,12 @@ pub(super) fn parse<R: Read>(
         Ok(())
     })?;
     check_packs(&manifest.packs)?;
-    manifest.contents = contents(lines, length, &manifest.packs)?;
-    let (packs, contents) = (&manifest.packs, &manifest.contents);
-    let (files, whole) = both(
-        || parse_files(lines, length, known, Some(contents)),
-        || check::whole(packs, contents.iter()),
-    );
-    whole?;
-    manifest.files = files?;
+    manifest.contents = contents(lines, &manifest.packs, records)?;
     Ok(manifest)
 }
 
 /// Parses the first two lines.
-pub(super) fn start<R: Read>(lines: &mut Lines<R>) -> Parsed<()> {
+pub(super) fn start(lines: &mut Lines) -> Parsed<()> {
     match lines.line()? {
         "{" => version(lines.line()?),
         _ => Err("the first line is not a brace".into()),
@@ -127,8 +119,8 @@ pub(super) fn start<R: Read>(lines: &mut Lines<R>) -> Parsed<()> {
 }
 
 /// Parses a table with one record per line, each read by `record`.
-fn table<R: Read>(
-    lines: &mut Lines<R>,
+fn table(
+    lines: &mut Lines,
     name: &str,
     mut record: impl FnMut(&mut Cursor) -> Parsed<()>,
 ) -> Parsed<()> {
@@ -156,20 +148,9 @@ fn table<R: Read>(
     }
 }
 
-/// Parses a table of files and the end of the text. `contents`: the contents that files may
-/// have; `None` if any.
-pub(super) fn parse_files<R: Read>(
-    lines: &mut Lines<R>,
-    length: u64,
-    known: Option<&Arc<Files>>,
-    contents: Option<&Contents>,
-) -> Parsed<Arc<Files>> {
-    let mut files = FilesBuilder {
-        known,
-        same: 0,
-        changed: None,
-        capacity: (length / RECORD_BYTES) as usize / if contents.is_some() { 2 } else { 1 },
-    };
+/// Parses a table of files and the end of the text.
+pub(super) fn parse_files(lines: &mut Lines, length: u64) -> Parsed<Arc<Files>> {
+    let mut files = Files::with_capacity((length / RECORD_BYTES) as usize);
     table(lines, "files", |cursor| {
         file(cursor, |file| {
             if files.last_path().is_some_and(|last| last >= file.path) {
@@ -177,61 +158,13 @@ pub(super) fn parse_files<R: Read>(
             }
             check_file(&file)
                 .map_err(|rule| format!("path \"{}\" {rule}", file.path.escape_ascii()))?;
-            check_known(&file, contents)?;
             files.push(file);
             Ok(())
         })
     })?;
     lines.end()?;
-    Ok(files.finish())
-}
-
-/// A table of files that is being read. As long as it is the same as a known one, nothing
-/// is stored.
-struct FilesBuilder<'a> {
-    known: Option<&'a Arc<Files>>,
-    /// Number of files that are the same.
-    same: usize,
-    changed: Option<Files>,
-    capacity: usize,
-}
-
-impl FilesBuilder<'_> {
-    fn last_path(&self) -> Option<&[u8]> {
-        match (&self.changed, self.known) {
-            (Some(files), _) => files.last_path(),
-            (None, Some(known)) => Some(known.get(self.same.checked_sub(1)?).path),
-            (None, None) => None,
-        }
-    }
-
-    fn push(&mut self, file: File) {
-        if self.changed.is_none() {
-            let known = self.known.filter(|known| self.same < known.len());
-            if known.is_some_and(|known| known.get(self.same) == file) {
-                self.same += 1;
-                return;
-            }
-        }
-        let (known, same, capacity) = (self.known, self.same, self.capacity);
-        let files = self.changed.get_or_insert_with(|| match known {
-            Some(known) => known.first(same),
-            None => Files::with_capacity(capacity),
-        });
-        files.push(file);
-    }
-
-    fn finish(self) -> Arc<Files> {
-        match (self.changed, self.known) {
-            (Some(mut files), _) => {
-                files.shrink_to_fit();
-                Arc::new(files)
-            }
-            (None, Some(known)) if known.len() == self.same => Arc::clone(known),
-            (None, Some(known)) => Arc::new(known.first(self.same)),
-            (None, None) => Arc::default(),
-        }
-    }
+    files.shrink_to_fit();
+    Ok(Arc::new(files))
 }
 
 fn check_packs(packs: &[Pack]) -> Parsed<()> {
@@ -245,9 +178,9 @@ fn check_packs(packs: &[Pack]) -> Parsed<()> {
     Ok(())
 }
 
-fn contents<R: Read>(lines: &mut Lines<R>, length: u64, packs: &[Pack]) -> Parsed<Contents> {
+fn contents(lines: &mut Lines, packs: &[Pack], capacity: usize) -> Parsed<Contents> {
     let mut found = Contents::default();
-    found.reserve((length / RECORD_BYTES / 2) as usize);
+    found.reserve(capacity);
     table(lines, "contents", |cursor| {
         let (hash, rows, content) = content(cursor)?;
         if found.last_hash().is_some_and(|last| *last >= hash) {
@@ -272,22 +205,6 @@ fn check_file(file: &File) -> std::result::Result<(), &'static str> {
     match file.content.is_some() == file.skipped.is_some() {
         true => Err("must have either a content hash or a skip reason"),
         false => Ok(()),
-    }
-}
-
-/// Checks that the content of a file is listed.
-fn check_known(file: &File, contents: Option<&Contents>) -> Parsed<()> {
-    let (Some(hash), Some(contents)) = (file.content, contents) else {
-        return Ok(());
-    };
-    match contents.number(&hash) {
-        Some(_) => Ok(()),
-        None => {
-            let hash = blake3::Hash::from_bytes(hash);
-            Err(format!(
-                "a file has the content {hash}, which is not listed"
-            ))
-        }
     }
 }
 

@@ -178,7 +178,7 @@ impl Manifest {
     /// Removes the contents that no file has, selected or not, and packs without
     /// remaining rows.
     pub fn drop_dead(&mut self) {
-        let is_live = self.contents_of(self.files.iter());
+        let is_live = self.contents_of(|_| true);
         self.contents.retain(|number, _| is_live[number]);
         self.drop_unused_packs();
     }

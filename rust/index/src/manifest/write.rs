@@ -4,11 +4,12 @@
 use std::io::{self, Write};
 
 use super::check;
-use super::format::{last_line, FORMAT_VERSION};
+use super::format::{first_lines, last_line};
 use super::tables::Manifest;
 use crate::files::{File, Files};
 use crate::hash::Hash;
 use crate::json_string::write_string;
+use crate::progress::{NoProgress, Progress, Stage};
 use crate::records::{Content, Pack};
 use crate::skip_reason::SkipReason;
 use crate::{Error, Result};
@@ -35,7 +36,6 @@ impl Manifest {
 
     /// Writes everything but the last line.
     pub(super) fn write(&self, out: &mut Writer) {
-        out.start();
         out.raw("\"header\":");
         out.raw(&self.header);
         out.raw(",\n");
@@ -58,21 +58,28 @@ impl Manifest {
 
 /// Writes a table of files, without the last line.
 pub(super) fn file_table(files: &Files, out: &mut Writer) {
-    out.start();
     let hashed = files.iter().filter(|file| !file.is_pending());
     out.table("files", hashed, Writer::file);
 }
 
-/// Writes some text and a last line with its checksum.
-pub(super) fn sealed(out: &mut dyn Write, text: impl FnOnce(&mut Writer)) -> io::Result<()> {
+/// Writes some text and a last line with its checksum. The error is of the kind
+/// `Interrupted` if `progress` stops it.
+pub(super) fn sealed(
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+    text: impl FnOnce(&mut Writer),
+) -> io::Result<()> {
     let mut writer = Writer {
         out,
+        progress,
+        written: 0,
         failed: None,
         hasher: blake3::Hasher::new(),
         bytes: Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8),
         integer: itoa::Buffer::new(),
         float: zmij::Buffer::new(),
     };
+    writer.bytes.extend_from_slice(&first_lines());
     text(&mut writer);
     writer.write_block();
     match writer.failed {
@@ -85,7 +92,7 @@ pub(super) fn sealed(out: &mut dyn Write, text: impl FnOnce(&mut Writer)) -> io:
 pub(super) fn in_memory(text: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Memory can always be written to.
-    let _ = sealed(&mut bytes, text);
+    let _ = sealed(&mut bytes, &NoProgress, text);
     bytes
 }
 
@@ -93,6 +100,8 @@ pub(super) fn in_memory(text: impl FnOnce(&mut Writer)) -> Vec<u8> {
 /// because the text of a million files has 500 MB.
 pub(super) struct Writer<'a> {
     out: &'a mut dyn Write,
+    progress: &'a dyn Progress,
+    written: u64,
     /// The first error; nothing is written after it.
     failed: Option<io::Error>,
     hasher: blake3::Hasher,
@@ -106,15 +115,9 @@ impl Writer<'_> {
         if self.failed.is_none() {
             self.hasher.update(&self.bytes);
             self.failed = self.out.write_all(&self.bytes).err();
+            self.written += self.bytes.len() as u64;
         }
         self.bytes.clear();
-    }
-
-    /// Writes the first lines of a file.
-    fn start(&mut self) {
-        self.raw("{\n\"version\":");
-        self.uint(FORMAT_VERSION);
-        self.raw(",\n");
     }
 
     fn table<T>(&mut self, name: &str, rows: impl Iterator<Item = T>, row: fn(&mut Self, T)) {
@@ -126,6 +129,10 @@ impl Writer<'_> {
             row(self, record);
             if self.bytes.len() >= BLOCK_BYTES {
                 self.write_block();
+                self.progress.report(Stage::Cache, self.written, 0);
+                if self.failed.is_none() && self.progress.should_stop() {
+                    self.failed = Some(io::ErrorKind::Interrupted.into());
+                }
             }
         }
         self.raw("\n],\n");

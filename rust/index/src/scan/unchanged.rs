@@ -57,7 +57,7 @@ fn part(
     range: Range<usize>,
 ) -> Option<Part> {
     let mut part = Part::default();
-    for index in range {
+    for index in range.clone() {
         let (file, entry) = (found.get(index), manifest.files().get(index));
         let is_same = file.path == entry.path
             && entry.selected
@@ -67,12 +67,12 @@ fn part(
             return None;
         }
         part.bytes = part.bytes.saturating_add(file.key.size);
-        let reason = match &entry.content {
-            Some(hash) => manifest.content(hash)?.skipped.clone(),
-            None => entry.skipped.cloned(),
-        };
-        if let Some(reason) = reason {
-            part.skipped.push((entry.path.into(), reason));
+    }
+    let reason_of = manifest.reasons();
+    for index in range {
+        if let Some(reason) = reason_of(index)? {
+            let path = manifest.files().get(index).path;
+            part.skipped.push((path.into(), reason.clone()));
         }
     }
     Some(part)
