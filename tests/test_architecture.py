@@ -93,7 +93,7 @@ def unit_of(module: str) -> str:
 
 
 def test_the_reader_of_imports_sees_them():
-    assert {"cache.writer", "index", "preprocess.extraction"} <= MODULES["preprocess.pipeline"]
+    assert {"cache.writer", "index", "preprocess.events"} <= MODULES["preprocess.pipeline"]
     assert "features.mel" in MODULES["features.reference"]
     assert "kernels" in MODULES["features.backends.triton"]
     assert "distill" in MODULES["models.store"]

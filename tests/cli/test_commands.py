@@ -186,6 +186,32 @@ def test_status_shows_progress(run, dataset, monkeypatch):
     assert ("hash", total, total) in shown
 
 
+def test_torch_is_not_imported_if_nothing_has_changed(run, dataset):
+    assert run("preprocess", dataset, *SMALL)[0] == 0
+    command = ["preprocess", os.fspath(dataset), *SMALL, "--json"]
+    code = f"import sys; from distill.cli.main import main; code = main({command!r}); assert code == 0, code; "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, imported = done.stdout.splitlines()
+    assert json.loads("".join(done.stdout.splitlines()[:-1]))["decoded"] == 0
+    assert imported == "False"
+
+
+def test_reading_the_tables_of_a_large_cache_shows_progress(tmp_path, monkeypatch, run):
+    root = tmp_path / "dataset"
+    root.mkdir()
+    write(root / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 9600))
+    for number in range(6000):
+        # Each of a size of its own, and none a WAV file.
+        (root / f"{number}.wav").write_bytes(b"x" * (number + 1))
+    assert run("preprocess", root, *SMALL)[0] == 0
+    assert (root / ".cache" / "files.json").stat().st_size > 1_000_000
+    shown = []
+    monkeypatch.setattr("distill.cli.progress.ProgressView.progress", lambda view, *call: shown.append(call))
+    assert run("status", root)[0] == 0
+    assert "cache" in {stage for stage, *_ in shown}
+
+
 def test_a_cache_of_another_dataset_gives_a_warning(run, dataset, tmp_path):
     cache = ["--cache-dir", tmp_path / "cache"]
     other = tmp_path / "other"

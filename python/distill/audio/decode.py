@@ -7,12 +7,11 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
-import torch
 
 from distill import _native
 from distill.audio.readers.pcm import PcmSound
@@ -21,6 +20,9 @@ from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
 from distill.text import printable
 from distill.types import PathLike, Reason
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -284,6 +286,8 @@ def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
     AudioFileError
         If the file cannot be used; the message gives the reason.
     """
+    import torch  # noqa: PLC0415 - decoding does without it
+
     decoding = decode_blocks(path, sample_rate)
     blocks = [block.samples for block in decoding]
     warn_if_partial(decoding.path, decoding.partial)

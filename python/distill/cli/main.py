@@ -40,7 +40,7 @@ COMMANDS = {
         "DATASET",
         "compute the features for training and keep them in the cache",
         "distill.cli.options:PreprocessArguments",
-        "distill.cli.features:preprocess",
+        "distill.cli.preprocess:preprocess",
     ),
     "status": Command(
         "DATASET",
@@ -82,7 +82,7 @@ COMMANDS = {
         "DATASET OUT",
         "write the features as pt, npy or safetensors files for other tools",
         "distill.cli.options:ExportArguments",
-        "distill.cli.features:export",
+        "distill.cli.export:export",
     ),
 }
 

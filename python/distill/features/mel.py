@@ -6,12 +6,14 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+
+if TYPE_CHECKING:
+    import torch
 
 SUPPORT_THRESHOLD = 1e-5
 """Weight above which a bin counts towards the width of a band."""
@@ -170,7 +172,7 @@ def _extent(filterbank: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
 
 
 def hann_window(
-    n_fft: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    n_fft: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> torch.Tensor:
     """Return a periodic Hann window, computed in float64.
 
@@ -178,8 +180,8 @@ def hann_window(
     ----------
     n_fft : int
         Length, samples.
-    dtype : torch.dtype, default torch.float32
-        Type of the result.
+    dtype : torch.dtype, optional
+        Type of the result. Default: float32.
     device : torch.device or str, optional
         Device of the result. Default: the CPU.
 
@@ -188,6 +190,8 @@ def hann_window(
     torch.Tensor
         Shape (n_fft,).
     """
+    import torch  # noqa: PLC0415 - bands are made without waiting for torch
+
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n_fft) / n_fft)
     # Rounded before it moves: MPS has no float64.
-    return torch.tensor(window, dtype=dtype).to(device or "cpu")
+    return torch.tensor(window, dtype=dtype or torch.float32).to(device or "cpu")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distill import _native
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,6 +31,12 @@ def normalization_stats(sums: Sequence[float]) -> dict[str, float]:
         # A constant channel keeps its scale: divided by its rounding errors, it would explode.
         stats[f"{name}_std"] = math.sqrt(variance) if variance > 1e-12 else 1.0
     return stats
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
+    sums = _native.row_sums(np.ascontiguousarray(rows).reshape(len(rows), 2, -1))
+    return np.array([rows[:, 0].size, *sums[0], *sums[1]])
 
 
 def normalization_arrays(stats: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,8 @@ from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_formats
 from distill.cache.writer import CacheWriter
 from distill.errors import CacheError
-from distill.preprocess.extraction import BATCH_ROWS, Source, row_sums
+from distill.features.normalization import row_sums
+from distill.preprocess.events import BATCH_ROWS, Source
 from distill.types import Reason
 
 logger = logging.getLogger(__name__)

@@ -12,92 +12,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from distill import _native
 from distill.audio.augmentation import variant
 from distill.audio.chunking import CHANGED, Chunks
-from distill.audio.levels import Levels
 from distill.audio.readers.protocol import ByteSource
 from distill.availability import RootFolder, dataset_away, is_away
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
+from distill.features.normalization import row_sums
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
+from distill.preprocess.events import BATCH_ROWS, Event, Failed, Finished, Known, Rows, Source
 from distill.preprocess.threads import CheckStop, in_threads
 from distill.types import Reason
 
-# Rows per batch. A CPU computes row by row, so a small batch only saves memory.
-BATCH_ROWS = 8
 _CUDA_BATCH_ROWS = 32
 _NOT_FINITE = Reason("has samples so large that its features are not finite", "not-finite")
 # Rows that wait for the caller: about what the threads compute while it waits for the disk.
 _QUEUED_BYTES = 64 << 20
 _NS_PER_S = 1_000_000_000
-
-
-class Source(NamedTuple):
-    """A content to compute."""
-
-    path: str
-    """The path of a file that has it."""
-    content_hash: bytes | None
-    """Its hash. None until it is decoded if no other file has its size."""
-    scanned: tuple[int, int, int, int, bool]
-    """Its size, mtime, ctime and inode number when it was scanned, and whether it was young: see `Scan.todo_at`."""
-    name: bytes
-    """The path relative to the dataset."""
-
-
-class Known(NamedTuple):
-    """The end of a source that turned out to have a content whose rows are in the cache."""
-
-    source: Source
-
-
-class Rows(NamedTuple):
-    """The next rows [k, 2, M, T] of a source."""
-
-    source: Source
-    rows: np.ndarray
-
-
-class Finished(NamedTuple):
-    """The end of a source whose rows have all been computed."""
-
-    source: Source
-    silent: int
-    """Number of its chunks that were left out as silent."""
-    sums: list[float]
-    """[n, sum, sum of squares, sum, sum of squares] over its rows; n values per channel."""
-    levels: Levels
-    """Its peak, and the constant offset that was removed."""
-    silence: Reason
-    """Why it is skipped if all of its chunks are silent."""
-    partial: Reason | None
-    """Why only a part of it could be decoded, if so."""
-    channels: int
-    """Its number of channels."""
-
-
-class Failed(NamedTuple):
-    """The end of a source that cannot be used."""
-
-    source: Source
-    reason: Reason
-    permanent: bool
-    """True if its bytes are unusable, False if it changed while it was read, or could not be read this time."""
-
-
-Event = Known | Rows | Finished | Failed
-
-
-def backend_of_chunks(spectrogram: ComplexSpectrogram, chunk_samples: int, device: torch.device) -> str:
-    """Return what computes the features of chunks; raise an error if the requested backend cannot."""
-    return spectrogram.backend_for(torch.empty((1, 1, chunk_samples), dtype=torch.float32, device=device))
 
 
 @dataclass(frozen=True)
@@ -129,6 +65,26 @@ class Extractor:
     root: RootFolder
     spool_dir: Path
     unused: frozenset[bytes]
+
+    @property
+    def backend(self) -> str:
+        """What computes the features; raises an error if the requested backend cannot."""
+        chunk = torch.empty((1, 1, self.config.chunk_samples), dtype=torch.float32, device=self.device)
+        return self.spectrogram.backend_for(chunk)
+
+    def run(self, sources: Sequence[Source], workers: int) -> Iterator[Event]:
+        """Yield the events of all sources, which worker threads compute.
+
+        The rows of a source do not depend on `workers`. If there are fewer sources, each has several threads for its
+        features. The events of a source are in order; those of different sources are interleaved.
+
+        Raises
+        ------
+        SystemLimitError, BaseException
+            As `in_threads`.
+        """
+        row_bytes = 4 * math.prod(self.config.complex_spectrogram.row_shape(self.config.chunk_samples))
+        return in_threads(self.events, sources, workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes))
 
     def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
         """Yield the rows of a source, then Finished or Failed.
@@ -251,12 +207,6 @@ class Extractor:
             yield batch[:filled]
 
 
-def row_sums(rows: np.ndarray) -> np.ndarray:
-    """Return [n, sum, sum of squares, sum, sum of squares] over both channels of rows [k, 2, M, T], in float64."""
-    sums = _native.row_sums(np.ascontiguousarray(rows).reshape(len(rows), 2, -1))
-    return np.array([rows[:, 0].size, *sums[0], *sums[1]])
-
-
 def _is_as_scanned(scanned: tuple[int, int, int, int, bool], stamps: tuple[int, ...]) -> bool:
     """Whether a file with these stamps is the one that was scanned, for its hash is recorded as that one's."""
     *_, found_inode, found_size, found_mtime_ns, found_ctime_ns = stamps
@@ -281,23 +231,3 @@ def _stamps(path: str) -> tuple[int, ...]:
         for status in looks
         for stamp in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     )
-
-
-def extract(extractor: Extractor, sources: Sequence[Source], workers: int) -> Iterator[Event]:
-    """Run an extractor on all sources, in worker threads.
-
-    The rows of a source do not depend on `workers`. If there are fewer sources, each has several threads for its
-    features.
-
-    Yields
-    ------
-    Event
-        The events of a source are in order; those of different sources are interleaved.
-
-    Raises
-    ------
-    SystemLimitError, BaseException
-        As `in_threads`.
-    """
-    row_bytes = 4 * math.prod(extractor.config.complex_spectrogram.row_shape(extractor.config.chunk_samples))
-    return in_threads(extractor.events, sources, workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes))

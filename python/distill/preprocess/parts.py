@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.availability import RootFolder
 from distill.cache.pack import rows_that_fit
@@ -16,11 +17,12 @@ from distill.cache.parts import PartWriter, share
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
 from distill.config import TrainingConfig
-from distill.device import resolve_device
-from distill.features.spectrogram import ComplexSpectrogram
-from distill.preprocess.extraction import Extractor, Source, backend_of_chunks
+from distill.preprocess.events import Source
 from distill.preprocess.recording import Extracted, Recorder
 from distill.preprocess.threads import CheckStop
+
+if TYPE_CHECKING:
+    from distill.preprocess.extraction import Extractor
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,11 @@ class Job:
     @cached_property
     def extractor(self) -> Extractor:
         """What computes the rows, in this process."""
+        # Imported here, because torch takes a second and 500 MB, and most runs find nothing to compute.
+        from distill.device import resolve_device  # noqa: PLC0415
+        from distill.features.spectrogram import ComplexSpectrogram  # noqa: PLC0415
+        from distill.preprocess.extraction import Extractor  # noqa: PLC0415
+
         return Extractor(
             spectrogram=ComplexSpectrogram(self.config.complex_spectrogram),
             device=resolve_device(self.config.device),
@@ -141,7 +148,7 @@ def extract_part(job: Job, part: Part, check_stop: CheckStop) -> Extracted:
     """
     extractor = job.extractor
     writer = PartWriter(share(job.slot_dir), job.row_format)
-    writer.use_backend(backend_of_chunks(extractor.spectrogram, job.config.chunk_samples, extractor.device))
+    writer.use_backend(extractor.backend)
     recorder = Recorder(writer, job.dataset_dir)
     try:
         for source in part.sources:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
@@ -27,15 +26,12 @@ from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import find_slot, slot_formats, slot_path
 from distill.cache.writer import CacheWriter
-from distill.config import (
-    TrainingConfig,
-)
+from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import CacheError, StorageError
 from distill.features.mel import MelSpec, empty_bands
-from distill.features.spectrogram import ComplexSpectrogram
 from distill.index import Dataset, Manifest, Scan, check_workers
-from distill.preprocess.extraction import Extractor, Source, backend_of_chunks, extract
+from distill.preprocess.events import Source
 from distill.preprocess.parts import Engine, Job, make_parts
 from distill.preprocess.plan import Plan, Sources, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.recording import Extracted, Recorder
@@ -94,14 +90,14 @@ def preprocess(
     start = time.monotonic()
     dataset = Dataset.of(dataset)
     workers = check_workers(workers)
+    if config.device not in ("auto", "cpu"):
+        resolve_device(config.device)  # raises, before anything is read, if this machine does not have it
     dataset.check()
     run = _Run(
         dataset=dataset,
         root=RootFolder.at(dataset.path),
         config=config,
         workers=workers,
-        device=resolve_device(config.device),
-        spectrogram=ComplexSpectrogram(config.complex_spectrogram),
         progress=progress or no_progress,
         engine=engine,
     )
@@ -115,7 +111,7 @@ def preprocess(
         row_format = row_format or resolve_row_format(config, cache_dir, run.require_audio)
         return replace(_shard(run, row_format, shard), seconds=time.monotonic() - start)
     try:
-        with CacheWriter(cache_dir) as writer:
+        with CacheWriter(cache_dir, progress=run.progress) as writer:
             writer.open(row_format or resolve_row_format(config, cache_dir, run.require_audio))
             writer.drop_damaged(every=check_packs, progress=run.progress)
             result = _update(run, writer, confirm)
@@ -143,10 +139,12 @@ class _Run:
     root: RootFolder
     config: TrainingConfig
     workers: int
-    device: torch.device
-    spectrogram: ComplexSpectrogram
     progress: ProgressCallback
     engine: Engine | None
+
+    def job(self, row_format: RowFormat, spool_dir: Path) -> Job:
+        """Return what has to be known to compute rows."""
+        return Job(self.dataset.path, self.dataset.cache_path, self.config, row_format, spool_dir)
 
     def require_audio(self) -> int:
         """Return the number of audio files, without opening any; raise DatasetError if there is none."""
@@ -159,20 +157,14 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     """Plan, extract, commit."""
     hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
     plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress, hashing=hashing)
-    backend = None
-    if plan.sources or plan.copies:
+    has_work = bool(plan.sources or plan.copies)
+    job = run.job(writer.row_format, writer.cache_dir)
+    if has_work:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
-        backend = backend_of_chunks(run.spectrogram, run.config.chunk_samples, run.device)
-        confirm_plan(plan, run.dataset.cache_path, run.device, confirm)
+        writer.use_backend(job.extractor.backend)
+        confirm_plan(plan, run.dataset.cache_path, job.extractor.device, confirm)
     writer.dirty = writer.manifest.apply(plan.scan) or writer.dirty
-    damaged = _copy(run, writer, plan)
-    sources = [*plan.sources, *damaged] if damaged else plan.sources
-    if backend is not None:
-        writer.use_backend(backend)
-    if run.engine is None:
-        extracted = _extract(run, writer, sources)
-    else:
-        extracted = _extract_parts(run, run.engine, writer, plan, sources)
+    extracted = _compute(run, writer, plan, job) if has_work else Extracted()
     writer.finish()
     if writer.has_committed:
         compact_if_wasteful(writer)
@@ -185,6 +177,16 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
         adopted=writer.adopted,
         changed_fields=plan.changed_fields,
     )
+
+
+def _compute(run: _Run, writer: CacheWriter, plan: Plan, job: Job) -> Extracted:
+    """Copy and compute what is planned."""
+    damaged = _copy(run, writer, plan)
+    writer.use_backend(job.extractor.backend)
+    sources = [*plan.sources, *damaged] if damaged else plan.sources
+    if run.engine is None:
+        return _extract(run, writer, job, sources)
+    return _extract_parts(run, run.engine, writer, plan, sources)
 
 
 def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
@@ -201,13 +203,11 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
     return damaged
 
 
-def _extract(run: _Run, writer: CacheWriter, sources: Sequence[Source]) -> Extracted:
+def _extract(run: _Run, writer: CacheWriter, job: Job, sources: Sequence[Source]) -> Extracted:
     """Compute the rows of some sources and hand them to the writer."""
-    unused = frozenset(writer.manifest.unused_contents())
-    expansion, spool_dir = writer.row_format.expansion, writer.cache_dir
-    extractor = Extractor(run.spectrogram, run.device, run.config, expansion, run.root, spool_dir, unused)
+    job = replace(job, known=frozenset(writer.manifest.unused_contents()))
     recorder = Recorder(writer, run.dataset.path)
-    with closing(extract(extractor, sources, run.workers)) as events:
+    with closing(job.extractor.run(sources, run.workers)) as events:
         for event in events:
             recorder.record(event)
             # Also after rows, so that the callback can cancel in the middle of a long file.
@@ -219,8 +219,7 @@ def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, s
     """Let an engine compute the rows of some sources, and adopt its parts as they end."""
     planned = dict(zip(plan.sources, plan.durations, strict=True))
     parts = make_parts(sources, [planned.get(source, 0.0) for source in sources], writer.row_format)
-    spool_dir = Path(tempfile.gettempdir())
-    job = Job(run.dataset.path, run.dataset.cache_path, run.config, writer.row_format, spool_dir)
+    job = run.job(writer.row_format, Path(tempfile.gettempdir()))
     found, is_whole = Extracted(), True
     try:
         share(job.slot_dir)
@@ -235,7 +234,7 @@ def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, s
     lost = [] if is_whole else _lost(run, writer, plan, found)
     if lost:
         logger.warning("%s of parts that were lost on the way: computed here", counted(len(lost), "file"))
-        found.add(_extract(run, writer, lost))
+        found.add(_extract(run, writer, replace(job, spool_dir=writer.cache_dir), lost))
     return found
 
 
@@ -264,11 +263,11 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     cache_dir = run.dataset.cache_path
     row_format = resolve_row_format(run.config, cache_dir, run.require_audio)
     slot = find_slot(cache_dir, row_format.fingerprint)
-    manifest = slot and open_manifest(slot)
+    known = load_file_table(cache_dir, run.progress)
+    manifest = slot and open_manifest(slot, known, run.progress)
     if not manifest:
         return None
     forget_what_can_be_read(manifest)
-    known = load_file_table(cache_dir)
     scan = run.dataset.scan(manifest, known=known, workers=run.workers, hashing="same-size", progress=run.progress)
     rows = manifest.live()
     manifest.apply(scan)

@@ -9,10 +9,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from distill.audio.augmentation import check_available
 from distill.audio.decode import DECODER_VERSION
@@ -25,12 +24,15 @@ from distill.errors import CacheError, PreprocessingCancelled
 from distill.features import FEATURE_VERSION
 from distill.index import Dataset, Hashing, Scan
 from distill.preprocess.copies import Copies, find_copies
-from distill.preprocess.extraction import Source
+from distill.preprocess.events import Source
 from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.text import counted
 from distill.types import ConfirmCallback, PathLike, ProgressCallback
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 

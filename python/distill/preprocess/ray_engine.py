@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from distill.cache.parts import share
 from distill.errors import ClusterError
-from distill.preprocess.extraction import Source
+from distill.preprocess.events import Source
 from distill.preprocess.parts import Job, Part
 from distill.preprocess.ray_cluster import LOCAL, check_ray, private_folder
 from distill.preprocess.ray_driver import Parts, Request, Update

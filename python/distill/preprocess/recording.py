@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distill.preprocess.extraction import Event, Failed, Finished, Known, Rows
+from distill.preprocess.events import Event, Failed, Finished, Known, Rows
 
 
 class Sink(Protocol):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
-import torch
-
 from distill.errors import SystemLimitError
 from distill.text import counted
 
@@ -59,6 +57,8 @@ def start_workers(
     SystemLimitError
         If not a single thread can be started.
     """
+    import torch  # noqa: PLC0415 - a run that has nothing to compute does without it
+
     may_begin, is_set = threading.Event(), threading.Semaphore(0)
     numbers: list[int] = []
 
@@ -91,6 +91,8 @@ def start_workers(
 @contextmanager
 def _setting_back(numbers: list[int]) -> Iterator[None]:
     """Set the number of threads of threads that are new to torch back to the first of `numbers`."""
+    import torch  # noqa: PLC0415
+
     try:
         yield
     finally:
