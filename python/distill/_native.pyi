@@ -307,8 +307,8 @@ class Manifest:
     def save(self, path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> None:
         """Replace the manifest file durably and atomically.
 
-        ``progress`` is called with "cache", the bytes written and 0, if they are more than a megabyte. An exception that
-        it raises, or Ctrl-C, leaves the old file in place; without a callback, Ctrl-C waits.
+        ``progress`` is called with "cache", the bytes written and 0, if they are more than a megabyte. An exception
+        that it raises, or Ctrl-C, leaves the old file in place; without a callback, Ctrl-C waits.
 
         Files whose content is not recorded yet are left out, so that the file is
         complete. If a writer is killed it may leave ``.NAME.PID-N.tmp`` in the

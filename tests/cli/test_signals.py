@@ -1,4 +1,4 @@
-"""What ``distill preprocess`` does at SIGTERM, which ends a job of a queue, and at SIGHUP, of a closed terminal."""
+"""What commands do at SIGTERM, which ends a job of a queue, and at SIGHUP, of a closed terminal."""
 
 from __future__ import annotations
 
@@ -85,6 +85,20 @@ def test_a_signal_keeps_what_is_finished(tmp_path, whole, run, number, code, opt
     assert 0 < done["decoded"] <= FILES - 3
     found = rows_by_content(slot_of(tmp_path))
     assert found.keys() == whole.keys()
+    assert all(np.array_equal(found[content], rows) for content, rows in whole.items())
+
+
+def test_a_signal_to_a_repair_keeps_what_is_repaired(tmp_path, whole, run):
+    write_dataset(tmp_path, FILES)
+    assert run("preprocess", tmp_path, *SMALL)[0] == 0
+    for pack in (slot_of(tmp_path) / "packs").iterdir():
+        pack.write_bytes(pack.read_bytes()[:-1])
+    argv = ["verify", str(tmp_path), "--repair", "--workers", "1"]
+    ended = subprocess.run([sys.executable, "-c", AFTER_THREE, "15", *argv], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (143, "interrupted; finished work is kept\n")
+    done = one_object(*run("preprocess", tmp_path, *SMALL, "--json"))
+    assert 0 < done["decoded"] <= FILES - 3
+    found = rows_by_content(slot_of(tmp_path))
     assert all(np.array_equal(found[content], rows) for content, rows in whole.items())
 
 

@@ -13,6 +13,7 @@ from distill.cli.options import CleanArguments, StatusArguments, VerifyArguments
 from distill.cli.process import ask, is_terminal, say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
+from distill.cli.signals import interrupted_by_signals
 from distill.errors import ConfigError
 from distill.extensions import unread_lines
 from distill.preprocess.status import dataset_status
@@ -61,7 +62,7 @@ def _slot_line(slot: dict[str, Any]) -> str:
 def verify(arguments: VerifyArguments) -> int:
     """Run ``distill verify``; its exit status is 1 if damage is left."""
     dataset, workers = arguments.to_dataset(), arguments.workers
-    with ProgressView(json=arguments.json) as view:
+    with interrupted_by_signals(), ProgressView(json=arguments.json) as view:
         found = verify_cache(dataset, workers=workers, progress=view.progress)
         for path, reason in found.damaged:
             kind = "not checked" if reason.code in UNCHECKED else "damaged"

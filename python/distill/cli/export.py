@@ -7,6 +7,7 @@ from distill.cache.slots import choose_slot
 from distill.cli.options import ExportArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
+from distill.cli.signals import interrupted_by_signals
 from distill.text import counted
 
 
@@ -14,7 +15,7 @@ def export(arguments: ExportArguments) -> int:
     """Run ``distill export``."""
     dataset = arguments.to_dataset()
     dataset.check()
-    with ProgressView() as view:
+    with interrupted_by_signals(), ProgressView() as view:
         slot = choose_slot(dataset.cache_path, arguments.slot)
         rows = export_features(slot, arguments.output, arguments.format, view.progress)
     say(f"{counted(rows, 'row')} in {arguments.output}")

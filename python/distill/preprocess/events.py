@@ -26,7 +26,7 @@ class Source(NamedTuple):
     """The path relative to the dataset."""
 
 
-class Known(NamedTuple):
+class Cached(NamedTuple):
     """The end of a source that turned out to have a content whose rows are in the cache."""
 
     source: Source
@@ -66,4 +66,4 @@ class Failed(NamedTuple):
     """True if its bytes are unusable, False if it changed while it was read, or could not be read this time."""
 
 
-Event = Known | Rows | Finished | Failed
+Event = Cached | Rows | Finished | Failed

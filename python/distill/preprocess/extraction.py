@@ -25,7 +25,7 @@ from distill.errors import AudioFileError
 from distill.features.normalization import row_sums
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.preprocess.batches import feature_rows
-from distill.preprocess.events import BATCH_ROWS, Event, Failed, Finished, Known, Rows, Source
+from distill.preprocess.events import BATCH_ROWS, Cached, Event, Failed, Finished, Rows, Source
 from distill.preprocess.threads import CheckStop, in_threads
 from distill.types import Reason
 
@@ -115,7 +115,7 @@ class Extractor:
             # The same again costs nothing: the hash is known.
             source = source._replace(content_hash=opened.digest())
             if source.content_hash in self.unused:
-                yield Known(source)
+                yield Cached(source)
                 return
             yield from self._rows(source, chunks, stamps, check_stop)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distill.preprocess.events import Event, Failed, Finished, Known, Rows
+from distill.preprocess.events import Cached, Event, Failed, Finished, Rows
 
 
 class Sink(Protocol):
@@ -91,10 +91,10 @@ class Recorder:
         """Record the next event."""
         found, sink = self.found, self._sink
         content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, self._root)
-        if isinstance(event, Known | Finished) or (isinstance(event, Failed) and event.permanent):
+        if isinstance(event, Cached | Finished) or (isinstance(event, Failed) and event.permanent):
             sink.set_hash(event.source.name, event.source.scanned, content_hash)
         is_first = self._is_first(content_hash, path) if content_hash else True
-        if isinstance(event, Known) or (not is_first and not isinstance(event, Failed)):
+        if isinstance(event, Cached) or (not is_first and not isinstance(event, Failed)):
             found.decoded += not isinstance(event, Rows)
         elif isinstance(event, Rows):
             sink.add_rows(content_hash, event.rows)

@@ -69,7 +69,7 @@ class PreprocessResult:
 
     def log(self) -> None:
         """Log what was done, and which files were left out or are used in part, and why."""
-        work = "nothing decoded: all of it was in the cache"
+        work = "nothing had to be decoded"
         if self.decoded:
             work = f"{counted(self.decoded, 'file')} decoded"
         if self.adopted:
