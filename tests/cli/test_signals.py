@@ -94,7 +94,8 @@ def test_a_signal_to_a_repair_keeps_what_is_repaired(tmp_path, whole, run):
     for pack in (slot_of(tmp_path) / "packs").iterdir():
         pack.write_bytes(pack.read_bytes()[:-1])
     argv = ["verify", str(tmp_path), "--repair", "--workers", "1"]
-    ended = subprocess.run([sys.executable, "-c", AFTER_THREE, "15", *argv], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", AFTER_THREE, str(int(signal.SIGTERM)), *argv]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (143, "interrupted; finished work is kept\n")
     done = one_object(*run("preprocess", tmp_path, *SMALL, "--json"))
     assert 0 < done["decoded"] <= FILES - 3

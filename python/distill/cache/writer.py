@@ -112,10 +112,9 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._progress = None  # a callback that cancels would also end the last commit
         try:
             if error is not None and self._rows is not None:
+                self._progress = None  # a callback that cancels would also end the last commit
                 if self._has_results or self._has_hashes or self._rows.has_results:
                     self.finish()
                 self._rows.abandon()
