@@ -542,7 +542,7 @@ class FileTable:
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
     def adopt(self, other: FileTable) -> None:
-        """Take over the files of another table, in addition to its own."""
+        """Take over the files of another table, in addition to its own. Of a file that both have, the later counts."""
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
         """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
+
+Result = TypeVar("Result")
 
 PathLike = str | os.PathLike[str]
 """A path argument."""
@@ -46,3 +49,37 @@ class Reason(str):
 
 def no_progress(stage: str, current: int, total: int) -> None:
     """Ignore progress."""
+
+
+class _CallbackError(BaseException):
+    """An exception of a callback, on its way past the handlers of other errors."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def hands_on_errors_of_progress(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Let the exceptions of the callback `progress` reach the caller of a function as they are.
+
+    Otherwise an OSError of a callback, which may write to a file of its own, would be taken for one of the cache.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any, progress: ProgressCallback | None = None, **options: Any) -> Result:
+        if progress is None:
+            return function(*arguments, **options)
+
+        def guarded(stage: str, current: int, total: int) -> None:
+            try:
+                progress(stage, current, total)
+            except Exception as error:
+                raise _CallbackError(error) from error
+
+        try:
+            return function(*arguments, progress=guarded, **options)
+        except _CallbackError as raised:
+            failed = raised.error
+        raise failed
+
+    return call

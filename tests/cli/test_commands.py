@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,11 @@ import pytest
 from distill import train
 from distill.audio import load_cache_manifest
 from distill.cli.main import main
-from sounds import CHUNK, SMALL, forbid_decoding, noise, one_object, slot_of, write, write_dataset
+from distill.cli.progress import ProgressView
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.status import dataset_status
+from distill.preprocess.verify import verify
+from sounds import CHUNK, SMALL, forbid_decoding, noise, one_object, slot_of, training, write, write_dataset
 
 PREPROCESS_KEYS = [
     *(
@@ -197,19 +202,89 @@ def test_torch_is_not_imported_if_nothing_has_changed(run, dataset):
     assert imported == "False"
 
 
-def test_reading_the_tables_of_a_large_cache_shows_progress(tmp_path, monkeypatch, run):
-    root = tmp_path / "dataset"
-    root.mkdir()
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A dataset whose tables are read in several blocks, preprocessed; one of its files is a sound."""
+    root = tmp_path_factory.mktemp("many")
     write(root / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 9600))
     for number in range(6000):
         # Each of a size of its own, and none a WAV file.
         (root / f"{number}.wav").write_bytes(b"x" * (number + 1))
-    assert run("preprocess", root, *SMALL)[0] == 0
+    preprocess(root, training())
     assert (root / ".cache" / "files.json").stat().st_size > 1_000_000
+    return root
+
+
+def test_reading_the_tables_of_a_large_cache_shows_progress(many, monkeypatch, run):
     shown = []
     monkeypatch.setattr("distill.cli.progress.ProgressView.progress", lambda view, *call: shown.append(call))
-    assert run("status", root)[0] == 0
+    assert run("status", many)[0] == 0
     assert "cache" in {stage for stage, *_ in shown}
+
+
+# The table of files is read first, then the slot's; `verify` reads only that.
+@pytest.mark.parametrize(
+    ("command", "call"), [("preprocess", 1), ("preprocess", 2), ("status", 1), ("status", 2), ("verify", 1)]
+)
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "no log"), BrokenPipeError(32, "gone"), ValueError("stop")])
+def test_an_error_of_a_callback_is_none_of_the_cache(many, monkeypatch, error, command, call):
+    calls = []
+
+    def fail(stage, current, total):
+        if stage == "cache":
+            calls.append(stage)
+            if len(calls) == call:
+                raise error
+
+    functions = {
+        "preprocess": lambda: preprocess(many, training(), progress=fail),
+        "status": lambda: dataset_status(many, progress=fail),
+        "verify": lambda: verify(many, progress=fail),
+    }
+    packs = sorted((slot_of(many) / "packs").iterdir())
+    with pytest.raises(type(error)) as raised:
+        functions[command]()
+    assert raised.value is error
+    assert sorted((slot_of(many) / "packs").iterdir()) == packs
+    forbid_decoding(monkeypatch)
+    assert preprocess(many, training()).decoded == 0
+
+
+def test_a_backend_that_does_not_exist_is_refused_before_anything_is_read(run, dataset, monkeypatch):
+    monkeypatch.setenv("DISTILL_BACKEND", "nonsense")
+    for command in ("preprocess", "train"):
+        code, _, err = run(command, dataset, *SMALL)
+        assert code == 2
+        assert "DISTILL_BACKEND='nonsense' must be one of auto, fused, rust, reference" in err
+    assert not (dataset / ".cache").exists()
+
+
+def test_an_export_that_is_interrupted_says_that_nothing_is_left(run, dataset, tmp_path, monkeypatch):
+    assert run("preprocess", dataset, *SMALL)[0] == 0
+
+    def interrupt(view, stage, current, total):
+        if stage == "export":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("distill.cli.progress.ProgressView.progress", interrupt)
+    code, _, err = run("export", dataset, tmp_path / "rows")
+    assert (code, err) == (143, "interrupted; what was written is removed\n")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_the_time_left_begins_anew_with_each_table(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("distill.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    view = ProgressView()
+    for _ in range(4):
+        for megabytes in range(0, 601, 50):  # a table of 600 MB in 12 s
+            view.progress("cache", megabytes * 10**6, 600 * 10**6)
+            now[0] += 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
+    assert len(lines) >= 4
+    for line in lines:
+        read, left = map(int, re.fullmatch(r"cache: (\d+) of 600 MB, about (\d+) s left", line).groups())
+        assert left == (600 - read) / 50
 
 
 def test_a_cache_of_another_dataset_gives_a_warning(run, dataset, tmp_path):

@@ -27,7 +27,8 @@ from distill.cache.manifest import build_header
 from distill.cache.pack import PackWriter
 from distill.cache.writer import CacheWriter
 from distill.cli.main import main
-from distill.errors import ConfigError, StorageError
+from distill.errors import ConfigError, DatasetError, StorageError
+from distill.index import Dataset
 from distill.preprocess.parts import Job, Part, extract_part
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.recording import Extracted
@@ -111,6 +112,51 @@ def test_a_lost_shard_is_computed_by_whoever_comes_next(dataset, whole):
     result = preprocess(dataset, training())
     assert result.decoded == 8 - first.decoded - third.decoded > 0
     check(dataset, whole)
+
+
+def test_a_file_table_that_is_newer_than_the_slot_is_used(dataset, monkeypatch):
+    """Another configuration was preprocessed since, after the files were touched."""
+    preprocess(dataset, training())
+    with busy(dataset):
+        write(dataset / "new.wav", noise(9))
+        assert shard(dataset, 1, 1).decoded == 1  # a part that waits to be adopted
+    for path in dataset.glob("*.wav"):
+        os.utime(path, ns=(1, path.stat().st_mtime_ns - 10**12))
+    age(dataset)
+    other = preprocess(dataset, training(chunk_samples=4000))
+    assert other.decoded == 9
+    forbid_decoding(monkeypatch)
+    with busy(dataset):
+        assert shard(dataset, 1, 1).decoded == 0
+    assert shard(dataset, 1, 1).decoded == 0
+    hashed = []
+    preprocess(dataset, training(), progress=lambda stage, *amount: hashed.append(amount) if stage == "hash" else None)
+    assert not hashed
+
+
+def test_an_empty_shard_starts_no_thread_and_imports_no_torch(dataset):
+    code = (
+        "import sys\nfrom distill.cli.main import main\n"
+        f"assert main(['preprocess', {os.fspath(dataset)!r}, *{list(map(str, SMALL))!r}, '--shard', '1/1']) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    assert preprocess(dataset, training()).decoded == 8
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("options", [{}, {"shard": Shard(1, 1)}], ids=["whole", "shard"])
+def test_a_dataset_that_is_replaced_after_its_scan_is_an_error(dataset, tmp_path, options):
+    """As a mount point is by its empty folder; else all files would count as changed while they were read."""
+
+    def unmount(stage, current, total):
+        if stage == "lengths" and current == total and dataset.stat().st_nlink:
+            dataset.rename(tmp_path / "away")
+            dataset.mkdir()
+
+    cache = tmp_path / "cache"
+    with pytest.raises(DatasetError, match="another folder is there now"):
+        preprocess(Dataset(dataset, cache_dir=cache), training(), progress=unmount, **options)
 
 
 def test_equal_contents_in_two_shards_are_adopted_once(dataset, whole):

@@ -11,7 +11,7 @@ _PUBLIC = {
     "ComplexSpectrogramConfig": "distill.config",
     "PreprocessingCancelled": "distill.errors",
     "SpectrogramConfig": "distill.config",
-    "load_audio": "distill.audio.decode",
+    "load_audio": "distill.audio.load",
     "load_cache_manifest": "distill.cache.slots",
     "preprocess_complex_spectrograms": "distill.preprocess.spectrograms",
 }

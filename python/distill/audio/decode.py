@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -20,9 +20,6 @@ from distill.audio.readers.table import open_sound
 from distill.errors import AudioFileError
 from distill.text import printable
 from distill.types import PathLike, Reason
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -263,32 +260,3 @@ def warn_if_partial(path: PathLike, partial: Reason | None) -> None:
     """Log that only a part of a file is used, and why, if so."""
     if partial is not None:
         logger.warning("%s: used in part: %s", printable(os.fsdecode(path)), partial)
-
-
-def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
-    """Load a whole file as a mono waveform.
-
-    Parameters
-    ----------
-    path : path
-        A file of any kind that one of the readers reads: see docs/formats.md.
-    sample_rate : int
-        Sample rate of the result, Hz; files of other rates are resampled. Default: 48000.
-
-    Returns
-    -------
-    Tensor of shape [1, S], float32
-        The mean of the channels, not normalised. If only a part of the file can be decoded, that part, and a warning
-        is logged.
-
-    Raises
-    ------
-    AudioFileError
-        If the file cannot be used; the message gives the reason.
-    """
-    import torch  # noqa: PLC0415 - decoding does without it
-
-    decoding = decode_blocks(path, sample_rate)
-    blocks = [block.samples for block in decoding]
-    warn_if_partial(decoding.path, decoding.partial)
-    return torch.from_numpy(np.concatenate(blocks))[None]

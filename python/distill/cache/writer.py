@@ -177,8 +177,6 @@ class CacheWriter:
             for parts in in_groups(load_parts(self.slot_dir, row_format, removes=True)):
                 self.adopted += sum(len(part.manifest.file_table()) for part in parts)
                 self._adopt_saved(parts)
-            if self.adopted:
-                self.files.adopt(self.manifest.file_table())
         except OSError as error:
             raise cache_write_error(self.slot_dir / PARTS_NAME, error) from error
 
@@ -329,17 +327,19 @@ class CacheWriter:
         elif not part.is_empty:
             self._part_files.append(part.saved(self.slot_dir, self.row_format).path)
 
-    def _adopt(self, parts: Sequence[Part]) -> None:
-        """Add what some parts list to the manifest in memory."""
+    def _adopt(self, parts: Sequence[Part]) -> _native.Manifest:
+        """Add what some parts list to the manifest in memory, and return it."""
         for part in parts:
             self._rows.keep(part)
-        if self.manifest.adopt(listed_by(parts)):
+        listed = listed_by(parts)
+        if self.manifest.adopt(listed):
             self.dirty = self._has_results = True
+        return listed
 
     def _adopt_saved(self, parts: Sequence[Part]) -> bool:
         """Adopt parts that have part files; return whether all of their packs are there."""
         is_whole = [place_packs(part, self.slot_dir, self.packs_dir) for part in parts]
-        self._adopt(parts)
+        self.files.adopt(self._adopt(parts).file_table())
         self._has_hashes = True
         self._part_files += [part.path for part in parts]
         return all(is_whole)

@@ -17,6 +17,10 @@ def export(arguments: ExportArguments) -> int:
     dataset.check()
     with interrupted_by_signals(), ProgressView() as view:
         slot = choose_slot(dataset.cache_path, arguments.slot)
-        rows = export_features(slot, arguments.output, arguments.format, view.progress)
+        try:
+            rows = export_features(slot, arguments.output, arguments.format, view.progress)
+        except KeyboardInterrupt as interruption:
+            interruption.outcome = "what was written is removed"
+            raise
     say(f"{counted(rows, 'row')} in {arguments.output}")
     return 0

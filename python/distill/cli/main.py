@@ -121,8 +121,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted;
-        training and preprocessing also 143 after SIGTERM and 129 after SIGHUP.
+        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted; commands that compute or write also 143
+        after SIGTERM and 129 after SIGHUP.
     """
 
     def body() -> int:

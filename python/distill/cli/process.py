@@ -151,7 +151,7 @@ def _status_of(body: Callable[[], int]) -> int:
             _say_on_stderr(f"tip: {error.tip}")
         return error.exit_code
     except KeyboardInterrupt as error:
-        _say_on_stderr("interrupted; finished work is kept")
+        _say_on_stderr(f"interrupted; {getattr(error, 'outcome', 'finished work is kept')}")
         return status_after(error.number if isinstance(error, Terminated) else signal.SIGINT)
     except SystemExit as left:  # of tyro, after --help and for options that it cannot parse
         return left.code if isinstance(left.code, int) else int(left.code is not None)

@@ -73,7 +73,7 @@ class ProgressView:
         )
         self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
         self._task: Any = None
-        self._stage, self._first = "", 0
+        self._stage, self._first, self._last = "", 0, 0
         self._last_line = self._stage_started = time.monotonic()
         self._handler = _LogLines(self)
 
@@ -130,9 +130,10 @@ class ProgressView:
             self._show(stage, current, total, f"{current}/{total}" if total else f"{current}")
             return
         now = time.monotonic()
-        if stage != self._stage:
-            # A stage may go on after another one: a commit comes between files.
+        if stage != self._stage or current < self._last:
+            # A stage may go on after another one, as a commit comes between files, or begin again, as for each table.
             self._stage, self._stage_started, self._first = stage, now, current
+        self._last = current
         if (current < total or not total) and now - self._last_line > _PLAIN_EVERY_S:
             done = current - self._first
             left = (now - self._stage_started) / done * (total - current) if done > 0 else 0.0
@@ -167,11 +168,12 @@ class ProgressView:
         self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{best}")
 
     def _show(self, description: str, current: int, total: int, what: str) -> None:
-        if self._task is None or description != self._stage:
+        if self._task is None or description != self._stage or current < self._last:
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._stage = description
             self._task = self._bar.add_task(description, total=total or None, what=what)
+        self._last = current
         self._bar.update(self._task, completed=current, total=total or None, what=what)
 
 

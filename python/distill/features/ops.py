@@ -6,25 +6,18 @@ The operator is opaque to torch.compile, torch.export and tracing: they see the 
 from __future__ import annotations
 
 import logging
-import os
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-from distill.errors import BackendError, ConfigError
+from distill.errors import BackendError
 from distill.features import reference
+from distill.features.backend_names import BACKEND_VARIABLE, Backend, Computed
 from distill.features.backends import Kernel, KernelError, rust, triton
 from distill.features.mel import MelSpec
 
 logger = logging.getLogger(__name__)
-
-Backend = Literal["auto", "fused", "rust", "reference"]
-"""What can be requested: the Triton kernel, the Rust kernel, the reference, or the fastest of them."""
-Computed = Literal["fused", "rust", "reference"]
-"""What can have computed features, as a cache records it."""
-BACKEND_VARIABLE = "DISTILL_BACKEND"
-"""Environment variable that replaces "auto"."""
 
 _NAME = "distill::complex_mel"
 _KERNELS = {"fused": triton, "rust": rust}
@@ -32,29 +25,6 @@ _KERNELS = {"fused": triton, "rust": rust}
 _AUTO: dict[str, Computed] = {"cuda": "fused", "cpu": "rust"}
 # What the kernels accept, and compute in float32.
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def resolve_backend(backend: Backend) -> Backend:
-    """Return `backend`, or the value of DISTILL_BACKEND if `backend` is "auto".
-
-    Parameters
-    ----------
-    backend : {"auto", "fused", "rust", "reference"}
-        The requested backend.
-
-    Raises
-    ------
-    ConfigError
-        If `backend` or DISTILL_BACKEND is none of these.
-    """
-    choices = ", ".join(get_args(Backend))
-    if backend not in get_args(Backend):
-        raise ConfigError([f"backend={backend!r} must be one of {choices}"])
-    # An empty variable counts as not set.
-    from_environment = os.environ.get(BACKEND_VARIABLE) or "auto"
-    if from_environment not in get_args(Backend):
-        raise ConfigError([f"environment variable {BACKEND_VARIABLE}={from_environment!r} must be one of {choices}"])
-    return from_environment if backend == "auto" else backend
 
 
 def backend_for(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> Computed:

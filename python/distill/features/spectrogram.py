@@ -7,9 +7,10 @@ from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.errors import BackendError
+from distill.features.backend_names import Backend, Computed, resolve_backend
 from distill.features.inversion.griffin_lim import invert
 from distill.features.mel import MelSpec, mel_bands
-from distill.features.ops import Backend, Computed, backend_for, resolve_backend
+from distill.features.ops import backend_for
 from distill.features.reference import complex_mel, is_transformed
 
 

@@ -43,6 +43,9 @@ class Job:
         Folder for temporary files, on each machine.
     known : frozenset of bytes
         Hashes of contents whose rows the slot has. A file that turns out to have one of them need not be computed.
+    root : RootFolder, optional
+        The folder of the dataset when it was scanned. Default: as it is when the first part is computed, because every
+        machine has other numbers for it.
     """
 
     dataset_dir: Path
@@ -51,6 +54,7 @@ class Job:
     row_format: RowFormat
     spool_dir: Path
     known: frozenset[bytes] = frozenset()
+    root: RootFolder | None = None
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -65,7 +69,7 @@ class Job:
             device=resolve_device(self.config.device),
             config=self.config,
             expansion=self.row_format.expansion,
-            root=RootFolder.at(self.dataset_dir),
+            root=self.root or RootFolder.at(self.dataset_dir),
             spool_dir=self.spool_dir,
             unused=self.known,
         )

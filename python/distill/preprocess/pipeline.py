@@ -29,6 +29,7 @@ from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.errors import CacheError, StorageError
+from distill.features.backend_names import resolve_backend
 from distill.features.mel import MelSpec, empty_bands
 from distill.index import Dataset, Manifest, Scan, check_workers
 from distill.preprocess.events import Source
@@ -40,11 +41,12 @@ from distill.preprocess.retries import forget_what_can_be_read
 from distill.preprocess.shard import extract_shard
 from distill.preprocess.shares import Shard
 from distill.text import counted
-from distill.types import ConfirmCallback, PathLike, ProgressCallback, no_progress
+from distill.types import ConfirmCallback, PathLike, ProgressCallback, hands_on_errors_of_progress, no_progress
 
 logger = logging.getLogger(__name__)
 
 
+@hands_on_errors_of_progress
 def preprocess(
     dataset: Dataset | PathLike,
     config: TrainingConfig,
@@ -90,8 +92,10 @@ def preprocess(
     start = time.monotonic()
     dataset = Dataset.of(dataset)
     workers = check_workers(workers)
+    # These raise, before anything is read, if this machine has no such device, or the environment names no backend.
     if config.device not in ("auto", "cpu"):
-        resolve_device(config.device)  # raises, before anything is read, if this machine does not have it
+        resolve_device(config.device)
+    resolve_backend("auto")
     dataset.check()
     run = _Run(
         dataset=dataset,
@@ -144,7 +148,7 @@ class _Run:
 
     def job(self, row_format: RowFormat, spool_dir: Path) -> Job:
         """Return what has to be known to compute rows."""
-        return Job(self.dataset.path, self.dataset.cache_path, self.config, row_format, spool_dir)
+        return Job(self.dataset.path, self.dataset.cache_path, self.config, row_format, spool_dir, root=self.root)
 
     def require_audio(self) -> int:
         """Return the number of audio files, without opening any; raise DatasetError if there is none."""
@@ -252,7 +256,7 @@ def _lost(run: _Run, writer: CacheWriter, plan: Plan, found: Extracted) -> Sourc
 def _shard(run: _Run, row_format: RowFormat, shard: Shard) -> PreprocessResult:
     """Compute a share of the files."""
     extracted, scan, known = extract_shard(
-        run.dataset, run.config, row_format, shard, workers=run.workers, progress=run.progress
+        run.dataset, run.root, run.config, row_format, shard, workers=run.workers, progress=run.progress
     )
     slot = slot_path(run.dataset.cache_path, row_format.fingerprint)
     return _result(slot, known.manifest, scan, row_format, extracted=extracted, adopted=known.adopted)
@@ -263,8 +267,10 @@ def _unchanged(run: _Run) -> PreprocessResult | None:
     cache_dir = run.dataset.cache_path
     row_format = resolve_row_format(run.config, cache_dir, run.require_audio)
     slot = find_slot(cache_dir, row_format.fingerprint)
+    if not slot:
+        return None
     known = load_file_table(cache_dir, run.progress)
-    manifest = slot and open_manifest(slot, known, run.progress)
+    manifest = open_manifest(slot, known, run.progress)
     if not manifest:
         return None
     forget_what_can_be_read(manifest)

@@ -85,7 +85,7 @@ class RayEngine:
         if not parts:
             return
         folders = {"dataset_dir": job.dataset_dir.absolute(), "cache_dir": job.cache_dir.absolute()}
-        job = replace(job, config=replace(job.config, device="cpu"), **folders)
+        job = replace(job, config=replace(job.config, device="cpu"), root=None, **folders)
         place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
         logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
         with _probe(job) as probe, private_folder() as folder, _driver() as (connection, process, output):

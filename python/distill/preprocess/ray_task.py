@@ -60,7 +60,7 @@ def _extracted(job: PackedJob, part: bytes) -> object:
             "install the same version of distill on every node",
         )
     _check_folders(job)
-    from distill.cache.disk import cache_write_error  # noqa: PLC0415 - imports torch
+    from distill.cache.disk import cache_write_error  # noqa: PLC0415
     from distill.preprocess.parts import extract_part  # noqa: PLC0415
 
     unpacked = pickle.loads(part)  # noqa: S301 - from our own driver

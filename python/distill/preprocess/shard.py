@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distill import _native
+from distill.availability import RootFolder
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import load_file_table
 from distill.cache.lock import LockedError
@@ -76,13 +77,15 @@ def commit_parts(cache_dir: Path, row_format: RowFormat, progress: ProgressCallb
     table = load_file_table(cache_dir, progress)
     known = Known(open_manifest(slot_dir, table, progress) or _native.Manifest(), table)
     for parts in in_groups(load_parts(slot_dir, row_format)):
-        known.manifest.adopt(listed_by(parts))
-    known.files.adopt(known.manifest.file_table())
+        listed = listed_by(parts)
+        known.manifest.adopt(listed)
+        known.files.adopt(listed.file_table())
     return known
 
 
 def extract_shard(
     dataset: Dataset,
+    root: RootFolder,
     config: TrainingConfig,
     row_format: RowFormat,
     shard: Shard,
@@ -123,7 +126,7 @@ def extract_shard(
     parts = make_parts(sources, durations, row_format, least=2 * workers)
     # Of files that were renamed, or touched, the hash is found while they are decoded.
     known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
-    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known)
+    job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known, root)
     found = Extracted()
     try:
         # Closed here, so that the parts are saved wherever an interruption comes.

@@ -10,9 +10,10 @@ from distill.cache.folder import leftover, load_file_table
 from distill.cache.slots import Slot, list_slots
 from distill.index import Dataset
 from distill.preprocess.retries import forget_what_can_be_read
-from distill.types import PathLike, ProgressCallback, Reason
+from distill.types import PathLike, ProgressCallback, Reason, hands_on_errors_of_progress
 
 
+@hands_on_errors_of_progress
 def dataset_status(dataset: Dataset | PathLike, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
     """Compare a dataset with its cache, without decoding or writing anything.
 

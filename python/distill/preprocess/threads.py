@@ -134,8 +134,10 @@ def in_threads(
     BaseException
         What ended a thread and is not about a file, such as MemoryError or KeyboardInterrupt.
     """
-    threads_each = max(1, workers // max(1, len(items)))
-    workers = min(workers, max(1, len(items)))
+    if not items:
+        return
+    threads_each = max(1, workers // len(items))
+    workers = min(workers, len(items))
     results: _ResultQueue[Result] = _ResultQueue(max(2 * workers, most_waiting))
     remaining = iter(items)
     lock = threading.Lock()

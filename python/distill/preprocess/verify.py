@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,11 +23,11 @@ from distill.cache.slots import choose_slot, exists, list_slots, slot_path
 from distill.config import AugmentationConfig, TrainingConfig
 from distill.errors import CacheError, UnreadablePackError
 from distill.index import Dataset, check_workers
+from distill.preprocess.pipeline import preprocess
+from distill.preprocess.plan import is_current
+from distill.preprocess.result import PreprocessResult
 from distill.text import listed
-from distill.types import PathLike, ProgressCallback, Reason
-
-if TYPE_CHECKING:
-    from distill.preprocess.result import PreprocessResult
+from distill.types import PathLike, ProgressCallback, Reason, hands_on_errors_of_progress
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,7 @@ class Verification:
     damaged: list[tuple[str, Reason]]
 
 
+@hands_on_errors_of_progress
 def verify(
     dataset: Dataset | PathLike, *, workers: int | None = None, progress: ProgressCallback | None = None
 ) -> Verification:
@@ -201,6 +201,7 @@ def _damaged_files(
     return found
 
 
+@hands_on_errors_of_progress
 def repair(
     dataset: Dataset | PathLike, *, workers: int | None = None, progress: ProgressCallback | None = None
 ) -> PreprocessResult:
@@ -249,10 +250,6 @@ def repair(
 def _repair_slot(
     dataset: Dataset, slot: Path, manifest: _native.Manifest, workers: int | None, progress: ProgressCallback | None
 ) -> PreprocessResult | None:
-    # Both import torch, which `verify` does not need.
-    from distill.preprocess.pipeline import preprocess  # noqa: PLC0415
-    from distill.preprocess.plan import is_current  # noqa: PLC0415
-
     header = json.loads(manifest.header)
     row_format = RowFormat.of_header(header)
     if not is_current(row_format):

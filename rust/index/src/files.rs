@@ -133,8 +133,8 @@ impl Files {
     }
 
     /// Adds files of another table; both are sorted by path. Of a file that both have, the
-    /// new entry counts if the old one is pending, or of another state of the file. Returns
-    /// whether the table changed; if not, one that is shared stays so.
+    /// new entry counts if the old one is pending, or of an earlier state of the file.
+    /// Returns whether the table changed; if not, one that is shared stays so.
     pub(crate) fn merge(table: &mut Arc<Files>, others: &Files) -> bool {
         let mut replaced = Vec::new();
         let mut new = Files::default();
@@ -142,7 +142,9 @@ impl Files {
             match table.find(other.path) {
                 Some(at) => {
                     let old = table.get(at);
-                    if old.is_pending() && !other.is_pending() || old.key != other.key {
+                    let is_filled = old.is_pending() && !other.is_pending();
+                    let is_later = old.key.ctime_ns <= other.key.ctime_ns;
+                    if is_filled || is_later && old.key != other.key {
                         replaced.push((at, number));
                     }
                 }

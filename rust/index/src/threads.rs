@@ -45,13 +45,29 @@ pub(crate) fn run_workers<T: Send>(
     })
 }
 
-/// Runs both functions, in parallel if another thread can be started.
-pub(crate) fn both<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+/// Runs both functions, in parallel if another thread can be started. Calls `poll` at least
+/// every 25 ms after the first one has ended.
+pub(crate) fn both<A, B: Send>(
+    here: impl FnOnce() -> A,
+    there: impl Fn() -> B + Sync,
+    mut poll: impl FnMut(),
+) -> (A, B) {
     let there = &there;
     thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, there);
+        let (sender, receiver) = channel();
+        let work = move || {
+            // The receiver only goes away after this thread.
+            let _ = sender.send(there());
+        };
+        // Without another thread the sender is gone, and there is nothing to wait for.
+        let _thread = thread::Builder::new().spawn_scoped(scope, work);
         let here = here();
-        let found = thread.ok().and_then(|thread| thread.join().ok());
-        (here, found.unwrap_or_else(there))
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(found) => return (here, found),
+                Err(RecvTimeoutError::Timeout) => poll(),
+                Err(RecvTimeoutError::Disconnected) => return (here, there()),
+            }
+        }
     })
 }

@@ -114,8 +114,8 @@ impl FileTable {
         Files::set_hash(&mut self.files, path, hash)
     }
 
-    /// Takes over the files of another table, in addition to its own. If these are the same
-    /// files, the tables are shared.
+    /// Takes over the files of another table, in addition to its own. Of a file that both
+    /// have, the later state counts. If these are the same files, the tables are shared.
     pub fn adopt(&mut self, other: &FileTable) {
         let files = &other.files;
         let is_as_new = |(old, new): (File, File)| {

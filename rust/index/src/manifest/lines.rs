@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use memchr::memchr;
 
 use super::cursor::Parsed;
+use crate::progress::Tick;
 
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
@@ -36,8 +37,9 @@ pub(super) struct Lines<'a> {
     text: &'a dyn Text,
     /// The part of the text that was not read yet.
     left: Range<u64>,
-    /// Called with where the next block begins. False ends the reading.
-    goes_on: &'a dyn Fn(u64) -> bool,
+    tick: Tick<'a>,
+    /// Of what was returned before the last block was read.
+    hasher: blake3::Hasher,
     block: Vec<u8>,
     /// The part of `block` that was not returned yet.
     unread: Range<usize>,
@@ -45,15 +47,12 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(
-        text: &'a dyn Text,
-        part: Range<u64>,
-        goes_on: &'a dyn Fn(u64) -> bool,
-    ) -> Self {
+    pub(super) fn new(text: &'a dyn Text, part: Range<u64>, tick: Tick<'a>) -> Self {
         Lines {
             text,
             left: part,
-            goes_on,
+            tick,
+            hasher: blake3::Hasher::new(),
             block: Vec::new(),
             unread: 0..0,
             failed: None,
@@ -63,6 +62,18 @@ impl<'a> Lines<'a> {
     /// Where in the text the next line begins.
     pub(super) fn position(&self) -> u64 {
         self.left.start - self.unread.len() as u64
+    }
+
+    /// Hashes something before the part.
+    pub(super) fn hash_before(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The hash of what was returned.
+    pub(super) fn hash(&self) -> blake3::Hash {
+        let mut hasher = self.hasher.clone();
+        hasher.update(&self.block[..self.unread.start]);
+        hasher.finalize()
     }
 
     /// The next line, without the newline at its end.
@@ -94,9 +105,10 @@ impl<'a> Lines<'a> {
     /// Reads more of the text behind what is unread. False at its end.
     fn fill(&mut self) -> bool {
         let at = self.left.start;
-        if self.left.is_empty() || self.failed.is_some() || !(self.goes_on)(at) {
+        if self.left.is_empty() || self.failed.is_some() {
             return false;
         }
+        self.hasher.update(&self.block[..self.unread.start]);
         self.block.copy_within(self.unread.clone(), 0);
         let unread = self.unread.len();
         self.unread = 0..unread;
@@ -113,6 +125,6 @@ impl<'a> Lines<'a> {
         }
         self.left.start += wanted as u64;
         self.unread.end += wanted;
-        true
+        (self.tick)(wanted as u64)
     }
 }

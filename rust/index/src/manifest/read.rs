@@ -67,6 +67,7 @@ pub(super) fn parse<T: Text>(
     let (numbers, whole) = both(
         || numbers(files, contents),
         || check::whole(packs, contents.iter()),
+        || (),
     );
     whole.map_err(Error::Manifest)?;
     let numbers = numbers.map_err(Error::Manifest)?;

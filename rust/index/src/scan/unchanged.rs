@@ -32,6 +32,7 @@ pub(super) fn scan_if_unchanged(
     let (one, other) = both(
         || part(comparison, found, manifest, 0..middle),
         || part(comparison, found, manifest, middle..found.len()),
+        || (),
     );
     let (mut one, other) = (one?, other?);
     one.skipped.extend(other.skipped);
