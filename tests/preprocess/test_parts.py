@@ -134,6 +134,20 @@ def test_a_file_table_that_is_newer_than_the_slot_is_used(dataset, monkeypatch):
     assert not hashed
 
 
+def test_a_shard_leaves_what_can_be_copied_to_the_next_run(dataset, whole, monkeypatch, caplog):
+    preprocess(dataset, training(augmentation_expansion=1))
+    write(dataset / "new.wav", noise(9))
+    caplog.set_level("INFO")
+    assert sum(shard(dataset, number).decoded for number in (1, 2, 3)) == 1
+    assert "left to the next run without --shard, which copies the rows from slot" in caplog.text
+    forbid_decoding(monkeypatch)
+    result = preprocess(dataset, training())
+    found = rows_by_content(result.cache_dir)
+    assert len(found) == 9
+    rows, _ = whole
+    assert all(np.array_equal(found[content], expected) for content, expected in rows.items())
+
+
 def test_an_empty_shard_starts_no_thread_and_imports_no_torch(dataset):
     code = (
         "import sys\nfrom distill.cli.main import main\n"

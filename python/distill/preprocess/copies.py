@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -89,11 +90,11 @@ class Copies:
                 yield content_hash, True
 
 
-def find_copies(writer: CacheWriter, sources: Sequence[Source]) -> Copies | None:
-    """Return which of some contents can be copied into the open slot; None if no other slot has any of them."""
+def find_copies(cache_dir: Path, row_format: RowFormat, sources: Sequence[Source]) -> Copies | None:
+    """Return which of some contents can be copied from another slot; None if no other slot has any of them."""
     best = None
-    for slot, rows in slot_formats(writer.cache_dir) if len(sources) else ():
-        if not writer.row_format.is_included_in(rows):
+    for slot, rows in slot_formats(cache_dir) if len(sources) else ():
+        if not row_format.is_included_in(rows):
             continue
         try:
             reader = CacheReader(slot, unselected=True)
@@ -101,7 +102,7 @@ def find_copies(writer: CacheWriter, sources: Sequence[Source]) -> Copies | None
             logger.warning("%s; its rows are not used", error)
             continue
         wanted = {source.content_hash for source in sources} - {None}
-        copies = _copies(slot.name, reader, wanted, writer.row_format)
+        copies = _copies(slot.name, reader, wanted, row_format)
         if best is None or len(copies.content_hashes) > len(best.content_hashes):
             best = copies
     return best if best and best.content_hashes else None

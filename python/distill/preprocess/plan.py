@@ -72,6 +72,16 @@ class Sources(Sequence[Source]):
         return Sources(self._root, self._scan, self.numbers[indices])
 
 
+def divided(cache_dir: Path, row_format: RowFormat, todo: Sources) -> tuple[Copies | None, Sources, Sources]:
+    """Return what can be copied from another slot, those sources, and the sources that have to be computed."""
+    copies = find_copies(cache_dir, row_format, todo)
+    is_copied = np.zeros(len(todo), bool)
+    if copies:
+        hashes = copies.content_hashes
+        is_copied = np.fromiter((source.content_hash in hashes for source in todo), bool, len(todo))
+    return copies, todo.at(is_copied), todo.at(~is_copied)
+
+
 def longest_first(sources: Sources, workers: int, progress: ProgressCallback) -> tuple[Sources, np.ndarray]:
     """Return some sources, the longest first, and their lengths in seconds, which are read from the files."""
     durations = read_lengths(sources, workers, progress)
@@ -147,12 +157,7 @@ def make_plan(
     writer.keep_hashes(scan)
 
     todo = Sources(dataset.folder, scan, np.arange(scan.n_todo))
-    copies = find_copies(writer, todo)
-    is_copied = np.zeros(len(todo), bool)
-    if copies:
-        hashes = copies.content_hashes
-        is_copied = np.fromiter((source.content_hash in hashes for source in todo), bool, len(todo))
-    copied, sources = todo.at(is_copied), todo.at(~is_copied)
+    copies, copied, sources = divided(writer.cache_dir, row_format, todo)
     # So that no thread is left with a long file when the others have finished.
     sources, durations = longest_first(sources, workers, progress)
     chunk_s = config.chunk_samples / config.complex_spectrogram.sample_rate

@@ -24,7 +24,7 @@ from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
 from distill.index import Dataset
 from distill.preprocess.parts import Job, Part, extract_part, make_parts
-from distill.preprocess.plan import Sources, longest_first
+from distill.preprocess.plan import Sources, divided, longest_first
 from distill.preprocess.recording import Extracted
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.preprocess.shares import Shard
@@ -121,8 +121,12 @@ def extract_shard(
     scan = dataset.scan(before.manifest, known=before.files, workers=workers, hashing=hashing, progress=progress)
     dataset.require_audio(scan)
     own = np.array([number for number in range(scan.n_todo) if shard.has(scan.todo_at(number)[0])], np.int64)
+    copies, copied, own = divided(dataset.cache_path, row_format, Sources(dataset.folder, scan, own))
+    if copies:
+        message = "%s left to the next run without --shard, which copies the rows from slot %s"
+        logger.info(message, counted(len(copied), "file"), copies.slot)
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
-    sources, durations = longest_first(Sources(dataset.folder, scan, own), workers, progress)
+    sources, durations = longest_first(own, workers, progress)
     parts = make_parts(sources, durations, row_format, least=2 * workers)
     # Of files that were renamed, or touched, the hash is found while they are decoded.
     known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
