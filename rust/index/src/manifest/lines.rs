@@ -47,12 +47,18 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a dyn Text, part: Range<u64>, tick: Tick<'a>) -> Self {
+    /// `hasher` hashes what is returned, after what it has hashed before.
+    pub(super) fn new(
+        text: &'a dyn Text,
+        part: Range<u64>,
+        hasher: blake3::Hasher,
+        tick: Tick<'a>,
+    ) -> Self {
         Lines {
             text,
             left: part,
             tick,
-            hasher: blake3::Hasher::new(),
+            hasher,
             block: Vec::new(),
             unread: 0..0,
             failed: None,
@@ -62,11 +68,6 @@ impl<'a> Lines<'a> {
     /// Where in the text the next line begins.
     pub(super) fn position(&self) -> u64 {
         self.left.start - self.unread.len() as u64
-    }
-
-    /// Hashes something before the part.
-    pub(super) fn hash_before(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
     }
 
     /// The hash of what was returned.

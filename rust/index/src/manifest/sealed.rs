@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use blake3::Hasher;
 use memchr::memmem;
 
 use super::cursor::Parsed;
@@ -100,7 +101,7 @@ impl<T: Text> Sealed<T> {
                     poll();
                     counts(count)
                 };
-                let mut lines = Lines::new(&self.text, 0..self.length, &tick);
+                let mut lines = Lines::new(&self.text, 0..self.length, Hasher::new(), &tick);
                 let before = before(&mut lines);
                 let (end, hash) = (lines.position(), lines.hash());
                 let checked = check(end, &|_| tick(0));
@@ -111,8 +112,8 @@ impl<T: Text> Sealed<T> {
                     Ok(start) => (start.unwrap_or(self.length), None),
                     Err(error) => (self.length, Some(error)),
                 };
-                let mut lines = Lines::new(&self.text, start..self.length, &counts);
-                lines.hash_before(&first_lines());
+                let rest = start..self.length;
+                let mut lines = Lines::new(&self.text, rest, table_hasher(), &counts);
                 let known = known.filter(|(text, _)| self.has_files(start, text, &counts));
                 let (files, hash) = match known {
                     Some((text, known)) => (Ok(known.clone()), text.hash),
@@ -173,9 +174,8 @@ impl<T: Text> Sealed<T> {
 
     /// Reads the text again, for its checksum and those of its parts before and after `cut`.
     fn check(&self, cut: u64, tick: Tick) -> io::Result<Checked> {
-        let mut whole = blake3::Hasher::new();
-        let mut parts = [blake3::Hasher::new(), blake3::Hasher::new()];
-        parts[1].update(&first_lines());
+        let mut whole = Hasher::new();
+        let mut parts = [Hasher::new(), table_hasher()];
         let mut start = Vec::new();
         self.blocks(0..self.length, tick, |block, at| {
             whole.update(block);
@@ -219,18 +219,23 @@ impl<T: Text> Sealed<T> {
 
     /// Whether a file with the table that begins at `start`, and nothing else, has this text.
     fn has_files(&self, start: u64, text: &TextId, tick: Tick) -> bool {
-        let before = first_lines();
-        if text.length != before.len() as u64 + (self.length - start) {
+        let mut hasher = table_hasher();
+        if text.length != hasher.count() + (self.length - start) {
             return false;
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&before);
         let read = self.blocks(start..self.length, tick, |block, _| {
             hasher.update(block);
             true
         });
         read.is_ok() && hasher.finalize() == text.hash
     }
+}
+
+/// Hashes a file with a table of files alone: its first lines, to which the table is added.
+fn table_hasher() -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.update(&first_lines());
+    hasher
 }
 
 #[cfg(test)]

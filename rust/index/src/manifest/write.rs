@@ -48,11 +48,13 @@ impl Manifest {
         out.table("contents", contents, |out, (hash, content)| {
             out.content(hash, &content);
         });
-        let files = self.files.iter().filter(|file| match &file.content {
-            Some(hash) => self.contents.number(hash).is_some(),
+        let number_of = self.contents.of(&self.files);
+        let files = self.files.iter().enumerate();
+        let files = files.filter(|(index, file)| match file.content {
+            Some(_) => number_of(*index).is_some(),
             None => !file.is_pending(),
         });
-        out.table("files", files, Writer::file);
+        out.table("files", files.map(|(_, file)| file), Writer::file);
     }
 }
 
