@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Literal, TypeVar
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 PathLike = str | os.PathLike[str]
 """A path argument."""
@@ -59,14 +59,14 @@ class _CallbackError(BaseException):
         self.error = error
 
 
-def hands_on_errors_of_progress(function: Callable[..., Result]) -> Callable[..., Result]:
+def hands_on_errors_of_progress(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """Let the exceptions of the callback `progress` reach the caller of a function as they are.
 
     Otherwise an OSError of a callback, which may write to a file of its own, would be taken for one of the cache.
     """
 
     @wraps(function)
-    def call(*arguments: Any, progress: ProgressCallback | None = None, **options: Any) -> Result:
+    def call(*arguments: Any, progress: ProgressCallback | None = None, **options: Any) -> _Result:
         if progress is None:
             return function(*arguments, **options)
 

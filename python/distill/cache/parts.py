@@ -314,7 +314,7 @@ def in_groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def listed_by(parts: Sequence[Part]) -> _native.Manifest:
-    """Return one manifest of all that some parts list.
+    """Return one manifest of all that some parts list: that of the first, to which the others are added.
 
     To adopt a manifest copies the table of files, which may have a million, so parts are not adopted one by one.
     """

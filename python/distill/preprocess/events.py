@@ -1,4 +1,4 @@
-"""What is computed, and what its extraction yields. Imports no torch, as a run that has nothing to compute."""
+"""What is computed, and what its extraction yields. Without torch, which a run that computes nothing does not need."""
 
 from __future__ import annotations
 

@@ -146,10 +146,6 @@ class _Run:
     progress: ProgressCallback
     engine: Engine | None
 
-    def job(self, row_format: RowFormat, spool_dir: Path) -> Job:
-        """Return what has to be known to compute rows."""
-        return Job(self.dataset.path, self.dataset.cache_path, self.config, row_format, spool_dir, root=self.root)
-
     def require_audio(self) -> int:
         """Return the number of audio files, without opening any; raise DatasetError if there is none."""
         scan = self.dataset.scan(Manifest(), workers=self.workers, hash_added=False, progress=self.progress)
@@ -162,7 +158,7 @@ def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> 
     hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
     plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress, hashing=hashing)
     has_work = bool(plan.sources or plan.copies)
-    job = run.job(writer.row_format, writer.cache_dir)
+    job = Job(run.dataset.path, writer.cache_dir, run.config, writer.row_format, writer.cache_dir, root=run.root)
     if has_work:
         # Raises, before anything is computed, if the requested backend cannot compute such chunks.
         writer.use_backend(job.extractor.backend)
@@ -190,7 +186,7 @@ def _compute(run: _Run, writer: CacheWriter, plan: Plan, job: Job) -> Extracted:
     sources = [*plan.sources, *damaged] if damaged else plan.sources
     if run.engine is None:
         return _extract(run, writer, job, sources)
-    return _extract_parts(run, run.engine, writer, plan, sources)
+    return _extract_parts(run, run.engine, writer, plan, job, sources)
 
 
 def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
@@ -209,9 +205,9 @@ def _copy(run: _Run, writer: CacheWriter, plan: Plan) -> list[Source]:
 
 def _extract(run: _Run, writer: CacheWriter, job: Job, sources: Sequence[Source]) -> Extracted:
     """Compute the rows of some sources and hand them to the writer."""
-    job = replace(job, known=frozenset(writer.manifest.unused_contents()))
+    extractor = replace(job.extractor, unused=frozenset(writer.manifest.unused_contents()))
     recorder = Recorder(writer, run.dataset.path)
-    with closing(job.extractor.run(sources, run.workers)) as events:
+    with closing(extractor.run(sources, run.workers)) as events:
         for event in events:
             recorder.record(event)
             # Also after rows, so that the callback can cancel in the middle of a long file.
@@ -219,15 +215,16 @@ def _extract(run: _Run, writer: CacheWriter, job: Job, sources: Sequence[Source]
     return recorder.found
 
 
-def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, sources: Sequence[Source]) -> Extracted:
+def _extract_parts(
+    run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, job: Job, sources: Sequence[Source]
+) -> Extracted:
     """Let an engine compute the rows of some sources, and adopt its parts as they end."""
     planned = dict(zip(plan.sources, plan.durations, strict=True))
     parts = make_parts(sources, [planned.get(source, 0.0) for source in sources], writer.row_format)
-    job = run.job(writer.row_format, Path(tempfile.gettempdir()))
     found, is_whole = Extracted(), True
     try:
         share(job.slot_dir)
-        with closing(engine(job, parts)) as results:
+        with closing(engine(replace(job, spool_dir=Path(tempfile.gettempdir())), parts)) as results:
             for extracted in results:
                 if extracted.path is not None:
                     is_whole &= writer.adopt_part(extracted.path)
@@ -238,7 +235,7 @@ def _extract_parts(run: _Run, engine: Engine, writer: CacheWriter, plan: Plan, s
     lost = [] if is_whole else _lost(run, writer, plan, found)
     if lost:
         logger.warning("%s of parts that were lost on the way: computed here", counted(len(lost), "file"))
-        found.add(_extract(run, writer, replace(job, spool_dir=writer.cache_dir), lost))
+        found.add(_extract(run, writer, job, lost))
     return found
 
 
