@@ -131,8 +131,10 @@ class TrainingConfig:
     """Fraction of the chunks (or files) held out for validation."""
     model_size: Literal["small", "medium", "large"] = "small"
     """Width of the convolutions: 16, 32 or 48 base channels."""
-    latent_dim: int = 128
-    """Size of the latent vector; the linear path uses fewer dimensions than there are training rows."""
+    latent_dim: int = 64
+    """Size of a latent vector; the linear path uses fewer dimensions than there are vectors in the training rows."""
+    latent_frames: int = 8
+    """Frames that a latent vector stands for, so that a chunk has a sequence of them; 0: one vector for a chunk."""
     batch_size: int | None = None
     """Rows per step; None: 16 below 2000 training rows, 32 below 20000, else 64."""
     epochs: int | None = None
@@ -177,6 +179,7 @@ class TrainingConfig:
             "chunk_samples": at_least(1),
             "val_fraction": Rule(lambda v: 0 < v < 1, "above 0 and below 1"),
             "latent_dim": between(1, 4096),
+            "latent_frames": Rule(lambda v: v in (0, 4, 8, 16), "0, 4, 8 or 16"),
             "batch_size": at_least(1),
             "epochs": at_least(1),
             "learning_rate": Rule(lambda v: 0 < v <= 1, "above 0 and at most 1"),
@@ -221,8 +224,8 @@ class TrainingConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "quick": {"epochs": 8, "augmentation_expansion": 0, "latent_dim": 64},
-    "large": {"model_size": "large", "latent_dim": 256, "patience": 40},
+    "quick": {"epochs": 8, "augmentation_expansion": 0},
+    "large": {"model_size": "large", "latent_dim": 128, "patience": 40},
 }
 """Named values of TrainingConfig fields: `quick` for a first impression in a minute, `large` for a GPU."""
 

@@ -168,29 +168,24 @@ def _duration_samples(recipe: Recipe, sources: Sequence[WindowedFile], instrumen
 
 
 def _encode(instrument: Instrument, source: WindowedFile, n_windows: int, progress: ProgressCallback) -> Tensor:
-    """Encode the first windows of a file to latent vectors [n_windows, L]; windows after its end are silent."""
+    """Encode the first windows of a file to latent vectors [S, k]; windows after its end are silent."""
     encoded: list[Tensor] = []
     for number, windows in enumerate(source.batches(n_windows, BATCH_WINDOWS)):
         progress("encode", number * BATCH_WINDOWS, n_windows)
         encoded.append(instrument.encode(instrument.features(windows.waveforms)).cpu())
-    return torch.cat(encoded)
+    return instrument.join_latents(torch.cat(encoded))
 
 
 def _paths(
     recipe: Recipe, encoded: Sequence[Tensor], instrument: Instrument, n_windows: int, seed: int
 ) -> Iterator[Tensor]:
-    """Yield the latent vectors [n_windows, L] of each sound; `encoded` are those of the sounds to start from."""
+    """Yield the latent vectors [S, k] of each sound; `encoded` are those of the sounds to start from."""
     count, numbers = len(recipe.names), recipe.numbers
     if recipe.kind == "interpolation":
         for fraction in np.linspace(0.0, 1.0, count).tolist():
             yield interpolate(*encoded, fraction)
         return
-    random = RandomPaths(
-        density=instrument.density,
-        n_windows=n_windows,
-        step_chunks=instrument.step_samples / instrument.config.chunk_samples,
-        seed=seed,
-    )
+    random = RandomPaths(instrument, n_windows=n_windows, seed=seed)
     for number in range(count):
         if recipe.kind == "variation":
             yield random.variation(number, *encoded, numbers["radius"])
@@ -207,4 +202,4 @@ def _play(
     for block in instrument.play(latents, samples, _FADE_OUT_S):
         yield block
         done += block.size
-        report(min(len(latents), done // instrument.step_samples))
+        report(min(instrument.count_windows(samples), done // instrument.step_samples))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,8 +31,8 @@ def vae_loss(
     ----------
     reconstruction, target : Tensor [B, C, M, T]
         Normalised features, C 1 or 2.
-    mu, logvar : Tensor [B, k]
-        Mean and log variance of the posterior of the latent vector.
+    mu, logvar : Tensor [B, ..., k]
+        Mean and log variance of the posterior of the latent vectors.
     energy : Tensor [B, M, T], optional
         Channel 0 before normalisation, at least 0: weights of the instantaneous frequency. Default: equal weights.
     if_weight : float
@@ -74,12 +76,12 @@ def vae_loss(
 def kl_divergence(mu: Tensor, logvar: Tensor, *, free_bits: float = 0.0) -> Tensor:
     """Compute the KL divergence of N(mu, exp(logvar)) from N(0, 1) in nats, mean over latent dimensions.
 
-    Each dimension's mean over the batch is clamped to at least `free_bits`. Below that it has no gradient, so that
-    dimensions with little information are not driven to have none.
+    Each dimension's mean over all latent vectors is clamped to at least `free_bits`. Below that it has no gradient, so
+    that dimensions with little information are not driven to have none.
 
     Parameters
     ----------
-    mu, logvar : Tensor [B, k]
+    mu, logvar : Tensor [B, ..., k]
     free_bits : float
         Nats per dimension, at least 0. Default: 0.
 
@@ -87,11 +89,11 @@ def kl_divergence(mu: Tensor, logvar: Tensor, *, free_bits: float = 0.0) -> Tens
     -------
     scalar Tensor
     """
-    return kl_of_units(mu, logvar).mean(dim=0).clamp(min=free_bits).mean()
+    return kl_of_units(mu, logvar).flatten(0, -2).mean(dim=0).clamp(min=free_bits).mean()
 
 
 def kl_of_units(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return the KL divergence [B, k] of N(mu, exp(logvar)) from N(0, 1) in nats, for each latent dimension."""
+    """Return the KL divergence [..., k] of N(mu, exp(logvar)) from N(0, 1) in nats, for each latent dimension."""
     return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
@@ -125,7 +127,7 @@ def _loss_of_part(
     else:
         weights = torch.ones_like(target[:, 1]) if energy is None else energy
         weighted, weight = (error[:, 1] * weights).sum() / values, weights.sum() / values
-    kl = kl_of_units(mu, logvar).sum(dim=0) / part.total
+    kl = kl_of_units(mu, logvar).flatten(0, -2).sum(dim=0) / (part.total * math.prod(mu.shape[1:-1]))
     # One reduction for all terms. Its result is a constant for the gradient: neither the energy nor which latent
     # dimensions are below `free_bits` is differentiated.
     whole = part.add_up(torch.cat([torch.stack([magnitude, weighted, weight]), kl]).detach())

@@ -146,7 +146,8 @@ class RunFolder:
         """
         return read_document(
             self.path / "config.toml",
-            lambda content: config_from_dict(parse_toml(content)),
+            # In versions without `latent_frames` a chunk had one latent vector.
+            lambda content: config_from_dict({"latent_frames": 0} | parse_toml(content)),
             "copy the file from a similar run, or start a new run",
         )
 

@@ -341,6 +341,7 @@ def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
     return ConvVAE(
         in_channels=channels,
         latent_dim=config.latent_dim,
+        latent_frames=config.latent_frames,
         n_mels=n_mels,
         n_frames=n_frames,
         base_channels=_BASE_CHANNELS[config.model_size],
