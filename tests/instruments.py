@@ -38,7 +38,9 @@ def tones(levels=(0.25, 0.5, 1.0), starts=3) -> np.ndarray:
     return np.stack(chunks)
 
 
-def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim: int = 24, latent_frames: int = 8, **changes) -> Path:
+def write_run(
+    folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim: int = 24, latent_frames: int = 8, **changes
+) -> Path:
     """Write a run folder whose model is the PCA of `chunks` [n, CHUNK]."""
     config = config_of(channels, latent_dim=latent_dim, latent_frames=latent_frames, **changes)
     spectrogram = (
