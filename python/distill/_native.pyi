@@ -744,9 +744,12 @@ class MelInverse:
         Samples per frame, a power of two, at least 4.
     hop_length : int
         Samples from one frame to the next, at most `n_fft`.
-    to_targets, from_targets, spread, near, lobes, atoms : matrices and ndarray
-        The fields of `distill.features.inversion.bin_power.AtomTables`; `near` and
-        `lobes` are None for a feature of one channel.
+    bins, atoms : tuple of three matrices
+        The fields `to_targets`, `from_targets` and `spread` of
+        `distill.features.inversion.bin_power.AtomTables`, for the feature without and
+        with channel 1. `atoms` is None for a feature of one channel.
+    lobes : matrix or None
+        The field `lobes`, likewise.
     centre, half_support : ndarray, float32
         The fields of `distill.features.mel.MelBands`.
 
@@ -762,14 +765,11 @@ class MelInverse:
         *,
         n_fft: int,
         hop_length: int,
-        to_targets: _Matrix,
-        from_targets: _Matrix,
-        spread: _Matrix,
-        atoms: npt.NDArray[np.float32],
+        bins: tuple[_Matrix, _Matrix, _Matrix],
+        atoms: tuple[_Matrix, _Matrix, _Matrix] | None,
+        lobes: _Matrix | None,
         centre: npt.NDArray[np.float32],
         half_support: npt.NDArray[np.float32],
-        near: _Matrix | None,
-        lobes: _Matrix | None,
     ) -> MelInverse: ...
     def compute(
         self, features: npt.NDArray[np.float32], out: npt.NDArray[np.float32], n_iter: int, threads: int

@@ -73,5 +73,5 @@ mod threads;
 
 pub use bands::Band;
 pub use error::Error;
-pub use inverse::{FitTables, FrequencyTables, Inverse, Sparse};
+pub use inverse::{FitTables, FrequencyTables, Inverse, Matrices, Sparse};
 pub use kernel::{Kernel, Shape};

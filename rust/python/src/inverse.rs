@@ -1,6 +1,6 @@
 //! `distill._native.MelInverse`.
 
-use distill_features::{FitTables, FrequencyTables, Inverse, Sparse};
+use distill_features::{FitTables, FrequencyTables, Inverse, Matrices, Sparse};
 use numpy::{PyReadonlyArray1, PyReadonlyArray4, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -20,36 +20,29 @@ type Bags<'py> = (
 #[pymethods]
 impl PyMelInverse {
     #[new]
-    #[pyo3(signature = (*, n_fft, hop_length, to_targets, from_targets, spread, atoms, centre, half_support, near, lobes))]
+    #[pyo3(signature = (*, n_fft, hop_length, bins, atoms, lobes, centre, half_support))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn new(
         n_fft: usize,
         hop_length: usize,
-        to_targets: Bags,
-        from_targets: Bags,
-        spread: Bags,
-        atoms: PyReadonlyArray1<f32>,
+        bins: [Bags; 3],
+        atoms: Option<[Bags; 3]>,
+        lobes: Option<Bags>,
         centre: PyReadonlyArray1<f32>,
         half_support: PyReadonlyArray1<f32>,
-        near: Option<Bags>,
-        lobes: Option<Bags>,
     ) -> PyResult<Self> {
-        let (count, bands) = (atoms.len(), centre.len());
-        let targets = to_targets.1.len().saturating_sub(1);
-        let frequency = match (near, lobes) {
-            (Some(near), Some(lobes)) => Some(FrequencyTables {
-                atoms: atoms.as_slice()?.to_vec(),
-                near: matrix(&near, count)?,
-                lobes: matrix(&lobes, count)?,
+        let bands = centre.len();
+        let frequency = match (atoms, lobes) {
+            (Some(atoms), Some(lobes)) => Some(FrequencyTables {
+                lobes: matrix(&lobes, rows(&atoms[1]))?,
+                atoms: matrices(&atoms, bands)?,
                 centre: centre.as_slice()?.to_vec(),
                 half_support: half_support.as_slice()?.to_vec(),
             }),
             _ => None,
         };
         let tables = FitTables {
-            to_targets: matrix(&to_targets, count)?,
-            from_targets: matrix(&from_targets, targets)?,
-            spread: matrix(&spread, bands)?,
+            bins: matrices(&bins, bands)?,
             frequency,
         };
         Inverse::new(n_fft, hop_length, tables)
@@ -84,6 +77,19 @@ impl PyMelInverse {
         })
         .map_err(to_python)
     }
+}
+
+/// The matrices of a fit: atoms to targets, targets to atoms, bands to atoms.
+fn matrices([to_targets, from_targets, spread]: &[Bags; 3], bands: usize) -> PyResult<Matrices> {
+    Ok(Matrices {
+        to_targets: matrix(to_targets, rows(from_targets))?,
+        from_targets: matrix(from_targets, rows(to_targets))?,
+        spread: matrix(spread, bands)?,
+    })
+}
+
+fn rows((_, offsets, _): &Bags) -> usize {
+    offsets.len().saturating_sub(1)
 }
 
 fn matrix((columns, offsets, weights): &Bags, count: usize) -> PyResult<Sparse> {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from distill.features.backends.rust import native
-from distill.features.inversion.bin_power import Bags, atom_tables
+from distill.features.inversion.bin_power import AtomTables, Bags, atom_tables
 from distill.features.mel import MelSpec, mel_bands
 
 
@@ -37,17 +37,23 @@ def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int) -> 
 
 @lru_cache(maxsize=32)
 def _kernel(spec: MelSpec) -> Any:
-    tables, bands = atom_tables(spec, torch.device("cpu")), mel_bands(spec)
-    matrices = {name: _arrays(value) for name, value in tables._asdict().items() if name != "atoms"}
+    bands, cpu = mel_bands(spec), torch.device("cpu")
+    plain = atom_tables(spec._replace(if_masking_threshold=None), cpu)
+    tables = atom_tables(spec, cpu) if spec.channels == 2 else None
     return native().MelInverse(
         n_fft=spec.n_fft,
         hop_length=spec.hop_length,
-        atoms=tables.atoms.numpy(),
+        bins=_matrices(plain),
+        atoms=_matrices(tables) if tables else None,
+        lobes=_arrays(tables.lobes) if tables and tables.lobes else None,
         centre=bands.centre.astype(np.float32),
         half_support=bands.half_support.astype(np.float32),
-        **matrices,
     )
 
 
-def _arrays(bags: Bags | None) -> tuple[np.ndarray, ...] | None:
-    return None if bags is None else tuple(values.numpy() for values in bags)
+def _matrices(tables: AtomTables) -> tuple[tuple[np.ndarray, ...], ...]:
+    return _arrays(tables.to_targets), _arrays(tables.from_targets), _arrays(tables.spread)
+
+
+def _arrays(bags: Bags) -> tuple[np.ndarray, ...]:
+    return tuple(values.numpy() for values in bags)

@@ -13,7 +13,7 @@ mod tree;
 
 use fearless_simd::{dispatch, prelude::*, Level};
 
-pub use self::bin_power::{FitTables, FrequencyTables};
+pub use self::bin_power::{FitTables, FrequencyTables, Matrices};
 pub use self::sparse::Sparse;
 
 use self::bin_power::Fit;

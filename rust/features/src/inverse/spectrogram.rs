@@ -49,27 +49,25 @@ impl Spectrogram {
         power: &[f32],
         offset: &[f32],
     ) {
-        let Grid {
-            bins,
-            frames,
-            width,
-        } = self.grid;
+        let Grid { frames, width, .. } = self.grid;
         let lanes = S::f32s::LEN;
         for first in (0..frames).step_by(lanes) {
             load(simd, power, frames, first, &mut fit.power);
             load(simd, offset, frames, first, &mut fit.offset);
             fit.run(simd);
-            for bin in 0..bins {
-                let point = bin * width + first;
-                let (power, frequency) = fit.bin(simd, bin);
-                power
-                    .sqrt()
-                    .store_slice(&mut self.magnitude[point..point + lanes]);
-                if let (Some(values), Some(frequency)) = (&mut self.frequency, frequency) {
-                    frequency.store_slice(&mut values[point..point + lanes]);
-                }
+            store(&fit.magnitude, &mut self.magnitude[first..], width);
+            if let Some(frequency) = &mut self.frequency {
+                store(&fit.frequency, &mut frequency[first..], width);
             }
         }
+    }
+}
+
+/// Stores a vector for each bin, `width` apart.
+#[inline(always)]
+fn store<V: SimdBase<S, Element = f32>, S: Simd>(values: &[V], out: &mut [f32], width: usize) {
+    for (value, out) in values.iter().zip(out.chunks_mut(width)) {
+        value.store_slice(&mut out[..V::LEN]);
     }
 }
 
