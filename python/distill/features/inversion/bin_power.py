@@ -42,9 +42,9 @@ import torch.nn.functional as F
 from distill.features.mel import MelSpec, mel_bands
 
 # The numbers are measured: see docs/notes/inversion.md.
-_UPDATES = 10
+# Updates of power that is spread over bands, of atoms, and of bins that are nearly right.
+_UPDATES, _ATOM_UPDATES, _CORRECTIONS = 10, 6, 8
 _EXPONENT = 1.8
-_CORRECTIONS = 8
 # Difference between the frequencies of neighbouring bands, relative to that of their centres, up to which all of their
 # power is one sine, and from which none is.
 _AGREEING, _APART = 0.1, 0.7
@@ -183,7 +183,7 @@ def bin_power(
     rest = power * (1 - share)
     part = frequency.clamp(-_CLAMPED, _CLAMPED) / (2 * _WIDEST)
     targets = torch.stack([rest * (0.5 + part), rest * (0.5 - part)], dim=1).flatten(0, 1)
-    energy = _fit(tables.spread.times(rest), targets, tables, _UPDATES)
+    energy = _fit(tables.spread.times(rest), targets, tables, _ATOM_UPDATES)
     bins = tones + tables.lobes.times(energy)
     # No band has weight at DC and Nyquist, so nothing says what they should be corrected to.
     outermost = bins[[0, -1]]
