@@ -795,4 +795,3 @@ class MelInverse:
         ValueError
             If the shapes do not match.
         """
-

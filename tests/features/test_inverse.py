@@ -1,6 +1,7 @@
 """Features back to sound: gates relative to torchaudio's Griffin-Lim, edge cases, and cross-fades of chunks."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,15 +18,20 @@ pytestmark = [
 ]
 
 KINDS = {
-    "two channels": lambda **options: ComplexSpectrogram(ComplexSpectrogramConfig(**options)),
-    "magnitude": lambda **options: AudioSpectrogram(SpectrogramConfig(**options)),
+    "two channels": lambda backend="auto", **options: ComplexSpectrogram(ComplexSpectrogramConfig(**options), backend),
+    "magnitude": lambda backend="auto", **options: AudioSpectrogram(SpectrogramConfig(**options), backend),
 }
 SMALL = {"sample_rate": 16_000, "n_fft": 512, "hop_length": 128, "n_mels": 40}
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
-def make(request):
+@pytest.fixture(params=["rust", "reference"])
+def backend(request):
     return request.param
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def make(request, backend):
+    return partial(request.param, backend=backend)
 
 
 def signals(*seeds, samples=16_000, rate=16_000):
@@ -72,9 +78,9 @@ def test_silence_and_a_constant_fail_every_gate(nothing, baselines):
     assert not any(gates(means(sounds, nothing(sounds)), random_8, random_32))
 
 
-def test_channel_1_and_iterations_improve_the_result(baselines):
+def test_channel_1_and_iterations_improve_the_result(backend, baselines):
     sounds, _, _ = baselines
-    both, one = (kind() for kind in KINDS.values())
+    both, one = (kind(backend) for kind in KINDS.values())
     features = both(sounds)
     zero, eight = (means(sounds, both.inverse(features, n_iter=n, length=48_000))[0] for n in (0, 8))
     assert eight < 0.95 * zero
@@ -82,11 +88,11 @@ def test_channel_1_and_iterations_improve_the_result(baselines):
 
 
 @pytest.mark.parametrize("frequency", [32.7, 41.2, 61.0, 440.3, 3_001.7, 11_234.5])
-def test_a_sine_keeps_its_frequency_and_level(frequency):
+def test_a_sine_keeps_its_frequency_and_level(frequency, backend):
     """The frequency is the peak of the zero-padded spectrum of the middle half second."""
     time = np.arange(48_000) / 48_000
     sine = torch.tensor(0.5 * np.sin(2 * np.pi * frequency * time), dtype=torch.float32)[None, None]
-    module = ComplexSpectrogram()
+    module = ComplexSpectrogram(backend=backend)
     found = module.inverse(module(sine), length=48_000)[0, 0, 12_000:36_000].double().numpy()
     spectrum = np.abs(np.fft.rfft(found * np.hanning(len(found)), n=1 << 19))
     peak = spectrum.argmax() * 48_000 / (1 << 19)
@@ -198,8 +204,8 @@ def test_the_result_has_the_requested_length(make, length):
     assert not found[..., 16_000 + 256 :].any()
 
 
-def test_a_hop_as_long_as_the_frame():
-    module = ComplexSpectrogram(ComplexSpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=512, n_mels=40))
+def test_a_hop_as_long_as_the_frame(backend):
+    module = KINDS["two channels"](backend, sample_rate=16_000, n_fft=512, hop_length=512, n_mels=40)
     waveform = signals(0)
     found = module.inverse(module(waveform), length=16_000)
     assert found.isfinite().all()
@@ -259,7 +265,7 @@ def test_wrong_options_are_reported(make, option, message):
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_sound(make):
-    module = make()
+    module = make(backend="auto")
     waveform = signals(0, 1, samples=48_000, rate=48_000)
     features = module(waveform)
     found = module.inverse(features.cuda())

@@ -104,9 +104,7 @@ def _warn_once(reason: str) -> None:
     logger.warning("the rust kernel cannot be used, features are inverted by the slower reference: %s", reason)
 
 
-def _in_parts(
-    features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int, device: torch.device
-) -> torch.Tensor:
+def _in_parts(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int, device: torch.device) -> torch.Tensor:
     """Compute waveforms (B, samples) with torch on `device`, several clips at a time."""
     clips = max(1, _FRAMES[device.type] // features.shape[-1])
     parts = [

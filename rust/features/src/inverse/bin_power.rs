@@ -9,9 +9,12 @@ use super::sparse::Sparse;
 use crate::elementary::{cos_sin, pow};
 use crate::Error;
 
+/// Updates of power that is spread over bands, of atoms, and of bins that are nearly
+/// right.
 const UPDATES: usize = 10;
-const EXPONENT: f32 = 1.8;
+const ATOM_UPDATES: usize = 6;
 const CORRECTIONS: usize = 8;
+const EXPONENT: f32 = 1.8;
 /// Difference between the frequencies of neighbouring bands, relative to that of
 /// their centres, up to which all of their power is one sine, and from which none is.
 const AGREEING: f32 = 0.1;
@@ -145,7 +148,7 @@ impl<'a, S: Simd> Fit<'a, S> {
                 &self.targets,
                 &mut self.ratio,
                 &mut self.energy,
-                UPDATES,
+                ATOM_UPDATES,
             );
             for (bin, power) in self.bins.iter_mut().enumerate() {
                 *power += tables.lobes.times(simd, bin, &self.energy);

@@ -9,6 +9,8 @@ mod griffin_lim;
 mod phase;
 mod sparse;
 mod spectrogram;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use fearless_simd::{dispatch, prelude::*, Level};

@@ -1,5 +1,7 @@
-//! The maximum spanning tree of a spectrogram's points, by Kruskal's algorithm:
-//! edges between neighbours are sorted, and those that join two trees are kept.
+//! The maximum spanning tree of a spectrogram's points. First each point is joined
+//! to a neighbour by its heaviest edge. The edges between the trees that result,
+//! about a fifth, are then sorted, and those that join two trees are kept (Kruskal's
+//! algorithm).
 //!
 //! Edges of the same weight are ordered by their index, so the tree is unique. It
 //! is that of `distill.features.inversion.phase`, which finds it in another way.
@@ -35,6 +37,8 @@ pub(crate) struct Tree {
     sorted: Vec<u64>,
     /// The parent of each point; of a root minus the size of its tree.
     parents: Vec<i32>,
+    /// The root of each point's tree before the edges are sorted.
+    roots: Vec<u32>,
     links: Vec<u8>,
     stack: Vec<u32>,
 }
@@ -42,14 +46,14 @@ pub(crate) struct Tree {
 impl Tree {
     /// Finds the tree for points of this power, from 0 to about 1.
     pub(crate) fn span(&mut self, grid: Grid, power: &[f32]) {
-        self.list_edges(grid, power);
-        self.sort_edges();
         let points = grid.points();
         self.links.clear();
         self.links.resize(points, 0);
         self.parents.clear();
         self.parents.resize(points, -1);
-        let mut left = grid.bins * grid.frames - 1;
+        self.join_heaviest(grid, power);
+        self.list_edges(grid, power);
+        self.sort_edges();
         for &edge in &self.edges {
             let edge = edge as u32 as usize;
             let (from, to, link) = match edge.checked_sub(points) {
@@ -58,35 +62,69 @@ impl Tree {
             };
             if join(&mut self.parents, from, to) {
                 self.links[from] |= link;
-                left -= 1;
-                if left == 0 {
-                    break;
+            }
+        }
+    }
+
+    /// Joins each point to a neighbour by its heaviest edge.
+    fn join_heaviest(&mut self, grid: Grid, power: &[f32]) {
+        let Grid {
+            bins,
+            frames,
+            width,
+        } = grid;
+        for bin in 0..bins {
+            for frame in 0..frames {
+                let point = bin * width + frame;
+                // In ascending order of their indices: of equal edges the last counts.
+                let edges = [
+                    (frame > 0).then(|| (point - 1, FORWARD, point - 1)),
+                    (frame + 1 < frames).then(|| (point, FORWARD, point + 1)),
+                    (bin > 0).then(|| (point - width, UPWARD, point - width)),
+                    (bin + 1 < bins).then(|| (point, UPWARD, point + width)),
+                ];
+                let weighted = edges.into_iter().flatten().map(|(from, link, neighbour)| {
+                    (
+                        weight(power[point], power[neighbour]),
+                        from,
+                        link,
+                        neighbour,
+                    )
+                });
+                let heaviest = weighted.max_by_key(|edge| edge.0);
+                if let Some((_, from, link, neighbour)) = heaviest {
+                    if join(&mut self.parents, point, neighbour) {
+                        self.links[from] |= link;
+                    }
                 }
             }
         }
     }
 
-    /// Lists all edges in descending order of their index.
+    /// Lists the edges between different trees in descending order of their index.
     fn list_edges(&mut self, grid: Grid, power: &[f32]) {
-        self.edges.clear();
-        let key = |one: f32, other: f32, index: usize| {
-            let weight = one.min(other) + FLOOR * one.max(other);
-            u64::from(0x7fff_ffff - (weight.to_bits() & 0x7fff_ffff)) << 32 | index as u64
-        };
         let points = grid.points();
-        for start in (0..points - grid.width).step_by(grid.width).rev() {
-            let here = &power[start..start + grid.frames];
-            let above = &power[start + grid.width..][..grid.frames];
-            let indices = points + start..points + start + grid.frames;
-            let pairs = here.iter().zip(above).zip(indices);
-            let keys = pairs.map(|((&here, &above), index)| key(here, above, index));
-            self.edges.extend(keys.rev());
+        self.roots.clear();
+        for point in 0..points {
+            let root = root(&mut self.parents, point);
+            self.roots.push(root as u32);
         }
-        for start in (0..points).step_by(grid.width).rev() {
-            let row = &power[start..start + grid.frames];
-            let pairs = row.windows(2).zip(start..start + grid.frames - 1);
-            let keys = pairs.map(|(pair, index)| key(pair[0], pair[1], index));
-            self.edges.extend(keys.rev());
+        self.edges.clear();
+        let Tree { roots, edges, .. } = self;
+        let mut list = |row: usize, count: usize, step: usize, first: usize| {
+            for point in (row..row + count).rev() {
+                if roots[point] != roots[point + step] {
+                    let weight = weight(power[point], power[point + step]);
+                    let key = u64::from(0x7fff_ffff - weight) << 32;
+                    edges.push(key | (first + point) as u64);
+                }
+            }
+        };
+        for row in (0..points - grid.width).step_by(grid.width).rev() {
+            list(row, grid.frames, grid.width, points);
+        }
+        for row in (0..points).step_by(grid.width).rev() {
+            list(row, grid.frames - 1, 1, 0);
         }
     }
 
@@ -139,6 +177,13 @@ impl Tree {
             }
         }
     }
+}
+
+/// The weight of an edge: the power of the weaker end, with the stronger end as
+/// tie-breaker, as bits that sort like the numbers.
+fn weight(one: f32, other: f32) -> u32 {
+    let weight = one.min(other) + FLOOR * one.max(other);
+    weight.to_bits() & 0x7fff_ffff
 }
 
 /// Joins the trees of two points; returns whether they were two.
