@@ -100,7 +100,7 @@ def note(frequency, roll_off):
 # Of each kind: the sounds, the largest spectral convergence allowed, and that relative to magnitude alone.
 STEADY = {
     "clicks": ([clicks(9_000), clicks(20_123), clicks(*range(3_000, 47_000, 6_000))], 0.1, 1.0),
-    "noise": ([0.2 * RANDOM.standard_normal(48_000) for _ in range(2)], 0.56, 0.97),
+    "noise": ([0.2 * RANDOM.standard_normal(48_000) for _ in range(2)], 0.56, 0.99),
     "sines": ([0.5 * np.sin(2 * np.pi * f * TIME) for f in (440.0, 1_568.3, 3_011.1, 8_000.0)], 0.08, 0.3),
     "notes": ([note(110.0, 1.0), note(220.0, 1.0), note(440.0, 1.0), note(880.0, 1.5)], 0.2, 0.8),
 }
