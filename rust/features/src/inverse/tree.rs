@@ -1,7 +1,6 @@
 //! The maximum spanning tree of a spectrogram's points. First each point is joined
-//! to a neighbour by its heaviest edge. The edges between the trees that result,
-//! about a fifth, are then sorted, and those that join two trees are kept (Kruskal's
-//! algorithm).
+//! to a neighbour by its heaviest edge. Only the edges between the trees that result
+//! are then sorted, and those that join two trees are kept (Kruskal's algorithm).
 //!
 //! Edges of the same weight are ordered by their index, so the tree is unique. It
 //! is that of `distill.features.inversion.phase`, which finds it in another way.
