@@ -16,8 +16,8 @@ from torch import Tensor
 from distill.audio.wav import write_set
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
-from distill.generate.output import make_out_folder
 from distill.features.level import level_of
+from distill.generate.output import make_out_folder
 from distill.generate.paths import RandomPaths, interpolate
 from distill.generate.power import Hold, audible_levels, interpolated_levels, sampled_levels, varied_levels
 from distill.generate.recipe import Recipe

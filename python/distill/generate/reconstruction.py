@@ -81,8 +81,9 @@ def reconstruct(
     """Encode and decode sounds with a trained run, and write OUT/NAME.wav and OUT/NAME.png for each.
 
     A reconstruction has the length of its source, and its windows have the power of the source's, as far as that needs
-    no gain above 30 dB. If a peak that the model adds would clip, the whole sound is made quieter. Files that cannot be used are logged and skipped. Memory
-    does not grow with the length of a file. Nothing is random: sounds are encoded to their posterior means.
+    no gain above 30 dB. If a peak that the model adds would clip, the whole sound is made quieter. Files that cannot be
+    used are logged and skipped. Memory does not grow with the length of a file. Nothing is random: sounds are encoded
+    to their posterior means.
 
     Parameters
     ----------
@@ -245,8 +246,8 @@ def _reconstruct(
     pairs = _input_and_output(instrument, hold, file, progress, f"reconstruct {printable(source.name)}")
     features = instrument.join(pairs)
     sound = instrument.to_sound(_outputs(features, average), file.samples)
-    # Windows have the power of the input. Matching the peaks would be wrong: a click that the model blurs, or adds, says
-    # nothing about the level of the rest. What is left to undo is the normalisation.
+    # Windows have the power of the input. Matching the peaks would be wrong: a click that the model blurs, or adds,
+    # says nothing about the level of the rest. What is left to undo is the normalisation.
     level = np.float32(1.0 if config.normalize == "none" else file.peak)
     make_out()
     written = write_wav(_wav_path(target), (level * block for block in sound), rate, wav_format)

@@ -24,7 +24,8 @@ def measure_level(model: ConvVAE, held_out: Tensor, latent_rows: Tensor, stats: 
     """Measure the levels of a model.
 
     The model predicts means of log powers, and such a mean lies below the log of the mean power. Its output is
-    therefore too quiet. Training rows, which it fits better, would show only a part of that; docs/notes/sound.md has figures.
+    therefore too quiet. Training rows, which it fits better, would show only a part of that; docs/notes/sound.md has
+    figures.
 
     Parameters
     ----------
