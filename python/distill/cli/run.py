@@ -19,6 +19,8 @@ from distill.text import counted, printable
 
 _AXES_SHOWN = 8
 _CORRELATIONS_SHOWN = 3
+# A change of level that is less is not heard.
+_HELD_SHOWN_DB = 1.0
 
 
 def analyze(arguments: AnalyzeArguments) -> int:
@@ -100,7 +102,7 @@ def _sound_options(arguments: SoundArguments, view: ProgressView) -> dict[str, A
 def _sound_line(file: Path, gain: float, held_db: float, source: Path | None = None) -> str:
     """Return the line about a written file; it names the source if that has another name."""
     notes = [f"from {source}"] if source is not None and source.stem != file.stem else []
-    if round(held_db, 1):
+    if abs(held_db) >= _HELD_SHOWN_DB:
         notes.append(f"level held by {held_db:+.1f} dB")
     lowered_db = round(-20 * math.log10(gain), 1)
     if lowered_db > 0:
