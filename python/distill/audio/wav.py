@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
@@ -62,21 +62,53 @@ def write_wav(path: Path, blocks: Iterable[np.ndarray], sample_rate: int, wav_fo
     StorageError
         If it cannot be written. The old file is then still in place, as it is after an exception from `blocks`.
     """
+    return write_set([path], [blocks], sample_rate, wav_format)[0]
+
+
+def write_set(
+    paths: Sequence[Path], sounds: Iterable[Iterable[np.ndarray]], sample_rate: int, wav_format: WavFormat
+) -> list[Written]:
+    """Write the sounds of a set, each as `write_wav` does, with one gain for all: that of the loudest.
+
+    Their levels then compare as those of `sounds` do. No file is written before the last sound is complete.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files, all in one folder, which must exist.
+    sounds : iterable of iterable of ndarray [n], float32
+        The samples of each file.
+    sample_rate, wav_format
+        As for `write_wav`.
+
+    Returns
+    -------
+    list of Written
+
+    Raises
+    ------
+    StorageError
+        If a file cannot be written. The old files that have not been replaced are then still in place.
+    """
+    path = paths[0]
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as samples, replacing(path) as file:
-            count, peak = _store(samples, blocks)
+        with tempfile.TemporaryFile(dir=path.parent) as samples:
+            stored = [_store(samples, blocks) for blocks in sounds]
+            samples.seek(0)
             ceiling = _CEILING[wav_format]
-            gain = ceiling / max(peak, ceiling)
-            _encode(file, samples, count, np.float32(gain), sample_rate, wav_format)
+            gain = ceiling / max(ceiling, *(peak for _, peak in stored))
+            for path, (count, _) in zip(paths, stored, strict=True):
+                with replacing(path) as file:
+                    _encode(file, samples, count, np.float32(gain), sample_rate, wav_format)
     except OSError as error:
         raise storage_error(path, error, _TIP, tip_if_full=_TIP) from error
     except soundfile.LibsndfileError as error:
         raise storage_error(path, OSError(str(error)), _TIP) from error
-    return Written(count, gain * peak, gain)
+    return [Written(count, gain * peak, gain) for count, peak in stored]
 
 
 def _store(file: IO[bytes], blocks: Iterable[np.ndarray]) -> tuple[int, float]:
-    """Write blocks to a file as raw float32; return the number of samples and their peak."""
+    """Append blocks to a file as raw float32; return the number of samples and their peak."""
     count, peak = 0, 0.0
     for block in blocks:
         count += block.size
@@ -90,10 +122,11 @@ def _encode(
 ) -> None:
     subtype, width = _SUBTYPES[wav_format]
     kind = "WAV" if count * width < _LARGEST_WAV else "RF64"
-    samples.seek(0)
+    left = count * np.dtype(np.float32).itemsize
     with soundfile.SoundFile(file.fileno(), "w", sample_rate, 1, subtype, format=kind, closefd=False) as sound:
-        while block := samples.read(_BLOCK_BYTES):
+        while block := samples.read(min(left, _BLOCK_BYTES)):
             sound.write(np.frombuffer(block, np.float32) * gain)
+            left -= len(block)
     file.seek(0)
     _clear_timestamp(file)
 

@@ -19,6 +19,8 @@ from distill.text import counted, printable
 
 _AXES_SHOWN = 8
 _CORRELATIONS_SHOWN = 3
+# A change of level that is less is not heard.
+_HELD_SHOWN_DB = 1.0
 
 
 def analyze(arguments: AnalyzeArguments) -> int:
@@ -62,8 +64,8 @@ def generate(arguments: GenerateArguments) -> int:
         figures = {"files": result.files, "seed": result.seed, "duration_s": result.duration_s}
         say_json(figures | _common_figures(result, _settings(arguments) | arguments.numbers))
         return 0
-    for file, gain in zip(result.files, result.gains, strict=True):
-        say(_sound_line(file, gain))
+    for file, gain, held in zip(result.files, result.gains, result.held_db, strict=True):
+        say(_sound_line(file, gain, held))
     each = f"{result.duration_s:.2f} s each, at {result.sample_rate} Hz"
     # Interpolations do not depend on the seed.
     again = "" if arguments.kind == "interpolation" else f"; repeat with --seed {result.seed}"
@@ -81,8 +83,8 @@ def reconstruct(arguments: ReconstructArguments) -> int:
         figures |= lists | {"seed": arguments.seed}
         say_json(figures | _common_figures(result, _settings(arguments)))
         return 0
-    for file, gain, source in zip(result.files, result.gains, result.sources, strict=True):
-        say(_sound_line(file, gain, source))
+    for file, gain, held, source in zip(result.files, result.gains, result.held_db, result.sources, strict=True):
+        say(_sound_line(file, gain, held, source))
     sounds = counted(len(result.files), "sound")
     say(f"{sounds} in {result.seconds:.1f} s, each with a picture of input and output")
     return 0
@@ -97,9 +99,11 @@ def _sound_options(arguments: SoundArguments, view: ProgressView) -> dict[str, A
     }
 
 
-def _sound_line(file: Path, gain: float, source: Path | None = None) -> str:
+def _sound_line(file: Path, gain: float, held_db: float, source: Path | None = None) -> str:
     """Return the line about a written file; it names the source if that has another name."""
     notes = [f"from {source}"] if source is not None and source.stem != file.stem else []
+    if abs(held_db) >= _HELD_SHOWN_DB:
+        notes.append(f"level held by {held_db:+.1f} dB")
     lowered_db = round(-20 * math.log10(gain), 1)
     if lowered_db > 0:
         notes.append(f"lowered by {lowered_db} dB to avoid clipping")
@@ -113,5 +117,5 @@ def _settings(arguments: SoundArguments) -> dict[str, Any]:
 
 
 def _common_figures(result: Generated | Reconstructed, settings: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: getattr(result, name) for name in ("gains", "sample_rate", "seconds")}
+    figures = {name: getattr(result, name) for name in ("gains", "held_db", "sample_rate", "seconds")}
     return figures | {"settings": settings}

@@ -6,18 +6,20 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distill.audio.wav import write_wav
+from distill.audio.wav import write_set
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
+from distill.features.level import level_of
 from distill.generate.output import make_out_folder
 from distill.generate.paths import RandomPaths, interpolate
+from distill.generate.power import Hold, audible_levels, interpolated_levels, sampled_levels, varied_levels
 from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
@@ -38,7 +40,10 @@ class Generated:
     files : list of Path
         The WAV files.
     gains : list of float
-        Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
+        Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary. It is the same for all.
+    held_db : list of float
+        By how much the power of each sound was changed: of an interpolation to the line between the levels of its ends,
+        in dB; of others to the levels of the sounds that they are drawn from.
     seed : int
         The seed that gives the same sounds again.
     sample_rate : int
@@ -51,6 +56,7 @@ class Generated:
 
     files: list[Path]
     gains: list[float]
+    held_db: list[float]
     seed: int
     sample_rate: int
     duration_s: float
@@ -129,14 +135,19 @@ def generate(
     def report(windows_before: int, windows: int) -> None:
         progress("generate", windows_before + windows, len(files) * n_windows)
 
-    gains = []
-    for number, latents in enumerate(_paths(recipe, encoded, instrument, n_windows, seed)):
-        for move in moves:
-            latents = move(latents)
-        blocks = _play(instrument, latents, samples, partial(report, number * n_windows))
-        gains.append(write_wav(files[number], blocks, instrument.sample_rate, wav_format).gain)
+    holds = [Hold(instrument) for _ in files]
+
+    def sounds() -> Iterator[Iterator[np.ndarray]]:
+        for number, (latents, levels) in enumerate(_paths(recipe, encoded, instrument, n_windows, seed)):
+            moved = reduce(lambda z, move: move(z), moves, latents) if moves else None
+            features = holds[number].features(latents, levels, moved)
+            blocks = instrument.to_sound(instrument.join(features), samples, _FADE_OUT_S)
+            yield _reported(blocks, instrument, n_windows, partial(report, number * n_windows))
+
+    written = write_set(files, sounds(), instrument.sample_rate, wav_format)
+    gains, held = [one.gain for one in written], [hold.change_db for hold in holds]
     duration_s = samples / instrument.sample_rate
-    return Generated(files, gains, seed, instrument.sample_rate, duration_s, time.monotonic() - began)
+    return Generated(files, gains, held, seed, instrument.sample_rate, duration_s, time.monotonic() - began)
 
 
 def _axis_moves(recipe: Recipe, run_dir: PathLike) -> list[Callable[[Tensor], Tensor]]:
@@ -167,24 +178,41 @@ def _duration_samples(recipe: Recipe, sources: Sequence[WindowedFile], instrumen
     return max((min(source.samples, longest) for source in sources), default=instrument.config.chunk_samples)
 
 
-def _encode(instrument: Instrument, source: WindowedFile, n_windows: int, progress: ProgressCallback) -> Tensor:
-    """Encode the first windows of a file to latent vectors [n_windows, L]; windows after its end are silent."""
+def _encode(
+    instrument: Instrument, source: WindowedFile, n_windows: int, progress: ProgressCallback
+) -> tuple[Tensor, Tensor]:
+    """Encode the first windows of a file, which are silent after its end.
+
+    Returns
+    -------
+    latents : Tensor [n_windows, L]
+    levels : Tensor [n_windows]
+        In dB.
+    """
     encoded: list[Tensor] = []
+    levels: list[Tensor] = []
     for number, windows in enumerate(source.batches(n_windows, BATCH_WINDOWS)):
         progress("encode", number * BATCH_WINDOWS, n_windows)
-        encoded.append(instrument.encode(instrument.features(windows.waveforms)).cpu())
-    return torch.cat(encoded)
+        features = instrument.features(windows.waveforms)
+        encoded.append(instrument.encode(features).cpu())
+        levels.append(level_of(features).cpu())
+    return torch.cat(encoded), audible_levels(torch.cat(levels))
 
 
 def _paths(
-    recipe: Recipe, encoded: Sequence[Tensor], instrument: Instrument, n_windows: int, seed: int
-) -> Iterator[Tensor]:
-    """Yield the latent vectors [n_windows, L] of each sound; `encoded` are those of the sounds to start from."""
+    recipe: Recipe, encoded: Sequence[tuple[Tensor, Tensor]], instrument: Instrument, n_windows: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the latent vectors [n_windows, L] and levels [n_windows] of each sound.
+
+    `encoded` are those of the sounds to start from.
+    """
     count, numbers = len(recipe.names), recipe.numbers
     if recipe.kind == "interpolation":
         for fraction in np.linspace(0.0, 1.0, count).tolist():
-            yield interpolate(*encoded, fraction)
+            (start, start_levels), (end, end_levels) = encoded
+            yield interpolate(start, end, fraction), interpolated_levels(start_levels, end_levels, fraction)
         return
+    known = audible_levels(instrument.anchor_levels)
     random = RandomPaths(
         density=instrument.density,
         n_windows=n_windows,
@@ -193,18 +221,22 @@ def _paths(
     )
     for number in range(count):
         if recipe.kind == "variation":
-            yield random.variation(number, *encoded, numbers["radius"])
+            ((latents, levels),) = encoded
+            radius = numbers["radius"]
+            yield random.variation(number, latents, radius), varied_levels(levels, known, radius)
         else:
-            yield random.sample(number, numbers["temperature"])
+            temperature = numbers["temperature"]
+            levels = sampled_levels(random.anchor_levels(number, known), known, temperature)
+            yield random.sample(number, temperature), levels
 
 
-def _play(
-    instrument: Instrument, latents: Tensor, samples: int, report: Callable[[int], object]
+def _reported(
+    blocks: Iterator[np.ndarray], instrument: Instrument, n_windows: int, report: Callable[[int], object]
 ) -> Iterator[np.ndarray]:
     """Yield blocks of a waveform, reporting the number of windows that have been played."""
     done = 0
     report(0)
-    for block in instrument.play(latents, samples, _FADE_OUT_S):
+    for block in blocks:
         yield block
         done += block.size
-        report(min(len(latents), done // instrument.step_samples))
+        report(min(n_windows, done // instrument.step_samples))

@@ -53,12 +53,22 @@ class RandomPaths:
 
     def _anchors(self, number: int) -> np.ndarray:
         """Return the centres of a sample [N, L]: an interpolation through randomly chosen anchors of the density."""
-        position = torch.arange(self.n_windows, dtype=torch.float64)[:, None] * (self.step_chunks / _ANCHOR_CHUNKS)
-        previous = position[:, 0].long()
-        known = self.density.anchors
-        choice = np.random.default_rng([self.seed, number, 1]).integers(len(known), size=self.n_windows + 1)
-        chosen = torch.from_numpy(known[choice])
-        return interpolate(chosen[previous], chosen[previous + 1], position - previous[:, None]).numpy()
+        previous, following, fraction = self._between(number)
+        known = torch.from_numpy(self.density.anchors)
+        return interpolate(known[previous], known[following], fraction[:, None]).numpy()
+
+    def anchor_levels(self, number: int, levels: Tensor) -> Tensor:
+        """Return the levels [N] between the anchors of sample `number`; `levels` [K] are those of all anchors."""
+        previous, following, fraction = self._between(number)
+        return torch.lerp(levels[previous], levels[following], fraction.to(levels))
+
+    def _between(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return for each window of a sample the anchors around it and the position between them, [N] each."""
+        position = torch.arange(self.n_windows, dtype=torch.float64) * (self.step_chunks / _ANCHOR_CHUNKS)
+        previous = position.long()
+        random = np.random.default_rng([self.seed, number, 1])
+        choice = torch.from_numpy(random.integers(len(self.density.anchors), size=self.n_windows + 1))
+        return choice[previous], choice[previous + 1], position - previous
 
 
 def interpolate(start: Tensor, end: Tensor, fraction: float | Tensor) -> Tensor:

@@ -18,8 +18,10 @@ from distill.audio.levels import FAINT, SILENCE_PEAK, decibels
 from distill.audio.wav import write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
+from distill.features.level import level_of
 from distill.features.mel import MelSpec
 from distill.generate.output import make_out_folder
+from distill.generate.power import Hold
 from distill.plots.sounds import TimeAverage, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, storage_error
@@ -43,6 +45,8 @@ class Reconstructed:
         The files that were read, and what was written for each, in the same order.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
+    held_db : list of float
+        By how much the power of each reconstruction was changed to that of its source.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
     partial : list of (str, str)
@@ -57,6 +61,7 @@ class Reconstructed:
     files: list[Path]
     pictures: list[Path]
     gains: list[float]
+    held_db: list[float]
     skipped: list[tuple[str, str]]
     partial: list[tuple[str, str]]
     sample_rate: int
@@ -75,9 +80,10 @@ def reconstruct(
 ) -> Reconstructed:
     """Encode and decode sounds with a trained run, and write OUT/NAME.wav and OUT/NAME.png for each.
 
-    A reconstruction has the length and the level of its source, apart from what the model loses. If a peak that the
-    model adds would clip, the whole sound is made quieter. Files that cannot be used are logged and skipped. Memory
-    does not grow with the length of a file. Nothing is random: sounds are encoded to their posterior means.
+    A reconstruction has the length of its source, and its windows have the power of the source's, as far as that needs
+    no gain above 30 dB. If a peak that the model adds would clip, the whole sound is made quieter. Files that cannot be
+    used are logged and skipped. Memory does not grow with the length of a file. Nothing is random: sounds are encoded
+    to their posterior means.
 
     Parameters
     ----------
@@ -119,7 +125,7 @@ def reconstruct(
     targets = _check_targets(paths, Path(out), force=force)
     instrument = Instrument.load(run_dir, device)
     progress = progress or no_progress
-    done: list[tuple[Path, Path, float]] = []
+    done: list[tuple[Path, Path, float, float]] = []
     used_in_part: list[tuple[str, str]] = []
     failed: list[AudioFileError] = []
     logged = 0
@@ -127,11 +133,13 @@ def reconstruct(
     make_out = cache(lambda: make_out_folder(Path(out), run_dir))
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain, partial = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
+            *changes, partial = _reconstruct(
+                instrument, source, target, wav_format, make_out=make_out, progress=progress
+            )
         except AudioFileError as error:
             failed.append(error)
         else:
-            done.append((source, target, gain))
+            done.append((source, target, *changes))
             if partial is not None:
                 used_in_part.append((os.fspath(source), partial))
         # If no source can be used, the error below names them instead.
@@ -143,10 +151,11 @@ def reconstruct(
         tips = dict.fromkeys(error.tip for error in failed if error.tip)
         raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "; ".join(tips))
     return Reconstructed(
-        [source for source, _, _ in done],
-        [_wav_path(target) for _, target, _ in done],
-        [_picture_path(target) for _, target, _ in done],
-        [gain for _, _, gain in done],
+        [source for source, _, _, _ in done],
+        [_wav_path(target) for _, target, _, _ in done],
+        [_picture_path(target) for _, target, _, _ in done],
+        [gain for _, _, gain, _ in done],
+        [held for _, _, _, held in done],
         [(error.path, error.reason) for error in failed],
         used_in_part,
         instrument.sample_rate,
@@ -213,13 +222,15 @@ def _reconstruct(
     *,
     make_out: Callable[[], object],
     progress: ProgressCallback,
-) -> tuple[float, Reason | None]:
+) -> tuple[float, float, Reason | None]:
     """Write a reconstruction and its picture.
 
     Returns
     -------
     gain : float
         The factor that avoids clipping.
+    held_db : float
+        By how much its power was changed to that of the source.
     partial : Reason or None
         Why only a part of the source could be decoded, if so.
     """
@@ -231,10 +242,12 @@ def _reconstruct(
         offset = decibels(file.offset)
         logger.info("%s: its constant offset (DC) of %s was removed", printable(os.fspath(source)), offset)
     average = TimeAverage(file.samples // instrument.hop_length + 1)
-    features = instrument.join(_input_and_output(instrument, file, progress, f"reconstruct {printable(source.name)}"))
+    hold = Hold(instrument)
+    pairs = _input_and_output(instrument, hold, file, progress, f"reconstruct {printable(source.name)}")
+    features = instrument.join(pairs)
     sound = instrument.to_sound(_outputs(features, average), file.samples)
-    # The level follows from undoing the normalisation. Matching the peaks would be wrong: a click that the model blurs,
-    # or adds, says nothing about the level of the rest.
+    # Windows have the power of the input. Matching the peaks would be wrong: a click that the model blurs, or adds,
+    # says nothing about the level of the rest. What is left to undo is the normalisation.
     level = np.float32(1.0 if config.normalize == "none" else file.peak)
     make_out()
     written = write_wav(_wav_path(target), (level * block for block in sound), rate, wav_format)
@@ -251,18 +264,19 @@ def _reconstruct(
         )
     except OSError as error:
         raise storage_error(picture, error, "choose another --out") from error
-    return written.gain, file.partial
+    return written.gain, hold.change_db, file.partial
 
 
 def _input_and_output(
-    instrument: Instrument, file: WindowedFile, progress: ProgressCallback, stage: str
+    instrument: Instrument, hold: Hold, file: WindowedFile, progress: ProgressCallback, stage: str
 ) -> Iterator[Tensor]:
     """Yield the features of windows, followed by those of their reconstruction in the channel axis, [b, 2·C, M, T]."""
     count = instrument.count_windows(file.samples)
     for number, windows in enumerate(file.batches(count, BATCH_WINDOWS)):
         progress(stage, number * BATCH_WINDOWS, count)
         features = instrument.features(windows.waveforms)
-        pair = torch.stack([features, instrument.decode(instrument.encode(features))], dim=1)
+        (output,) = hold.features(instrument.encode(features), level_of(features))
+        pair = torch.stack([features, output], dim=1)
         # Windows are normalised one at a time; the magnitude is brought back to the levels that they have in the file.
         level = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]
         pair[:, :, 0] = (pair[:, :, 0].expm1() * level**2).log1p()
