@@ -29,16 +29,86 @@ def test_a_file_holds_the_samples_of_its_blocks(tmp_path, kind, subtype, step):
     assert list(tmp_path.iterdir()) == [tmp_path / "a.wav"]
 
 
-@pytest.mark.parametrize(("kind", "ceiling"), [("pcm16", 10 ** (-1 / 20)), ("pcm24", 10 ** (-1 / 20)), ("float", 1.0)])
-@pytest.mark.parametrize("peak", [3.0, 0.95, 0.3, 1e-3])
-def test_loud_samples_are_scaled_down_and_nothing_clips(tmp_path, kind, ceiling, peak):
-    samples = noise(1, level=peak).astype(np.float32)
-    written = write_wav(tmp_path / "a.wav", [samples], RATE, kind)
-    wanted = min(ceiling, peak)
+CEILINGS = {"pcm16": 10 ** (-1 / 20), "pcm24": 10 ** (-1 / 20), "float": 1.0}
+
+
+def snare(peak: float, seconds: float = 1.0) -> np.ndarray:
+    """Decaying noise with an attack of a few samples, [S], float64."""
+    sound = noise(4, round(seconds * RATE), level=0.8)
+    sound *= np.exp(-np.arange(sound.size) / (0.4 * RATE))
+    sound[500:504] = peak * np.array([0.6, 1.0, -0.9, 0.7])
+    return sound
+
+
+def level_db(sound: np.ndarray) -> float:
+    return 10 * np.log10(np.square(sound).mean())
+
+
+@pytest.mark.parametrize("kind", CEILINGS)
+@pytest.mark.parametrize(
+    "sound", [snare(2.0), snare(8.0), noise(1, level=1.3), 3 * sine(60, 0.7), sine(440, 0.2, level=40)]
+)
+def test_nothing_is_above_the_ceiling(tmp_path, kind, sound):
+    written = write_wav(tmp_path / "a.wav", [sound.astype(np.float32)], RATE, kind)
+    found = np.abs(soundfile.read(tmp_path / "a.wav")[0]).max()
+    assert 0.9 * CEILINGS[kind] < found <= CEILINGS[kind]
+    assert written.peak == pytest.approx(found, abs=1e-4)
+
+
+def test_only_samples_near_a_peak_are_changed(tmp_path):
+    """2 ms before it and after it; all others stay as they are, bit for bit, and the gain makes no click."""
+    sound = snare(2.0).astype(np.float32)
+    written = write_wav(tmp_path / "a.wav", [sound], RATE, "float")
+    found = soundfile.read(tmp_path / "a.wav", dtype="float32")[0]
+    near = np.zeros(sound.size, bool)
+    near[500 - 2 * RATE // 1000 : 504 + 2 * RATE // 1000] = True
+    np.testing.assert_array_equal(found[~near], sound[~near])
+    assert written.gain == 1.0
+    assert written.limited == np.count_nonzero(near & (found != sound)) / sound.size > 0
+    gain = found[near].astype(np.float64) / sound[near]
+    assert written.limited_db == pytest.approx(-20 * np.log10(gain.min()), abs=1e-4)
+    assert gain.min() == pytest.approx(0.5, abs=1e-6)
+    # From 1 to 0.5 in 2 ms, which are 32 samples. Clipping takes 1.
+    assert np.abs(np.diff(gain)).max() < 0.5 / 32 * 2.5
+
+
+def test_a_few_peaks_do_not_make_a_sound_quieter(tmp_path):
+    sound = snare(2.5).astype(np.float32)
+    write_wav(tmp_path / "a.wav", [sound], RATE, "pcm24")
     found = soundfile.read(tmp_path / "a.wav")[0]
-    assert np.abs(found).max() == pytest.approx(wanted, abs=1e-4)
-    assert written.peak == pytest.approx(wanted, rel=1e-5)
-    np.testing.assert_allclose(found, samples / np.abs(samples).max() * wanted, atol=1e-4)
+    quieter = sound * CEILINGS["pcm24"] / 2.5
+    errors = [abs(level_db(other) - level_db(sound)) for other in (found, quieter)]
+    assert errors[0] < 1.0 < 5.0 < errors[1]
+    assert np.linalg.norm(found - sound) < 0.6 * np.linalg.norm(quieter - sound)
+
+
+def test_a_steady_sound_is_made_quieter_and_not_distorted(tmp_path):
+    sound = sine(50, 1.0, level=2.0).astype(np.float32)
+    written = write_wav(tmp_path / "a.wav", [sound], RATE, "pcm24")
+    spectrum = np.abs(np.fft.rfft(soundfile.read(tmp_path / "a.wav")[0]))
+    spectrum[:45] = 0
+    assert spectrum[55:].max() < 1e-3 * spectrum[50]
+    assert written.gain == pytest.approx(CEILINGS["pcm24"] / 2, rel=0.01)
+
+
+def test_a_peak_is_lowered_by_9_db_at_most_and_the_rest_by_a_gain(tmp_path):
+    sound = snare(10.0).astype(np.float32)
+    written = write_wav(tmp_path / "a.wav", [sound], RATE, "float")
+    assert written.limited_db == pytest.approx(9, abs=0.01)
+    assert -20 * np.log10(written.gain) == pytest.approx(11, abs=0.01)
+    found = soundfile.read(tmp_path / "a.wav")[0]
+    np.testing.assert_allclose(found[1000:], sound[1000:] * written.gain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [1, 777, 65_536, 100_000])
+def test_the_length_of_the_blocks_makes_no_difference(tmp_path, sizes):
+    sound = np.concatenate([snare(2.0, 2.0), sine(300, 3.0, level=0.8), snare(6.0, 5.0)]).astype(np.float32)
+    sound[65_530:65_540] *= 2.5
+    sound = sound[: 3_000 if sizes == 1 else None]
+    write_wav(tmp_path / "whole.wav", [sound], RATE, "float")
+    write_wav(tmp_path / "blocks.wav", np.split(sound, range(sizes, sound.size, sizes)), RATE, "float")
+    assert (tmp_path / "whole.wav").read_bytes() == (tmp_path / "blocks.wav").read_bytes()
+    assert np.abs(sound).max() > 1.5
 
 
 def test_float_files_do_not_contain_the_time_of_writing(tmp_path):

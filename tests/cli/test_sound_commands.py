@@ -20,10 +20,8 @@ from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
 
-RECONSTRUCT_KEYS = [
-    *("files", "gains", "partial", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources")
-]
-GENERATE_KEYS = ["duration_s", "files", "gains", "sample_rate", "seconds", "seed", "settings"]
+GENERATE_KEYS = ["duration_s", "files", "gains", "limited", "limited_db", "sample_rate", "seconds", "seed", "settings"]
+RECONSTRUCT_KEYS = sorted({*GENERATE_KEYS, "partial", "pictures", "skipped", "sources"} - {"duration_s"})
 CPU = ("--device", "cpu")
 
 
@@ -213,11 +211,15 @@ def test_a_sound_that_would_clip_is_lowered_and_reported(run, tone_run, tmp_path
     argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--format", "float", *CPU)
     result = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
     _, out, _ = run(*argv, "--out", tmp_path / "b")
-    for number, gain in enumerate(result["gains"], 1):
+    for index, gain in enumerate(result["gains"]):
         assert gain < 0.9
         # It is lowered no more than needed: its peak is at full scale.
-        assert np.abs(soundfile.read(result["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
-        assert f"sample-00{number}.wav, lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping\n" in out
+        assert np.abs(soundfile.read(result["files"][index])[0]).max() == pytest.approx(1.0, abs=1e-4)
+        line = f"sample-00{index + 1}.wav, lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping"
+        limited_db, share = result["limited_db"][index], result["limited"][index]
+        assert 0 < limited_db <= 9.01
+        assert 0 < share < 1
+        assert f"{line}, peaks limited by up to {limited_db:.1f} dB in {100 * share:.2g} % of the sound\n" in out
 
 
 def test_all_faults_are_reported_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):

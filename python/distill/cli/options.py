@@ -266,7 +266,8 @@ class SoundArguments(DeviceArguments):
     out: Path
     """Folder to write to; created if missing."""
     format: WavFormat = "pcm24"
-    """Sample format of the WAV files; a sound that would clip is lowered in level as a whole."""
+    """Sample format of the WAV files. Peaks that would clip are limited; if they are very high, or many, the
+    whole sound is made quieter."""
     force: bool = False
     """Replace existing files."""
 
@@ -289,7 +290,8 @@ class GenerateArguments(SoundArguments, Recipe):
     seed: int | None = None
     """The same seed gives the same sounds; interpolations do not depend on it. Default: random, and printed."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), seed, sample_rate, duration_s,
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
+    and limited_db (share of its samples that were limited, and by how much at most), seed, sample_rate, duration_s,
     seconds, settings."""
 
     def check(self) -> None:
@@ -311,6 +313,7 @@ class ReconstructArguments(SoundArguments):
     seed: int = 0
     """No effect, since nothing here is random; accepted for consistency with generate."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), pictures, sources, skipped and
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
+    and limited_db (share of its samples that were limited, and by how much at most), pictures, sources, skipped and
     partial (path, reason and code of each file that is left out, or used in part), seed, sample_rate, seconds,
     settings."""

@@ -39,6 +39,8 @@ class Generated:
         The WAV files.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
+    limited, limited_db : list of float
+        Share of the samples of each file that the limiter turned down, and its greatest reduction, dB.
     seed : int
         The seed that gives the same sounds again.
     sample_rate : int
@@ -51,6 +53,8 @@ class Generated:
 
     files: list[Path]
     gains: list[float]
+    limited: list[float]
+    limited_db: list[float]
     seed: int
     sample_rate: int
     duration_s: float
@@ -129,14 +133,22 @@ def generate(
     def report(windows_before: int, windows: int) -> None:
         progress("generate", windows_before + windows, len(files) * n_windows)
 
-    gains = []
+    written = []
     for number, latents in enumerate(_paths(recipe, encoded, instrument, n_windows, seed)):
         for move in moves:
             latents = move(latents)
         blocks = _play(instrument, latents, samples, partial(report, number * n_windows))
-        gains.append(write_wav(files[number], blocks, instrument.sample_rate, wav_format).gain)
-    duration_s = samples / instrument.sample_rate
-    return Generated(files, gains, seed, instrument.sample_rate, duration_s, time.monotonic() - began)
+        written.append(write_wav(files[number], blocks, instrument.sample_rate, wav_format))
+    return Generated(
+        files,
+        [sound.gain for sound in written],
+        [sound.limited for sound in written],
+        [sound.limited_db for sound in written],
+        seed,
+        instrument.sample_rate,
+        samples / instrument.sample_rate,
+        time.monotonic() - began,
+    )
 
 
 def _axis_moves(recipe: Recipe, run_dir: PathLike) -> list[Callable[[Tensor], Tensor]]:

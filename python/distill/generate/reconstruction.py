@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.audio.levels import FAINT, SILENCE_PEAK, decibels
-from distill.audio.wav import write_wav
+from distill.audio.wav import Written, write_wav
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
 from distill.features.mel import MelSpec
@@ -43,6 +43,8 @@ class Reconstructed:
         The files that were read, and what was written for each, in the same order.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
+    limited, limited_db : list of float
+        Share of the samples of each file that the limiter turned down, and its greatest reduction, dB.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
     partial : list of (str, str)
@@ -57,6 +59,8 @@ class Reconstructed:
     files: list[Path]
     pictures: list[Path]
     gains: list[float]
+    limited: list[float]
+    limited_db: list[float]
     skipped: list[tuple[str, str]]
     partial: list[tuple[str, str]]
     sample_rate: int
@@ -75,9 +79,10 @@ def reconstruct(
 ) -> Reconstructed:
     """Encode and decode sounds with a trained run, and write OUT/NAME.wav and OUT/NAME.png for each.
 
-    A reconstruction has the length and the level of its source, apart from what the model loses. If a peak that the
-    model adds would clip, the whole sound is made quieter. Files that cannot be used are logged and skipped. Memory
-    does not grow with the length of a file. Nothing is random: sounds are encoded to their posterior means.
+    A reconstruction has the length and the level of its source, apart from what the model loses. Peaks that the model
+    adds and that would clip are limited; the whole sound is made quieter only if they are very high, or many. Files
+    that cannot be used are logged and skipped. Memory does not grow with the length of a file. Nothing is random:
+    sounds are encoded to their posterior means.
 
     Parameters
     ----------
@@ -119,7 +124,7 @@ def reconstruct(
     targets = _check_targets(paths, Path(out), force=force)
     instrument = Instrument.load(run_dir, device)
     progress = progress or no_progress
-    done: list[tuple[Path, Path, float]] = []
+    done: list[tuple[Path, Path, Written]] = []
     used_in_part: list[tuple[str, str]] = []
     failed: list[AudioFileError] = []
     logged = 0
@@ -127,11 +132,13 @@ def reconstruct(
     make_out = cache(lambda: make_out_folder(Path(out), run_dir))
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain, partial = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
+            written, partial = _reconstruct(
+                instrument, source, target, wav_format, make_out=make_out, progress=progress
+            )
         except AudioFileError as error:
             failed.append(error)
         else:
-            done.append((source, target, gain))
+            done.append((source, target, written))
             if partial is not None:
                 used_in_part.append((os.fspath(source), partial))
         # If no source can be used, the error below names them instead.
@@ -146,7 +153,9 @@ def reconstruct(
         [source for source, _, _ in done],
         [_wav_path(target) for _, target, _ in done],
         [_picture_path(target) for _, target, _ in done],
-        [gain for _, _, gain in done],
+        [written.gain for _, _, written in done],
+        [written.limited for _, _, written in done],
+        [written.limited_db for _, _, written in done],
         [(error.path, error.reason) for error in failed],
         used_in_part,
         instrument.sample_rate,
@@ -213,13 +222,13 @@ def _reconstruct(
     *,
     make_out: Callable[[], object],
     progress: ProgressCallback,
-) -> tuple[float, Reason | None]:
+) -> tuple[Written, Reason | None]:
     """Write a reconstruction and its picture.
 
     Returns
     -------
-    gain : float
-        The factor that avoids clipping.
+    written : Written
+        What was written.
     partial : Reason or None
         Why only a part of the source could be decoded, if so.
     """
@@ -251,7 +260,7 @@ def _reconstruct(
         )
     except OSError as error:
         raise storage_error(picture, error, "choose another --out") from error
-    return written.gain, file.partial
+    return written, file.partial
 
 
 def _input_and_output(
