@@ -66,7 +66,7 @@ def test_an_earlier_run_resumes_with_the_losses_of_its_version(earlier):
 
 
 def test_an_earlier_run_generates_the_sound_of_its_version(earlier, run):
-    options = ("--seed", 7, "--count", 1, "--axis", "1=1", "--format", "pcm16", "--device", "cpu")
+    options = ("--seed", 7, "--count", 1, "--axis", "1=1", "--sample-format", "pcm16", "--device", "cpu")
     assert run("generate", earlier / "run", "--out", earlier / "out", *options)[0] == 0
     expected, rate = soundfile.read(earlier / "sample-seed-7-axis-1.wav")
     sound, found_rate = soundfile.read(earlier / "out" / "sample-001.wav")

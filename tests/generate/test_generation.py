@@ -33,7 +33,7 @@ def play(run_dir, tmp_path):
 
     def make(seed: int = 1, **recipe) -> np.ndarray:
         out = tmp_path / f"out-{next(made)}"
-        result = generate(run_dir, out, Recipe(**recipe), seed=seed, wav_format="float", device="cpu")
+        result = generate(run_dir, out, Recipe(**recipe), seed=seed, sample_format="float", device="cpu")
         sounds = [soundfile.read(file)[0] for file in result.files]
         assert all(len(sound) == round(result.duration_s * result.sample_rate) for sound in sounds)
         return np.stack(sounds)
@@ -149,7 +149,7 @@ def test_a_move_along_the_loudness_axis_changes_the_level(loudness_run, tmp_path
     levels = []
     for value in (-2, -1, 0, 1, 2):
         recipe = Recipe(count=1, temperature=0.0, axis=(f"{axis}={value}",))
-        (file,) = generate(loudness_run, tmp_path / f"out{value}", recipe, wav_format="float", device="cpu").files
+        (file,) = generate(loudness_run, tmp_path / f"out{value}", recipe, sample_format="float", device="cpu").files
         levels.append(20 * np.log10(soundfile.read(file)[0].std()))
     assert (np.diff(levels) > 1).all()
 
@@ -182,7 +182,7 @@ def test_the_default_duration_is_that_of_the_source_up_to_a_minute(play, tmp_pat
 @pytest.mark.parametrize("kind", ["pcm16", "pcm24", "float"])
 def test_a_sound_that_is_far_too_loud_does_not_clip(run_dir, tmp_path, kind):
     recipe = Recipe(count=2, temperature=15.0)
-    for file in generate(run_dir, tmp_path, recipe, seed=1, wav_format=kind, device="cpu").files:
+    for file in generate(run_dir, tmp_path, recipe, seed=1, sample_format=kind, device="cpu").files:
         sound, _ = soundfile.read(file)
         assert 0.8 < np.abs(sound).max() <= (1.0 if kind == "float" else 10 ** (-1 / 20) + 1e-4)
         assert (np.abs(sound) > 0.99 * np.abs(sound).max()).sum() < 20

@@ -76,7 +76,7 @@ def reconstruct(arguments: ReconstructArguments) -> int:
     with ProgressView(json=arguments.json) as view:
         result = reconstruct_sounds(arguments.run, arguments.files, arguments.out, **_sound_options(arguments, view))
     if arguments.json:
-        figures = {name: getattr(result, name) for name in ("files", "pictures", "sources")}
+        figures = {name: getattr(result, name) for name in ("files", "originals", "pictures", "sources")}
         lists = {"skipped": reason_entries(result.skipped), "partial": reason_entries(result.partial)}
         figures |= lists | {"seed": arguments.seed}
         say_json(figures | _common_figures(result, _settings(arguments)))
@@ -85,13 +85,15 @@ def reconstruct(arguments: ReconstructArguments) -> int:
         names = [f"from {source}"] if source.stem != file.stem else []
         say(_line(file, [*names, *_level_notes(result, index)]))
     sounds = counted(len(result.files), "sound")
-    say(f"{sounds} in {result.seconds:.1f} s, each with a picture of input and output")
+    say(f"{sounds} in {result.seconds:.1f} s, each beside its original, with a picture of both")
     return 0
 
 
 def _sound_options(arguments: SoundArguments, view: ProgressView) -> dict[str, Any]:
     return {
-        "wav_format": arguments.format,
+        "file_format": arguments.format,
+        "sample_format": arguments.sample_format,
+        "sample_rate": arguments.sample_rate,
         "force": arguments.force,
         "device": arguments.device,
         "progress": view.progress,

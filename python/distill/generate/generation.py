@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.audio.wav import write_wav
+from distill.audio.sound_file import write_sound
+from distill.audio.sound_format import SoundFormat
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
 from distill.generate.output import make_out_folder
@@ -22,7 +23,7 @@ from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room
-from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
+from distill.types import FileFormat, PathLike, ProgressCallback, SampleFormat, no_progress
 
 _LONGEST_DEFAULT_S = 60.0
 # The end may cut a sound off; longer than the fade of `Instrument`, which is meant for sounds that end in silence.
@@ -36,7 +37,7 @@ class Generated:
     Attributes
     ----------
     files : list of Path
-        The WAV files.
+        The sound files.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
     limited, limited_db : list of float
@@ -67,12 +68,14 @@ def generate(
     recipe: Recipe | None = None,
     *,
     seed: int | None = None,
-    wav_format: WavFormat = "pcm24",
+    file_format: FileFormat = "wav",
+    sample_format: SampleFormat | None = None,
+    sample_rate: int | None = None,
     force: bool = False,
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Generated:
-    """Generate sounds from a trained run, as WAV files.
+    """Generate sounds from a trained run.
 
     Parameters
     ----------
@@ -85,8 +88,12 @@ def generate(
     seed : int, optional
         Not negative. Each sound has its own draws, which do not depend on how many sounds there are. Default: chosen
         at random.
-    wav_format : {"pcm16", "pcm24", "float"}
-        Sample format of the files. Default: "pcm24".
+    file_format : {"wav", "flac", "ogg", "mp3"}
+        Kind of the files. Default: "wav".
+    sample_format : {"pcm16", "pcm24", "float"}, optional
+        Sample format of the files, for "wav" and "flac". Default: "pcm24".
+    sample_rate : int, optional
+        Sample rate of the files, Hz. Default: that of the model.
     force : bool
         Replace existing files. Default: False.
     device : str
@@ -102,8 +109,8 @@ def generate(
     Raises
     ------
     ConfigError
-        If the recipe has faults (all are named), names an unknown axis or the same axis twice, or files exist already.
-        Nothing has been written.
+        If the recipe has faults (all are named), names an unknown axis or the same axis twice, or the files cannot have
+        the form that is asked for, or exist already. Nothing has been written.
     RunError
         If `run_dir` holds no run with a trained model, or the recipe moves along axes and the run was not analysed.
     AudioFileError
@@ -116,12 +123,15 @@ def generate(
     began = time.monotonic()
     recipe = recipe or Recipe()
     recipe.check()
+    sound_format = SoundFormat(file_format=file_format, sample_format=sample_format, sample_rate=sample_rate)
+    sound_format.check()
     seed = secrets.randbelow(2**31) if seed is None else seed
     if seed < 0:
         raise ConfigError([f"--seed {seed} must be at least 0"])
-    files = [Path(out) / f"{name}.wav" for name in recipe.names]
+    files = [Path(out) / f"{name}{sound_format.suffix}" for name in recipe.names]
     check_room(files, force=force)
     instrument = Instrument.load(run_dir, device)
+    sound_format.check(instrument.sample_rate)
     moves = _axis_moves(recipe, run_dir) if recipe.axis else []
     progress = progress or no_progress
     sources = [_open(path, instrument) for path in (recipe.start, recipe.end, recipe.around) if path is not None]
@@ -138,14 +148,14 @@ def generate(
         for move in moves:
             latents = move(latents)
         blocks = _play(instrument, latents, samples, partial(report, number * n_windows))
-        written.append(write_wav(files[number], blocks, instrument.sample_rate, wav_format))
+        written.append(write_sound(files[number], blocks, instrument.sample_rate, sound_format))
     return Generated(
         files,
         [sound.gain for sound in written],
         [sound.limited for sound in written],
         [sound.limited_db for sound in written],
         seed,
-        instrument.sample_rate,
+        sound_format.sample_rate or instrument.sample_rate,
         samples / instrument.sample_rate,
         time.monotonic() - began,
     )

@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from distill.audio.wav import write_wav
+from distill.audio.sound_file import write_sound
+from distill.audio.sound_format import SoundFormat
 from distill.features.mel import MelSpec
 from distill.plots.sounds import save_preview_picture
 from distill.runs.instrument import Instrument
@@ -81,7 +82,7 @@ def save_previews(
         for number, row in enumerate(rows, 1):
             (sound,) = instrument.to_sound([row], samples)
             path = folder / f"{kind}-{number}.wav"
-            write_wav(path, [sound], instrument.sample_rate, "pcm16")
+            write_sound(path, [sound], instrument.sample_rate, SoundFormat(sample_format="pcm16"))
             sounds[f"{kind}-{number}"] = soundfile.read(path, dtype="float32")[0]
     shown = [("validation", chunks), *features.items()]
     picture = save_preview_picture(
