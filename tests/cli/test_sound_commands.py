@@ -278,9 +278,9 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
     between, around = ("--from", tone, "--to", tone), ("--around", tone)
     defaults = {(): {"count": 4, "temperature": 1.0}, between: {"steps": 5}, around: {"count": 4, "radius": 0.5}}
     remedies = {
-        "count": "with --from and --to: give --steps instead",
-        "temperature": "with --from and --to or --around: leave it out",
-        "steps": "without --from and --to: give them, or leave it out",
+        "count": "with --from and --to, or --through: give --steps instead",
+        "temperature": "with --from and --to, --through or --around: leave it out",
+        "steps": "without --from and --to, or --through: give them, or leave it out",
         "radius": "without --around: give a sound to vary, or leave it out",
     }
     for argv, taken in defaults.items():
@@ -306,6 +306,9 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
         (("--seed", "-1"), 2, "--seed -1 must be at least 0"),
         (("--around", "none.wav"), 1, "none.wav: no such file"),
         (("--device", "cuda:99"), 2, "cuda:99"),
+        (("--through", "a.wav"), 2, "--through a.wav needs two or more sounds"),
+        (("--through", "a.wav", "b.wav", "--from", "c.wav"), 2, "--through excludes --from, --to and --around"),
+        (("--through", "a.wav", "b.wav", "c.wav", "--steps", "2"), 2, "--steps 2 must be at least 3"),
         (("--format", "aiff"), 2, "flac"),
         (("--format", "ogg", "--sample-format", "pcm16"), 2, "--sample-format pcm16 has no effect with --format ogg"),
         (("--format", "mp3", "--sample-rate", "96000"), 2, "give --sample-rate 44100"),

@@ -121,6 +121,25 @@ def test_an_interpolation_begins_and_ends_with_its_sounds(play, tmp_path):
     assert abs(pitch_of(interpolation[-1][steady]) - PITCHES[6]) < 5
 
 
+@pytest.mark.parametrize(("steps", "at"), [(None, (0, 4, 8)), (3, (0, 1, 2)), (6, (0, 2, 5))])
+def test_a_path_through_sounds_that_were_not_trained_on_passes_each_of_them(play, tmp_path, steps, at):
+    pitches = (PITCHES[5], 500.0, PITCHES[2])
+    paths = [write(tmp_path / f"{pitch}.wav", sine(pitch, 0.8)) for pitch in pitches]
+    sounds = play(through=tuple(paths), steps=steps)
+    assert len(sounds) == (steps or 9)
+    alone = [play(start=path, end=path, steps=2)[0] for path in paths]
+    for step, sound in zip(at, alone, strict=True):
+        assert distance_of(sounds[step], sound) < 0.1 * min(
+            distance_of(sound, other) for other in alone if other is not sound
+        )
+    # Steps resemble the sounds one after the other.
+    nearest = np.argmin([[distance_of(sound, other) for other in alone] for sound in sounds], axis=1)
+    assert (np.diff(nearest) >= 0).all()
+    assert set(nearest.tolist()) == {0, 1, 2}
+    between = play(start=paths[0], end=paths[1], steps=at[1] + 1)
+    np.testing.assert_allclose(sounds[: at[1]], between[:-1], atol=1e-6)
+
+
 def test_the_radius_is_the_distance_of_variations_from_their_sound(play, tmp_path):
     source = write(tmp_path / "tone.wav", sine(PITCHES[4], 1.0, level=0.4))
     same, near, far = (play(around=source, count=6, radius=radius) for radius in (0.0, 0.2, 1.0))

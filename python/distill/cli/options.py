@@ -285,7 +285,7 @@ class SoundArguments(DeviceArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments(SoundArguments, Recipe):
-    """Make new sounds with a trained model: samples, interpolations between two sounds, or variations of one.
+    """Make new sounds with a trained model: samples, interpolations between sounds, or variations of one.
 
     Writes OUT/sample-001.wav and so on, or interpolation-001.wav, or variation-001.wav.
     """
@@ -294,6 +294,9 @@ class GenerateArguments(SoundArguments, Recipe):
     """Sound to interpolate from."""
     end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
     """Sound to interpolate to."""
+    through: tuple[Path, ...] = ()
+    """Two or more sounds to interpolate through, instead of --from and --to: --through A B C. Each is one of the steps.
+    Like all sounds that are given here, they need not have been trained on."""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NUMBER=VALUE or NAME=VALUE: move by VALUE standard deviations along an axis that distill analyze found. Repeat
     it for more axes."""

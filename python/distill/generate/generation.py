@@ -1,4 +1,4 @@
-"""Generated sound: samples of a trained run, interpolations between two sounds, and variations of one."""
+"""Generated sound: samples of a trained run, interpolations between sounds, and variations of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.audio.sound_format import SoundFormat
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
 from distill.generate.output import make_out_folder
-from distill.generate.paths import RandomPaths, interpolate
+from distill.generate.paths import RandomPaths, interpolate, path_positions
 from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
@@ -134,7 +134,7 @@ def generate(
     sound_format.check(instrument.sample_rate)
     moves = _axis_moves(recipe, run_dir) if recipe.axis else []
     progress = progress or no_progress
-    sources = [_open(path, instrument) for path in (recipe.start, recipe.end, recipe.around) if path is not None]
+    sources = [_open(path, instrument) for path in recipe.sources]
     samples = _duration_samples(recipe, sources, instrument)
     n_windows = instrument.count_windows(samples)
     encoded = [_encode(instrument, source, n_windows, progress) for source in sources]
@@ -204,8 +204,9 @@ def _paths(
     """Yield the latent vectors [n_windows, L] of each sound; `encoded` are those of the sounds to start from."""
     count, numbers = len(recipe.names), recipe.numbers
     if recipe.kind == "interpolation":
-        for fraction in np.linspace(0.0, 1.0, count).tolist():
-            yield interpolate(*encoded, fraction)
+        for position in path_positions(len(encoded), count):
+            before = min(int(position), len(encoded) - 2)
+            yield interpolate(encoded[before], encoded[before + 1], position - before)
         return
     random = RandomPaths(
         density=instrument.density,
