@@ -7,6 +7,7 @@ lmms-common), otherwise from a synthesiser. Field recordings are always synthesi
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def write_sets(folder: Path, *, installed: bool = True, scale: float = 1.0) -> d
         if files := found.get(name):
             for number, path in enumerate(files):
                 title = re.sub("[^a-zA-Z0-9]+", "_", path.stem)
-                (target / f"{number:03d}-{title}{path.suffix}").symlink_to(path)
+                shutil.copyfile(path, target / f"{number:03d}-{title}{path.suffix}")
             continue
         for title, sound in make(scale):
             peak = max(np.abs(sound).max(), 1e-9)
