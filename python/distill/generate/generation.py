@@ -1,4 +1,4 @@
-"""Generated sound: samples of a trained run, interpolations between two sounds, and variations of one."""
+"""Generated sound: samples of a trained run, interpolations between sounds, and variations of one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.audio.wav import write_set
+from distill.audio.sound_file import write_sounds
+from distill.audio.sound_format import SoundFormat
 from distill.audio.windows import WindowedFile
 from distill.errors import ConfigError
 from distill.features.level import level_of
 from distill.generate.output import make_out_folder
-from distill.generate.paths import RandomPaths, interpolate
+from distill.generate.paths import RandomPaths, interpolate, path_positions
 from distill.generate.power import Hold, audible_levels, interpolated_levels, sampled_levels, varied_levels
 from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room
-from distill.types import PathLike, ProgressCallback, WavFormat, no_progress
+from distill.types import FileFormat, PathLike, ProgressCallback, SampleFormat, no_progress
 
 _LONGEST_DEFAULT_S = 60.0
 # The end may cut a sound off; longer than the fade of `Instrument`, which is meant for sounds that end in silence.
@@ -38,12 +39,14 @@ class Generated:
     Attributes
     ----------
     files : list of Path
-        The WAV files.
+        The sound files.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary. It is the same for all.
     held_db : list of float
         By how much the power of each sound was changed: of an interpolation to the line between the levels of its ends,
         in dB; of others to the levels of the sounds that they are drawn from.
+    limited, limited_db : list of float
+        Share of the samples of each file that the limiter turned down, and its greatest reduction, dB.
     seed : int
         The seed that gives the same sounds again.
     sample_rate : int
@@ -57,6 +60,8 @@ class Generated:
     files: list[Path]
     gains: list[float]
     held_db: list[float]
+    limited: list[float]
+    limited_db: list[float]
     seed: int
     sample_rate: int
     duration_s: float
@@ -69,12 +74,14 @@ def generate(
     recipe: Recipe | None = None,
     *,
     seed: int | None = None,
-    wav_format: WavFormat = "pcm24",
+    file_format: FileFormat = "wav",
+    sample_format: SampleFormat | None = None,
+    sample_rate: int | None = None,
     force: bool = False,
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Generated:
-    """Generate sounds from a trained run, as WAV files.
+    """Generate sounds from a trained run.
 
     Parameters
     ----------
@@ -87,8 +94,12 @@ def generate(
     seed : int, optional
         Not negative. Each sound has its own draws, which do not depend on how many sounds there are. Default: chosen
         at random.
-    wav_format : {"pcm16", "pcm24", "float"}
-        Sample format of the files. Default: "pcm24".
+    file_format : {"wav", "flac", "ogg", "mp3"}
+        Kind of the files. Default: "wav".
+    sample_format : {"pcm16", "pcm24", "float"}, optional
+        Sample format of the files, for "wav" and "flac". Default: "pcm24".
+    sample_rate : int, optional
+        Sample rate of the files, Hz. Default: that of the model.
     force : bool
         Replace existing files. Default: False.
     device : str
@@ -104,8 +115,8 @@ def generate(
     Raises
     ------
     ConfigError
-        If the recipe has faults (all are named), names an unknown axis or the same axis twice, or files exist already.
-        Nothing has been written.
+        If the recipe has faults (all are named), names an unknown axis or the same axis twice, or the files cannot have
+        the form that is asked for, or exist already. Nothing has been written.
     RunError
         If `run_dir` holds no run with a trained model, or the recipe moves along axes and the run was not analysed.
     AudioFileError
@@ -118,15 +129,18 @@ def generate(
     began = time.monotonic()
     recipe = recipe or Recipe()
     recipe.check()
+    sound_format = SoundFormat(file_format=file_format, sample_format=sample_format, sample_rate=sample_rate)
+    sound_format.check()
     seed = secrets.randbelow(2**31) if seed is None else seed
     if seed < 0:
         raise ConfigError([f"--seed {seed} must be at least 0"])
-    files = [Path(out) / f"{name}.wav" for name in recipe.names]
+    files = [Path(out) / f"{name}{sound_format.suffix}" for name in recipe.names]
     check_room(files, force=force)
     instrument = Instrument.load(run_dir, device)
+    sound_format.check(instrument.sample_rate)
     moves = _axis_moves(recipe, run_dir) if recipe.axis else []
     progress = progress or no_progress
-    sources = [_open(path, instrument) for path in (recipe.start, recipe.end, recipe.around) if path is not None]
+    sources = [_open(path, instrument) for path in recipe.sources]
     samples = _duration_samples(recipe, sources, instrument)
     n_windows = instrument.count_windows(samples)
     encoded = [_encode(instrument, source, n_windows, progress) for source in sources]
@@ -144,10 +158,18 @@ def generate(
             blocks = instrument.to_sound(instrument.join(features), samples, _FADE_OUT_S)
             yield _reported(blocks, instrument, n_windows, partial(report, number * n_windows))
 
-    written = write_set(files, sounds(), instrument.sample_rate, wav_format)
-    gains, held = [one.gain for one in written], [hold.change_db for hold in holds]
-    duration_s = samples / instrument.sample_rate
-    return Generated(files, gains, held, seed, instrument.sample_rate, duration_s, time.monotonic() - began)
+    written = write_sounds(files, sounds(), instrument.sample_rate, sound_format)
+    return Generated(
+        files,
+        [sound.gain for sound in written],
+        [hold.change_db for hold in holds],
+        [sound.limited for sound in written],
+        [sound.limited_db for sound in written],
+        seed,
+        sound_format.sample_rate or instrument.sample_rate,
+        samples / instrument.sample_rate,
+        time.monotonic() - began,
+    )
 
 
 def _axis_moves(recipe: Recipe, run_dir: PathLike) -> list[Callable[[Tensor], Tensor]]:
@@ -208,8 +230,10 @@ def _paths(
     """
     count, numbers = len(recipe.names), recipe.numbers
     if recipe.kind == "interpolation":
-        for fraction in np.linspace(0.0, 1.0, count).tolist():
-            (start, start_levels), (end, end_levels) = encoded
+        for position in path_positions(len(encoded), count):
+            before = min(int(position), len(encoded) - 2)
+            (start, start_levels), (end, end_levels) = encoded[before : before + 2]
+            fraction = position - before
             yield interpolate(start, end, fraction), interpolated_levels(start_levels, end_levels, fraction)
         return
     known = audible_levels(instrument.anchor_levels)

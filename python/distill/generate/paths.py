@@ -71,6 +71,20 @@ class RandomPaths:
         return choice[previous], choice[previous + 1], position - previous
 
 
+def path_positions(sounds: int, steps: int) -> list[float]:
+    """Return the positions of steps on a path through sounds at 0, 1, 2 ...: as even as each sound being a step allows.
+
+    Parameters
+    ----------
+    sounds : int
+        At least 2.
+    steps : int
+        At least as many.
+    """
+    at = np.round(np.linspace(0, steps - 1, sounds))
+    return np.interp(np.arange(steps), at, np.arange(sounds)).tolist()
+
+
 def interpolate(start: Tensor, end: Tensor, fraction: float | Tensor) -> Tensor:
     """Interpolate spherically between latent vectors: direction and length change at constant rates.
 

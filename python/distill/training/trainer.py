@@ -295,7 +295,8 @@ class Trainer:
         if previews:
             logger.info("previews: %s", previews)
         # Not after every epoch: on a small dataset the pictures would take longer than the epoch.
-        if time.monotonic() - self._drawn_at >= _PICTURES_EVERY_S:
+        is_first_quality = "prior_frechet" in line and not (self.run.path / "quality.png").exists()
+        if is_first_quality or time.monotonic() - self._drawn_at >= _PICTURES_EVERY_S:
             self._report.draw()
             self._drawn_at = time.monotonic()
 
