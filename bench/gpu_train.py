@@ -42,7 +42,8 @@ import torch
 
 try:
     from distill.audio import preprocess_complex_spectrograms
-    from distill.audio.wav import write_wav
+    from distill.audio.sound_file import write_sound
+    from distill.audio.sound_format import SoundFormat
     from distill.config import TrainingConfig
     from distill.device import resolve_device
     from distill.training.data import TrainingData, model_batches
@@ -75,7 +76,7 @@ def cache_of_noise(folder: Path, rows: int, config: TrainingConfig) -> Path:
     chunks = math.ceil(rows / 16)
     for number in range(16):
         samples = rng.uniform(-0.5, 0.5, chunks * config.chunk_samples).astype(np.float32)
-        write_wav(folder / f"{number:02d}.wav", [samples], rate, "pcm16")
+        write_sound(folder / f"{number:02d}.wav", [samples], rate, SoundFormat(sample_format="pcm16"))
     return preprocess_complex_spectrograms(None, folder, config.complex_spectrogram)[0]
 
 

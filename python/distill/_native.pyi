@@ -1,4 +1,4 @@
-"""Types of the extension module: manifest, scan, checksums and mel features.
+"""Types of the extension module: manifest, scan, checksums, mel features and their inverse.
 
 Path arguments may be ``str``, ``bytes`` or ``os.PathLike``. Returned paths are
 relative to the dataset's root and, if they are ``str``, decoded as by
@@ -15,6 +15,7 @@ from typing_extensions import Buffer
 
 from distill.types import Reason
 
+_Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 class Counts(TypedDict):
@@ -722,6 +723,70 @@ class MelKernel:
             Receives the features. Contiguous.
         threads : int
             Maximum number of threads, including the calling one. Waveforms are
+            distributed among them. The result is the same, bit for bit, for any
+            number.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not match.
+        """
+
+class MelInverse:
+    """Computes waveforms from mel features on the CPU, for fixed parameters.
+
+    Can be used from several threads at once. A matrix is given as its columns, offsets
+    and weights, the fields of `distill.features.inversion.bin_power.Bags`.
+
+    Parameters
+    ----------
+    n_fft : int
+        Samples per frame, a power of two, at least 4.
+    hop_length : int
+        Samples from one frame to the next, at most `n_fft`.
+    bins, atoms : tuple of three matrices
+        The fields `to_targets`, `from_targets` and `spread` of
+        `distill.features.inversion.bin_power.AtomTables`, for the feature without and
+        with channel 1. `atoms` is None for a feature of one channel.
+    lobes : matrix or None
+        The field `lobes`, likewise.
+    centre, half_support : ndarray, float32
+        The fields of `distill.features.mel.MelBands`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid or does not match the others; the message names
+        it.
+    """
+
+    def __new__(
+        cls,
+        *,
+        n_fft: int,
+        hop_length: int,
+        bins: tuple[_Matrix, _Matrix, _Matrix],
+        atoms: tuple[_Matrix, _Matrix, _Matrix] | None,
+        lobes: _Matrix | None,
+        centre: npt.NDArray[np.float32],
+        half_support: npt.NDArray[np.float32],
+    ) -> MelInverse: ...
+    def compute(
+        self, features: npt.NDArray[np.float32], out: npt.NDArray[np.float32], n_iter: int, threads: int
+    ) -> None:
+        """Compute the waveforms of features, without the GIL.
+
+        Parameters
+        ----------
+        features : ndarray of shape [B, 1 or 2, M, T], float32
+            Contiguous, finite, channel 0 at most 80.
+        out : ndarray of shape [B, S], float32
+            Receives the waveforms, which are as if they had been reflected at both
+            ends; S > n_fft / 2. Contiguous.
+        n_iter : int
+            Iterations of fast Griffin-Lim.
+        threads : int
+            Maximum number of threads, including the calling one. Clips are
             distributed among them. The result is the same, bit for bit, for any
             number.
 

@@ -15,8 +15,10 @@ ProgressCallback = Callable[[str, int, int], object]
 """Called with the name of a stage, the amount done and the total (0: unknown)."""
 ConfirmCallback = Callable[[str], bool]
 """Called with a question; returning False cancels."""
-WavFormat = Literal["pcm16", "pcm24", "float"]
-"""Sample format of a WAV file."""
+FileFormat = Literal["wav", "flac", "ogg", "mp3"]
+"""Kind of a sound file that is written."""
+SampleFormat = Literal["pcm16", "pcm24", "float"]
+"""Sample format of a sound file that is not lossy."""
 
 
 class Reason(str):

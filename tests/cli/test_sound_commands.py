@@ -20,10 +20,10 @@ from distill.training import train
 from instruments import PITCHES, pitch_of, tones, write_run
 from sounds import CHUNK, RATE, noise, one_object, sine, write
 
-RECONSTRUCT_KEYS = [
-    *("files", "gains", "partial", "pictures", "sample_rate", "seconds", "seed", "settings", "skipped", "sources")
+GENERATE_KEYS = [
+    *("duration_s", "files", "gains", "held_db", "limited", "limited_db", "sample_rate", "seconds", "seed", "settings")
 ]
-GENERATE_KEYS = ["duration_s", "files", "gains", "sample_rate", "seconds", "seed", "settings"]
+RECONSTRUCT_KEYS = sorted({*GENERATE_KEYS, "originals", "partial", "pictures", "skipped", "sources"} - {"duration_s"})
 CPU = ("--device", "cpu")
 
 
@@ -50,7 +50,7 @@ def test_reconstruct_json(run, tone_run, tone, tmp_path):
     assert result["sources"] == [str(tone), str(other)]
     assert result["gains"] == [1, 1]
     assert (result["sample_rate"], result["skipped"]) == (RATE, [])
-    assert result["settings"]["format"] == "pcm24"
+    assert result["settings"]["format"] == "wav"
     for picture in result["pictures"]:
         assert Path(picture).read_bytes().startswith(b"\x89PNG")
     for file, pitch, seconds, peak in zip(result["files"], PITCHES[3:6:2], (1.3, 0.5), (0.3, 0.4), strict=True):
@@ -59,7 +59,41 @@ def test_reconstruct_json(run, tone_run, tone, tmp_path):
         assert soundfile.info(file).subtype == "PCM_24"
         assert abs(pitch_of(samples, rate) - pitch) < 5
         assert samples.std() == pytest.approx(peak / np.sqrt(2), rel=0.1)
-    assert sorted(contents(tmp_path / "out")) == ["other.png", "other.wav", "tone.png", "tone.wav"]
+    names = [f"{name}{end}" for name in ("other", "tone") for end in (" (original).wav", ".png", ".wav")]
+    assert sorted(contents(tmp_path / "out")) == names
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_reconstructions_lie_beside_their_originals_in_the_form_that_is_asked_for(run, tone_run, tmp_path, kind):
+    """The original is mono, at its own level, even if that is close to full scale."""
+    left = sine(PITCHES[3], 1.0, 22_050, level=0.99)
+    source = write(tmp_path / "in" / "tone.wav", np.stack([left, left], axis=1), 22_050)
+    argv = ("reconstruct", tone_run, source, "--out", tmp_path / "out", "--format", kind, "--sample-rate", 32_000, *CPU)
+    result = one_object(*run(*argv, "--json"))
+    assert result["sample_rate"] == 32_000
+    assert result["files"] == [str(tmp_path / "out" / f"tone.{kind}")]
+    assert result["originals"] == [str(tmp_path / "out" / f"tone (original).{kind}")]
+    for path in (*result["files"], *result["originals"]):
+        info = soundfile.info(path)
+        assert (info.format, info.samplerate, info.channels, info.frames) == (kind.upper(), 32_000, 1, 32_000)
+        assert abs(pitch_of(soundfile.read(path)[0], 32_000) - PITCHES[3]) < 5
+    inner = soundfile.read(result["originals"][0])[0][3_200:-3_200]
+    assert inner.std() == pytest.approx(0.99 / np.sqrt(2), rel=0.01)
+
+
+def test_names_of_originals_and_of_other_sounds_do_not_collide(run, tone_run, tmp_path):
+    paths = [
+        write(tmp_path / "in" / name, sine(pitch, 0.5))
+        for name, pitch in zip(("kick.wav", "Kick (Original).wav", "x" * 250 + ".wav"), PITCHES, strict=False)
+    ]
+    result = one_object(*run("reconstruct", tone_run, *paths, "--out", tmp_path / "out", "--json", *CPU))
+    written = [Path(path).name for path in result["files"] + result["originals"]]
+    assert written[:2] == ["kick.wav", "Kick (Original)-2.wav"]
+    assert written[3:5] == ["kick (original).wav", "Kick (Original)-2 (original).wav"]
+    assert max(map(len, written)) == 255
+    for pair in (result["files"], result["originals"]):
+        for path, pitch in zip(pair, PITCHES, strict=False):
+            assert abs(pitch_of(soundfile.read(path)[0]) - pitch) < 5
 
 
 def test_reconstruct_in_words(run, tone_run, tone, tmp_path):
@@ -198,7 +232,7 @@ def test_generate_json(run, tone_run, tmp_path):
 
 def test_generate_in_words(run, tone_run, tone, tmp_path):
     argv = ("generate", tone_run, "--out", tmp_path / "out", "--around", tone, "--count", 1, *CPU)
-    code, out, err = run(*argv, "--seed", 7, "--format", "pcm16")
+    code, out, err = run(*argv, "--seed", 7, "--sample-format", "pcm16")
     assert (code, err) == (0, "")
     assert str(tmp_path / "out" / "variation-001.wav") in out
     assert "1.30 s each, at 16000 Hz" in out
@@ -209,15 +243,25 @@ def test_generate_in_words(run, tone_run, tone, tmp_path):
     assert soundfile.info(tmp_path / "out" / "variation-001.wav").subtype == "PCM_16"
 
 
-def test_a_sound_that_would_clip_is_lowered_and_reported(run, tone_run, tmp_path):
-    argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--format", "float", *CPU)
+def test_a_sound_that_would_clip_is_lowered_and_reported(run, tone_run, tmp_path, monkeypatch):
+    # A limiter that may do next to nothing: held to the levels of known sounds, few sounds would need more.
+    monkeypatch.setattr("distill.audio.peaks._MOST_LIMITED_DB", 0.1)
+    argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--sample-format", "float", *CPU)
     result = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
     _, out, _ = run(*argv, "--out", tmp_path / "b")
-    for number, gain in enumerate(result["gains"], 1):
-        assert gain < 0.9
-        # It is lowered no more than needed: its peak is at full scale.
-        assert np.abs(soundfile.read(result["files"][number - 1])[0]).max() == pytest.approx(1.0, abs=1e-4)
-        assert f"sample-00{number}.wav, lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping\n" in out
+    # One gain for the set, and no lower than needed: the loudest peak is at full scale.
+    (gain,) = set(result["gains"])
+    assert gain < 0.99
+    assert max(np.abs(soundfile.read(file)[0]).max() for file in result["files"]) == pytest.approx(1.0, abs=1e-4)
+    assert max(result["limited_db"]) > 0
+    for index, (limited_db, share) in enumerate(zip(result["limited_db"], result["limited"], strict=True)):
+        assert 0 <= limited_db <= 9.01
+        assert (limited_db > 0) == (share > 0)
+        line = f"sample-00{index + 1}.wav"
+        assert line in out
+        if limited_db >= 0.05:
+            assert f"peaks limited by up to {limited_db:.1f} dB in {100 * share:.2g} % of the sound\n" in out
+    assert out.count(f"lowered by {-20 * np.log10(gain):.1f} dB to avoid clipping") == 2
 
 
 def test_all_faults_are_reported_at_once_and_nothing_is_written(run, tone_run, tone, tmp_path):
@@ -242,9 +286,9 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
     between, around = ("--from", tone, "--to", tone), ("--around", tone)
     defaults = {(): {"count": 4, "temperature": 1.0}, between: {"steps": 5}, around: {"count": 4, "radius": 0.5}}
     remedies = {
-        "count": "with --from and --to: give --steps instead",
-        "temperature": "with --from and --to or --around: leave it out",
-        "steps": "without --from and --to: give them, or leave it out",
+        "count": "with --from and --to, or --through: give --steps instead",
+        "temperature": "with --from and --to, --through or --around: leave it out",
+        "steps": "without --from and --to, or --through: give them, or leave it out",
         "radius": "without --around: give a sound to vary, or leave it out",
     }
     for argv, taken in defaults.items():
@@ -270,7 +314,13 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
         (("--seed", "-1"), 2, "--seed -1 must be at least 0"),
         (("--around", "none.wav"), 1, "none.wav: no such file"),
         (("--device", "cuda:99"), 2, "cuda:99"),
-        (("--format", "mp3"), 2, "pcm24"),
+        (("--through", "a.wav"), 2, "--through a.wav needs two or more sounds"),
+        (("--through", "a.wav", "b.wav", "--from", "c.wav"), 2, "--through excludes --from, --to and --around"),
+        (("--through", "a.wav", "b.wav", "c.wav", "--steps", "2"), 2, "--steps 2 must be at least 3"),
+        (("--format", "aiff"), 2, "flac"),
+        (("--format", "ogg", "--sample-format", "pcm16"), 2, "--sample-format pcm16 has no effect with --format ogg"),
+        (("--format", "mp3", "--sample-rate", "96000"), 2, "give --sample-rate 44100"),
+        (("--sample-rate", "1"), 2, "--sample-rate 1 must be from 8000"),
     ],
 )
 def test_invalid_options_are_named(run, tone_run, tmp_path, argv, code, message):
@@ -336,7 +386,7 @@ def test_reconstruct_keeps_a_name_that_is_not_unicode(run, tone_run, tmp_path):
     source = write(os.fsencode(tmp_path) + b"/\xff $x_{ name.wav", noise(1, RATE))
     result = one_object(*run("reconstruct", tone_run, source, "--out", tmp_path / "out", "--json", *CPU))
     names = sorted(os.fsencode(name) for name in contents(tmp_path / "out"))
-    assert names == [b"\xff $x_{ name.png", b"\xff $x_{ name.wav"]
+    assert names == [b"\xff $x_{ name" + end for end in (b" (original).wav", b".png", b".wav")]
     assert len(result["files"]) == 1
 
 

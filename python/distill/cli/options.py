@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from distill.audio.sound_format import SoundFormat
 from distill.config import TrainingConfig
 from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
@@ -17,7 +18,7 @@ from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
 from distill.preprocess.ray_cluster import check_ray
 from distill.preprocess.shares import Shard
-from distill.types import WavFormat
+from distill.types import FileFormat, SampleFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,45 +266,59 @@ class SoundArguments(DeviceArguments):
     """Run folder."""
     out: Path
     """Folder to write to; created if missing."""
-    format: WavFormat = "pcm24"
-    """Sample format of the WAV files; a sound that would clip is lowered in level as a whole."""
+    format: FileFormat = "wav"
+    """Kind of the files: wav, flac, ogg (Vorbis) or mp3. Peaks that would clip are limited; if they are very high, or
+    many, the whole sound is made quieter."""
+    sample_format: SampleFormat | None = None
+    """pcm16, pcm24 or, for wav, float; not for ogg and mp3. Default: pcm24."""
+    sample_rate: int | None = None
+    """Sample rate of the files in Hz, from 8000 to 192000. Default: that of the model."""
     force: bool = False
     """Replace existing files."""
+
+    def check(self) -> None:
+        """Raise ConfigError if the files cannot have this form, or DeviceError."""
+        super().check()
+        rate = self.sample_rate
+        SoundFormat(file_format=self.format, sample_format=self.sample_format, sample_rate=rate).check()
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments(SoundArguments, Recipe):
-    """Make new sounds with a trained model: samples, interpolations between two sounds, or variations of one.
+    """Make new sounds with a trained model: samples, interpolations between sounds, or variations of one.
 
-    Writes OUT/sample-001.wav and so on, or interpolation-001.wav, or variation-001.wav, at the sample rate of the
-    model.
+    Writes OUT/sample-001.wav and so on, or interpolation-001.wav, or variation-001.wav.
     """
 
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Sound to interpolate from."""
     end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
     """Sound to interpolate to."""
+    through: tuple[Path, ...] = ()
+    """Two or more sounds to interpolate through, instead of --from and --to: --through A B C. Each is one of the steps.
+    Like all sounds that are given here, they need not have been trained on."""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NUMBER=VALUE or NAME=VALUE: move by VALUE standard deviations along an axis that distill analyze found. Repeat
     it for more axes."""
     seed: int | None = None
     """The same seed gives the same sounds; interpolations do not depend on it. Default: random, and printed."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), seed, sample_rate, duration_s,
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
+    and limited_db (share of its samples that were limited, and by how much at most), seed, sample_rate, duration_s,
     seconds, settings."""
 
     def check(self) -> None:
         """Raise ConfigError with all faults of the recipe, or DeviceError."""
         Recipe.check(self)
-        check_device_name(self.device)
+        SoundArguments.check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructArguments(SoundArguments):
     """Encode and decode sounds with a trained model.
 
-    Writes OUT/NAME.wav, as long and as loud as the input, and OUT/NAME.png, a picture of both. Files that cannot be
-    used are reported and skipped.
+    Writes OUT/NAME.wav, as long and as loud as the input, OUT/NAME (original).wav, the input itself in the same form,
+    and OUT/NAME.png, a picture of both. Files that cannot be used are reported and skipped.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
@@ -311,6 +326,7 @@ class ReconstructArguments(SoundArguments):
     seed: int = 0
     """No effect, since nothing here is random; accepted for consistency with generate."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that would have clipped), pictures, sources, skipped and
-    partial (path, reason and code of each file that is left out, or used in part), seed, sample_rate, seconds,
-    settings."""
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
+    and limited_db (share of its samples that were limited, and by how much at most), originals, pictures, sources,
+    skipped and partial (path, reason and code of each file that is left out, or used in part), seed, sample_rate,
+    seconds, settings."""

@@ -19,6 +19,8 @@ from distill.text import counted, printable
 
 _AXES_SHOWN = 8
 _CORRELATIONS_SHOWN = 3
+# A change of level that is less is not heard.
+_HELD_SHOWN_DB = 1.0
 
 
 def analyze(arguments: AnalyzeArguments) -> int:
@@ -62,8 +64,8 @@ def generate(arguments: GenerateArguments) -> int:
         figures = {"files": result.files, "seed": result.seed, "duration_s": result.duration_s}
         say_json(figures | _common_figures(result, _settings(arguments) | arguments.numbers))
         return 0
-    for file, gain in zip(result.files, result.gains, strict=True):
-        say(_sound_line(file, gain))
+    for index, file in enumerate(result.files):
+        say(_line(file, _level_notes(result, index)))
     each = f"{result.duration_s:.2f} s each, at {result.sample_rate} Hz"
     # Interpolations do not depend on the seed.
     again = "" if arguments.kind == "interpolation" else f"; repeat with --seed {result.seed}"
@@ -76,34 +78,46 @@ def reconstruct(arguments: ReconstructArguments) -> int:
     with ProgressView(json=arguments.json) as view:
         result = reconstruct_sounds(arguments.run, arguments.files, arguments.out, **_sound_options(arguments, view))
     if arguments.json:
-        figures = {name: getattr(result, name) for name in ("files", "pictures", "sources")}
+        figures = {name: getattr(result, name) for name in ("files", "originals", "pictures", "sources")}
         lists = {"skipped": reason_entries(result.skipped), "partial": reason_entries(result.partial)}
         figures |= lists | {"seed": arguments.seed}
         say_json(figures | _common_figures(result, _settings(arguments)))
         return 0
-    for file, gain, source in zip(result.files, result.gains, result.sources, strict=True):
-        say(_sound_line(file, gain, source))
+    for index, (file, source) in enumerate(zip(result.files, result.sources, strict=True)):
+        names = [f"from {source}"] if source.stem != file.stem else []
+        say(_line(file, [*names, *_level_notes(result, index)]))
     sounds = counted(len(result.files), "sound")
-    say(f"{sounds} in {result.seconds:.1f} s, each with a picture of input and output")
+    say(f"{sounds} in {result.seconds:.1f} s, each beside its original, with a picture of both")
     return 0
 
 
 def _sound_options(arguments: SoundArguments, view: ProgressView) -> dict[str, Any]:
     return {
-        "wav_format": arguments.format,
+        "file_format": arguments.format,
+        "sample_format": arguments.sample_format,
+        "sample_rate": arguments.sample_rate,
         "force": arguments.force,
         "device": arguments.device,
         "progress": view.progress,
     }
 
 
-def _sound_line(file: Path, gain: float, source: Path | None = None) -> str:
-    """Return the line about a written file; it names the source if that has another name."""
-    notes = [f"from {source}"] if source is not None and source.stem != file.stem else []
-    lowered_db = round(-20 * math.log10(gain), 1)
+def _line(file: Path, notes: list[str]) -> str:
+    """Return the line about a written file."""
+    return "  " + printable(", ".join([str(file), *notes]))
+
+
+def _level_notes(result: Generated | Reconstructed, index: int) -> list[str]:
+    """Return in words what was done to the level of a sound, and so that it does not clip."""
+    held_db = result.held_db[index]
+    notes = [f"level held by {held_db:+.1f} dB"] if abs(held_db) >= _HELD_SHOWN_DB else []
+    lowered_db, limited_db = round(-20 * math.log10(result.gains[index]), 1), round(result.limited_db[index], 1)
     if lowered_db > 0:
         notes.append(f"lowered by {lowered_db} dB to avoid clipping")
-    return "  " + printable(", ".join([str(file), *notes]))
+    if limited_db > 0:
+        share = f"{100 * result.limited[index]:.2g} %"
+        notes.append(f"peaks limited by up to {limited_db} dB in {share} of the sound")
+    return notes
 
 
 def _settings(arguments: SoundArguments) -> dict[str, Any]:
@@ -113,5 +127,6 @@ def _settings(arguments: SoundArguments) -> dict[str, Any]:
 
 
 def _common_figures(result: Generated | Reconstructed, settings: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: getattr(result, name) for name in ("gains", "sample_rate", "seconds")}
+    names = ("gains", "held_db", "limited", "limited_db", "sample_rate", "seconds")
+    figures = {name: getattr(result, name) for name in names}
     return figures | {"settings": settings}

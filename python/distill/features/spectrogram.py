@@ -33,7 +33,8 @@ class ComplexSpectrogram(nn.Module):
         Rust kernel, likewise. "reference": plain torch, which torch.compile can fuse with other code. "auto": the value
         of the environment variable DISTILL_BACKEND; if it is not set, the Triton kernel on CUDA, the Rust kernel on a
         CPU (the reference if the waveform requires a gradient), and the reference on other devices. If the kernel
-        cannot compute the feature, the reference takes its place, and the reason is logged once.
+        cannot compute the feature, the reference takes its place, and the reason is logged once. The inverse has no
+        Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference", and by torch on a GPU.
 
     Raises
     ------
@@ -140,8 +141,10 @@ class ComplexSpectrogram(nn.Module):
         ------
         ValueError
             If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+        BackendError
+            If the backend is "rust" and cannot invert the features.
         """
-        return invert(features, self._spec, n_iter, length)
+        return invert(features, self._spec, n_iter, length, self.backend)
 
     def extra_repr(self) -> str:
         """Return the configuration, for ``print(module)``."""
@@ -214,8 +217,10 @@ class AudioSpectrogram(nn.Module):
         ------
         ValueError
             If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+        BackendError
+            If the backend is "rust" and cannot invert the features.
         """
-        return invert(features, self._spec, n_iter, length)
+        return invert(features, self._spec, n_iter, length, self.backend)
 
     def extra_repr(self) -> str:
         """Return the configuration, for ``print(module)``."""

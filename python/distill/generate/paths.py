@@ -35,9 +35,8 @@ class RandomPaths:
 
     def sample(self, number: int, temperature: float) -> Tensor:
         """Return the path of sample `number`; the temperature scales its distance from the mean."""
-        anchors = self._continued(number) if self.instrument.model.n_latents > 1 else self._anchors(number)
-        density = self.instrument.density
-        return self.instrument.join_latents(density.near(anchors, self._noise(number), temperature))
+        rows = self.instrument.density.near(self._anchors(number), self._noise(number), temperature)
+        return self.instrument.join_latents(rows)
 
     def variation(self, number: int, latents: Tensor, radius: float) -> Tensor:
         """Return the path of variation `number` of a sound with the given latent vectors [S, k]."""
@@ -60,31 +59,57 @@ class RandomPaths:
             noise[window] += correlation * noise[window - 1]
         return noise
 
-    def _continued(self, number: int) -> np.ndarray:
-        """Return the centres of a sample [N, L·k]: anchors of the density, each of which continues the one before.
+    def _anchors(self, number: int) -> np.ndarray:
+        """Return the centres of a sample [N, L·k]: an interpolation through randomly chosen anchors of the density."""
+        previous, following, fraction = self._between(number)
+        known = torch.from_numpy(self.instrument.density.anchors)
+        return interpolate(known[previous], known[following], fraction[:, None]).numpy()
+
+    def anchor_levels(self, number: int, levels: Tensor) -> Tensor:
+        """Return the levels [N] between the anchors of sample `number`; `levels` [K] are those of all anchors."""
+        previous, following, fraction = self._between(number)
+        return torch.lerp(levels[previous], levels[following], fraction.to(levels))
+
+    def _between(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return for each window of a sample the anchors around it and the position between them, [N] each."""
+        random = np.random.default_rng([self.seed, number, 1])
+        if self.instrument.model.n_latents > 1:
+            chosen = self._continued(random)
+            return chosen, chosen, torch.zeros(self.n_windows, dtype=torch.float64)
+        position = torch.arange(self.n_windows, dtype=torch.float64) * (self._step_chunks / _ANCHOR_CHUNKS)
+        previous = position.long()
+        count = len(self.instrument.density.anchors)
+        choice = torch.from_numpy(random.integers(count, size=self.n_windows + 1))
+        return choice[previous], choice[previous + 1], position - previous
+
+    def _continued(self, random: np.random.Generator) -> Tensor:
+        """Choose an anchor for each window, [N]: each continues the one before.
 
         It is drawn among those that begin most like the one before ends, over the latent vectors that windows share.
         """
-        instrument = self.instrument
-        known = instrument.density.anchors
-        rows = known.reshape(-1, *instrument.density.shape)
-        shared = instrument.model.n_latents - instrument.step_latents
-        random = np.random.default_rng([self.seed, number, 1])
+        density, model = self.instrument.density, self.instrument.model
+        rows = density.anchors.reshape(-1, *density.shape)
+        shared = model.n_latents - self.instrument.step_latents
         chosen = [int(random.integers(len(rows)))]
         while len(chosen) < self.n_windows:
             gap = rows[:, :shared] - rows[chosen[-1], -shared:]
             nearest = np.square(gap).sum(axis=(1, 2)).argsort(kind="stable")[:_CONTINUATIONS]
             chosen.append(int(random.choice(nearest)))
-        return known[chosen]
+        return torch.tensor(chosen)
 
-    def _anchors(self, number: int) -> np.ndarray:
-        """Return the centres of a sample [N, k]: an interpolation through randomly chosen anchors of the density."""
-        position = torch.arange(self.n_windows, dtype=torch.float64)[:, None] * (self._step_chunks / _ANCHOR_CHUNKS)
-        previous = position[:, 0].long()
-        known = self.instrument.density.anchors
-        choice = np.random.default_rng([self.seed, number, 1]).integers(len(known), size=self.n_windows + 1)
-        chosen = torch.from_numpy(known[choice])
-        return interpolate(chosen[previous], chosen[previous + 1], position - previous[:, None]).numpy()
+
+def path_positions(sounds: int, steps: int) -> list[float]:
+    """Return the positions of steps on a path through sounds at 0, 1, 2 ...: as even as each sound being a step allows.
+
+    Parameters
+    ----------
+    sounds : int
+        At least 2.
+    steps : int
+        At least as many.
+    """
+    at = np.round(np.linspace(0, steps - 1, sounds))
+    return np.interp(np.arange(steps), at, np.arange(sounds)).tolist()
 
 
 def interpolate(start: Tensor, end: Tensor, fraction: float | Tensor) -> Tensor:

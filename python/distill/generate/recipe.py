@@ -20,11 +20,13 @@ _DEFAULTS = {
     "interpolation": {"steps": 5},
     "variation": {"count": 4, "radius": 0.5},
 }
+# Steps from one sound of --through to the next.
+_STEPS_BETWEEN = 4
 # The end of the message for an option that the kind of sound ignores.
 _IGNORED = {
-    "count": "with --from and --to: give --steps instead",
-    "temperature": "with --from and --to or --around: leave it out",
-    "steps": "without --from and --to: give them, or leave it out",
+    "count": "with --from and --to, or --through: give --steps instead",
+    "temperature": "with --from and --to, --through or --around: leave it out",
+    "steps": "without --from and --to, or --through: give them, or leave it out",
     "radius": "without --around: give a sound to vary, or leave it out",
 }
 
@@ -33,9 +35,10 @@ _IGNORED = {
 class Recipe:
     """What to generate.
 
-    Without sounds to start from: samples, close to the sounds that the model was trained on. With `start` and `end`: an
-    interpolation between two sounds. With `around`: variations of a sound. In samples and variations that are longer
-    than a chunk, the latent vectors change over time. An option that would be ignored is a fault.
+    Without sounds to start from: samples, close to the sounds that the model was trained on. With `start` and `end`, or
+    `through`: an interpolation between two sounds, or through several. With `around`: variations of a sound. In samples
+    and variations that are longer than a chunk, the latent vectors change over time. An option that would be ignored is
+    a fault.
 
     Faults are raised by `check` and not when a recipe is made, so that a command can report them with others.
     """
@@ -50,8 +53,11 @@ class Recipe:
     """The first sound of an interpolation."""
     end: Path | None = None
     """The last sound of an interpolation."""
+    through: tuple[Path, ...] = field(default_factory=tuple)
+    """Two or more sounds to interpolate through, instead of --from and --to. Each of them is one of the steps."""
     steps: int | None = None
-    """How many sounds from --from to --to, including both. Default: 5."""
+    """How many sounds an interpolation has, including those that are given. Default: 5; of --through, 4 more for each
+    sound after the second."""
     around: Path | None = None
     """A sound to vary."""
     radius: float | None = None
@@ -67,7 +73,7 @@ class Recipe:
     @property
     def kind(self) -> str:
         """The kind of sounds: "sample", "interpolation" or "variation"."""
-        if self.start is not None or self.end is not None:
+        if self.start is not None or self.end is not None or self.through:
             return "interpolation"
         return "sample" if self.around is None else "variation"
 
@@ -75,7 +81,10 @@ class Recipe:
     def numbers(self) -> dict[str, float]:
         """The options of this kind among count, temperature, steps and radius, with defaults filled in."""
         given = {name: getattr(self, name) for name in _DEFAULTS[self.kind]}
-        return _DEFAULTS[self.kind] | {name: value for name, value in given.items() if value is not None}
+        defaults = dict(_DEFAULTS[self.kind])
+        if self.through:
+            defaults["steps"] = _STEPS_BETWEEN * (len(self.through) - 1) + 1
+        return defaults | {name: value for name, value in given.items() if value is not None}
 
     @property
     def names(self) -> list[str]:
@@ -85,9 +94,14 @@ class Recipe:
         width = max(3, len(str(count)))
         return [f"{self.kind}-{number:0{width}d}" for number in range(1, count + 1)]
 
+    @property
+    def sources(self) -> list[Path]:
+        """The sounds to start from, in order."""
+        return [*(path for path in (self.start, self.end, self.around) if path is not None), *self.through]
+
     def check(self) -> None:
         """Raise ConfigError if the recipe has faults, naming all of them."""
-        faults = [*self._range_faults(), *self._axis_faults()]
+        faults = [*self._range_faults(), *self._axis_faults(), *self._through_faults()]
         if self.start is not None and self.end is None:
             faults.append(f"--from {self.start} needs --to: the last sound")
         if self.end is not None and self.start is None:
@@ -115,6 +129,19 @@ class Recipe:
             for name, low, high, unit in ranges
             if (value := getattr(self, name)) is not None and not low <= value <= high
         ]
+
+    def _through_faults(self) -> list[str]:
+        count = len(self.through)
+        if not count:
+            return []
+        faults = []
+        if count == 1:
+            faults.append(f"--through {self.through[0]} needs two or more sounds; for variations of one, give --around")
+        if self.start is not None or self.end is not None or self.around is not None:
+            faults.append("--through excludes --from, --to and --around: give all sounds to --through")
+        if self.steps is not None and 2 <= self.steps < count:
+            faults.append(f"--steps {self.steps} must be at least {count}, the number of sounds of --through")
+        return faults
 
     def _axis_faults(self) -> list[str]:
         faults = []

@@ -9,28 +9,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.audio.decode import decode_blocks
 from distill.audio.levels import FAINT, SILENCE_PEAK, decibels
-from distill.audio.wav import write_wav
+from distill.audio.sound_file import Written, write_sound
+from distill.audio.sound_format import SoundFormat
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, ConfigError, NothingUsableError
+from distill.features.level import level_of
 from distill.features.mel import MelSpec
 from distill.generate.output import make_out_folder
+from distill.generate.power import Hold
 from distill.plots.sounds import TimeAverage, save_sound_picture
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 from distill.storage import check_room, storage_error
 from distill.text import printable
-from distill.types import PathLike, ProgressCallback, Reason, WavFormat, no_progress
+from distill.types import FileFormat, PathLike, ProgressCallback, Reason, SampleFormat, no_progress
 
 logger = logging.getLogger(__name__)
 
 # Most file systems allow names of 255 bytes.
 _LONGEST_NAME_BYTES = 255
-_WAV, _PNG = ".wav", ".png"
+_ORIGINAL = " (original)"
 
 
 @dataclass(frozen=True)
@@ -39,24 +44,32 @@ class Reconstructed:
 
     Attributes
     ----------
-    sources, files, pictures : list of Path
+    sources, files, originals, pictures : list of Path
         The files that were read, and what was written for each, in the same order.
     gains : list of float
         Factor that each file was multiplied by to avoid clipping; 1 if that was not necessary.
+    held_db : list of float
+        By how much the power of each reconstruction was changed to that of its source.
+    limited, limited_db : list of float
+        Share of the samples of each file that the limiter turned down, and its greatest reduction, dB.
     skipped : list of (str, str)
         Files that could not be used, each with the reason.
     partial : list of (str, str)
         Files of which only a part could be decoded, each with the reason.
     sample_rate : int
-        Hz.
+        Of the files, Hz.
     seconds : float
         Time that it took.
     """
 
     sources: list[Path]
     files: list[Path]
+    originals: list[Path]
     pictures: list[Path]
     gains: list[float]
+    held_db: list[float]
+    limited: list[float]
+    limited_db: list[float]
     skipped: list[tuple[str, str]]
     partial: list[tuple[str, str]]
     sample_rate: int
@@ -68,16 +81,22 @@ def reconstruct(
     sources: Sequence[PathLike],
     out: PathLike,
     *,
-    wav_format: WavFormat = "pcm24",
+    file_format: FileFormat = "wav",
+    sample_format: SampleFormat | None = None,
+    sample_rate: int | None = None,
     force: bool = False,
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Reconstructed:
-    """Encode and decode sounds with a trained run, and write OUT/NAME.wav and OUT/NAME.png for each.
+    """Encode and decode sounds with a trained run.
 
-    A reconstruction has the length and the level of its source, apart from what the model loses. If a peak that the
-    model adds would clip, the whole sound is made quieter. Files that cannot be used are logged and skipped. Memory
-    does not grow with the length of a file. Nothing is random: sounds are encoded to their posterior means.
+    For each, OUT gets NAME.wav, "NAME (original).wav", and NAME.png, a picture of both. The original is mono and in
+    the same form, so that the two can be compared by ear, and has its own level.
+
+    A reconstruction has the length of its source, and its windows have the power of the source's, as far as that needs
+    no gain above 30 dB. Peaks that the model adds and that would clip are limited; the whole sound is made quieter only
+    if they are very high, or many. Files that cannot be used are logged and skipped. Memory does not grow with the
+    length of a file. Nothing is random: sounds are encoded to their posterior means.
 
     Parameters
     ----------
@@ -88,8 +107,12 @@ def reconstruct(
         long with the new extension is shortened.
     out : path
         Folder of the files; created if missing.
-    wav_format : {"pcm16", "pcm24", "float"}
-        Sample format of the files. Default: "pcm24".
+    file_format : {"wav", "flac", "ogg", "mp3"}
+        Kind of the files. Default: "wav".
+    sample_format : {"pcm16", "pcm24", "float"}, optional
+        Sample format of the files, for "wav" and "flac". Default: "pcm24".
+    sample_rate : int, optional
+        Sample rate of the files, Hz. Default: that of the model.
     force : bool
         Replace existing files. Default: False.
     device : str
@@ -104,7 +127,8 @@ def reconstruct(
     Raises
     ------
     ConfigError
-        If a file to write exists already, or is one of `sources`. Nothing has been written.
+        If the files cannot have the form that is asked for, or one of them exists already, or is one of `sources`.
+        Nothing has been written.
     RunError
         If `run_dir` holds no run with a trained model.
     DeviceError
@@ -116,10 +140,13 @@ def reconstruct(
     """
     began = time.monotonic()
     paths = [Path(source) for source in sources]
-    targets = _check_targets(paths, Path(out), force=force)
+    sound_format = SoundFormat(file_format=file_format, sample_format=sample_format, sample_rate=sample_rate)
+    sound_format.check()
+    targets = _check_targets(paths, Path(out), sound_format.suffix, force=force)
     instrument = Instrument.load(run_dir, device)
+    sound_format.check(instrument.sample_rate)
     progress = progress or no_progress
-    done: list[tuple[Path, Path, float]] = []
+    done: list[tuple[Path, _Target, Written, float]] = []
     used_in_part: list[tuple[str, str]] = []
     failed: list[AudioFileError] = []
     logged = 0
@@ -127,11 +154,13 @@ def reconstruct(
     make_out = cache(lambda: make_out_folder(Path(out), run_dir))
     for source, target in zip(paths, targets, strict=True):
         try:
-            gain, partial = _reconstruct(instrument, source, target, wav_format, make_out=make_out, progress=progress)
+            written, held_db, partial = _reconstruct(
+                instrument, source, target, sound_format, make_out=make_out, progress=progress
+            )
         except AudioFileError as error:
             failed.append(error)
         else:
-            done.append((source, target, gain))
+            done.append((source, target, written, held_db))
             if partial is not None:
                 used_in_part.append((os.fspath(source), partial))
         # If no source can be used, the error below names them instead.
@@ -143,23 +172,38 @@ def reconstruct(
         tips = dict.fromkeys(error.tip for error in failed if error.tip)
         raise NothingUsableError(f"no sound can be reconstructed:\n{reasons}", "; ".join(tips))
     return Reconstructed(
-        [source for source, _, _ in done],
-        [_wav_path(target) for _, target, _ in done],
-        [_picture_path(target) for _, target, _ in done],
-        [gain for _, _, gain in done],
+        [source for source, _, _, _ in done],
+        [target.sound for _, target, _, _ in done],
+        [target.original for _, target, _, _ in done],
+        [target.picture for _, target, _, _ in done],
+        [written.gain for _, _, written, _ in done],
+        [held_db for _, _, _, held_db in done],
+        [written.limited for _, _, written, _ in done],
+        [written.limited_db for _, _, written, _ in done],
         [(error.path, error.reason) for error in failed],
         used_in_part,
-        instrument.sample_rate,
+        sound_format.sample_rate or instrument.sample_rate,
         time.monotonic() - began,
     )
 
 
-def _check_targets(sources: Sequence[Path], out: Path, *, force: bool) -> list[Path]:
-    """Return the path without extension of what is written for each source, after checking that it can be written."""
+class _Target(NamedTuple):
+    """What is written for a source."""
+
+    sound: Path
+    original: Path
+    picture: Path
+
+
+def _check_targets(sources: Sequence[Path], out: Path, suffix: str, *, force: bool) -> list[_Target]:
+    """Return what is written for each source, after checking that it can be written."""
     if not sources:
         raise ConfigError(["no sound was given"], "name the files after the run folder")
-    targets = [out / name for name in _distinct_names(sources)]
-    written = [path for target in targets for path in (_wav_path(target), _picture_path(target))]
+    targets = [
+        _Target(out / f"{name}{suffix}", out / f"{name}{_ORIGINAL}{suffix}", out / f"{name}.png")
+        for name in _distinct_names(sources, suffix)
+    ]
+    written = [path for target in targets for path in target]
     if conflicts := [path for path in written if any(_is_same_file(path, source) for source in sources)]:
         raise ConfigError(
             [f"{path}: is one of the sounds to reconstruct" for path in conflicts], "choose another --out"
@@ -168,34 +212,26 @@ def _check_targets(sources: Sequence[Path], out: Path, *, force: bool) -> list[P
     return targets
 
 
-def _wav_path(target: Path) -> Path:
-    return Path(f"{target}{_WAV}")
-
-
-def _picture_path(target: Path) -> Path:
-    return Path(f"{target}{_PNG}")
-
-
-def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each path, all different even where the file system ignores case."""
+def _distinct_names(paths: Sequence[Path], suffix: str) -> list[str]:
+    """Return a name for each path; all names, and those of the originals, differ even if case is ignored."""
+    longest = _LONGEST_NAME_BYTES - len(_ORIGINAL) - len(suffix)
     taken: set[str] = set()
     names = []
     for path in paths:
-        name, number = _fitting(path.stem, ""), 1
-        while name.casefold() in taken:
+        name, number = _fitting(path.stem, "", longest), 1
+        while taken & (needed := {name.casefold(), f"{name}{_ORIGINAL}".casefold()}):
             number += 1
-            name = _fitting(path.stem, f"-{number}")
-        taken.add(name.casefold())
+            name = _fitting(path.stem, f"-{number}", longest)
+        taken |= needed
         names.append(name)
     return names
 
 
-def _fitting(stem: str, suffix: str) -> str:
-    """Return `stem` and `suffix`, shortened at the end of the stem if a file name would otherwise be too long."""
-    longest = _LONGEST_NAME_BYTES - len(_WAV) - len(suffix)
-    while len(os.fsencode(stem)) > longest:
+def _fitting(stem: str, number: str, longest: int) -> str:
+    """Return `stem` and `number`, shortened at the end of the stem if there are more bytes than `longest`."""
+    while len(os.fsencode(stem + number)) > longest:
         stem = stem[:-1]
-    return stem + suffix
+    return stem + number
 
 
 def _is_same_file(path: Path, source: Path) -> bool:
@@ -208,18 +244,20 @@ def _is_same_file(path: Path, source: Path) -> bool:
 def _reconstruct(
     instrument: Instrument,
     source: Path,
-    target: Path,
-    wav_format: WavFormat,
+    target: _Target,
+    sound_format: SoundFormat,
     *,
     make_out: Callable[[], object],
     progress: ProgressCallback,
-) -> tuple[float, Reason | None]:
-    """Write a reconstruction and its picture.
+) -> tuple[Written, float, Reason | None]:
+    """Write a reconstruction, the original and a picture of both.
 
     Returns
     -------
-    gain : float
-        The factor that avoids clipping.
+    written : Written
+        What was written.
+    held_db : float
+        By how much its power was changed to that of the source.
     partial : Reason or None
         Why only a part of the source could be decoded, if so.
     """
@@ -231,38 +269,43 @@ def _reconstruct(
         offset = decibels(file.offset)
         logger.info("%s: its constant offset (DC) of %s was removed", printable(os.fspath(source)), offset)
     average = TimeAverage(file.samples // instrument.hop_length + 1)
-    features = instrument.join(_input_and_output(instrument, file, progress, f"reconstruct {printable(source.name)}"))
+    hold = Hold(instrument)
+    pairs = _input_and_output(instrument, hold, file, progress, f"reconstruct {printable(source.name)}")
+    features = instrument.join(pairs)
     sound = instrument.to_sound(_outputs(features, average), file.samples)
-    # The level follows from undoing the normalisation. Matching the peaks would be wrong: a click that the model blurs,
-    # or adds, says nothing about the level of the rest.
+    # Windows have the power of the input. Matching the peaks would be wrong: a click that the model blurs, or adds,
+    # says nothing about the level of the rest. What is left to undo is the normalisation.
     level = np.float32(1.0 if config.normalize == "none" else file.peak)
     make_out()
-    written = write_wav(_wav_path(target), (level * block for block in sound), rate, wav_format)
+    written = write_sound(target.sound, (level * block for block in sound), rate, sound_format)
+    originals = (block.samples for block in decode_blocks(source, rate))
+    write_sound(target.original, originals, rate, sound_format, keeps_level=True)
     inputs, outputs = np.split(average.columns(), 2)
-    picture = _picture_path(target)
     try:
         save_sound_picture(
             inputs,
             outputs,
-            picture,
+            target.picture,
             centres=MelSpec.of(config.features).centres_hz(),
             duration_s=file.samples / rate,
             title=source.name,
         )
     except OSError as error:
-        raise storage_error(picture, error, "choose another --out") from error
-    return written.gain, file.partial
+        raise storage_error(target.picture, error, "choose another --out") from error
+    return written, hold.change_db, file.partial
 
 
 def _input_and_output(
-    instrument: Instrument, file: WindowedFile, progress: ProgressCallback, stage: str
+    instrument: Instrument, hold: Hold, file: WindowedFile, progress: ProgressCallback, stage: str
 ) -> Iterator[Tensor]:
     """Yield the features of windows, followed by those of their reconstruction in the channel axis, [b, 2·C, M, T]."""
     count = instrument.count_windows(file.samples)
     for number, windows in enumerate(file.batches(count, BATCH_WINDOWS)):
         progress(stage, number * BATCH_WINDOWS, count)
         features = instrument.features(windows.waveforms)
-        pair = torch.stack([features, instrument.decode(instrument.encode(features))], dim=1)
+        latents = instrument.encode(features)
+        (output,) = hold.features(latents, latents, level_of(features))
+        pair = torch.stack([features, output], dim=1)
         # Windows are normalised one at a time; the magnitude is brought back to the levels that they have in the file.
         level = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]
         pair[:, :, 0] = (pair[:, :, 0].expm1() * level**2).log1p()

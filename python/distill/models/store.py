@@ -50,6 +50,16 @@ _ARCHITECTURE = Table(
     others=None,
 )
 _DESCRIPTION = Table({"architecture": _ARCHITECTURE, "features": Key(dict), "statistics": STATISTICS})
+MOST_GAIN_DB = 12.0
+"""How much the output of a model is made louder or quieter at most, dB."""
+_LEVELS = Rule(
+    lambda values: all(type(value) in (int, float) and abs(value) <= _MOST_LEVEL_DB for value in values),
+    "a list of levels, dB",
+)
+_MOST_LEVEL_DB = 1e3
+_LEVEL = Table({"gain_db": Key(float, between(-MOST_GAIN_DB, MOST_GAIN_DB)), "rows_db": Key(list, _LEVELS)})
+# Models of earlier versions have none.
+_DESCRIPTION_WITH_LEVEL = Table({**_DESCRIPTION.keys, "level": _LEVEL})
 
 
 def save_model(
@@ -73,7 +83,8 @@ def save_model(
     statistics : mapping
         Means and standard deviations that the features are normalised with, as plain JSON values.
     **extra
-        Further plain JSON values for `model.json`.
+        Further plain JSON values for `model.json`, such as `level`: the model's `gain_db`, and the levels `rows_db` of
+        the rows whose latent vectors it holds.
 
     Raises
     ------
@@ -91,7 +102,7 @@ def save_model(
     }
     if clash := sorted(description.keys() & extra.keys()):
         raise ValueError(f"extra {clash[0]!r} is already a field of {DESCRIPTION_NAME}")
-    if faults := table_faults(description, _DESCRIPTION):
+    if faults := table_faults(description | extra, _table_of(extra)):
         raise ValueError(f"{DESCRIPTION_NAME}: {'; '.join(faults)}")
     try:
         text = json.dumps(description | extra, indent=2, allow_nan=False) + "\n"
@@ -164,9 +175,13 @@ def load_description(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         if (found := description.get("format")) != _FORMAT:
             remedy = "load it with the version of distill that wrote it"
             raise RunError(f"{path}: format={shown(found)} must be {_FORMAT}", remedy)
-        return check_table(description, _DESCRIPTION)
+        return check_table(description, _table_of(description))
 
     return read_document(path, parse, _remedy(run_dir))
+
+
+def _table_of(description: Mapping[str, Any]) -> Table:
+    return _DESCRIPTION_WITH_LEVEL if "level" in description else _DESCRIPTION
 
 
 def _remedy(run_dir: str | os.PathLike[str]) -> str:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from distill.plots.features import FeatureRow, draw_grid
-from distill.plots.figure import hertz_ticks, mark_hertz, save_figure
+from distill.plots.figure import hertz_ticks, mark_hertz, name_fonts, save_figure
 from distill.text import printable
 
 _SHOWN_AXES = 32
 _LABELLED_GROUPS = 16
 _LEAST_GROUP = 3
 _LABEL_CHARACTERS = 18
+_NAMED_SOUNDS = 40
+# Of labels, for each that may be written: in a dense map few find a place.
+_TRIES = 5
+# Where a label may be, in half heights and widths of its own from the place that it names; the first that is free.
+_SOUND_OFFSETS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_GROUP_OFFSETS = ((0, 0), *((0, y) for step in range(1, 9) for y in (2 * step, -2 * step)))
 _TICKS_HZ = (50, 200, 1_000, 5_000, 20_000)
 
 
@@ -71,7 +80,7 @@ def save_map_picture(
     value_name: str,
     unit: str,
 ) -> None:
-    """Draw the sounds along the first two axes, coloured by a feature, with the names of groups of files.
+    """Draw the sounds along the first two axes, coloured by a feature, with the names of groups and of some sounds.
 
     Parameters
     ----------
@@ -104,14 +113,10 @@ def save_map_picture(
     if is_log_hertz:
         ticks = hertz_ticks(low, high, _TICKS_HZ)
         mark_hertz(bar.ax.yaxis, ticks, ticks)
-    for name, place in _separated(_group_positions(files, coordinates), np.ptp(coordinates, axis=0)).items():
-        # matplotlib reads text between dollar signs as a formula.
-        text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
-        halo = [withStroke(linewidth=3, foreground="white", alpha=0.8)]
-        axes.text(*place, text, ha="center", va="center", fontsize=9, color="#333333", path_effects=halo)
     axes.set(xlabel=f"{labels[0]}, standard deviations", ylabel=f"{labels[1]}, standard deviations")
     axes.axhline(0, color="grey", linewidth=0.5, zorder=0)
     axes.axvline(0, color="grey", linewidth=0.5, zorder=0)
+    _write_labels(axes, _group_positions(files, coordinates), _file_positions(files, coordinates))
     save_figure(figure, path)
 
 
@@ -130,16 +135,57 @@ def _group_positions(files: Sequence[str], coordinates: np.ndarray) -> dict[str,
     return {name: np.median(coordinates[rows], axis=0) for name, rows in groups.items()}
 
 
-def _separated(positions: dict[str, np.ndarray], size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return positions of labels that do not overlap: from the top down, each label is moved below earlier ones."""
-    width, height = size * (0.1, 0.03)
-    placed: dict[str, np.ndarray] = {}
-    for name, (x, y) in sorted(positions.items(), key=lambda entry: -entry[1][1]):
-        for other_x, other_y in placed.values():
-            if abs(other_x - x) < width and other_y - y < height:
-                y = other_y - height
-        placed[name] = np.array([x, y])
-    return placed
+def _file_positions(files: Sequence[str], coordinates: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the position of the first sound of each file; those far from the centre come first."""
+    first: dict[str, np.ndarray] = {}
+    for file, place in zip(files, coordinates, strict=True):
+        first.setdefault(file, place)
+    ranked = sorted(first.items(), key=lambda entry: -float(np.hypot(*(entry[1] - np.median(coordinates, axis=0)))))
+    return {PurePath(file).stem: place for file, place in ranked}
+
+
+def _write_labels(axes: Axes, groups: dict[str, np.ndarray], sounds: dict[str, np.ndarray]) -> None:
+    """Write the names of groups, then those of sounds beside their dots, as long as none covers another."""
+    axes.figure.draw_without_rendering()  # settles the layout, on which places in the picture depend
+    halo = [withStroke(linewidth=3, foreground="white", alpha=0.8)]
+    taken: list[Bbox] = []
+    styles = [
+        (groups, 9, "#333333", _GROUP_OFFSETS, len(groups)),
+        (sounds, 6, "#666666", _SOUND_OFFSETS, _NAMED_SOUNDS),
+    ]
+    for names, size, color, offsets, most in styles:
+        written = 0
+        for name, place in itertools.islice(names.items(), _TRIES * most):
+            # matplotlib reads text between dollar signs as a formula.
+            text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
+            label = axes.annotate(
+                text,
+                place,
+                (0, 0),
+                textcoords="offset points",
+                fontsize=size,
+                color=color,
+                path_effects=halo,
+                fontfamily=name_fonts(),
+                ha="center",
+                va="center",
+            )
+            box = label.get_window_extent()
+            for x, y in offsets:
+                # Beside the dot: half the text away from it.
+                shift = (x * (box.width / 2 + 5), y * (box.height / 2 + 3))
+                moved = box.translated(*shift)
+                is_inside = axes.bbox.contains(*moved.min) and axes.bbox.contains(*moved.max)
+                if is_inside and not moved.count_overlaps(taken):
+                    break
+            else:
+                label.remove()
+                continue
+            label.xyann = tuple(72 / axes.figure.dpi * value for value in shift)
+            taken.append(moved)
+            written += 1
+            if written == most:
+                break
 
 
 def save_sweep_picture(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from distill.config import TrainingConfig
 from distill.errors import RunError
 from distill.features.inversion.crossfade import fade_ends, invert_in_segments, join_windows
 from distill.features.inversion.limits import limit_features
+from distill.features.level import change_level, level_of
 from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import AudioSpectrogram, ComplexSpectrogram
 from distill.models.density import LatentDensity
@@ -40,6 +43,8 @@ class Instrument:
         The configuration that it was trained with.
     stats : dict
         Mean and standard deviation of each channel, with which its features are normalised.
+    level : dict, optional
+        Levels of the model; see `TrainedRun`. Default: None, its output is not raised.
 
     Attributes
     ----------
@@ -66,7 +71,9 @@ class Instrument:
         If model, configuration and statistics do not fit each other.
     """
 
-    def __init__(self, model: ConvVAE, config: TrainingConfig, stats: dict[str, float]) -> None:
+    def __init__(
+        self, model: ConvVAE, config: TrainingConfig, stats: dict[str, float], level: dict[str, Any] | None = None
+    ) -> None:
         is_complex = config.complex_spectrogram.enabled
         self.spectrogram: ComplexSpectrogram | AudioSpectrogram = (
             ComplexSpectrogram(config.complex_spectrogram) if is_complex else AudioSpectrogram(config.spectrogram)
@@ -84,6 +91,7 @@ class Instrument:
         self.step_samples = (self.n_frames - self.shared_frames) * self.hop_length
         self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
+        self._gain_db, self._rows_db = (level["gain_db"], level["rows_db"]) if level else (0.0, [])
 
     def _check_fit(self, row_shape: tuple[int, int, int]) -> None:
         if row_shape != self.model.row_shape:
@@ -115,7 +123,7 @@ class Instrument:
         """
         run = TrainedRun.load(run_dir, device)
         try:
-            return cls(run.model, run.config, run.stats)
+            return cls(run.model, run.config, run.stats, run.level)
         except ValueError as error:
             raise RunError(
                 f"{run.path}: config.toml does not fit model.json: {error}",
@@ -153,11 +161,22 @@ class Instrument:
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Decode latent vectors [B, L, k] to features [B, C, M, T] before normalisation, limited to possible values."""
+        """Decode latent vectors [B, L, k] to features [B, C, M, T] before normalisation, limited to possible values.
+
+        Their power is raised by the gain that was measured when the model was saved.
+        """
         features = denormalize(self.model.decode(z.to(self._device)), self.stats)
         if not features.isfinite().all():
             raise RunError("the model gives features that are not finite", "train it again, or use another run")
-        return limit_features(features, self.stats["mag_std"])
+        return change_level(limit_features(features, self.stats["mag_std"]), self._gain_db)
+
+    @cached_property
+    def anchor_levels(self) -> Tensor:
+        """Levels of the training rows that the anchors of `density` come from, dB, [K]; if unknown, as they decode."""
+        count = len(self.density.anchors)
+        if self._rows_db:
+            return torch.tensor(self._rows_db, dtype=torch.float32)[torch.arange(count) % len(self._rows_db)]
+        return torch.cat([level_of(self.decode(z)).cpu() for z in self.model.latents[:count].split(BATCH_WINDOWS)])
 
     def join(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Cross-fade the features of consecutive windows, batches [b, C, M, T], to a stream of parts [C, M, n]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
@@ -30,6 +31,9 @@ class TrainedRun:
         The model with the best weights, in eval mode.
     stats : dict
         Mean and standard deviation of each channel, with which its features are normalised.
+    level : dict or None
+        `gain_db`, by which the model's output is raised, and `rows_db`, the levels of the rows whose latent vectors it
+        holds. None for a run of an earlier version.
     """
 
     path: Path
@@ -37,6 +41,7 @@ class TrainedRun:
     config: TrainingConfig
     model: ConvVAE
     stats: dict[str, float]
+    level: dict[str, Any] | None
 
     @classmethod
     def load(cls, run_dir: PathLike, device: str = "auto") -> TrainedRun:
@@ -57,10 +62,13 @@ class TrainedRun:
             If the machine has no such device.
         """
         folder = RunFolder(run_dir)
+        dataset, config = folder.dataset(), folder.config()
+        description = load_description(run_dir)
         return cls(
             path=folder.path,
-            dataset=folder.dataset(),
-            config=folder.config(),
+            dataset=dataset,
+            config=config,
             model=load_model(run_dir, resolve_device(device)),
-            stats=load_description(run_dir)["statistics"],
+            stats=description["statistics"],
+            level=description.get("level"),
         )

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from torch import Tensor
 
-from distill.audio.wav import write_wav
+from distill.audio.sound_file import write_sound
+from distill.audio.sound_format import SoundFormat
 from distill.features.mel import MelSpec
 from distill.plots.sounds import save_preview_picture
 from distill.runs.instrument import Instrument
@@ -79,8 +81,9 @@ def save_previews(
     for kind, rows in features.items():
         for number, row in enumerate(rows, 1):
             (sound,) = instrument.to_sound([row], samples)
-            written = write_wav(folder / f"{kind}-{number}.wav", [sound], instrument.sample_rate, "pcm16")
-            sounds[f"{kind}-{number}"] = sound * np.float32(written.gain)
+            path = folder / f"{kind}-{number}.wav"
+            write_sound(path, [sound], instrument.sample_rate, SoundFormat(sample_format="pcm16"))
+            sounds[f"{kind}-{number}"] = soundfile.read(path, dtype="float32")[0]
     shown = [("validation", chunks), *features.items()]
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],

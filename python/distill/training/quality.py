@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distill.config import TrainingConfig
 from distill.features.distance import WINDOWS, Distances, distances
 from distill.features.inversion.limits import limit_features
+from distill.features.level import change_level
 from distill.features.normalization import denormalize, normalize
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.models.density import LatentDensity
@@ -45,8 +46,8 @@ class Quality:
         self._waveforms = self._to_sound(denormalize(self._rows, self._stats))
 
     @torch.no_grad()
-    def measure(self, model: ConvVAE) -> dict[str, float | None]:
-        """Compute the figures of a model in eval mode.
+    def measure(self, model: ConvVAE, gain_db: float = 0.0) -> dict[str, float | None]:
+        """Compute the figures of a model in eval mode, whose output is raised by `gain_db`.
 
         Returns
         -------
@@ -58,27 +59,29 @@ class Quality:
         """
         device = next(model.parameters()).device
         output = model(self._rows.to(device))[0].cpu()
-        samples = summarize(self._samples(model, device), _SAMPLES)
-        return self._distances(output) | compare_samples(samples, self._training, self._held_out)
+        samples = summarize(self._samples(model, gain_db), _SAMPLES)
+        return self._distances(output, gain_db) | compare_samples(samples, self._training, self._held_out)
 
-    def _distances(self, output: Tensor) -> dict[str, float | None]:
+    def _distances(self, output: Tensor, gain_db: float) -> dict[str, float | None]:
         is_audible = self._waveforms.flatten(1).any(dim=1)
         if self._chunk_samples <= max(WINDOWS) // 2 or not is_audible.any():
             return dict.fromkeys(Distances._fields)
-        found = distances(self._waveforms, self._to_sound(self._audible_features(output)))
+        found = distances(self._waveforms, self._to_sound(self._audible_features(output, gain_db)))
         return {name: values[is_audible].median().item() for name, values in found._asdict().items()}
 
-    def _audible_features(self, output: Tensor) -> Tensor:
+    def _audible_features(self, output: Tensor, gain_db: float) -> Tensor:
         """Return a model's output as the features, before normalisation, that are inverted to sound."""
-        return limit_features(denormalize(output, self._stats), self._stats["mag_std"])
+        limited = limit_features(denormalize(output, self._stats), self._stats["mag_std"])
+        return change_level(limited, gain_db)
 
     def _to_sound(self, features: Tensor) -> Tensor:
         """Return waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""
         return self._spectrogram.inverse(features, length=self._chunk_samples)  # type: ignore[operator]
 
-    def _samples(self, model: ConvVAE, device: torch.device) -> Iterator[Tensor]:
+    def _samples(self, model: ConvVAE, gain_db: float) -> Iterator[Tensor]:
         """Yield batches of normalised samples."""
         # Not torch's global generator: measuring must not change the steps that follow.
         samples = LatentDensity(model.latents).sample(_SAMPLES, np.random.default_rng(self._seed))
         for z in samples.split(_BATCH):
-            yield normalize(self._audible_features(model.decode(z.to(device))), self._stats)
+            output = model.decode(z.to(next(model.parameters()).device))
+            yield normalize(self._audible_features(output, gain_db), self._stats)

@@ -14,6 +14,7 @@ from distill.errors import StorageError
 from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
 from distill.models import ConvVAE, load_model
+from distill.models.store import load_description
 from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
 from distill.runs.folder import RunFolder
 from distill.runs.instrument import Instrument
@@ -125,11 +126,13 @@ class Report:
     def _measure(self, model: ConvVAE) -> dict[str, float | None]:
         if self._quality is None:
             self._quality = Quality(self._data, self._config)
-        return self._quality.measure(model)
+        level = load_description(self._folder.path).get("level")
+        return self._quality.measure(model, level["gain_db"] if level else 0.0)
 
     def _preview(self, model: ConvVAE, epoch: int) -> Previews:
         stats = self._data.stats
-        instrument = Instrument(model, self._config, stats)
+        level = load_description(self._folder.path).get("level")
+        instrument = Instrument(model, self._config, stats, level)
         chunks = denormalize(self._chunks, stats)
         try:
             return save_previews(self._folder.path, instrument, chunks, epoch=epoch, seed=self._config.seed)

@@ -26,6 +26,7 @@ from distill.text import counted
 from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
+from distill.training.level import LEVEL_ROWS, measure_level
 from distill.training.report import Report
 from distill.training.resume import best_line, continued_state, lost_weights, objective_of, unchanged_result
 from distill.training.schedule import kl_weight, learning_rate
@@ -104,6 +105,7 @@ class Trainer:
             return self._follow(model, optimizer)
         try:
             self._latent_rows = torch.cat(list(data.training_rows(len(model.latents), self._progress)))
+            self._level_rows = data.validation_rows(LEVEL_ROWS)
             if self._checkpoint is None:
                 self._begin(model, optimizer)
             else:
@@ -293,7 +295,8 @@ class Trainer:
         if previews:
             logger.info("previews: %s", previews)
         # Not after every epoch: on a small dataset the pictures would take longer than the epoch.
-        if time.monotonic() - self._drawn_at >= _PICTURES_EVERY_S:
+        is_first_quality = "prior_frechet" in line and not (self.run.path / "quality.png").exists()
+        if is_first_quality or time.monotonic() - self._drawn_at >= _PICTURES_EVERY_S:
             self._report.draw()
             self._drawn_at = time.monotonic()
 
@@ -311,7 +314,9 @@ class Trainer:
         self._write_model(model)
 
     def _write_model(self, model: ConvVAE) -> None:
-        save_model(self.run.path, model, features=asdict(self.config.features), statistics=self.data.stats)
+        stats = self.data.stats
+        level = measure_level(model.eval(), self._level_rows, self._latent_rows, stats)
+        save_model(self.run.path, model, features=asdict(self.config.features), statistics=stats, level=level)
 
     def _check_weights(self) -> None:
         model, optimizer = self.state.model.state_dict(), self.state.optimizer.state_dict()

@@ -15,7 +15,6 @@ use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 use fearless_simd::prelude::*;
 
 use crate::complex::Complex;
-use crate::frames::Frames;
 
 /// Unused points after each block of the first pass. Without them, the points of
 /// one step of that pass would compete for the same few lines of the cache.
@@ -85,11 +84,16 @@ impl Fft {
         (radix - 1) * stride + rest
     }
 
-    /// Transforms `frames` into `out`.
+    /// Transforms the points of `source` into `out`.
     #[inline(always)]
-    pub(crate) fn transform<S: Simd>(&self, simd: S, frames: &Frames, out: &mut [Complex<S>]) {
+    pub(crate) fn transform<S: Simd>(
+        &self,
+        simd: S,
+        source: &impl Source<S>,
+        out: &mut [Complex<S>],
+    ) {
         let (first, rest) = (&self.passes[0], &self.passes[1..]);
-        first.run(simd, out, &Samples { frames });
+        first.run(simd, out, source);
         for block in out.chunks_mut(first.stride) {
             in_place(simd, rest, &mut block[..first.rest]);
         }
@@ -133,21 +137,8 @@ fn in_place_recursive<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>
 }
 
 /// Where a pass reads its points.
-trait Source<S: Simd> {
+pub(crate) trait Source<S: Simd> {
     fn point(&self, simd: S, block: &[Complex<S>], index: usize) -> Complex<S>;
-}
-
-/// Pairs of samples as complex numbers, for the first pass.
-struct Samples<'a> {
-    frames: &'a Frames,
-}
-
-impl<S: Simd> Source<S> for Samples<'_> {
-    #[inline(always)]
-    fn point(&self, simd: S, _: &[Complex<S>], index: usize) -> Complex<S> {
-        let even = self.frames.sample(simd, 2 * index);
-        Complex::new(even, self.frames.sample(simd, 2 * index + 1))
-    }
 }
 
 /// The block itself.

@@ -116,6 +116,76 @@ impl Frames {
     }
 }
 
+/// Sums of overlapping frames, transposed like [`Frames`].
+pub(crate) struct OverlapAdd {
+    hop_length: usize,
+    columns: usize,
+    sums: Vec<f32>,
+    places: Vec<u32>,
+}
+
+impl OverlapAdd {
+    /// For frames that are at most `n_fft` samples apart.
+    pub(crate) fn new(n_fft: usize, hop_length: usize, lanes: usize) -> Self {
+        let Frames {
+            columns,
+            hops,
+            places,
+            ..
+        } = Frames::new(n_fft, hop_length, lanes);
+        OverlapAdd {
+            hop_length,
+            columns,
+            sums: hops,
+            places,
+        }
+    }
+
+    /// Number of samples that a group spans, rounded up to whole hops.
+    pub(crate) fn span(&self) -> usize {
+        self.columns * self.hop_length
+    }
+
+    /// Adds `values` to sample `index` of every frame.
+    #[inline(always)]
+    pub(crate) fn add<S: Simd>(&mut self, simd: S, index: usize, values: S::f32s) {
+        let place = self.places[index] as usize;
+        let sums = &mut self.sums[place..][..S::f32s::LEN];
+        (S::f32s::from_slice(simd, sums) + values).store_slice(sums);
+    }
+
+    /// Adds the sums to `out`, which begins with the first frame, and clears them.
+    #[inline(always)]
+    pub(crate) fn finish<S: Simd>(&mut self, simd: S, out: &mut [f32]) {
+        let (columns, lanes) = (self.columns, S::f32s::LEN);
+        let whole = self.hop_length - self.hop_length % lanes;
+        for row in (0..whole).step_by(lanes) {
+            let mut square = [S::f32s::splat(simd, 0.0); MAX_LANES];
+            for (index, vector) in square[..lanes].iter_mut().enumerate() {
+                let start = (row + index) * columns;
+                *vector = S::f32s::from_slice(simd, &self.sums[start..start + lanes]);
+            }
+            let square = transposed(simd, square);
+            for (column, vector) in square[..lanes].iter().enumerate() {
+                let start = column * self.hop_length + row;
+                let out = &mut out[start..start + lanes];
+                (S::f32s::from_slice(simd, out) + *vector).store_slice(out);
+            }
+        }
+        // The hops after the first `lanes`, and the rows that do not fill a square.
+        for (column, out) in out[..self.span()]
+            .chunks_exact_mut(self.hop_length)
+            .enumerate()
+        {
+            let begin = if column < lanes { whole } else { 0 };
+            for (row, out) in out.iter_mut().enumerate().skip(begin) {
+                *out += self.sums[row * columns + column];
+            }
+        }
+        self.sums.fill(0.0);
+    }
+}
+
 /// Sample `index` of a clip that is extended by its reflection at both ends, and
 /// by 0 beyond that, where there are no frames.
 fn reflected(clip: &[f32], index: isize) -> f32 {

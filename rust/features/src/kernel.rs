@@ -11,15 +11,13 @@
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-
 use fearless_simd::{dispatch, prelude::*, Level};
 
 use crate::bands::{Band, BinWeights};
+use crate::elementary::log1p;
 use crate::frames::Frames;
-use crate::log::log1p;
 use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
+use crate::threads::in_threads;
 use crate::Error;
 
 /// Channel 1 is clamped to ± this.
@@ -144,25 +142,8 @@ impl Kernel {
         let share = n_clips.div_ceil(threads.min(useful).max(1));
         let clips = clips.chunks(share * samples);
         let shares = clips.zip(out.chunks_mut(share * row));
-        let count = shares.len();
-        let shares = Mutex::new(shares);
-        let take = || {
-            let shares = shares.lock();
-            shares.unwrap_or_else(PoisonError::into_inner).next()
-        };
-        let work = || {
-            while let Some((clips, out)) = take() {
-                self.compute_in_thread(clips, samples, out, row);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..count {
-                // The threads that did start, at least this one, can do all of the work.
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
+        in_threads(shares, |(clips, out)| {
+            self.compute_in_thread(clips, samples, out, row);
         });
         Ok(())
     }

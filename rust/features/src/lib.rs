@@ -60,15 +60,18 @@
 
 mod bands;
 mod complex;
+mod elementary;
 mod error;
 mod fft;
 mod frames;
+mod inverse;
 mod kernel;
-mod log;
 mod spectrum;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use bands::Band;
 pub use error::Error;
+pub use inverse::{FitTables, FrequencyTables, Inverse, Matrices, Sparse};
 pub use kernel::{Kernel, Shape};

@@ -6,7 +6,7 @@ use fearless_simd::prelude::*;
 use realfft::{RealFftPlanner, RealToComplex};
 
 use crate::complex::Complex;
-use crate::fft::{twiddle, Fft};
+use crate::fft::{twiddle, Fft, Source};
 use crate::frames::Frames;
 
 /// The transform for one frame length.
@@ -51,7 +51,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    fn new(n_fft: usize) -> Self {
+    pub(crate) fn new(n_fft: usize) -> Self {
         let half = n_fft / 2;
         let fft = Fft::new(half);
         Packed {
@@ -59,6 +59,19 @@ impl Packed {
             twiddles: (0..=half).map(|k| twiddle(k, n_fft)).collect(),
             fft,
         }
+    }
+}
+
+/// Pairs of samples as complex numbers.
+struct Samples<'a> {
+    frames: &'a Frames,
+}
+
+impl<S: Simd> Source<S> for Samples<'_> {
+    #[inline(always)]
+    fn point(&self, simd: S, _: &[Complex<S>], index: usize) -> Complex<S> {
+        let even = self.frames.sample(simd, 2 * index);
+        Complex::new(even, self.frames.sample(simd, 2 * index + 1))
     }
 }
 
@@ -82,9 +95,10 @@ impl<S: Simd> Spectra<S> for PackedSpectra<'_, S> {
     #[inline(always)]
     fn transform(&mut self, simd: S, clip: &[f32], first: usize) {
         self.frames.transpose(simd, clip, first);
-        self.packed
-            .fft
-            .transform(simd, &self.frames, &mut self.data);
+        let samples = Samples {
+            frames: &self.frames,
+        };
+        self.packed.fft.transform(simd, &samples, &mut self.data);
     }
 
     #[inline(always)]
@@ -99,6 +113,66 @@ impl<S: Simd> Spectra<S> for PackedSpectra<'_, S> {
         let even = Complex::<S>::new(here.re + mirror.re, here.im - mirror.im);
         let odd = Complex::<S>::new(here.re - mirror.re, here.im + mirror.im);
         even.plus(odd.times(simd, twiddles[k]).times_minus_i())
+    }
+}
+
+/// The inverse of [`Packed`]'s transform, for a group of frames.
+pub(crate) struct PackedFrames<'a, S: Simd> {
+    packed: &'a Packed,
+    data: Vec<Complex<S>>,
+}
+
+impl<'a, S: Simd> PackedFrames<'a, S> {
+    pub(crate) fn new(simd: S, packed: &'a Packed) -> Self {
+        PackedFrames {
+            packed,
+            data: vec![Complex::zero(simd); packed.fft.length()],
+        }
+    }
+
+    /// Computes the frames of spectra, N/2 + 1 bins each. The imaginary parts of DC
+    /// and Nyquist are ignored.
+    #[inline(always)]
+    pub(crate) fn transform(&mut self, simd: S, spectrum: &mut [Complex<S>]) {
+        let last = spectrum.len() - 1;
+        for bin in [0, last] {
+            spectrum[bin].im = S::f32s::splat(simd, 0.0);
+        }
+        let source = Swapped {
+            spectrum,
+            twiddles: &self.packed.twiddles,
+        };
+        self.packed.fft.transform(simd, &source, &mut self.data);
+    }
+
+    /// Samples `2 * index` and `2 * index + 1` of every frame, N times too large.
+    #[inline(always)]
+    pub(crate) fn pair(&self, index: usize) -> [S::f32s; 2] {
+        let point = self.data[self.packed.positions[index] as usize];
+        [point.im, point.re]
+    }
+}
+
+/// The points `2 Z[k]` of a real spectrum, with real and imaginary parts swapped,
+/// which makes an inverse transform of the forward one:
+///
+/// ```text
+/// 2 Z[k] = R[k] + conj R[N/2-k]  +  i·exp(2πi·k/N)·(R[k] - conj R[N/2-k])
+/// ```
+struct Swapped<'a, S: Simd> {
+    spectrum: &'a [Complex<S>],
+    twiddles: &'a [[f32; 2]],
+}
+
+impl<S: Simd> Source<S> for Swapped<'_, S> {
+    #[inline(always)]
+    fn point(&self, simd: S, _: &[Complex<S>], k: usize) -> Complex<S> {
+        let here = self.spectrum[k];
+        let mirror = self.spectrum[self.spectrum.len() - 1 - k];
+        let [re, im] = self.twiddles[k];
+        let odd = Complex::<S>::new(here.re - mirror.re, here.im + mirror.im);
+        let odd = odd.times(simd, [re, -im]);
+        Complex::new(here.im - mirror.im + odd.re, here.re + mirror.re - odd.im)
     }
 }
 

@@ -76,6 +76,6 @@ impl PyMelKernel {
     }
 }
 
-fn to_python(error: Error) -> PyErr {
+pub(crate) fn to_python(error: Error) -> PyErr {
     PyValueError::new_err(error.to_string())
 }

@@ -8,6 +8,7 @@ mod convert;
 mod decoder;
 mod features;
 mod file_table;
+mod inverse;
 mod live;
 mod manifest;
 mod packs;
@@ -28,6 +29,8 @@ mod _native {
     use crate::features::PyMelKernel;
     #[pymodule_export]
     use crate::file_table::PyFileTable;
+    #[pymodule_export]
+    use crate::inverse::PyMelInverse;
     #[pymodule_export]
     use crate::live::PyLive;
     #[pymodule_export]

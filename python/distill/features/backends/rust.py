@@ -17,7 +17,7 @@ def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     if waveform.device.type != "cpu":
         return f"the waveform is on {waveform.device.type!r} and must be on 'cpu'"
     try:
-        _native()
+        native()
     except ImportError as error:
         return f"the extension cannot be imported ({error})"
     return partial(_compute, spec=spec)
@@ -37,7 +37,7 @@ def _compute(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:
 
 @lru_cache(maxsize=32)
 def _kernel(spec: MelSpec) -> Any:
-    return _native().MelKernel(
+    return native().MelKernel(
         n_fft=spec.n_fft,
         hop_length=spec.hop_length,
         if_masking_threshold=spec.if_masking_threshold,
@@ -45,7 +45,8 @@ def _kernel(spec: MelSpec) -> Any:
     )
 
 
-def _native() -> ModuleType:
+def native() -> ModuleType:
+    """Return the extension module; raises ImportError where it was not built."""
     from distill import _native  # noqa: PLC0415 - the reference and the Triton kernel run where it was not built
 
     return _native

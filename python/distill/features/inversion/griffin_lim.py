@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 
+from distill.errors import BackendError
+from distill.features.backend_names import BACKEND_VARIABLE, Backend
+from distill.features.inversion import rust
 from distill.features.inversion.bin_power import bin_power
 from distill.features.inversion.limits import check_features
 from distill.features.inversion.phase import initial_phase
 from distill.features.mel import MelSpec, hann_window
+
+logger = logging.getLogger(__name__)
 
 # Of fast Griffin-Lim; 0, 0.9 and 1.2 were worse.
 _MOMENTUM = 0.99
@@ -23,7 +30,9 @@ _TINY = 1e-20
 
 
 @torch.no_grad()
-def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | None) -> torch.Tensor:
+def invert(
+    features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | None, backend: Backend = "auto"
+) -> torch.Tensor:
     """Compute a waveform whose features are close to `features`.
 
     Parameters
@@ -37,6 +46,8 @@ def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | Non
     length : int or None
         Samples S of the result; None for ``(T - 1) * hop_length``. Samples beyond that are sound for another
         ``n_fft / 2`` at most, then zeros.
+    backend : {"auto", "fused", "rust", "reference"}
+        "rust": the Rust kernel, on a CPU. "reference": torch. Otherwise the Rust kernel on a CPU, torch on a GPU.
 
     Returns
     -------
@@ -47,6 +58,8 @@ def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | Non
     ------
     ValueError
         If the shape, the type or `n_iter` does not fit, or a value is not finite or above any log power of sound.
+    BackendError
+        If `backend` is "rust" and the kernel cannot compute it.
 
     References
     ----------
@@ -64,14 +77,42 @@ def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | Non
     samples = max(samples, spec.n_fft // 2 + 1)
     # MPS lacks the integer reductions of the phase's spanning tree.
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
-    clips = max(1, _FRAMES[device.type] // n_frames)
+    if _use_rust(device, backend):
+        waveforms = rust.invert(features.to(device), spec, n_iter, samples)
+    else:
+        waveforms = _in_parts(features, spec, n_iter, samples, device)
+    return _to_length(waveforms, length)[:, None].to(features.device)
+
+
+def _use_rust(device: torch.device, backend: Backend) -> bool:
+    """Return whether the Rust kernel inverts features on `device`; raise if it was requested and cannot."""
+    if backend == "reference" or (backend != "rust" and device.type != "cpu"):
+        return False
+    reason = rust.fault(device)
+    if reason and backend == "rust":
+        raise BackendError(
+            f"backend 'rust' cannot invert this: {reason}; "
+            f"choose 'auto' or 'reference', as backend or as {BACKEND_VARIABLE}"
+        )
+    if reason:
+        _warn_once(reason)
+    return reason is None
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    logger.warning("the rust kernel cannot be used, features are inverted by the slower reference: %s", reason)
+
+
+def _in_parts(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int, device: torch.device) -> torch.Tensor:
+    """Compute waveforms (B, samples) with torch on `device`, several clips at a time."""
+    clips = max(1, _FRAMES[device.type] // features.shape[-1])
     parts = [
         _invert(part.to(device).float().contiguous(), spec, n_iter, samples)
         for part in features.split(clips)
         if len(part)
     ]
-    waveforms = torch.cat(parts) if parts else torch.zeros((0, samples), dtype=torch.float32, device=device)
-    return _to_length(waveforms, length)[:, None].to(features.device)
+    return torch.cat(parts) if parts else torch.zeros((0, samples), dtype=torch.float32, device=device)
 
 
 def _invert(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int) -> torch.Tensor:

@@ -58,7 +58,7 @@ def initial_phase(magnitude: torch.Tensor, frequency: torch.Tensor | None, hop_l
     Returns
     -------
     torch.Tensor
-        Radians, same shape; deterministic, bit for bit.
+        Radians, same shape; deterministic, bit for bit. At a clip's loudest point it is 0 or pi.
     """
     n_fft = 2 * (magnitude.shape[1] - 1)
     bins = torch.arange(magnitude.shape[1], device=magnitude.device)[:, None]
@@ -71,6 +71,9 @@ def initial_phase(magnitude: torch.Tensor, frequency: torch.Tensor | None, hop_l
     delay = delay.clamp_(-math.pi, math.pi)  # at most half a frame from the middle
     rise = (delay[:, 1:] + delay[:, :-1]) * -0.5
     phase = _sum_along_loudest(magnitude.square(), advance, rise)
+    # Which point of a tree has phase 0 is an accident of how it was built; here it is the loudest.
+    loudest = magnitude.flatten(1).argmax(dim=1)
+    phase = phase - phase.flatten(1).gather(1, loudest[:, None])[..., None]
     return phase + math.pi * (bins % 2).to(phase.dtype)
 
 

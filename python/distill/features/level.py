@@ -1,0 +1,56 @@
+"""The level of features: the power of a sound as its mel bands have it, and features with another level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MOST_BOOST_DB = 30.0
+"""How much a level is raised at most, so that what is next to silence does not become loud."""
+
+# Above this share of the loudest power, a row counts as audible.
+_AUDIBLE = 1e-6
+_TINY = 1e-20
+
+
+def level_of(features: Tensor) -> Tensor:
+    """Return the level of features [B, C, M, T] before normalisation, dB, [B].
+
+    The bands are triangles that overlap by half, so the sum of their powers is the power of a frame; the level is that
+    of the mean over frames. The inverse keeps it within 0.3 dB, so differences of it are differences of the sound's.
+    """
+    return to_db(features[:, 0].clamp_min(0.0).expm1().sum(dim=1).mean(dim=1))
+
+
+def to_db(power: Tensor) -> Tensor:
+    """Return powers in dB; -200 for silence."""
+    return 10 * power.clamp_min(_TINY).log10()
+
+
+def total_db(levels: Tensor) -> Tensor:
+    """Return the level of the mean power of `levels` [N], dB, a scalar."""
+    return to_db((10 ** (levels / 10)).mean())
+
+
+def change_level(features: Tensor, change_db: Tensor | float) -> Tensor:
+    """Return features [B, C, M, T] before normalisation with their power changed by `change_db`, [B] or one for all."""
+    factor = 10 ** (torch.as_tensor(change_db).to(features) / 10)
+    power = features[:, :1].clamp_min(0.0).expm1() * factor.reshape(-1, 1, 1, 1)
+    return torch.cat([power.log1p(), features[:, 1:]], dim=1)
+
+
+def hold_level(features: Tensor, target_db: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features [B, C, M, T] with the levels `target_db` [B], and by how much they were changed, dB, [B].
+
+    They are raised by at most `MOST_BOOST_DB`.
+    """
+    change = (target_db.to(features) - level_of(features)).clamp_max(MOST_BOOST_DB)
+    return change_level(features, change), change
+
+
+def median_error_db(outputs: Tensor, inputs: Tensor) -> float:
+    """Return the median of by how much `outputs` are louder than `inputs`, dB; 0 if no row of `inputs` is audible."""
+    wanted = level_of(inputs)
+    errors = level_of(outputs) - wanted
+    is_used = (wanted > wanted.max() + to_db(torch.tensor(_AUDIBLE))) & errors.isfinite() & inputs[:, 0].any(2).any(1)
+    return float(errors[is_used].median()) if is_used.any() else 0.0

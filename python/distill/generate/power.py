@@ -1,0 +1,81 @@
+"""The levels that generated sounds are held to: a level for each window of a sound, from those of known sounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from distill.features.level import change_level, hold_level, level_of, to_db, total_db
+from distill.runs.instrument import BATCH_WINDOWS, Instrument
+
+# What is quieter than the loudest window by more than this counts as silence, whose level has no meaning.
+_RANGE_DB = 60.0
+
+
+def audible_levels(levels: Tensor) -> Tensor:
+    """Return levels [N] of windows, dB, with silent ones at the bottom of the range of the others."""
+    return levels.clamp_min(float(levels.max()) - _RANGE_DB)
+
+
+def interpolated_levels(start: Tensor, end: Tensor, fraction: float) -> Tensor:
+    """Return levels [N] between those of two sounds [N]: dB are interpolated, for each window and for the whole sound.
+
+    The mean power of a sound whose windows are interpolated would be below the line between the ends wherever these
+    are loud at different times.
+    """
+    levels = torch.lerp(start, end, fraction)
+    return levels + torch.lerp(total_db(start), total_db(end), fraction) - total_db(levels)
+
+
+def varied_levels(source: Tensor, training: Tensor, radius: float) -> Tensor:
+    """Return levels [N] of a variation: its source's, drawn towards the mean of `training`, as its latents are."""
+    mean = training.mean()
+    return mean + (source - mean) / math.sqrt(1 + radius**2)
+
+
+def sampled_levels(anchors: Tensor, training: Tensor, temperature: float) -> Tensor:
+    """Return levels [N] of a sample between anchors with the levels `anchors` [N], within the range of `training`.
+
+    The temperature scales their distance from the mean.
+    """
+    mean = training.mean()
+    return (mean + temperature * (anchors - mean)).clamp(training.min(), training.max())
+
+
+class Hold:
+    """Decodes latent vectors and holds the levels of their windows.
+
+    Parameters
+    ----------
+    instrument : Instrument
+    """
+
+    def __init__(self, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self._before = self._after = 0.0
+
+    @property
+    def change_db(self) -> float:
+        """By how much the mean power of all windows decoded so far was changed, dB."""
+        return float(to_db(torch.tensor(self._after)) - to_db(torch.tensor(self._before)))
+
+    def features(self, latents: Tensor, moved: Tensor, targets: Tensor) -> Iterator[Tensor]:
+        """Yield features [b, C, M, T] of the latents of windows, `latents` [N, L, k], held to the levels `targets` [N].
+
+        `moved` are the latents to decode instead; they are changed as much as `latents` would have been, so that a move
+        along an axis of loudness is heard.
+        """
+        columns = (latents, moved, targets)
+        for z, z_moved, target in zip(*(values.split(BATCH_WINDOWS) for values in columns), strict=True):
+            decoded = self._instrument.decode(z)
+            held, change = hold_level(decoded, target)
+            self._before += _power_of(decoded)
+            self._after += _power_of(held)
+            yield held if torch.equal(z, z_moved) else change_level(self._instrument.decode(z_moved), change)
+
+
+def _power_of(features: Tensor) -> float:
+    return float((10 ** (level_of(features) / 10)).sum())
