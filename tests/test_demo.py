@@ -31,7 +31,8 @@ def test_the_demo_writes_sounds_and_pictures_and_replaces_those_of_an_earlier_de
     assert f"  {tmp_path / 'generated'}: new sounds, " in out
     assert f"  {tmp_path / 'reconstructed'}: six sounds that were not in the dataset, reconstructed" in out
     wavs = sorted([*(tmp_path / "generated").glob("*.wav"), *(tmp_path / "reconstructed").glob("*.wav")])
-    assert len(wavs) == 4 + 5 + 1 + 6
+    # Six reconstructions, each beside its original.
+    assert len(wavs) == 4 + 5 + 1 + 2 * 6
     for path in wavs:
         path.write_bytes(b"of another run")
     (run_dir,) = tmp_path.glob("sounds-*")

@@ -129,10 +129,13 @@ def test_reconstructions_of_sounds_with_the_longest_names(run, tone_run, tmp_pat
     ]
     result = one_object(*run("reconstruct", tone_run, *sources, "--out", tmp_path / "out", "--json", *CPU))
     assert result["skipped"] == []
-    names = ["a" * 243, "b" * 251, "c" * 251, "é" * 125, "b" * 249 + "-2"]
+    # What " (original).wav" leaves of 255 bytes.
+    names = ["a" * 240, "b" * 240, "c" * 240, "é" * 120, "b" * 238 + "-2"]
     assert result["files"] == [str(tmp_path / "out" / f"{name}.wav") for name in names]
+    assert result["originals"] == [str(tmp_path / "out" / f"{name} (original).wav") for name in names]
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert found == {MARK_NAME, *(f"{name}.{kind}" for name in names for kind in ("wav", "png"))}
+    kinds = (".wav", ".png", " (original).wav")
+    assert found == {MARK_NAME, *(f"{name}{kind}" for name in names for kind in kinds)}
 
 
 @pytest.mark.parametrize("planted", [".distill-0123456789abcdef.tmp", ".step-000000002.pt.partial"])

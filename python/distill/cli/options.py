@@ -303,9 +303,9 @@ class GenerateArguments(SoundArguments, Recipe):
     seed: int | None = None
     """The same seed gives the same sounds; interpolations do not depend on it. Default: random, and printed."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
-    and limited_db (share of its samples that were limited, and by how much at most), seed, sample_rate, duration_s,
-    seconds, settings."""
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), held_db
+    (by how much its power was changed to that of known sounds), limited and limited_db (share of its samples
+    that were limited, and by how much at most), seed, sample_rate, duration_s, seconds, settings."""
 
     def check(self) -> None:
         """Raise ConfigError with all faults of the recipe, or DeviceError."""
@@ -326,7 +326,7 @@ class ReconstructArguments(SoundArguments):
     seed: int = 0
     """No effect, since nothing here is random; accepted for consistency with generate."""
     json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), limited
-    and limited_db (share of its samples that were limited, and by how much at most), originals, pictures, sources,
-    skipped and partial (path, reason and code of each file that is left out, or used in part), seed, sample_rate,
-    seconds, settings."""
+    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), held_db
+    (by how much its power was changed to that of known sounds), limited and limited_db (share of its samples
+    that were limited, and by how much at most), originals, pictures, sources, skipped and partial (path, reason
+    and code of each file that is left out, or used in part), seed, sample_rate, seconds, settings."""

@@ -8,8 +8,8 @@ from torch import Tensor
 MOST_BOOST_DB = 30.0
 """How much a level is raised at most, so that what is next to silence does not become loud."""
 
-# Above this share of the loudest power, a row counts as audible.
-_AUDIBLE = 1e-6
+# Relative to the loudest row; above it, a row counts as audible.
+_AUDIBLE_DB = -60.0
 _TINY = 1e-20
 
 
@@ -34,7 +34,7 @@ def total_db(levels: Tensor) -> Tensor:
 
 def change_level(features: Tensor, change_db: Tensor | float) -> Tensor:
     """Return features [B, C, M, T] before normalisation with their power changed by `change_db`, [B] or one for all."""
-    factor = 10 ** (torch.as_tensor(change_db).to(features) / 10)
+    factor = 10 ** (torch.as_tensor(change_db, dtype=torch.float32).to(features) / 10)
     power = features[:, :1].clamp_min(0.0).expm1() * factor.reshape(-1, 1, 1, 1)
     return torch.cat([power.log1p(), features[:, 1:]], dim=1)
 
@@ -52,5 +52,5 @@ def median_error_db(outputs: Tensor, inputs: Tensor) -> float:
     """Return the median of by how much `outputs` are louder than `inputs`, dB; 0 if no row of `inputs` is audible."""
     wanted = level_of(inputs)
     errors = level_of(outputs) - wanted
-    is_used = (wanted > wanted.max() + to_db(torch.tensor(_AUDIBLE))) & errors.isfinite() & inputs[:, 0].any(2).any(1)
+    is_used = (wanted > wanted.max() + _AUDIBLE_DB) & errors.isfinite() & inputs[:, 0].any(2).any(1)
     return float(errors[is_used].median()) if is_used.any() else 0.0

@@ -60,7 +60,8 @@ class Hold:
     @property
     def change_db(self) -> float:
         """By how much the mean power of all windows decoded so far was changed, dB."""
-        return float(to_db(torch.tensor(self._after)) - to_db(torch.tensor(self._before)))
+        both = torch.tensor([self._before, self._after], dtype=torch.float64)
+        return float(to_db(both).diff())
 
     def features(self, latents: Tensor, moved: Tensor, targets: Tensor) -> Iterator[Tensor]:
         """Yield features [b, C, M, T] of the latents of windows, `latents` [N, L, k], held to the levels `targets` [N].

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,8 +18,8 @@ _BATCH = 32
 
 
 @torch.no_grad()
-def measure_level(model: ConvVAE, held_out: Tensor, latent_rows: Tensor, stats: dict[str, float]) -> dict[str, Any]:
-    """Measure the levels of a model.
+def measure_gain(model: ConvVAE, held_out: Tensor, stats: dict[str, float]) -> float:
+    """Measure the gain, dB, after which the median error of the level of `held_out` is 0.
 
     The model predicts means of log powers, and such a mean lies below the log of the mean power. Its output is
     therefore too quiet. Training rows, which it fits better, would show only a part of that; docs/notes/sound.md has
@@ -33,23 +31,17 @@ def measure_level(model: ConvVAE, held_out: Tensor, latent_rows: Tensor, stats: 
         In eval mode.
     held_out : Tensor [N, C, M, T]
         Validation rows, normalised.
-    latent_rows : Tensor [K, C, M, T]
-        Training rows, normalised, whose latent vectors samples are drawn near.
     stats : dict
         Means and standard deviations of the features.
-
-    Returns
-    -------
-    dict
-        `gain_db`: the gain after which the median error of the level of `held_out` is 0. `rows_db`: the level of each
-        of `latent_rows`.
     """
     device = next(model.parameters()).device
     outputs = torch.cat([model(rows.to(device))[0].cpu() for rows in held_out.split(_BATCH)])
     outputs = limit_features(denormalize(outputs, stats), stats["mag_std"])
     gain = -median_error_db(outputs, denormalize(held_out, stats))
-    rows = torch.cat([level_of(denormalize(rows, stats)) for rows in latent_rows.split(_BATCH)])
-    return {
-        "gain_db": round(min(max(gain, -MOST_GAIN_DB), MOST_GAIN_DB), 2),
-        "rows_db": [round(value, 1) for value in rows.tolist()],
-    }
+    return round(min(max(gain, -MOST_GAIN_DB), MOST_GAIN_DB), 2)
+
+
+def levels_of(rows: Tensor, stats: dict[str, float]) -> list[float]:
+    """Return the level of each of normalised rows [K, C, M, T], dB."""
+    levels = torch.cat([level_of(denormalize(part, stats)) for part in rows.split(_BATCH)])
+    return [round(value, 1) for value in levels.tolist()]

@@ -26,7 +26,7 @@ from distill.text import counted
 from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
-from distill.training.level import LEVEL_ROWS, measure_level
+from distill.training.level import LEVEL_ROWS, levels_of, measure_gain
 from distill.training.report import Report
 from distill.training.resume import best_line, continued_state, lost_weights, objective_of, unchanged_result
 from distill.training.schedule import kl_weight, learning_rate
@@ -105,6 +105,7 @@ class Trainer:
             return self._follow(model, optimizer)
         try:
             self._latent_rows = torch.cat(list(data.training_rows(len(model.latents), self._progress)))
+            self._latent_levels = levels_of(self._latent_rows, data.stats)
             self._level_rows = data.validation_rows(LEVEL_ROWS)
             if self._checkpoint is None:
                 self._begin(model, optimizer)
@@ -315,7 +316,7 @@ class Trainer:
 
     def _write_model(self, model: ConvVAE) -> None:
         stats = self.data.stats
-        level = measure_level(model.eval(), self._level_rows, self._latent_rows, stats)
+        level = {"gain_db": measure_gain(model.eval(), self._level_rows, stats), "rows_db": self._latent_levels}
         save_model(self.run.path, model, features=asdict(self.config.features), statistics=stats, level=level)
 
     def _check_weights(self) -> None:

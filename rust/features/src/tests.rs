@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::{Band, Error, Kernel, Shape};
 
 /// The instruction sets of this machine, in ascending order.
-fn levels() -> Vec<Level> {
+pub(crate) fn levels() -> Vec<Level> {
     let level = Level::new();
     #[allow(unused_mut)]
     let mut levels = vec![Level::baseline()];

@@ -14,13 +14,18 @@ from distill.features.mel import MelSpec, mel_bands
 
 def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     """Return the kernel for waveforms (B, S) on the CPU, or the reason why there is none."""
-    if waveform.device.type != "cpu":
-        return f"the waveform is on {waveform.device.type!r} and must be on 'cpu'"
+    return fault(waveform.device, "the waveform is") or partial(_compute, spec=spec)
+
+
+def fault(device: torch.device, what_is: str) -> str | None:
+    """Return why the extension cannot compute on what is on `device`, or None; `what_is` begins the sentence."""
+    if device.type != "cpu":
+        return f"{what_is} on {device.type!r} and must be on 'cpu'"
     try:
         native()
     except ImportError as error:
         return f"the extension cannot be imported ({error})"
-    return partial(_compute, spec=spec)
+    return None
 
 
 def _compute(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:

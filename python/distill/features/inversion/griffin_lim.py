@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from distill.errors import BackendError
 from distill.features.backend_names import BACKEND_VARIABLE, Backend
+from distill.features.backends.rust import fault
 from distill.features.inversion import rust
 from distill.features.inversion.bin_power import bin_power
 from distill.features.inversion.limits import check_features
@@ -88,7 +89,7 @@ def _use_rust(device: torch.device, backend: Backend) -> bool:
     """Return whether the Rust kernel inverts features on `device`; raise if it was requested and cannot."""
     if backend == "reference" or (backend != "rust" and device.type != "cpu"):
         return False
-    reason = rust.fault(device)
+    reason = fault(device, "the features are")
     if reason and backend == "rust":
         raise BackendError(
             f"backend 'rust' cannot invert this: {reason}; "

@@ -13,17 +13,6 @@ from distill.features.inversion.bin_power import AtomTables, Bags, atom_tables
 from distill.features.mel import MelSpec, mel_bands
 
 
-def fault(device: torch.device) -> str | None:
-    """Return why it cannot invert features on `device`, or None."""
-    if device.type != "cpu":
-        return f"the features are on {device.type!r} and must be on 'cpu'"
-    try:
-        native()
-    except ImportError as error:
-        return f"the extension cannot be imported ({error})"
-    return None
-
-
 def invert(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int) -> torch.Tensor:
     """Compute waveforms (B, samples) of valid features, on as many threads as torch may use.
 

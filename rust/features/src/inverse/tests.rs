@@ -4,11 +4,10 @@
 
 use std::f64::consts::TAU;
 
-use fearless_simd::Level;
-
 use super::spectrogram::Grid;
 use super::tree::Tree;
 use super::{FitTables, Inverse, Matrices, Sparse};
+use crate::tests::levels;
 use crate::{Band, Kernel, Shape};
 
 const N_FFT: usize = 256;
@@ -45,19 +44,6 @@ fn bin_bands() -> (Vec<Band>, FitTables) {
         frequency: None,
     };
     ((1..BINS - 1).map(band).collect(), tables)
-}
-
-fn levels() -> Vec<Level> {
-    let level = Level::new();
-    #[allow(unused_mut)]
-    let mut levels = vec![Level::baseline()];
-    #[cfg(target_arch = "x86_64")]
-    {
-        levels.extend(level.as_sse4_2().map(Level::Sse4_2));
-        levels.extend(level.as_avx2().map(Level::Avx2));
-    }
-    levels.push(level);
-    levels
 }
 
 #[test]
