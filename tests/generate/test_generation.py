@@ -81,7 +81,7 @@ def test_samples_are_close_to_the_sounds_that_the_model_was_trained_on(run_dir, 
     def nearest(sounds) -> float:
         return float(np.median([min(distance_of(sound, tone) for tone in known) for sound in sounds]))
 
-    normal_latents = torch.randn(24, instrument.model.latent_dim, generator=torch.Generator().manual_seed(3))
+    normal_latents = torch.randn(24, *instrument.density.shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         again = sounds_of(instrument.encode(instrument.features(known[::3][:, None].astype(np.float32))))
     assert 0.5 * nearest(again) < nearest(normal) < 0.9 * nearest(sounds_of(normal_latents))

@@ -82,7 +82,7 @@ def test_a_model_that_repeats_its_training_rows_has_a_small_nearest_distance(dat
 
 
 def test_measuring_is_repeatable_and_leaves_the_global_generator_unchanged(data, small_config):
-    noisy = Fake(lambda x: x * 0.9, lambda z: z.sum(dim=1)[:, None, None, None].expand(-1, 2, 32, 32))
+    noisy = Fake(lambda x: x * 0.9, lambda z: z.sum(dim=(1, 2))[:, None, None, None].expand(-1, 2, 32, 32))
     quality = Quality(data, small_config)
     state = torch.get_rng_state()
     first = quality.measure(noisy)

@@ -105,6 +105,8 @@ def sequence_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
     count, length, units = latents.shape
     if length == 1:
         return principal_axes(latents[:, 0], effect)
+    # In float64: a course must not keep a rounding error of its mean, which would not be orthogonal to the other axes.
+    latents, effect = latents.double(), effect.double()
     means = latents.mean(dim=1)
     of_mean = principal_axes(means, effect)
     courses = latents - means[:, None]
@@ -121,14 +123,14 @@ def sequence_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
     scale = torch.cat([of_mean.scale * math.sqrt(length), of_course.scale])
     is_course = torch.cat([torch.zeros(len(of_mean.scale)), torch.ones(len(axes))]).bool()
     order = shares.argsort(descending=True, stable=True)[: min(count - 1, len(shares))]
-    mean = latents.double().mean(dim=0).flatten()
+    mean = latents.mean(dim=0).flatten()
     total = sum(weights)
     return PrincipalAxes(mean, components[order], scale[order], shares[order] / total, is_course[order])
 
 
 def _variance(points: Tensor, effect: Tensor) -> float:
     """Return the variance of points [N, D] weighted by `effect` [D], added over dimensions."""
-    return float((points.double() * effect.double()).var(dim=0, correction=0).sum())
+    return float((points * effect).var(dim=0, correction=0).sum())
 
 
 def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bool]]:
