@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.cache.places import Place
 from distill.errors import CacheError
 from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.latent.measures import measure
-from distill.latent.rows import Place, Rows
+from distill.latent.rows import Rows
 from distill.models import ConvVAE
 from distill.models.losses import kl_of_units
 from distill.runs.trained import TrainedRun

@@ -3,11 +3,11 @@
 .distill-output      a mark: no dataset includes this folder
 config.toml          the complete configuration
 run.json             the dataset and its cache
-metrics.jsonl        a line for each epoch
+metrics.jsonl        a line for each epoch; now and then with quality figures
 model.safetensors    the best weights so far, described by model.json
 checkpoints/         step-NNNNNNNNN.pt, the newest few; best.pt
 loss.png, quality.png, reconstruction.png
-previews/            epoch-NNN: sounds and a picture
+previews/            epoch-NNN: sounds, the originals of reconstructions, and a picture
 latent/              the axes of the latent space
 tensorboard/         if requested
 """

@@ -27,6 +27,7 @@ from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
 from distill.training.level import LEVEL_ROWS, levels_of, measure_gain
+from distill.training.listening import heard_in
 from distill.training.report import Report
 from distill.training.resume import best_line, continued_state, lost_weights, objective_of, unchanged_result
 from distill.training.schedule import kl_weight, learning_rate
@@ -119,7 +120,7 @@ class Trainer:
         self.run.write_config(config)
         board = Board(self.run.path, self.state.epoch + 1) if self._tensorboard else None
         with board or nullcontext():
-            self._report = Report(self.run, config, data, self.device, board)
+            self._report = Report(self.run, config, data, dataset, self.device, board)
             return self._run_epochs()
 
     def _follow(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> TrainResult:
@@ -338,7 +339,8 @@ class Trainer:
             self._report.draw()
             if status != "interrupted":
                 self._report.log(lines)
-        return TrainResult(self.run.path, status, self.state.epoch, best_line(self.run, self.state.best_epoch))
+        best = best_line(self.run, self.state.best_epoch)
+        return TrainResult(self.run.path, status, self.state.epoch, best, heard=heard_in(lines))
 
 
 def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
