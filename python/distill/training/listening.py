@@ -18,6 +18,8 @@ _CLEAR = 0.8
 _CLEAR_IN_COPY = 0.5
 # The first peak that is nearly as high as the highest one is that of the period; later ones are its multiples.
 _NEARLY = 0.9
+# Steps of the lag in a sample, so that the period of a high note is exact.
+_STEPS = 4
 _OCTAVE_CENTS = 1200.0
 _LEAST_PITCHED = 3
 _AUDIBLE_DB = -60.0
@@ -108,9 +110,9 @@ def pitch_of(sound: np.ndarray, rate: int, clear: float = _CLEAR) -> float | Non
     """
     samples = np.asarray(sound, np.float64)
     samples = samples - samples.mean()
-    correlation = _autocorrelation(samples)[: min(len(samples) // 2, int(rate / _PITCH_HZ[0]) + 2)]
+    correlation = _autocorrelation(samples)[: _STEPS * min(len(samples) // 2, int(rate / _PITCH_HZ[0]) + 2)]
     # Up to the first zero, the correlation is that of neighbouring samples.
-    start = max(int((correlation < 0).argmax()), int(rate / _PITCH_HZ[1]) - 1, 1) if (correlation < 0).any() else None
+    start = max(int((correlation < 0).argmax()), int(_STEPS * (rate / _PITCH_HZ[1] - 1)), 1) if (correlation < 0).any() else None
     if start is None:
         return None
     inner = correlation[1:-1]
@@ -121,17 +123,18 @@ def pitch_of(sound: np.ndarray, rate: int, clear: float = _CLEAR) -> float | Non
         return None
     lag = int(peaks[correlation[peaks] >= _NEARLY * correlation[peaks].max()][0])
     before, at, after = correlation[lag - 1 : lag + 2]
-    return float(rate / (lag + 0.5 * (before - after) / (before - 2 * at + after)))
+    return float(_STEPS * rate / (lag + 0.5 * (before - after) / (before - 2 * at + after)))
 
 
 def _autocorrelation(samples: np.ndarray) -> np.ndarray:
-    """Return 2 Σ x[j] x[j + lag] / Σ (x[j]² + x[j + lag]²) for each lag; 0 where there is no energy."""
+    """Return 2 Σ x[j] x[j + lag] / Σ (x[j]² + x[j + lag]²) for each quarter of a lag; 0 where there is no energy."""
     length = len(samples)
     spectrum = np.fft.rfft(samples, 2 * length)
-    products = np.fft.irfft(np.abs(spectrum) ** 2, 2 * length)[:length]
+    products = _STEPS * np.fft.irfft(np.abs(spectrum) ** 2, 2 * length * _STEPS)[: length * _STEPS]
     energy = np.r_[0.0, np.cumsum(samples**2)]
     overlap = energy[length:0:-1] + energy[length] - energy[:length]
-    return np.divide(2 * products, overlap, out=np.zeros(length), where=overlap > _TINY * length)
+    overlap = np.interp(np.arange(length * _STEPS) / _STEPS, np.arange(length), overlap)
+    return np.divide(2 * products, overlap, out=np.zeros(length * _STEPS), where=overlap > _TINY * length)
 
 
 def heard_in(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
