@@ -144,10 +144,11 @@ def test_a_training_measures_what_its_instrument_keeps_of_the_recordings(notes, 
     alone = oracle(recordings, played(features[nearest]))
     found = result.heard
     assert found["epoch"] == 2
-    for prefix, expected in (("", through), ("features_", alone)):
+    # In what went through a model, the partials are no exact multiples, so that estimates of one pitch differ.
+    for prefix, expected, cents in (("", through, 20), ("features_", alone, 5)):
         assert found[f"{prefix}envelope"] == pytest.approx(expected["envelope"], abs=0.01)
-        assert found[f"{prefix}level_db"] == pytest.approx(expected["level_db"], abs=0.1)
-        assert found[f"{prefix}pitch_cents"] == pytest.approx(expected["pitch_cents"], abs=5)
+        assert found[f"{prefix}level_db"] == pytest.approx(expected["level_db"], abs=0.2)
+        assert found[f"{prefix}pitch_cents"] == pytest.approx(expected["pitch_cents"], abs=cents)
     assert found["features_envelope"] > 0.98
     assert found["features_pitch_cents"] < 10
     assert found.items() <= lines_of(tmp_path / "run")[-1].items()

@@ -112,7 +112,11 @@ def pitch_of(sound: np.ndarray, rate: int, clear: float = _CLEAR) -> float | Non
     samples = samples - samples.mean()
     correlation = _autocorrelation(samples)[: _STEPS * min(len(samples) // 2, int(rate / _PITCH_HZ[0]) + 2)]
     # Up to the first zero, the correlation is that of neighbouring samples.
-    start = max(int((correlation < 0).argmax()), int(_STEPS * (rate / _PITCH_HZ[1] - 1)), 1) if (correlation < 0).any() else None
+    start = (
+        max(int((correlation < 0).argmax()), int(_STEPS * (rate / _PITCH_HZ[1] - 1)), 1)
+        if (correlation < 0).any()
+        else None
+    )
     if start is None:
         return None
     inner = correlation[1:-1]
