@@ -149,6 +149,8 @@ class TrainingConfig:
     """Chance that a step shifts a training row in time (up to 40 % of a chunk) and in mel (up to 1 in 64 bands)."""
     if_weight: float = 0.5
     """Weight of the instantaneous frequency in the loss; that of the magnitude is 1."""
+    loud_share: float = 0.5
+    """Share of the magnitude's error that is weighted by loudness; the rest is weighted equally."""
     kl_weight: float = 2e-3
     """Weight of the KL term (mean over latent dimensions) after its warm-up."""
     kl_warmup_epochs: int = 5
@@ -187,6 +189,7 @@ class TrainingConfig:
             "dropout": Rule(lambda v: 0 <= v < 1, "at least 0 and below 1"),
             "shifted_share": between(0, 1),
             "if_weight": at_least(0),
+            "loud_share": between(0, 1),
             "kl_weight": at_least(0),
             "kl_warmup_epochs": at_least(0),
             "free_bits": at_least(0),
