@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
+
+from distill.features.distance import distances
 
 _ENVELOPE_S = 0.01
 # As far apart as two onsets may be that count as the same.
 _ONSET_S = 0.05
+# Root mean square below which a clip counts as silent.
+_FAINT = 1e-3
 
 
 def level_db(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -47,3 +54,33 @@ def onset_score(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float
             left.remove(near)
             hits += 1
     return 2 * hits / (wanted.size + found.size)
+
+
+class Heard(NamedTuple):
+    """Figures of sounds that came back, over clips that are not silent."""
+
+    spectral_convergence: float
+    """Median of `distill.features.distance`; 0 for the same magnitudes, 1 for silence."""
+    envelope: float
+    """Median of `envelope_correlation`."""
+    onsets: float
+    """Mean of `onset_score` over clips that have onsets."""
+    level_db: float
+    """Median of `level_db`."""
+    within_2_db: float
+    """Share of clips whose level is within 2 dB."""
+
+
+def heard(references: np.ndarray, estimates: np.ndarray, rate: int) -> Heard:
+    """Measure clips [n, S] that came back, against the original ones."""
+    is_audible = np.sqrt(np.mean(np.square(references, dtype=np.float64), axis=1)) > _FAINT
+    pairs = list(zip(references[is_audible], estimates[is_audible], strict=True))
+    both = (torch.from_numpy(np.ascontiguousarray(clips[is_audible]))[:, None] for clips in (references, estimates))
+    levels = np.array([level_db(*pair) for pair in pairs])
+    return Heard(
+        float(distances(*both).spectral_convergence.median()),
+        float(np.median([envelope_correlation(*pair, rate) for pair in pairs])),
+        float(np.nanmean([onset_score(*pair, rate) for pair in pairs])),
+        float(np.median(levels)),
+        float(np.mean(np.abs(levels) <= 2)),
+    )

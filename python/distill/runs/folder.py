@@ -51,6 +51,8 @@ from distill.types import PathLike
 logger = logging.getLogger(__name__)
 
 _STATE_VERSION = 2
+# What versions did that had no such settings: a chunk had one latent vector, and all errors had equal weights.
+_AS_BEFORE = {"latent_frames": 0, "loud_share": 0.0}
 _NAME_A_RUN = "name the folder that was printed at the end of training"
 
 
@@ -146,8 +148,7 @@ class RunFolder:
         """
         return read_document(
             self.path / "config.toml",
-            # In versions without `latent_frames` a chunk had one latent vector.
-            lambda content: config_from_dict({"latent_frames": 0} | parse_toml(content)),
+            lambda content: config_from_dict(_AS_BEFORE | parse_toml(content)),
             "copy the file from a similar run, or start a new run",
         )
 

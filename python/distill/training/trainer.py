@@ -231,6 +231,7 @@ class Trainer:
             if_weight=config.if_weight,
             kl_weight=kl_weight(config, state.epoch),
             free_bits=config.free_bits,
+            loud_share=config.loud_share,
             gradient_clip=config.gradient_clip,
             part=part,
         )
@@ -264,6 +265,7 @@ class Trainer:
             if_weight=config.if_weight,
             kl_weight=config.kl_weight,
             free_bits=config.free_bits,
+            loud_share=config.loud_share,
             parts=world.parts(len(data.val.dataset), batches.batch_size),  # type: ignore[arg-type, union-attr]
         )
         return None if world.is_cancelled else validated
