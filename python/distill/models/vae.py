@@ -78,7 +78,8 @@ class _Dropout(nn.Dropout):
 
     def forward(self, h: Tensor) -> Tensor:
         if self.part is None or not self.training:
-            return super().forward(h)
+            # Numbers are drawn in the order of the memory, which must not depend on how `h` came about.
+            return super().forward(h.contiguous())
         return h * self.part.of(F.dropout(h.new_ones(self.part.total, *h.shape[1:]), self.p))
 
 
