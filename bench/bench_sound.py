@@ -1,9 +1,9 @@
 """Print how sounds come back: from their features alone, and through models that are trained on their sets.
 
-    python bench/bench_sound.py [--sets drums loops field] [--latents 64x8 128x0] [--seconds 90] [--seeds 0]
+    python bench/bench_sound.py [--sets drums loops field] [--latents 128x8 128x0] [--seconds 90] [--seeds 0]
                                 [--split-by chunk] [--n-mels 128] [--clips 60]
 
-The sets are those of tests/sound_sets.py. `--latents 64x8` is a sequence with a vector of 64 values for each 8 frames,
+The sets are those of tests/sound_sets.py. `--latents 128x8` is a sequence with a vector of 128 values for each 8 frames,
 `128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that a busy
 machine is no disadvantage; the schedule ends with it. Clips are validation chunks, written to files that
 `distill reconstruct` reads; figures are those of `heard` in tests/sound_measures.py, and of the run's metrics.jsonl.
@@ -49,7 +49,7 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        sets = write_sets(Path(folder, "sets"))
+        sets = write_sets(Path(folder, "sets"), args.sets)
         for name in args.sets:
             for split_by in args.split_by:
                 print(f"\n## {name}, validation by {split_by}\n")
@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
         description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--sets", nargs="+", default=["drums", "loops", "field"], help="sets of sounds")
-    parser.add_argument("--latents", nargs="+", default=["64x8", "128x0"], help="size of a vector x its frames")
+    parser.add_argument("--latents", nargs="+", default=["128x8", "128x0"], help="size of a vector x its frames")
     parser.add_argument("--seconds", type=float, default=90.0, help="CPU time of each training")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--split-by", nargs="+", default=["chunk"], choices=["chunk", "file"])

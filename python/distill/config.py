@@ -131,7 +131,7 @@ class TrainingConfig:
     """Fraction of the chunks (or files) held out for validation."""
     model_size: Literal["small", "medium", "large"] = "small"
     """Width of the convolutions: 16, 32 or 48 base channels."""
-    latent_dim: int = 64
+    latent_dim: int = 128
     """Size of a latent vector; the linear path uses fewer dimensions than there are vectors in the training rows."""
     latent_frames: int = 8
     """Frames that a latent vector stands for, so that a chunk has a sequence of them; 0: one vector for a chunk."""
@@ -228,7 +228,7 @@ class TrainingConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "quick": {"epochs": 8, "augmentation_expansion": 0},
-    "large": {"model_size": "large", "latent_dim": 128, "patience": 40},
+    "large": {"model_size": "large", "latent_dim": 256, "patience": 40},
 }
 """Named values of TrainingConfig fields: `quick` for a first impression in a minute, `large` for a GPU."""
 

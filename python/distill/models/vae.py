@@ -192,7 +192,7 @@ class ConvVAE(nn.Module):
     in_channels : int
         1 (magnitude) or 2 (magnitude and instantaneous frequency). Default: 2.
     latent_dim : int
-        Size k of a latent vector, at least 1. Default: 64.
+        Size k of a latent vector, at least 1. Default: 128.
     n_mels : int
         Mel bands M, at least 1. Default: 128.
     n_frames : int
@@ -215,7 +215,7 @@ class ConvVAE(nn.Module):
     def __init__(
         self,
         in_channels: int = 2,
-        latent_dim: int = 64,
+        latent_dim: int = 128,
         *,
         n_mels: int = 128,
         n_frames: int = 94,
