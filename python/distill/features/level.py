@@ -55,7 +55,8 @@ def hold_level(features: Tensor, target_db: Tensor) -> tuple[Tensor, Tensor]:
 def limit_frames(features: Tensor, n_fft: int) -> Tensor:
     """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1.
 
-    Of sources, only those that were clipped, or are like a square wave, have such frames: by up to 3 dB. What a frame loses is given to the other frames of its row, which are raised by at most 3 dB.
+    Of sources, only those that were clipped, or are like a square wave, have such frames: by up to 3 dB. What a
+    frame loses is given to the other frames of its row, which are raised by at most 3 dB.
     """
     highest = 3 / 32 * n_fft**2
     power = features[:, 0].clamp_min(0.0).expm1().sum(dim=1)
