@@ -3,8 +3,8 @@
     python bench/bench_sound.py [--sets drums loops field] [--latents 128x8 128x0] [--seconds 90] [--seeds 0]
                                 [--split-by chunk] [--n-mels 128] [--clips 60]
 
-The sets are those of tests/sound_sets.py. `--latents 128x8` is a sequence with a vector of 128 values for each 8 frames,
-`128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that a busy
+The sets are those of tests/sound_sets.py. `--latents 128x8` is a sequence with a vector of 128 values for each 8
+frames, `128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that a busy
 machine is no disadvantage; the schedule ends with it. Clips are validation chunks, written to files that
 `distill reconstruct` reads; figures are those of `heard` in tests/sound_measures.py, and of the run's metrics.jsonl.
 
