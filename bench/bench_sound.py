@@ -1,12 +1,16 @@
 """Print how sounds come back: from their features alone, and through models that are trained on their sets.
 
     python bench/bench_sound.py [--sets drums loops field] [--latents 128x8 128x0] [--seconds 90] [--seeds 0]
-                                [--split-by chunk] [--n-mels 128] [--clips 60]
+                                [--split-by chunk] [--n-mels 128] [--clips 60] [--pairs 30]
 
 The sets are those of tests/sound_sets.py. `--latents 128x8` is a sequence with a vector of 128 values for each 8
-frames, `128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that a busy
-machine is no disadvantage; the schedule ends with it. Clips are validation chunks, written to files that
+frames, `128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that
+a busy machine is no disadvantage; the schedule ends with it. Clips are validation chunks, written to files that
 `distill reconstruct` reads; figures are those of `heard` in tests/sound_measures.py, and of the run's metrics.jsonl.
+
+The third table has levels and peaks of what the first of these models plays, peaks before the limiter: of `--pairs`
+interpolations in ten steps between files of the set, and of as many samples and variations. "Off the line" is the
+largest distance of a step's level from the line in dB between the ends.
 
 Baselines without a model: torchaudio's InverseMelScale and GriffinLim with 32 iterations on the same mel power, Opus at
 16 kb/s, and silence.
@@ -21,7 +25,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from distill.audio import AudioSpectrogram, ComplexSpectrogram
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig, TrainingConfig
+from distill.generate.generation import generate
+from distill.generate.recipe import Recipe
 from distill.generate.reconstruction import reconstruct
 from distill.pipeline import train
 from distill.training import AudioTrainingDataset, TrainEvent
@@ -43,6 +49,8 @@ from sound_sets import RATE, write_sets
 _METRICS = {"val_magnitude_r2": "R²", "val_if_r2": "R² of IF", "prior_frechet": "Fréchet", "prior_nearest": "nearest"}
 # Of libsndfile, for 16 kb/s with one channel.
 _OPUS_LEVEL = 0.963
+_AUDIBLE = 0.01
+_LONGEST_S = 6.0
 
 
 def main() -> None:
@@ -55,7 +63,9 @@ def main() -> None:
                 print(f"\n## {name}, validation by {split_by}\n")
                 clips = _validation_chunks(sets[name], split_by, args.clips)
                 _print_table("features alone", _without_model(clips))
-                _print_table("through a model", _with_models(sets[name], Path(folder, name), clips, split_by, args))
+                models = _with_models(sets[name], Path(folder, name), clips, split_by, args)
+                first = _print_table("through a model", models)
+                _print_table("played by the first", _played(Path(first), sets[name], args.pairs))
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--split-by", nargs="+", default=["chunk"], choices=["chunk", "file"])
     parser.add_argument("--n-mels", nargs="+", type=int, default=[128])
+    parser.add_argument("--pairs", type=int, default=30, help="interpolations")
     parser.add_argument("--clips", type=int, default=60, help="most validation chunks that are compared")
     return parser.parse_args()
 
@@ -115,7 +126,7 @@ def _opus(clips: np.ndarray) -> torch.Tensor:
 
 def _with_models(
     sounds: Path, folder: Path, clips: np.ndarray, split_by: str, args: argparse.Namespace
-) -> Iterator[tuple[str, dict[str, float]]]:
+) -> Iterator[tuple[Path, dict[str, float]]]:
     files = []
     for number, clip in enumerate(clips):
         files.append(folder / "clips" / f"{split_by}-{number:03d}.wav")
@@ -136,11 +147,11 @@ def _with_models(
                     device="cpu",
                     preview_epochs=0,
                 )
-                run, metrics = _trained(sounds, folder / f"{split_by} {name}", config, args.seconds)
+                run, metrics = _trained(sounds, folder / name, config, args.seconds)
                 out = reconstruct(run, files, folder / f"{run.name} out", sample_format="float", device="cpu")
                 found = np.stack([soundfile.read(path, dtype="float32")[0] for path in out.files])
                 wanted = clips[[files.index(path) for path in out.sources]]
-                yield name, heard(wanted, found, RATE)._asdict() | metrics
+                yield run, heard(wanted, found, RATE)._asdict() | metrics
 
 
 def _trained(sounds: Path, run: Path, config: TrainingConfig, seconds: float) -> tuple[Path, dict[str, float]]:
@@ -159,14 +170,49 @@ def _trained(sounds: Path, run: Path, config: TrainingConfig, seconds: float) ->
     return result.run_dir, {"epochs": epochs} | {label: last[name] or np.nan for name, label in _METRICS.items()}
 
 
-def _print_table(title: str, rows: Iterator[tuple[str, dict[str, float]]]) -> None:
-    """Print rows of figures as they are measured."""
-    is_first = True
-    for name, figures in rows:
-        if is_first:
+def _played(run: Path, sounds: Path, count: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Measure levels and peaks of what a run plays."""
+    random = np.random.default_rng(1)
+    files = [path for path in sorted(sounds.iterdir()) if np.abs(soundfile.read(path)[0]).max() > _AUDIBLE]
+    off, peaks = [], []
+    for _ in range(count):
+        start, end = (files[index] for index in random.choice(len(files), 2, replace=False))
+        seconds = min(_LONGEST_S, max(soundfile.info(path).duration for path in (start, end)))
+        levels, highest = _levels_and_peaks(run, Recipe(start=start, end=end, steps=10, duration=seconds))
+        off.append(np.abs(levels - np.linspace(levels[0], levels[-1], 10)).max())
+        peaks.append(highest.max())
+    line = {"off the line, median": np.median(off), "largest": np.max(off), "within 1.5 dB": np.mean(np.less(off, 1.5))}
+    yield "interpolations", line | _peak_figures(peaks)
+    around = [Recipe(around=files[index], count=5, duration=_LONGEST_S) for index in random.choice(len(files), 4)]
+    for name, recipes in {"samples": [Recipe(count=count)], "variations": around}.items():
+        found = np.concatenate([_levels_and_peaks(run, recipe)[1] for recipe in recipes])
+        yield name, dict.fromkeys(line, np.nan) | _peak_figures(found)
+
+
+def _peak_figures(peaks: Sequence[float]) -> dict[str, float]:
+    return {"peaks, median": np.median(peaks), "highest": np.max(peaks), "below 3 dBFS": np.mean(np.less(peaks, 3))}
+
+
+def _levels_and_peaks(run: Path, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Return the level of each file, and its peak before the limiter, dB, without the gain of the set."""
+    with tempfile.TemporaryDirectory() as out:
+        made = generate(run, out, recipe, seed=0, sample_format="float", device="cpu")
+        sounds = [soundfile.read(path)[0] for path in made.files]
+    gains = 20 * np.log10(made.gains)
+    levels = 10 * np.log10([np.mean(sound**2) for sound in sounds]) - gains
+    # What was limited reaches the ceiling, so the peak was above that of the file by the greatest reduction.
+    return levels, 20 * np.log10([np.abs(sound).max() for sound in sounds]) + made.limited_db - gains
+
+
+def _print_table(title: str, rows: Iterator[tuple[str | Path, dict[str, float]]]) -> str | Path:
+    """Print rows of figures as they are measured; return what the first is of."""
+    first: str | Path = ""
+    for of, figures in rows:
+        if not first:
             print(f"\n| {title} | {' | '.join(figures).replace('_', ' ')} |\n|---|{'---|' * len(figures)}")
-            is_first = False
-        print(f"| {name} | {' | '.join(f'{value:.3g}' for value in figures.values())} |", flush=True)
+            first = of
+        print(f"| {Path(of).name} | {' | '.join(f'{value:.3g}' for value in figures.values())} |", flush=True)
+    return first
 
 
 if __name__ == "__main__":

@@ -53,19 +53,19 @@ def hold_level(features: Tensor, target_db: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def limit_frames(features: Tensor, n_fft: int) -> Tensor:
-    """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1.
+    """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1, or the mean of its row.
 
-    Of sources, only those that were clipped, or are like a square wave, have such frames: by up to 3 dB. What a
-    frame loses is given to the other frames of its row, which are raised by at most 3 dB.
+    Few frames of a source are louder than that sine, or, as in a square wave, most are. What a frame loses is given to
+    the other frames of its row, which are raised by at most 3 dB.
     """
-    highest = 3 / 32 * n_fft**2
     power = features[:, 0].clamp_min(0.0).expm1().sum(dim=1)
-    if power.max() <= highest:
+    highest = power.mean(dim=1, keepdim=True).clamp_min(3 / 32 * n_fft**2)
+    if (power <= highest).all():
         return features
-    limited = power.clamp_max(highest)
+    limited = torch.minimum(power, highest)
     for _ in range(_LIMITING_STEPS):
         raised = limited * (power.sum(dim=1) / limited.sum(dim=1).clamp_min(_TINY))[:, None]
-        most = (power * 10 ** (_MOST_RETURNED_DB / 10)).clamp_max(highest)
+        most = torch.minimum(power * 10 ** (_MOST_RETURNED_DB / 10), highest)
         limited = torch.minimum(raised, most)
     return change_level(features, to_db(limited) - to_db(power))
 
