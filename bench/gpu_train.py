@@ -55,7 +55,7 @@ except ImportError as error:
 
 ROOT = Path(__file__).resolve().parent.parent
 _WARM_UP = 5
-_WEIGHTS = {"if_weight": 0.5, "kl_weight": 2e-3, "free_bits": 0.05, "gradient_clip": 1.0}
+_WEIGHTS = {"if_weight": 0.5, "kl_weight": 2e-3, "free_bits": 0.05, "loud_share": 0.5, "gradient_clip": 1.0}
 
 
 def parse() -> argparse.Namespace:

@@ -13,6 +13,7 @@ from distill.config import ComplexSpectrogramConfig, SpectrogramConfig, Training
 from distill.features.normalization import normalize
 from distill.index import Dataset
 from distill.models import ConvVAE, fit_pca, save_model
+from distill.models.vae import to_patches
 from distill.runs.axes import axes_metadata
 from distill.runs.folder import RunFolder
 from sounds import CHUNK, RATE, sine, training
@@ -37,9 +38,11 @@ def tones(levels=(0.25, 0.5, 1.0), starts=3) -> np.ndarray:
     return np.stack(chunks)
 
 
-def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim: int = 24, **changes) -> Path:
+def write_run(
+    folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim: int = 24, latent_frames: int = 8, **changes
+) -> Path:
     """Write a run folder whose model is the PCA of `chunks` [n, CHUNK]."""
-    config = config_of(channels, latent_dim=latent_dim, **changes)
+    config = config_of(channels, latent_dim=latent_dim, latent_frames=latent_frames, **changes)
     spectrogram = (
         ComplexSpectrogram(config.complex_spectrogram) if channels == 2 else AudioSpectrogram(config.spectrogram)
     )
@@ -48,9 +51,11 @@ def write_run(folder: Path, chunks: np.ndarray, *, channels: int = 2, latent_dim
     for channel, name in enumerate(("mag", "if")[:channels]):
         stats |= {f"{name}_mean": features[:, channel].mean().item(), f"{name}_std": features[:, channel].std().item()}
     rows = normalize(features, stats)
-    model = ConvVAE(channels, latent_dim, n_mels=FEATURE["n_mels"], n_frames=rows.shape[-1])
+    model = ConvVAE(
+        channels, latent_dim, n_mels=FEATURE["n_mels"], n_frames=rows.shape[-1], latent_frames=latent_frames
+    )
     silence = -stats["mag_mean"] / stats["mag_std"]
-    model.init_linear_path(fit_pca([rows], latent_dim, silence=silence))
+    model.init_linear_path(fit_pca(to_patches(rows, model.patch_frames).flatten(0, 1), latent_dim, silence=silence))
     with torch.no_grad():
         model.set_latents(model.eval().encode(rows)[0])
     run = RunFolder(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,16 @@ _DRUMS = 240
 _STEPS = 16
 
 
-def write_sets(folder: Path, *, installed: bool = True, scale: float = 1.0) -> dict[str, Path]:
-    """Write the sets to folders "drums", "loops" and "field" in `folder`, and return these.
+def write_sets(
+    folder: Path, names: Sequence[str] = ("drums", "loops", "field"), *, installed: bool = True, scale: float = 1.0
+) -> dict[str, Path]:
+    """Write sets to folders of their names in `folder`, and return these.
 
     Without `installed`, every set is synthesised. `scale` is the share of synthetic sound that is made.
     """
     found = {"drums": _installed_drums(), "loops": _installed_loops()} if installed else {}
     made = {"drums": _drums, "loops": _loops, "field": _field}
-    for name, make in made.items():
+    for name in names:
         target = folder / name
         target.mkdir(parents=True)
         if files := found.get(name):
@@ -39,10 +41,10 @@ def write_sets(folder: Path, *, installed: bool = True, scale: float = 1.0) -> d
                 title = re.sub("[^a-zA-Z0-9]+", "_", path.stem)
                 shutil.copyfile(path, target / f"{number:03d}-{title}{path.suffix}")
             continue
-        for title, sound in make(scale):
+        for title, sound in made[name](scale):
             peak = max(np.abs(sound).max(), 1e-9)
             soundfile.write(target / f"{title}.flac", 0.9 * sound / peak, RATE, subtype="PCM_16")
-    return {name: folder / name for name in made}
+    return {name: folder / name for name in names}
 
 
 def _installed_drums() -> list[Path]:

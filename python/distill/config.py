@@ -132,7 +132,9 @@ class TrainingConfig:
     model_size: Literal["small", "medium", "large"] = "small"
     """Width of the convolutions: 16, 32 or 48 base channels."""
     latent_dim: int = 128
-    """Size of the latent vector; the linear path uses fewer dimensions than there are training rows."""
+    """Size of a latent vector; the linear path uses fewer dimensions than there are vectors in the training rows."""
+    latent_frames: int = 8
+    """Frames that a latent vector stands for, so that a chunk has a sequence of them; 0: one vector for a chunk."""
     batch_size: int | None = None
     """Rows per step; None: 16 below 2000 training rows, 32 below 20000, else 64."""
     epochs: int | None = None
@@ -147,6 +149,8 @@ class TrainingConfig:
     """Chance that a step shifts a training row in time (up to 40 % of a chunk) and in mel (up to 1 in 64 bands)."""
     if_weight: float = 0.5
     """Weight of the instantaneous frequency in the loss; that of the magnitude is 1."""
+    loud_share: float = 0.5
+    """Share of the magnitude's error that is weighted by loudness; the rest is weighted equally."""
     kl_weight: float = 2e-3
     """Weight of the KL term (mean over latent dimensions) after its warm-up."""
     kl_warmup_epochs: int = 5
@@ -177,6 +181,7 @@ class TrainingConfig:
             "chunk_samples": at_least(1),
             "val_fraction": Rule(lambda v: 0 < v < 1, "above 0 and below 1"),
             "latent_dim": between(1, 4096),
+            "latent_frames": Rule(lambda v: v in (0, 4, 8, 16), "0, 4, 8 or 16"),
             "batch_size": at_least(1),
             "epochs": at_least(1),
             "learning_rate": Rule(lambda v: 0 < v <= 1, "above 0 and at most 1"),
@@ -184,6 +189,7 @@ class TrainingConfig:
             "dropout": Rule(lambda v: 0 <= v < 1, "at least 0 and below 1"),
             "shifted_share": between(0, 1),
             "if_weight": at_least(0),
+            "loud_share": between(0, 1),
             "kl_weight": at_least(0),
             "kl_warmup_epochs": at_least(0),
             "free_bits": at_least(0),
@@ -221,7 +227,7 @@ class TrainingConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "quick": {"epochs": 8, "augmentation_expansion": 0, "latent_dim": 64},
+    "quick": {"epochs": 8, "augmentation_expansion": 0},
     "large": {"model_size": "large", "latent_dim": 256, "patience": 40},
 }
 """Named values of TrainingConfig fields: `quick` for a first impression in a minute, `large` for a GPU."""

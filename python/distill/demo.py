@@ -23,9 +23,9 @@ _UNHEARD_SEED = 8
 
 
 def pca_baseline(
-    cache_dir: Path, val_fraction: float, split_by: str, latent_dim: int, stats: dict[str, float]
+    cache_dir: Path, val_fraction: float, split_by: str, latent: tuple[int, int], stats: dict[str, float]
 ) -> dict[str, float]:
-    """Compute the validation R² of a plain PCA, fitted to the training rows of a cache.
+    """Compute the validation R² of a plain PCA, fitted to patches of the training rows of a cache.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def pca_baseline(
         The cache.
     val_fraction, split_by
         As in TrainingConfig.
-    latent_dim : int
-        Number of principal components.
+    latent : (int, int)
+        Number of principal components, and frames of a patch, which has all bands and channels.
     stats : dict
         The `normalization_stats` of the cache.
 
@@ -47,16 +47,14 @@ def pca_baseline(
 
     parts = (CachedSpectrogramDataset(cache_dir, split, val_fraction, split_by) for split in ("train", "val"))
     train, val = (part.rows(range(len(part))).double().numpy() for part in parts)
-    rows = train.reshape(len(train), -1)
-    mean = rows.mean(axis=0)
-    rows -= mean
-    # Principal axes from the matrix of inner products, which is small: there are fewer rows than values in a row.
-    variance, vectors = np.linalg.eigh(rows @ rows.T)
-    kept = np.flatnonzero(variance > variance.max() * 1e-10)[-latent_dim:]
-    axes = (vectors[:, kept].T @ rows) / np.sqrt(variance[kept])[:, None]
-    centred = val.reshape(len(val), -1) - mean
-    output = ((centred @ axes.T) @ axes + mean).reshape(val.shape)
-    rows += mean
+    count, frames = latent
+    patches = _cut(train, frames).reshape(-1, train.shape[1] * train.shape[2] * frames)
+    mean = patches.mean(axis=0)
+    patches -= mean
+    axes = np.linalg.eigh(patches.T @ patches)[1][:, -count:]
+    centred = _cut(val, frames).reshape(-1, len(mean)) - mean
+    output = (centred @ axes @ axes.T + mean).reshape(len(val), -1, *val.shape[1:3], frames)
+    output = output.transpose(0, 2, 3, 1, 4).reshape(*val.shape[:3], -1)[..., : val.shape[3]]
 
     def energy(values: np.ndarray) -> np.ndarray:
         return np.maximum(values[:, 0] * stats["mag_std"] + stats["mag_mean"], 0)
@@ -71,6 +69,12 @@ def pca_baseline(
     return r2
 
 
+def _cut(rows: np.ndarray, frames: int) -> np.ndarray:
+    """Cut rows [N, C, M, T] into patches [N, L, C, M, frames]; the last frame is repeated to fill the last patch."""
+    padded = np.pad(rows, ((0, 0), (0, 0), (0, 0), (0, -rows.shape[3] % frames)), mode="edge")
+    return padded.reshape(*rows.shape[:3], -1, frames).transpose(0, 3, 1, 2, 4)
+
+
 def compare(dataset: Path, run_dir: Path) -> bool:
     """Print the validation R² of a run and of a PCA of the same size; return whether the run's is higher everywhere."""
     # Imports torch, which must not happen before the train command has set torch's environment variables.
@@ -81,13 +85,14 @@ def compare(dataset: Path, run_dir: Path) -> bool:
     config = run.config()
     cache = dataset_slot(Dataset(dataset), config)
     stats = CacheReader(cache).header["normalization_stats"]
-    baseline = pca_baseline(cache, config.val_fraction, config.split_by, config.latent_dim, stats)
+    latent = config.latent_dim, config.latent_frames
+    baseline = pca_baseline(cache, config.val_fraction, config.split_by, latent, stats)
     best = min(run.metrics(), key=lambda line: line["val_loss"])
-    say(f"validation R², latent size {config.latent_dim}   model    PCA")
+    say(f"validation R², {latent[0]} values for {latent[1]} frames   model    PCA")
     above = True
     for name, key in (("magnitude", "magnitude_r2"), ("instantaneous frequency", "if_r2")):
         above = above and best[f"val_{key}"] > baseline[key]
-        say(f"  {name:<33} {best[f'val_{key}']:6.3f} {baseline[key]:6.3f}")
+        say(f"  {name:<38} {best[f'val_{key}']:6.3f} {baseline[key]:6.3f}")
     return above
 
 

@@ -307,7 +307,8 @@ def _analyzed(trainer: Trainer, result: TrainResult, dataset: Dataset) -> TrainR
 
 
 _FREE_ON_RESUME = {
-    *("batch_size", "epochs", "learning_rate", "weight_decay", "dropout", "if_weight", "kl_weight", "kl_warmup_epochs"),
+    *("batch_size", "epochs", "learning_rate", "weight_decay", "dropout", "kl_weight", "kl_warmup_epochs"),
+    *("if_weight", "loud_share"),
     *("free_bits", "gradient_clip", "patience", "preview_epochs", "keep_checkpoints", "device", "device_budget_mb"),
 }
 

@@ -1,5 +1,6 @@
 """The loss, compared with torch.distributions and with explicit sums."""
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -33,6 +34,23 @@ def test_terms_equal_explicit_means_and_add_up_to_the_loss():
     torch.testing.assert_close(losses["instantaneous_frequency"], weighted)
     total = losses["magnitude"] + 0.5 * losses["instantaneous_frequency"] + 0.25 * losses["kl"]
     torch.testing.assert_close(losses["loss"], total)
+
+
+def test_a_share_of_the_error_of_the_magnitude_is_weighted_by_loudness_relative_to_its_row():
+    reconstruction, target, mu, logvar, energy = make_batch()
+    power = np.expm1(energy.double().numpy())
+    error = np.square((reconstruction - target)[:, 0].double().numpy())
+    loudness = (power + 1e-3) ** 0.25
+    weights = loudness / loudness.mean(axis=(1, 2), keepdims=True)
+    expected = (0.7 * error + 0.3 * weights * error).mean()
+    losses = vae_loss(reconstruction, target, mu, logvar, energy, **WEIGHTS, loud_share=0.3)
+    assert losses["magnitude"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["magnitude"].item() != pytest.approx(error.mean(), rel=1e-3)
+    total = losses["magnitude"] + 0.5 * losses["instantaneous_frequency"] + 0.25 * losses["kl"]
+    torch.testing.assert_close(losses["loss"], total)
+    # Silence weights all bands alike.
+    silent = vae_loss(reconstruction, target, mu, logvar, 0 * energy, **WEIGHTS, loud_share=1.0)
+    assert silent["magnitude"].item() == pytest.approx(error.mean(), rel=1e-5)
 
 
 def test_free_bits_clamp_a_dimension_and_remove_its_gradient():

@@ -8,7 +8,7 @@ import torch
 from distill.models import vae_loss
 from distill.models.part import Part, part_bounds
 
-WEIGHTS = {"if_weight": 0.7, "kl_weight": 0.3, "free_bits": 0.2}
+WEIGHTS = {"if_weight": 0.7, "kl_weight": 0.3, "free_bits": 0.2, "loud_share": 0.4}
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -18,7 +18,7 @@ def test_parts_have_the_loss_of_the_batch_and_their_gradients_add_up_to_its(chan
     torch.manual_seed(0)
     target, output = torch.randn(2, 4, channels, 6, 5, dtype=torch.float64)
     mu, logvar = 0.6 * torch.randn(2, 4, 7, dtype=torch.float64)
-    energy = torch.rand(4, 6, 5, dtype=torch.float64) ** 4 if has_energy and channels == 2 else None
+    energy = torch.rand(4, 6, 5, dtype=torch.float64) ** 4 if has_energy else None
     variables = [output, mu, logvar]
     for value in variables:
         value.requires_grad_(True)

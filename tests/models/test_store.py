@@ -18,7 +18,7 @@ STATISTICS = {"mag_mean": 0.1, "mag_std": 1.7}
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    model = ConvVAE(2, 4, n_mels=9, n_frames=7, base_channels=8, dropout=0.25)
+    model = ConvVAE(2, 4, n_mels=9, n_frames=7, base_channels=8, dropout=0.25, latent_frames=0)
     model.init_linear_path(fit_pca(torch.randn(20, 2, 9, 7), 4, silence=-0.3))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -8,6 +8,7 @@ from sklearn import decomposition
 
 from distill.models import ConvVAE, ReconstructionR2, fit_pca, vae_loss
 from distill.models.r2 import BandMeans
+from distill.models.vae import to_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +32,9 @@ def make_rows(count, seed=0, shape=SHAPE):
 def new_model(shape=SHAPE, latent_dim=6, seed=0, **options):
     torch.manual_seed(seed)
     channels, n_mels, n_frames = shape
-    return ConvVAE(channels, latent_dim, n_mels=n_mels, n_frames=n_frames, base_channels=8, **options)
+    return ConvVAE(
+        channels, latent_dim, n_mels=n_mels, n_frames=n_frames, base_channels=8, **({"latent_frames": 0} | options)
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_shapes_of_latents_and_reconstruction(shape, count):
     x = torch.randn(count, *shape)
     reconstruction, mu, logvar = model(x)
     assert reconstruction.shape == x.shape
-    assert mu.shape == logvar.shape == (count, 5)
+    assert mu.shape == logvar.shape == (count, 1, 5)
     assert model.decode(mu).shape == x.shape
     reconstruction.square().sum().backward()
     assert torch.isfinite(reconstruction).all()
@@ -64,7 +67,7 @@ def test_a_new_model_with_a_linear_path_equals_the_pca_of_sklearn(shape, n_compo
     torch.testing.assert_close(reconstruction, expected, atol=1e-3, rtol=0)
     # The latent vectors of the training rows are whitened, and zero along axes that the PCA does not have.
     with torch.no_grad():
-        mu, _ = model.encode(rows)
+        mu = model.encode(rows)[0][:, 0]
     torch.testing.assert_close(mu.std(dim=0, correction=0)[:n_components], torch.ones(n_components), atol=1e-2, rtol=0)
     assert mu[:, n_components:].eq(0).all()
 
@@ -123,8 +126,8 @@ def test_errors_name_the_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"must be \(B, 2, 16, 11\)") as caught:
         new_model()(torch.zeros(shape))
     assert str(shape) in str(caught.value)
-    with pytest.raises(ValueError, match=r"z has shape \(3, 5\), must be \(B, 6\)"):
-        new_model().decode(torch.zeros(3, 5))
+    with pytest.raises(ValueError, match=r"z has shape \(3, 1, 5\), must be \(B, 1, 6\)"):
+        new_model().decode(torch.zeros(3, 1, 5))
 
 
 def test_a_pca_of_rows_of_another_size_is_an_error():
@@ -140,6 +143,7 @@ def test_a_pca_of_rows_of_another_size_is_an_error():
         ({"n_frames": 0}, "n_frames=0"),
         ({"base_channels": 12}, "base_channels=12 must be a multiple of 8"),
         ({"dropout": 1.0}, r"dropout=1\.0"),
+        ({"latent_frames": 5}, "latent_frames=5 must be 0, 4, 8 or 16"),
     ],
     ids=str,
 )
@@ -197,3 +201,43 @@ def test_a_start_from_the_pca_scores_far_better_than_one_from_scratch():
     before, after = score(scratch, held_out, means.result()), score(started, held_out, means.result())
     assert after["magnitude_r2"] > max(0.5, before["magnitude_r2"] + 0.3)
     assert after["if_r2"] > max(0.5, before["if_r2"] + 0.3)
+
+
+@pytest.mark.parametrize("frames", [4, 8, 16])
+@pytest.mark.parametrize("shape", [(2, 128, 94), (1, 16, 16), (2, 9, 5)], ids=str)
+def test_a_sequence_has_a_latent_vector_for_each_patch_of_frames(shape, frames):
+    model = new_model(shape, latent_dim=5, latent_frames=frames)
+    x = torch.randn(3, *shape)
+    reconstruction, mu, logvar = model(x)
+    assert reconstruction.shape == x.shape
+    assert mu.shape == logvar.shape == (3, math.ceil(shape[2] / frames), 5)
+    reconstruction.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_new_sequence_model_equals_the_pca_of_sklearn_of_its_patches():
+    rows, others = make_rows(60, shape=(2, 16, 24)), make_rows(9, seed=1, shape=(2, 16, 24))
+    model = new_model((2, 16, 24), latent_frames=8)
+
+    def cut(x):
+        return x.reshape(len(x), 2, 16, 3, 8).permute(0, 3, 1, 2, 4)
+
+    model.init_linear_path(fit_pca(cut(rows).flatten(0, 1), 6))
+    peer = decomposition.PCA(6, svd_solver="full").fit(cut(rows).reshape(180, -1).double().numpy())
+    found = peer.inverse_transform(peer.transform(cut(others).reshape(27, -1).double().numpy()))
+    expected = torch.from_numpy(found).reshape(9, 3, 2, 16, 8).permute(0, 2, 3, 1, 4).reshape(others.shape).float()
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(others)[0], expected, atol=1e-3, rtol=0)
+
+
+def test_a_change_of_one_latent_vector_stays_near_its_time():
+    shape = (2, 16, 64)
+    model = new_model(shape, latent_frames=8).eval()
+    model.init_linear_path(fit_pca(to_patches(make_rows(60, shape=shape), 8).flatten(0, 1), 6))
+    z = torch.zeros(1, 8, 6)
+    moved = z.clone()
+    moved[:, 3, 0] = 2.0
+    with torch.no_grad():
+        change = (model.decode(moved) - model.decode(z)).abs().amax(dim=(0, 1, 2))
+    assert change[24:32].min() > 0.01
+    assert change[:24].max() < 1e-6 > change[32:].max()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from distill.plots.sounds import TimeAverage, save_sound_picture
+from distill.plots.sounds import TimeAverage, save_preview_picture, save_sound_picture
 
 
 @pytest.mark.parametrize(("frames", "width"), [(700, 1), (1500, 1), (1501, 2), (4000, 3)])
@@ -40,3 +40,18 @@ def test_the_picture_shows_the_input_above_the_output(tmp_path, channels):
     black = [float((panel.max(axis=-1) < 0.1).mean()) for panel in panels]
     assert black[0] < 0.2
     assert black[1] > 0.7
+
+
+def test_the_picture_of_previews_names_its_columns(tmp_path):
+    features = np.random.default_rng(1).uniform(0, 9, (2, 1, 16, 40))
+    rows = [("validation", features), ("sample", np.repeat(features, 2, axis=0))]
+    options = {"centres": np.geomspace(50, 5000, 16), "duration_s": 0.5}
+    named, other = (
+        save_preview_picture(rows, tmp_path / "a.png", titles=titles, **options).astype(int)
+        for titles in (["$a_b$^.wav", "caf\udce9 太鼓.wav"], ["$c_d$^.wav", "fac\udce9 鼓太.wav"])
+    )
+    assert named.shape == other.shape
+    changed, columns = np.nonzero(np.abs(named - other).max(axis=-1) > 100)
+    # Above the first two of four columns.
+    assert 0 < changed.max() < 40
+    assert columns.min() < 0.25 * named.shape[1] < columns.max() < 0.6 * named.shape[1]

@@ -20,6 +20,10 @@ FIGURES = {
 }
 
 
+# As a formula, of bytes that are no UTF-8, in a script that few fonts have, with a line break, and too long.
+NAMES = ["$a_b$^.wav", "caf\udce9 太鼓.wav", "a\nb.wav", 40 * "long " + ".wav"]
+
+
 def picture(path) -> np.ndarray:
     """Return the darkness of each pixel, after checking that the edges are blank."""
     ink = 1 - imread(path)[..., :3].min(axis=-1)
@@ -34,8 +38,13 @@ def picture(path) -> np.ndarray:
 def test_the_picture_of_reconstructions_is_not_cropped(tmp_path, chunks, channels):
     features = np.random.default_rng(1).uniform(-1, 9, (chunks, channels, 32, 20))
     path = tmp_path / "a.png"
-    save_reconstruction_picture(features, features, path, centres=np.geomspace(50, 8000, 32), duration_s=0.5)
-    picture(path)
+    options = {"centres": np.geomspace(50, 8000, 32), "duration_s": 0.5}
+    save_reconstruction_picture(features, features, path, titles=NAMES[:chunks], **options)
+    named = picture(path)
+    save_reconstruction_picture(features, features, path, titles=["another.wav"] * chunks, **options)
+    rows, _ = np.nonzero(np.abs(picture(path) - named) > 0.5)
+    # Only the names differ: they are above the panels.
+    assert 0 < rows.max() < 40
 
 
 @pytest.mark.parametrize("epochs", [1, 40])

@@ -90,3 +90,12 @@ def test_a_damaged_analysis_is_refused(axes, analysed):
         assert "distill analyze" in error.value.tip
     path.write_bytes(whole)
     assert read_axes(analysed).names == NAMES
+
+
+def test_an_axis_of_a_course_is_stretched_to_the_length_of_a_sound():
+    """A rise over the three latent vectors of a chunk becomes a rise over the five of a sound."""
+    rise = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]) / 2**0.5
+    axes = Axes(["rise"], torch.zeros(6), rise.flatten()[None], torch.tensor([2**0.5]))
+    moved = axes.move(torch.zeros(5, 2), 0, 2.0)
+    np.testing.assert_allclose(moved[:, 0], [-2.0, -1.0, 0.0, 1.0, 2.0], atol=1e-6)
+    assert moved[:, 1].eq(0).all()

@@ -34,7 +34,7 @@ def split_windows(instrument: Instrument, sound: np.ndarray) -> torch.Tensor:
 
 def reconstruct(instrument: Instrument, sound: np.ndarray) -> np.ndarray:
     """The reconstruction of a sound, of the same length."""
-    path = instrument.encode(instrument.features(split_windows(instrument, sound)))
+    path = instrument.join_latents(instrument.encode(instrument.features(split_windows(instrument, sound))))
     return np.concatenate(list(instrument.play(path, len(sound))))
 
 
@@ -94,7 +94,9 @@ def test_joined_features_of_windows_equal_those_of_the_whole_sound(instrument):
 @pytest.mark.parametrize("samples", [1, 300, CHUNK - 1, CHUNK, CHUNK + 1, 20_001])
 def test_sound_has_the_requested_length(instrument, samples):
     count = instrument.count_windows(samples)
-    path = torch.randn(count, instrument.model.latent_dim, generator=torch.Generator().manual_seed(1))
+    path = torch.randn(
+        instrument.count_latents(count), instrument.model.latent_dim, generator=torch.Generator().manual_seed(1)
+    )
     sound = np.concatenate(list(instrument.play(path, samples)))
     assert sound.shape == (samples,)
     assert sound.dtype == np.float32
@@ -113,12 +115,14 @@ def test_count_windows_is_the_smallest_number_that_covers_the_sound(instrument, 
 
 
 def test_latent_vectors_far_from_all_sounds_give_finite_sound(instrument):
-    sound = np.concatenate(list(instrument.play(torch.full((2, instrument.model.latent_dim), 1e4), 12_000)))
+    path = torch.full((instrument.count_latents(2), instrument.model.latent_dim), 1e4)
+    sound = np.concatenate(list(instrument.play(path, 12_000)))
     assert np.isfinite(sound).all()
 
 
 def test_sound_fades_in_and_out(instrument):
-    path = instrument.encode(instrument.features(split_windows(instrument, sine(587, CHUNK / RATE, level=0.5))))
+    tone = split_windows(instrument, sine(587, CHUNK / RATE, level=0.5))
+    path = instrument.join_latents(instrument.encode(instrument.features(tone)))
     cut, faded = (np.concatenate(list(instrument.play(path, 4_000, fade_s))) for fade_s in (0.001, 0.05))
     assert np.abs(cut[[0, -1]]).max() < 0.05
     np.testing.assert_array_equal(cut[:3_000], faded[:3_000])
@@ -157,14 +161,15 @@ def test_a_window_of_one_frame_works(tmp_path):
     run = write_run(tmp_path / "run", tones()[:9, :400], latent_dim=4, complex_spectrogram=feature, chunk_samples=400)
     instrument = Instrument.load(run, "cpu")
     assert instrument.n_frames == 1
-    sound = np.concatenate(list(instrument.play(torch.zeros(instrument.count_windows(5_000), 4), 5_000)))
+    path = torch.zeros(instrument.count_latents(instrument.count_windows(5_000)), 4)
+    sound = np.concatenate(list(instrument.play(path, 5_000)))
     assert sound.shape == (5_000,)
     assert np.abs(sound).max() > 0
 
 
 def test_decode_attenuates_hiss_and_keeps_sound(instrument):
     """Compared with the output of the model before the correction."""
-    z = torch.randn(4, instrument.model.latent_dim, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(4, *instrument.density.shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         rows = denormalize(instrument.model.decode(z), instrument.stats)[:, 0]
     found, deviation = instrument.decode(z)[:, 0], instrument.stats["mag_std"]

@@ -100,7 +100,9 @@ def test_three_processes_train_the_model_of_one(of_three, alone, config):
     timings = ("seconds", "examples_per_s")
     for found, expected in zip(metrics(run), metrics(alone), strict=True):
         for name in expected.keys() - set(timings):
-            assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+            # Pitches of steady tones alone: there may be none.
+            wanted = expected[name] and pytest.approx(expected[name], rel=1e-4, abs=1e-6)
+            assert found[name] == wanted, name
     # One of them speaks for all.
     assert len(re.findall(r"^epoch 10/10 ", shown, re.MULTILINE)) == 1
     assert shown.count("finished and saved") == 1

@@ -135,7 +135,7 @@ def test_a_preview_or_board_that_cannot_be_written_is_an_error_with_a_remedy(ton
         blocked.parent.rmdir()
     result = train_alone(None, tmp_path / "run", resume=True, tensorboard=True)
     assert (result.status, result.epochs) == ("finished", 2)
-    assert len(previews_in(tmp_path / "run" / "previews" / "epoch-002")) == 8
+    assert len(previews_in(tmp_path / "run" / "previews" / "epoch-002")) == 12
 
 
 def events_of(run: Path):

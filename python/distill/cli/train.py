@@ -16,6 +16,7 @@ from distill.pipeline import train as train_model
 from distill.preprocess.ray_engine import RayEngine
 from distill.text import counted
 from distill.training.events import TrainResult
+from distill.training.listening import sentence
 from distill.training.split import FEW_CHUNKS
 from distill.training.world import processes_from_environment
 
@@ -58,6 +59,8 @@ def train(arguments: TrainArguments) -> int:
         flags = " --tensorboard" * arguments.tensorboard + " --no-analyze" * (not arguments.analyze)
         flags += "" if arguments.ray is None else f" --ray {arguments.ray}"
         program = "python" if processes == 1 else f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', 'N')}"
+        if result.heard and (kept := sentence(result.heard)):
+            say(f"after epoch {result.heard['epoch']}, {kept}", out)
         say(f"interrupted and saved; continue with:\n  {program} -m distill.train --resume {run}{flags}", out)
         return status
     _say_result(result, out)
@@ -78,6 +81,8 @@ def _say_result(result: TrainResult, out: TolerantOutput) -> None:
     few = f" (uncertain: of only {counted(chunks, 'validation chunk')})" if chunks < FEW_CHUNKS else ""
     if shown:
         say(f"validation R²: {shown}{few}", out)
+    if result.heard and (kept := sentence(result.heard)):
+        say(kept, out)
 
 
 def _say_what_is_there(out: TolerantOutput, run: Path, latent_dir: Path | None, *, with_tensorboard: bool) -> None:

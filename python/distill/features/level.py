@@ -8,9 +8,12 @@ from torch import Tensor
 MOST_BOOST_DB = 30.0
 """How much a level is raised at most, so that what is next to silence does not become loud."""
 
+# How much the other frames of a row are raised for those that are limited. The rest of a drum must not become a drone.
+_MOST_RETURNED_DB = 3.0
 # Relative to the loudest row; above it, a row counts as audible.
 _AUDIBLE_DB = -60.0
 _TINY = 1e-20
+_LIMITING_STEPS = 4
 
 
 def level_of(features: Tensor) -> Tensor:
@@ -33,9 +36,10 @@ def total_db(levels: Tensor) -> Tensor:
 
 
 def change_level(features: Tensor, change_db: Tensor | float) -> Tensor:
-    """Return features [B, C, M, T] before normalisation with their power changed by `change_db`, [B] or one for all."""
+    """Return features [B, C, M, T] before normalisation with their power changed by `change_db`: [B, T], [B] or one."""
     factor = 10 ** (torch.as_tensor(change_db, dtype=torch.float32).to(features) / 10)
-    power = features[:, :1].clamp_min(0.0).expm1() * factor.reshape(-1, 1, 1, 1)
+    factor = factor[:, None, None] if factor.ndim == 2 else factor.reshape(-1, 1, 1, 1)
+    power = features[:, :1].clamp_min(0.0).expm1() * factor
     return torch.cat([power.log1p(), features[:, 1:]], dim=1)
 
 
@@ -46,6 +50,24 @@ def hold_level(features: Tensor, target_db: Tensor) -> tuple[Tensor, Tensor]:
     """
     change = (target_db.to(features) - level_of(features)).clamp_max(MOST_BOOST_DB)
     return change_level(features, change), change
+
+
+def limit_frames(features: Tensor, n_fft: int) -> Tensor:
+    """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1, or the mean of its row.
+
+    Few frames of a source are louder than that sine, or, as in a square wave, most are. What a frame loses is given to
+    the other frames of its row, which are raised by at most 3 dB.
+    """
+    power = features[:, 0].clamp_min(0.0).expm1().sum(dim=1)
+    highest = power.mean(dim=1, keepdim=True).clamp_min(3 / 32 * n_fft**2)
+    if (power <= highest).all():
+        return features
+    limited = torch.minimum(power, highest)
+    for _ in range(_LIMITING_STEPS):
+        raised = limited * (power.sum(dim=1) / limited.sum(dim=1).clamp_min(_TINY))[:, None]
+        most = torch.minimum(power * 10 ** (_MOST_RETURNED_DB / 10), highest)
+        limited = torch.minimum(raised, most)
+    return change_level(features, to_db(limited) - to_db(power))
 
 
 def median_error_db(outputs: Tensor, inputs: Tensor) -> float:

@@ -61,13 +61,11 @@ def denormalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
     return features * std + mean
 
 
-def energy_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor | None:
-    """Return channel 0 [B, M, T] of normalised features [B, 2, M, T] before normalisation, at least 0.
+def energy_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
+    """Return channel 0 [B, M, T] of normalised features [B, C, M, T] before normalisation, at least 0.
 
-    The loss of channel 1 is weighted by it. None for features of one channel.
+    The loss is weighted by it.
     """
-    if features.shape[1] == 1:
-        return None
     return denormalize(features[:, :1], stats)[:, 0].clamp_min(0.0)
 
 

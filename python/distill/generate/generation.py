@@ -153,8 +153,9 @@ def generate(
 
     def sounds() -> Iterator[Iterator[np.ndarray]]:
         for number, (latents, levels) in enumerate(_paths(recipe, encoded, instrument, n_windows, seed)):
-            moved = reduce(lambda z, move: move(z), moves, latents) if moves else None
-            features = holds[number].features(latents, levels, moved)
+            moved = reduce(lambda z, move: move(z), moves, latents) if moves else latents
+            windows = [instrument.split_latents(z) for z in (latents, moved)]
+            features = holds[number].features(*windows, levels)
             blocks = instrument.to_sound(instrument.join(features), samples, _FADE_OUT_S)
             yield _reported(blocks, instrument, n_windows, partial(report, number * n_windows))
 
@@ -207,7 +208,7 @@ def _encode(
 
     Returns
     -------
-    latents : Tensor [n_windows, L]
+    latents : Tensor [S, k]
     levels : Tensor [n_windows]
         In dB.
     """
@@ -218,13 +219,13 @@ def _encode(
         features = instrument.features(windows.waveforms)
         encoded.append(instrument.encode(features).cpu())
         levels.append(level_of(features).cpu())
-    return torch.cat(encoded), audible_levels(torch.cat(levels))
+    return instrument.join_latents(torch.cat(encoded)), audible_levels(torch.cat(levels))
 
 
 def _paths(
     recipe: Recipe, encoded: Sequence[tuple[Tensor, Tensor]], instrument: Instrument, n_windows: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the latent vectors [n_windows, L] and levels [n_windows] of each sound.
+    """Yield the latent vectors [S, k] and levels [n_windows] of each sound.
 
     `encoded` are those of the sounds to start from.
     """
@@ -237,12 +238,7 @@ def _paths(
             yield interpolate(start, end, fraction), interpolated_levels(start_levels, end_levels, fraction)
         return
     known = audible_levels(instrument.anchor_levels)
-    random = RandomPaths(
-        density=instrument.density,
-        n_windows=n_windows,
-        step_chunks=instrument.step_samples / instrument.config.chunk_samples,
-        seed=seed,
-    )
+    random = RandomPaths(instrument, n_windows=n_windows, seed=seed)
     for number in range(count):
         if recipe.kind == "variation":
             ((latents, levels),) = encoded

@@ -1,4 +1,4 @@
-"""Latent paths: the latent vectors of the windows of a sound, from random draws or between two encoded sounds."""
+"""Latent paths: the latent vectors of a sound, from random draws or between two encoded sounds."""
 
 from __future__ import annotations
 
@@ -9,52 +9,60 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.models.density import LatentDensity
+from distill.runs.instrument import Instrument
 
 # Time in which the correlation of the noise falls to 1/e, in chunks. The figures are in docs/notes/sound.md.
 _NOISE_CHUNKS = 2.0
 # Time between two anchors, in chunks.
 _ANCHOR_CHUNKS = 4.0
+# Rows from which the next anchor of a sequence is drawn: those that continue the present one best.
+_CONTINUATIONS = 8
 # Sine of the angle below which two directions count as parallel.
 _PARALLEL = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RandomPaths:
-    """Random latent paths [N, L], float32, a vector for each of N windows.
+    """Random latent paths [S, k], float32: the latent vectors of sounds of a number of windows.
 
-    The draws of a sound depend on the seed and the number of the sound only; a longer path begins like a shorter one.
+    They are drawn for each window and cross-faded where windows share latent vectors. The draws of a sound depend on
+    the seed and the number of the sound only; a longer path begins like a shorter one.
     """
 
-    density: LatentDensity
+    instrument: Instrument
     n_windows: int
-    """N"""
-    step_chunks: float
-    """Time from the start of a window to the start of the next one, in chunks."""
     seed: int
 
     def sample(self, number: int, temperature: float) -> Tensor:
         """Return the path of sample `number`; the temperature scales its distance from the mean."""
-        return self.density.near(self._anchors(number), self._noise(number), temperature)
+        rows = self.instrument.density.near(self._anchors(number), self._noise(number), temperature)
+        return self.instrument.join_latents(rows)
 
     def variation(self, number: int, latents: Tensor, radius: float) -> Tensor:
-        """Return the path of variation `number` of a sound with the given latent vectors [N, L]."""
-        return self.density.around(latents, self._noise(number), radius)
+        """Return the path of variation `number` of a sound with the given latent vectors [S, k]."""
+        windows = self.instrument.split_latents(latents)
+        return self.instrument.join_latents(self.instrument.density.around(windows, self._noise(number), radius))
+
+    @property
+    def _step_chunks(self) -> float:
+        """Time from the start of a window to the start of the next one, in chunks."""
+        return self.instrument.step_samples / self.instrument.config.chunk_samples
 
     def _noise(self, number: int) -> np.ndarray:
-        """Return Ornstein-Uhlenbeck noise [N, L] with the covariance of the density at every window."""
-        correlation = math.exp(-self.step_chunks / _NOISE_CHUNKS)
-        draws = np.random.default_rng([self.seed, number]).standard_normal((self.n_windows, self.density.n_draws))
-        noise = self.density.noise(draws)
+        """Return Ornstein-Uhlenbeck noise [N, L·k] with the covariance of the density at every window."""
+        correlation = math.exp(-self._step_chunks / _NOISE_CHUNKS)
+        density = self.instrument.density
+        draws = np.random.default_rng([self.seed, number]).standard_normal((self.n_windows, density.n_draws))
+        noise = density.noise(draws)
         noise[1:] *= math.sqrt(1 - correlation * correlation)
         for window in range(1, self.n_windows):
             noise[window] += correlation * noise[window - 1]
         return noise
 
     def _anchors(self, number: int) -> np.ndarray:
-        """Return the centres of a sample [N, L]: an interpolation through randomly chosen anchors of the density."""
+        """Return the centres of a sample [N, L·k]: an interpolation through randomly chosen anchors of the density."""
         previous, following, fraction = self._between(number)
-        known = torch.from_numpy(self.density.anchors)
+        known = torch.from_numpy(self.instrument.density.anchors)
         return interpolate(known[previous], known[following], fraction[:, None]).numpy()
 
     def anchor_levels(self, number: int, levels: Tensor) -> Tensor:
@@ -64,11 +72,30 @@ class RandomPaths:
 
     def _between(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each window of a sample the anchors around it and the position between them, [N] each."""
-        position = torch.arange(self.n_windows, dtype=torch.float64) * (self.step_chunks / _ANCHOR_CHUNKS)
-        previous = position.long()
         random = np.random.default_rng([self.seed, number, 1])
-        choice = torch.from_numpy(random.integers(len(self.density.anchors), size=self.n_windows + 1))
+        if self.instrument.model.n_latents > 1:
+            chosen = self._continued(random)
+            return chosen, chosen, torch.zeros(self.n_windows, dtype=torch.float64)
+        position = torch.arange(self.n_windows, dtype=torch.float64) * (self._step_chunks / _ANCHOR_CHUNKS)
+        previous = position.long()
+        count = len(self.instrument.density.anchors)
+        choice = torch.from_numpy(random.integers(count, size=self.n_windows + 1))
         return choice[previous], choice[previous + 1], position - previous
+
+    def _continued(self, random: np.random.Generator) -> Tensor:
+        """Choose an anchor for each window, [N]: each continues the one before.
+
+        It is drawn among those that begin most like the one before ends, over the latent vectors that windows share.
+        """
+        density, model = self.instrument.density, self.instrument.model
+        rows = density.anchors.reshape(-1, *density.shape)
+        shared = model.n_latents - self.instrument.step_latents
+        chosen = [int(random.integers(len(rows)))]
+        while len(chosen) < self.n_windows:
+            gap = rows[:, :shared] - rows[chosen[-1], -shared:]
+            nearest = np.square(gap).sum(axis=(1, 2)).argsort(kind="stable")[:_CONTINUATIONS]
+            chosen.append(int(random.choice(nearest)))
+        return torch.tensor(chosen)
 
 
 def path_positions(sounds: int, steps: int) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distill.features.level import change_level, hold_level, level_of, to_db, total_db
+from distill.features.level import change_level, hold_level, level_of, limit_frames, to_db, total_db
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
 
 # What is quieter than the loudest window by more than this counts as silence, whose level has no meaning.
@@ -55,6 +55,7 @@ class Hold:
 
     def __init__(self, instrument: Instrument) -> None:
         self._instrument = instrument
+        self._n_fft = instrument.config.features.n_fft
         self._before = self._after = 0.0
 
     @property
@@ -63,19 +64,22 @@ class Hold:
         both = torch.tensor([self._before, self._after], dtype=torch.float64)
         return float(to_db(both).diff())
 
-    def features(self, latents: Tensor, targets: Tensor, moved: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield features [b, C, M, T] of `latents` [N, ...], held to the levels `targets` [N].
+    def features(self, latents: Tensor, moved: Tensor, targets: Tensor) -> Iterator[Tensor]:
+        """Yield features [b, C, M, T] of the latents of windows, `latents` [N, L, k], held to the levels `targets` [N].
 
-        `moved` are the latent vectors to decode instead; they are changed as much as `latents` would have been, so that
-        a move along an axis of loudness is heard.
+        `moved` are the latents to decode instead; they are changed as much as `latents` would have been, so that a move
+        along an axis of loudness is heard.
         """
-        columns = (latents, latents if moved is None else moved, targets)
+        columns = (latents, moved, targets)
         for z, z_moved, target in zip(*(values.split(BATCH_WINDOWS) for values in columns), strict=True):
             decoded = self._instrument.decode(z)
             held, change = hold_level(decoded, target)
+            held = limit_frames(held, self._n_fft)
             self._before += _power_of(decoded)
             self._after += _power_of(held)
-            yield held if moved is None else change_level(self._instrument.decode(z_moved), change)
+            if not torch.equal(z, z_moved):
+                held = limit_frames(change_level(self._instrument.decode(z_moved), change), self._n_fft)
+            yield held
 
 
 def _power_of(features: Tensor) -> float:

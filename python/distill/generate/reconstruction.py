@@ -303,7 +303,8 @@ def _input_and_output(
     for number, windows in enumerate(file.batches(count, BATCH_WINDOWS)):
         progress(stage, number * BATCH_WINDOWS, count)
         features = instrument.features(windows.waveforms)
-        (output,) = hold.features(instrument.encode(features), level_of(features))
+        latents = instrument.encode(features)
+        (output,) = hold.features(latents, latents, level_of(features))
         pair = torch.stack([features, output], dim=1)
         # Windows are normalised one at a time; the magnitude is brought back to the levels that they have in the file.
         level = torch.from_numpy(windows.levels).to(pair)[:, None, None, None]

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from distill.errors import NothingUsableError
 from distill.index import Dataset
-from distill.latent.decomposition import principal_axes
+from distill.latent.decomposition import sequence_axes
 from distill.latent.encoding import encode, unit_effects
 from distill.latent.pictures import save_pictures
 from distill.latent.report import Findings, summarize
@@ -135,7 +135,7 @@ def analyze_rows(run: TrainedRun, rows: Rows, *, seed: int = 0, progress: Progre
     progress = progress or no_progress
     encoded = encode(run, rows, progress)
     effects = unit_effects(run.model, encoded.latents, progress)
-    principal = principal_axes(encoded.latents, effects)
+    principal = sequence_axes(encoded.latents, effects)
     if not len(principal.scale):
         n = len(encoded.latents)
         found = f"{n} rows, all alike to the model," if n > 1 else "one row of features"

@@ -22,6 +22,7 @@ _RESOLUTION = 1e-3
 # An axis whose standard deviation is a smaller share of the largest one is a rounding error of float32.
 _LEAST_SCALE = 1e-5
 _BLOCK_ROWS = 1024
+_COURSE_UNITS = 64
 _BLOCK_DISTANCES = 1 << 22
 
 
@@ -36,6 +37,8 @@ class PrincipalAxes(NamedTuple):
     """Standard deviation of the latent vectors along each axis (divided by N, not N - 1), positive, [K]."""
     share: Tensor
     """Share of the variance that each axis adds to those before it, [K]."""
+    is_course: Tensor
+    """Whether an axis changes the course of a sound in time, not its mean, [K], bool."""
 
 
 def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
@@ -77,7 +80,57 @@ def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
     peak = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
     axes = (axes * peak.sign()).T
     scale = ((axes @ covariance) * axes).sum(dim=1).sqrt()
-    return PrincipalAxes(mean, axes, scale, variance[:count] / variance.clamp(min=0).sum())
+    share = variance[:count] / variance.clamp(min=0).sum()
+    return PrincipalAxes(mean, axes, scale, share, torch.zeros(count, dtype=torch.bool))
+
+
+def sequence_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
+    """Compute the principal axes of sequences: those of their means, and those of their courses about their means.
+
+    A move along an axis of the first kind changes a sound throughout, along one of the second kind over time. Both are
+    directions of whole sequences of D = L·k values, ordered together by the variance that they explain.
+
+    Parameters
+    ----------
+    latents : Tensor [N, L, k]
+        Sequences of latent vectors.
+    effect : Tensor [k]
+        Weight of each unit, as for `principal_axes`.
+
+    Returns
+    -------
+    PrincipalAxes
+        Of flattened sequences.
+    """
+    count, length, units = latents.shape
+    if length == 1:
+        return principal_axes(latents[:, 0], effect)
+    # In float64: a course must not keep a rounding error of its mean, which would not be orthogonal to the other axes.
+    latents, effect = latents.double(), effect.double()
+    means = latents.mean(dim=1)
+    of_mean = principal_axes(means, effect)
+    courses = latents - means[:, None]
+    # The units that are heard most: a covariance of all units at all times would be too large.
+    heard = (effect * courses.flatten(0, 1).std(dim=0)).topk(min(units, _COURSE_UNITS)).indices.sort().values
+    of_course = principal_axes(courses[..., heard].flatten(1), effect[heard].repeat(length))
+    axes = torch.zeros(len(of_course.scale), length, units, dtype=torch.float64)
+    axes[..., heard] = of_course.components.unflatten(1, (length, len(heard)))
+    weights = [_variance(means, effect) * length, _variance(courses.flatten(1), effect.repeat(length))]
+    shares = torch.cat([part.share * weight for part, weight in zip((of_mean, of_course), weights, strict=True)])
+    # The same shift at every time has sqrt(L) times the length of the shift at one.
+    constant = of_mean.components[:, None].expand(-1, length, -1).flatten(1) / math.sqrt(length)
+    components = torch.cat([constant, axes.flatten(1)])
+    scale = torch.cat([of_mean.scale * math.sqrt(length), of_course.scale])
+    is_course = torch.cat([torch.zeros(len(of_mean.scale)), torch.ones(len(axes))]).bool()
+    order = shares.argsort(descending=True, stable=True)[: min(count - 1, len(shares))]
+    mean = latents.mean(dim=0).flatten()
+    total = sum(weights)
+    return PrincipalAxes(mean, components[order], scale[order], shares[order] / total, is_course[order])
+
+
+def _variance(points: Tensor, effect: Tensor) -> float:
+    """Return the variance of points [N, D] weighted by `effect` [D], added over dimensions."""
+    return float((points * effect).var(dim=0, correction=0).sum())
 
 
 def correlations(coordinates: Tensor, features: Tensor) -> tuple[Tensor, list[bool]]:

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.cache.places import Place
 from distill.errors import CacheError
 from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
 from distill.features.spectrogram import ComplexSpectrogram
 from distill.latent.measures import measure
-from distill.latent.rows import Place, Rows
+from distill.latent.rows import Rows
 from distill.models import ConvVAE
 from distill.models.losses import kl_of_units
 from distill.runs.trained import TrainedRun
@@ -30,11 +31,11 @@ class Encoded:
     """An encoded dataset of N rows."""
 
     latents: Tensor
-    """Posterior means, [N, L], float32."""
+    """Posterior means, [N, L, k], float32."""
     features: Tensor
     """The measures of each row, [N, F], float64."""
     kl: Tensor
-    """KL divergence of each latent unit, mean over the rows, nats, [L]."""
+    """KL divergence of each latent unit, mean over rows and time, nats, [k]."""
     places: list[Place]
     """Where each row comes from."""
 
@@ -63,7 +64,7 @@ def encode(run: TrainedRun, rows: Rows, progress: ProgressCallback) -> Encoded:
                 "put back the config.toml that the run was trained with",
             )
         mu, logvar = model.encode(batch.features.to(device))
-        kl += kl_of_units(mu, logvar).cpu().double().sum(dim=0)
+        kl += kl_of_units(mu, logvar).cpu().double().mean(dim=1).sum(dim=0)
         latents.append(mu.cpu())
         raw = denormalize(batch.features, run.stats)
         hertz = spectrogram.to_hertz(raw) if raw.shape[1] == 2 else None
@@ -74,20 +75,20 @@ def encode(run: TrainedRun, rows: Rows, progress: ProgressCallback) -> Encoded:
 
 @torch.no_grad()
 def unit_effects(model: ConvVAE, latents: Tensor, progress: ProgressCallback) -> Tensor:
-    """Measure how much each latent unit changes the decoded magnitude.
+    """Measure how much each latent unit, changed throughout a row, changes the decoded magnitude.
 
     Parameters
     ----------
     model : ConvVAE
         The model.
-    latents : Tensor [N, L]
+    latents : Tensor [N, L, k]
         Latent vectors. Finite differences are taken at a few of them.
     progress : callable
-        Called with ("effect", units done, L).
+        Called with ("effect", units done, k).
 
     Returns
     -------
-    Tensor [L]
+    Tensor [k]
         Root mean square change of the magnitude for a change of the unit by 1.
     """
     device = next(model.parameters()).device
@@ -96,7 +97,7 @@ def unit_effects(model: ConvVAE, latents: Tensor, progress: ProgressCallback) ->
     effects = []
     for units in torch.arange(model.latent_dim, device=device).split(_EFFECT_UNITS):
         step = _EFFECT_STEP * F.one_hot(units, model.latent_dim).to(z.dtype)
-        after = model.decode((z + step[:, None]).flatten(0, 1))[:, 0].unflatten(0, (len(units), len(z)))
+        after = model.decode((z + step[:, None, None]).flatten(0, 1))[:, 0].unflatten(0, (len(units), len(z)))
         effects.append((after - before).square().mean(dim=(1, 2, 3)).sqrt().cpu() / _EFFECT_STEP)
         progress("effect", int(units[-1]) + 1, model.latent_dim)
     return torch.cat(effects)

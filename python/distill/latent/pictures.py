@@ -34,7 +34,8 @@ def _save_map(findings: Findings, path: Path, seed: int) -> None:
     rows = np.flatnonzero([variant == 0 for variant in report["rows"]["variant"]])
     if len(rows) > _MAPPED_SOUNDS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAPPED_SOUNDS, replace=False))
-    coordinates = ((tensors["latents"] - tensors["mean"]) @ tensors["components"][:2].T / tensors["scale"][:2]).numpy()
+    centred = tensors["latents"].flatten(1) - tensors["mean"]
+    coordinates = (centred @ tensors["components"][:2].T / tensors["scale"][:2]).numpy()
     labels = _labels(report, 2, with_share=True)
     if len(labels) < 2:
         coordinates, labels = np.pad(coordinates, ((0, 0), (0, 1))), [*labels, "no second axis"]
@@ -57,7 +58,8 @@ def _save_sweep(findings: Findings, run: TrainedRun, path: Path) -> None:
     tensors = findings.tensors
     axes = Axes(findings.report["names"], *(tensors[name] for name in ("mean", "components", "scale")))
     count = min(_SWEPT_AXES, len(axes.names))
-    z = torch.stack([axes.move(axes.mean, axis, value) for axis in range(count) for value in _SWEEP])
+    mean = axes.mean.unflatten(0, tuple(tensors["latents"].shape[1:]))
+    z = torch.stack([axes.move(mean, axis, value) for axis in range(count) for value in _SWEEP])
     decoded = denormalize(run.model.decode(z.to(next(run.model.parameters()).device)).cpu(), run.stats)
     feature = run.config.features
     save_sweep_picture(

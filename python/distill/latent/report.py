@@ -36,8 +36,8 @@ class Findings:
     report : dict
         The contents of analysis.json.
     tensors : dict of Tensor
-        The contents of analysis.safetensors: latents [N, L], mean [L], components [K, L], scale [K] and features
-        [N, F], float32.
+        The contents of analysis.safetensors: latents [N, L, k], mean [L·k], components [K, L·k], scale [K] and
+        features [N, F], float32.
     """
 
     report: dict[str, Any]
@@ -49,18 +49,21 @@ def summarize(
 ) -> Findings:
     """Name the axes, find the neighbours, and put all numbers of an analysis together."""
     originals = [row for row, place in enumerate(encoded.places) if place.variant == 0]
-    coordinates = (encoded.latents.double() - principal.mean) @ principal.components.T
+    flat = encoded.latents.flatten(1)
+    coordinates = (flat.double() - principal.mean) @ principal.components.T
     r, constant = correlations(coordinates, encoded.features)
     names, feature_of = name_axes(r, principal.share, list(UNITS), len(originals))
     sign = _signs(r, feature_of)
     r, coordinates = r * sign, coordinates * sign
-    variance = encoded.latents.double().var(dim=0, correction=0)
+    variance = encoded.latents.flatten(0, 1).double().var(dim=0, correction=0)
     report = {
         "dataset": str(dataset.path.absolute()),
         "n": len(encoded.latents),
         "n_chunks": len(originals),
-        "latent_dim": encoded.latents.shape[1],
+        "latent_dim": encoded.latents.shape[2],
+        "n_latents": encoded.latents.shape[1],
         "names": names,
+        "is_course": principal.is_course.tolist(),
         "variance_explained": principal.share.tolist(),
         "correlations": {name: r[row].tolist() for row, name in enumerate(UNITS)},
         "constant": [name for name, is_constant in zip(UNITS, constant, strict=True) if is_constant],
@@ -108,7 +111,7 @@ def _places_and_neighbours(encoded: Encoded, originals: Sequence[int], progress:
         logger.info("neighbours are those among %d of the %d original rows", count, len(originals))
     k = min(_NEIGHBOURS, count - 1)
     indices, distances = nearest(
-        encoded.latents,
+        encoded.latents.flatten(1),
         torch.tensor(candidates),
         torch.tensor(chunk_of),
         k,

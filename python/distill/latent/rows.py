@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distill.audio.chunking import Chunks
 from distill.audio.decode import warn_if_partial
+from distill.cache.places import Place, places_of
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
@@ -32,19 +33,6 @@ _BATCH_ROWS = 64
 
 Skipped = list[tuple[str, str]]
 """Files that could not be used, each with the reason."""
-
-
-class Place(NamedTuple):
-    """Where a row comes from."""
-
-    file: str
-    """Path in the dataset; if several files have the same content, the first one."""
-    chunk: int
-    """Number of the chunk in its file, silent chunks not counted."""
-    offset_s: float | None
-    """Start of the chunk in the file, seconds; None if unknown, because the file has silent chunks."""
-    variant: int
-    """Number of the augmented variant; 0 for the original."""
 
 
 class Batch(NamedTuple):
@@ -101,27 +89,14 @@ class _CachedRows:
     def batches(self, progress: ProgressCallback) -> Iterator[Batch]:
         """Yield all rows, reporting the stage "encode"."""
         count = len(self.reader)
-        places = self._places()
+        chunk_s = self.config.chunk_samples / self.config.complex_spectrogram.sample_rate
+        places = places_of(self.reader, np.arange(count), chunk_s)
         mean, scale = normalization_arrays(self.stats)
         for start in range(0, count, _BATCH_ROWS):
             stop = min(start + _BATCH_ROWS, count)
             features = torch.from_numpy(self.reader.read(np.arange(start, stop), mean, scale))
             yield Batch(features, places[start:stop])
             progress("encode", stop, count)
-
-    def _places(self) -> list[Place]:
-        reader = self.reader
-        files: dict[str, str] = {}
-        for file in reader.manifest.files():
-            files.setdefault(file["content_hash"] or "", file["path"])
-        names = [files[content.hex()] for content in reader.content_hashes]
-        silent = reader.manifest.live().silent.tolist()
-        chunk_s = self.config.chunk_samples / self.config.complex_spectrogram.sample_rate
-        rows = zip(reader.source.tolist(), reader.chunk.tolist(), reader.variant.tolist(), strict=True)
-        return [
-            Place(names[source], chunk, None if silent[source] else chunk * chunk_s, variant)
-            for source, chunk, variant in rows
-        ]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The distribution that samples are drawn from: a smoothed bootstrap of the latent vectors of training rows."""
+"""The distribution that samples are drawn from: a smoothed bootstrap of the latents of training rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ class LatentDensity:
 
     Parameters
     ----------
-    latents : Tensor [K, L]
-        Latent vectors, K at least 1.
+    latents : Tensor [K, L, k]
+        The L latent vectors of each of K rows, K at least 1. The density is that of whole rows, D = L·k values, so
+        that samples follow the course of the data in time.
 
     Attributes
     ----------
-    mean : ndarray [L]
-    anchors : ndarray [K, L]
+    mean : ndarray [D]
+    anchors : ndarray [K, D]
         ``sqrt(1 - w²) (latents - mean)``.
+    shape : tuple of int
+        (L, k).
     n_draws : int
-        Standard normal numbers needed for one vector of noise.
+        Standard normal numbers needed for the noise of one row.
 
     References
     ----------
@@ -39,7 +42,8 @@ class LatentDensity:
     """
 
     def __init__(self, latents: Tensor) -> None:
-        values = latents.double().cpu().numpy()
+        values = latents.flatten(1).double().cpu().numpy()
+        self.shape = tuple(latents.shape[1:])
         self.mean = values.mean(axis=0)
         centred = values - self.mean
         self.anchors = math.sqrt(1 - _WIDTH**2) * centred
@@ -48,26 +52,29 @@ class LatentDensity:
         self.n_draws = len(self._directions)
 
     def noise(self, draws: np.ndarray) -> np.ndarray:
-        """Return noise [n, L] with the covariance of the latent vectors, from standard normal `draws` [n, n_draws]."""
+        """Return noise [n, D] with the covariance of the latent vectors, from standard normal `draws` [n, n_draws]."""
         return draws @ self._directions
 
     def near(self, anchors: np.ndarray, noise: np.ndarray, temperature: float = 1.0) -> Tensor:
-        """Return samples [n, L], float32, near `anchors` [n, L] with `noise` [n, L].
+        """Return samples [n, L, k], float32, near `anchors` [n, D] with `noise` [n, D].
 
         `temperature` scales their deviation from the mean; at 0, every sample is the mean.
         """
-        return torch.from_numpy(self.mean + temperature * (anchors + _WIDTH * noise)).float()
+        return self._rows(self.mean + temperature * (anchors + _WIDTH * noise))
 
-    def around(self, vectors: Tensor, noise: np.ndarray, radius: float) -> Tensor:
-        """Return variations [n, L], float32, of `vectors` [n, L]: `radius` times `noise` is added.
+    def around(self, rows: Tensor, noise: np.ndarray, radius: float) -> Tensor:
+        """Return variations [n, L, k], float32, of `rows` [n, L, k]: `radius` times `noise` [n, D] is added.
 
         The result is shrunk towards the mean by ``sqrt(1 + radius²)``, so that it has the covariance of the latent
         vectors at any radius. Otherwise variations with a large radius are far too loud.
         """
-        moved = vectors.double().cpu().numpy() - self.mean + radius * noise
-        return torch.from_numpy(self.mean + moved / math.sqrt(1 + radius**2)).float()
+        moved = rows.flatten(1).double().cpu().numpy() - self.mean + radius * noise
+        return self._rows(self.mean + moved / math.sqrt(1 + radius**2))
 
     def sample(self, count: int, random: np.random.Generator) -> Tensor:
-        """Return `count` independent samples [count, L], float32."""
+        """Return `count` independent samples [count, L, k], float32."""
         anchors = self.anchors[random.integers(len(self.anchors), size=count)]
         return self.near(anchors, self.noise(random.standard_normal((count, self.n_draws))))
+
+    def _rows(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).float().unflatten(1, self.shape)

@@ -44,6 +44,8 @@ _ARCHITECTURE = Table(
         **dict.fromkeys(("latent_dim", "n_mels", "n_frames"), Key(int, at_least(1))),
         "base_channels": Key(int, Rule(lambda v: v > 0 and v % 8 == 0, "a multiple of 8")),
         "dropout": Key(float, Rule(lambda v: 0 <= v < 1, "at least 0 and below 1")),
+        # Missing in runs of versions in which a row had one latent vector.
+        "latent_frames": Key(int, Rule(lambda v: v in (0, 4, 8, 16), "0, 4, 8 or 16"), is_required=False),
     },
     others=None,
 )
@@ -132,7 +134,7 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
         If the machine has no such device.
     """
     device = resolve_device(device)
-    architecture = load_description(run_dir)["architecture"]
+    architecture = {"latent_frames": 0} | load_description(run_dir)["architecture"]
     path, remedy = Path(run_dir) / WEIGHTS_NAME, _remedy(run_dir)
     try:
         weights = load(read_file(path))
@@ -146,6 +148,9 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
     fault = _size_fault(architecture, weights)
     if fault is None:
         model = ConvVAE(**architecture)
+        latents = weights.get("latents")
+        if latents is not None and latents.ndim == 2:
+            weights["latents"] = latents[:, None]
         fault = _first_difference(model.state_dict(), weights)
     if fault:
         raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", remedy)
@@ -191,7 +196,7 @@ def _size_fault(architecture: Mapping[str, Any], found: Mapping[str, torch.Tenso
     expected = {
         "linear.components": [
             architecture["latent_dim"],
-            math.prod((channels, architecture["n_mels"], architecture["n_frames"])),
+            math.prod((channels, architecture["n_mels"], architecture["latent_frames"] or architecture["n_frames"])),
         ],
         "encoder.0.0.weight": [architecture["base_channels"], channels, 3, 3],
     }

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from distill.plots.figure import DPI, hertz_ticks, mark_hertz
+from distill.plots.figure import DPI, hertz_ticks, mark_hertz, name_fonts, title_of
 
 _CHANNELS = ("magnitude", "IF")
 _BAR_LABELS = ("log1p of the mel power", "offset, half bandwidths")
@@ -19,6 +19,8 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"cmap": "magma", "vmin": 0.0},
     {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0},
 )
+# What fits above a panel.
+_TITLE_CHARACTERS = 32
 # Few, because mel bands are close together at low frequencies.
 _TICKS_HZ = (200, 1_000, 5_000, 20_000)
 
@@ -115,6 +117,13 @@ def draw_grid(
     for channel, image in images.items():
         _draw_colour_bar(figure, image, channel, np.array(drawn[channel]), margins)
     return figure, grid
+
+
+def name_columns(grid: np.ndarray, names: Sequence[str]) -> None:
+    """Write the names of sounds above the first columns of a grid's axes, [rows, columns]."""
+    fonts = name_fonts()
+    for axes, name in zip(grid[0], names, strict=False):
+        axes.set_title(title_of(name, _TITLE_CHARACTERS), fontsize=8, fontfamily=fonts)
 
 
 def _draw_panel(axes: Axes, panel: np.ndarray, channel: int, loudest: float, duration_s: float) -> AxesImage:

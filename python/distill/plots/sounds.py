@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
-from distill.plots.features import FeatureRow, draw_grid, input_and_output_rows
-from distill.plots.figure import name_fonts, save_figure
+from distill.plots.features import FeatureRow, draw_grid, input_and_output_rows, name_columns
+from distill.plots.figure import missing_glyphs_ignored, name_fonts, save_figure, title_of
 from distill.storage import write_atomically
 
 _COLUMNS = 1500
@@ -84,14 +84,17 @@ def save_sound_picture(
         centres=centres,
         duration_s=duration_s,
     )
-    # matplotlib can draw no lone surrogates, and reads text between dollar signs as a formula.
-    shown = title.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
-    grid[0][0].set_title(shown, fontsize=10, fontfamily=name_fonts())
+    grid[0][0].set_title(title_of(title), fontsize=10, fontfamily=name_fonts())
     save_figure(figure, path)
 
 
 def save_preview_picture(
-    rows: Sequence[tuple[str, np.ndarray]], path: Path, *, centres: np.ndarray, duration_s: float
+    rows: Sequence[tuple[str, np.ndarray]],
+    path: Path,
+    *,
+    centres: np.ndarray,
+    duration_s: float,
+    titles: Sequence[str],
 ) -> np.ndarray:
     """Draw the magnitude of chunks, a row for each kind, all on one colour scale.
 
@@ -105,6 +108,8 @@ def save_preview_picture(
         Centres of the mel bands, Hz.
     duration_s : float
         Length of a chunk, seconds.
+    titles : sequence of str
+        What the chunks of the first columns are from.
 
     Returns
     -------
@@ -112,15 +117,17 @@ def save_preview_picture(
         The pixels of the picture.
     """
     columns = max(len(features) for _, features in rows)
-    figure, _ = draw_grid(
+    figure, grid = draw_grid(
         [FeatureRow(label, 0, features[:, 0]) for label, features in rows],
-        size=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.4),
+        size=(2.7 * columns + 0.9, 1.9 * len(rows) + 0.6),
         loudest=max(float(rows[0][1][:, 0].max()), _LEAST_MAGNITUDE),
         centres=centres,
         duration_s=duration_s,
     )
+    name_columns(grid, titles)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with missing_glyphs_ignored():
+        canvas.draw()
     picture = np.array(canvas.buffer_rgba())[..., :3]
     content = io.BytesIO()
     imsave(content, picture, format="png")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from distill.plots.features import Margins, draw_grid, input_and_output_rows
+from distill.plots.features import Margins, draw_grid, input_and_output_rows, name_columns
 from distill.plots.figure import save_figure
 from distill.text import counted
 
@@ -68,12 +68,24 @@ def save_loss_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the results of `Quality` over epochs, from the lines of metrics.jsonl that have them, if any."""
+def save_quality_picture(metrics: Sequence[dict[str, Any]], path: Path, *, title: str = "") -> None:
+    """Draw the results of `Quality` over epochs, from the lines of metrics.jsonl that have them, if any.
+
+    Parameters
+    ----------
+    metrics : sequence of dict
+        The lines.
+    path : Path
+        The picture.
+    title : str
+        A line above it. Default: none.
+    """
     measured = [line for line in metrics if "prior_frechet" in line]
     if not measured:
         return
     figure = Figure(figsize=(11, 9), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
     for axes, panel in zip(figure.subplots(2, 2).flat, _QUALITY, strict=True):
         _plot(axes, measured, panel.lines)
         axes.set(title=panel.title, ylabel=panel.ylabel)
@@ -100,7 +112,13 @@ def _plot(axes: Axes, metrics: Sequence[dict[str, Any]], lines: Mapping[str, str
 
 
 def save_reconstruction_picture(
-    inputs: np.ndarray, outputs: np.ndarray, path: Path, *, centres: np.ndarray, duration_s: float
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    path: Path,
+    *,
+    centres: np.ndarray,
+    duration_s: float,
+    titles: Sequence[str],
 ) -> None:
     """Draw the features of chunks above those of their reconstructions.
 
@@ -114,17 +132,20 @@ def save_reconstruction_picture(
         Centres of the mel bands, Hz.
     duration_s : float
         Length of a chunk, seconds.
+    titles : sequence of str
+        What each chunk is from.
     """
     columns, channels = inputs.shape[:2]
-    margins = Margins(left=0.9, right=1.1, bottom=0.5, top=0.15)
+    margins = Margins(left=0.9, right=1.1, bottom=0.5, top=0.3)
     figure, grid = draw_grid(
         input_and_output_rows(inputs, outputs),
-        size=(margins.left + 3.2 * columns + margins.right, 1.9 * 2 * channels),
+        size=(margins.left + 3.2 * columns + margins.right, 1.9 * 2 * channels + 0.15),
         loudest=float(inputs[:, 0].max()),
         centres=centres,
         duration_s=duration_s,
         margins=margins,
     )
+    name_columns(grid, titles)
     for axes in grid[-1]:
         # No tick at the right edge, where it would touch the first one of the next column.
         axes.set_xticks([0.0, round(duration_s / 2, 1) or duration_s / 2])

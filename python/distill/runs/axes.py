@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -31,12 +32,12 @@ class Axes:
     ----------
     names : list of str
         K different names.
-    mean : Tensor [L]
-        Mean of the latent vectors, float32.
-    components : Tensor [K, L]
+    mean : Tensor [D]
+        Mean of the latent vectors of a chunk, D = L·k, float32.
+    components : Tensor [K, D]
         Directions of the axes, orthonormal, float32.
     scale : Tensor [K]
-        Standard deviation of the latent vectors along each axis, positive, float32.
+        Standard deviation of the chunks' latent vectors along each axis, positive, float32.
     """
 
     names: list[str]
@@ -72,10 +73,12 @@ class Axes:
     def move(self, z: Tensor, axis: int, value: float) -> Tensor:
         """Move latent vectors along an axis: ``z + value * scale[axis] * components[axis]``.
 
+        An axis is a curve of L latent vectors; it is stretched to the length of the sound.
+
         Parameters
         ----------
-        z : Tensor [..., L]
-            Latent vectors, on any device.
+        z : Tensor [..., S, k]
+            Latent vectors of a sound, on any device.
         axis : int
             Index of the axis, from `index`.
         value : float
@@ -83,9 +86,11 @@ class Axes:
 
         Returns
         -------
-        Tensor [..., L]
+        Tensor [..., S, k]
         """
-        return z + value * (self.scale[axis] * self.components[axis]).to(z.device, z.dtype)
+        curve = (self.scale[axis] * self.components[axis]).unflatten(0, (-1, z.shape[-1])).mT[None]
+        curve = F.interpolate(curve, size=z.shape[-2], mode="linear", align_corners=True)[0].mT
+        return z + value * curve.to(z.device, z.dtype)
 
 
 def weights_hash(run_dir: PathLike) -> str:

@@ -3,11 +3,11 @@
 .distill-output      a mark: no dataset includes this folder
 config.toml          the complete configuration
 run.json             the dataset and its cache
-metrics.jsonl        a line for each epoch
+metrics.jsonl        a line for each epoch; now and then with quality figures
 model.safetensors    the best weights so far, described by model.json
 checkpoints/         step-NNNNNNNNN.pt, the newest few; best.pt
 loss.png, quality.png, reconstruction.png
-previews/            epoch-NNN: sounds and a picture
+previews/            epoch-NNN: sounds, the originals of reconstructions, and a picture
 latent/              the axes of the latent space
 tensorboard/         if requested
 """
@@ -51,6 +51,8 @@ from distill.types import PathLike
 logger = logging.getLogger(__name__)
 
 _STATE_VERSION = 2
+# What versions did that had no such settings: a chunk had one latent vector, and all errors had equal weights.
+_AS_BEFORE = {"latent_frames": 0, "loud_share": 0.0}
 _NAME_A_RUN = "name the folder that was printed at the end of training"
 
 
@@ -146,7 +148,7 @@ class RunFolder:
         """
         return read_document(
             self.path / "config.toml",
-            lambda content: config_from_dict(parse_toml(content)),
+            lambda content: config_from_dict(_AS_BEFORE | parse_toml(content)),
             "copy the file from a similar run, or start a new run",
         )
 

@@ -30,9 +30,10 @@ _FADE_S = 0.001
 class Instrument:
     """A trained model that encodes sound, decodes latent vectors, and plays them as sound.
 
-    A sound of any length is a sequence of windows. Each window is as long as a chunk, and shares a quarter of its
-    frames with the next one. The features of the windows are cross-faded before they are inverted, so that one phase
-    runs through the whole sound (see docs/notes/sound.md).
+    A sound of any length is a sequence of latent vectors, along which windows of the model move. Each window is as long
+    as a chunk, and shares about a quarter of its frames, and their latent vectors, with the next one. The features of
+    the windows are cross-faded before they are inverted, so that one phase runs through the whole sound (see
+    docs/notes/sound.md).
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class Instrument:
         Frames that a window shares with the next one.
     step_samples : int
         Samples from the start of a window to the start of the next one.
+    step_latents : int
+        Latent vectors from the start of a window to the start of the next one.
     density : LatentDensity
         The density that latent samples are drawn from.
 
@@ -80,7 +83,11 @@ class Instrument:
         self.sample_rate, self.hop_length = feature.sample_rate, feature.hop_length
         self.n_frames = config.chunk_samples // feature.hop_length + 1
         self._check_fit((2 if is_complex else 1, feature.n_mels, self.n_frames))
-        self.shared_frames = self.n_frames // 4
+        self.step_latents, step_frames = 1, self.n_frames - self.n_frames // 4
+        if model.n_latents > 1:
+            self.step_latents = max(1, min(round(step_frames / model.patch_frames), model.n_latents - 1))
+            step_frames = self.step_latents * model.patch_frames
+        self.shared_frames = self.n_frames - step_frames
         self.step_samples = (self.n_frames - self.shared_frames) * self.hop_length
         self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
@@ -128,6 +135,20 @@ class Instrument:
         after_first = samples // self.hop_length + 1 - self.n_frames
         return 1 + max(0, -(-after_first // (self.n_frames - self.shared_frames)))
 
+    def count_latents(self, windows: int) -> int:
+        """Return the number of latent vectors of a sound of that many windows."""
+        return self.model.n_latents + (windows - 1) * self.step_latents
+
+    def split_latents(self, latents: Tensor) -> Tensor:
+        """Return the latent vectors of each window, [N, L, k], of those of a sound, [count_latents(N), k]."""
+        return latents.unfold(0, self.model.n_latents, self.step_latents).mT
+
+    def join_latents(self, windows: Tensor) -> Tensor:
+        """Cross-fade the latent vectors of windows, [N, L, k], to those of a sound, [count_latents(N), k]."""
+        shared = self.model.n_latents - self.step_latents
+        parts = join_windows([windows.mT[:, None]], shared)
+        return torch.cat(list(parts), dim=-1)[0].mT
+
     @torch.no_grad()
     def features(self, waveforms: Tensor | np.ndarray) -> Tensor:
         """Compute the features [B, C, M, T] of windows [B, 1, S], before normalisation."""
@@ -135,12 +156,12 @@ class Instrument:
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """Return the posterior means [B, L] of features [B, C, M, T] before normalisation."""
+        """Return the posterior means [B, L, k] of features [B, C, M, T] before normalisation."""
         return self.model.encode(normalize(features.to(self._device), self.stats))[0]
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Decode latent vectors [B, L] to features [B, C, M, T] before normalisation, limited to possible values.
+        """Decode latent vectors [B, L, k] to features [B, C, M, T] before normalisation, limited to possible values.
 
         Their power is raised by the gain that was measured when the model was saved.
         """
@@ -168,6 +189,6 @@ class Instrument:
         return (block.cpu().numpy() for block in fade_ends(blocks, samples, rise, fall))
 
     def play(self, latents: Tensor, samples: int, fade_out_s: float = _FADE_S) -> Iterator[np.ndarray]:
-        """Decode a latent vector for each window, [N, L], to blocks [n] of a waveform, `samples` in all."""
-        batches = (self.decode(z) for z in latents.split(BATCH_WINDOWS))
+        """Decode the latent vectors of a sound, [S, k], to blocks [n] of a waveform, `samples` in all."""
+        batches = (self.decode(z) for z in self.split_latents(latents).split(BATCH_WINDOWS))
         return self.to_sound(self.join(batches), samples, fade_out_s)

@@ -60,7 +60,11 @@ def _are_sums(values: dict[str, Any]) -> bool:
 
 def _is_objective(values: dict[str, Any]) -> bool:
     names = {"batch_size", "free_bits", "if_weight", "kl_weight"}
-    return not values or (values.keys() == names and all(type(value) in (int, float) for value in values.values()))
+    # `loud_share` is missing in checkpoints of versions that had no such setting.
+    return not values or (
+        names <= values.keys() <= names | {"loud_share"}
+        and all(type(value) in (int, float) for value in values.values())
+    )
 
 
 def _are_device_states(values: dict[str, Any]) -> bool:

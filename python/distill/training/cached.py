@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from distill import _native
+from distill.cache.places import Place, places_of
 from distill.cache.reader import CacheReader, reopen
 from distill.features.normalization import normalization_arrays
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
@@ -137,6 +138,15 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
 
     def _read(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
+
+    def places(self, indices: Sequence[int], chunk_s: float) -> list[Place]:
+        """Return which part of which file rows come from, whose chunks have a length of `chunk_s` seconds."""
+        return places_of(self._reader, self._rows[np.asarray(indices, np.int64)], chunk_s)
+
+    def content_hashes(self, indices: Sequence[int]) -> list[bytes]:
+        """Return the hash of the file that each of some rows comes from."""
+        sources = self._reader.source[self._rows[np.asarray(indices, np.int64)]]
+        return [self._reader.content_hashes[source] for source in sources.tolist()]
 
     @property
     def cache_dir(self) -> str | os.PathLike[str]:

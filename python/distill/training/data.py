@@ -258,10 +258,14 @@ class TrainingData:
 
         They are evenly spaced, because neighbouring rows are of the same file.
         """
-        length = min(len(self.val.dataset), MEASURED_ROWS)  # type: ignore[arg-type]
-        wanted = set(torch.linspace(0, length - 1, min(count, length), dtype=torch.float32).long().tolist())
+        wanted = self.validation_indices(count)
         rows = (row for batch in self.features(self.val) for row in batch)
-        return torch.stack([row for index, row in zip(range(length), rows, strict=False) if index in wanted])
+        return torch.stack([row for index, row in zip(range(wanted[-1] + 1), rows, strict=False) if index in wanted])
+
+    def validation_indices(self, count: int) -> list[int]:
+        """Return which of the validation rows `validation_rows` returns."""
+        length = min(len(self.val.dataset), MEASURED_ROWS)  # type: ignore[arg-type]
+        return torch.linspace(0, length - 1, min(count, length), dtype=torch.float32).long().unique().tolist()
 
     def training_rows(self, count: int, progress: ProgressCallback = no_progress) -> Iterator[Tensor]:
         """Yield at most `count` training rows, normalised, in small batches: the first ones of the first epoch.

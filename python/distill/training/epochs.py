@@ -54,6 +54,7 @@ def train_step(
     if_weight: float,
     kl_weight: float,
     free_bits: float,
+    loud_share: float,
     gradient_clip: float,
     part: Part | None = None,
 ) -> dict[str, Tensor]:
@@ -69,7 +70,7 @@ def train_step(
         Normalised features, on the model's device.
     energy : Tensor [B, M, T] or None
         Weights of the instantaneous frequency.
-    if_weight, kl_weight, free_bits : float
+    if_weight, kl_weight, free_bits, loud_share : float
         See `distill.models.vae_loss`.
     gradient_clip : float
         Largest gradient norm.
@@ -77,7 +78,7 @@ def train_step(
         Which rows of a batch these are, if other processes compute the others.
     """
     reconstruction, mu, logvar = model(target) if part is None else model(target, part)
-    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits}
+    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits, "loud_share": loud_share}
     losses = vae_loss(reconstruction, target, mu, logvar, energy, **weights, part=part)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
@@ -97,6 +98,7 @@ def train_epoch(
     if_weight: float = 0.5,
     kl_weight: float = 2e-3,
     free_bits: float = 0.05,
+    loud_share: float = 0.5,
     gradient_clip: float = 1.0,
     shifted_share: float = 0.0,
     means: Means | None = None,
@@ -119,7 +121,7 @@ def train_epoch(
     normalization_stats : dict, optional
         mag_mean, mag_std, and if_mean, if_std for two channels. They normalise the features of waveforms, and give
         channel 0 before normalisation, by which the instantaneous frequency is weighted. Required for features.
-    if_weight, kl_weight, free_bits : float
+    if_weight, kl_weight, free_bits, loud_share : float
         See `distill.models.vae_loss`.
     gradient_clip : float
         Largest gradient norm. Default: 1.
@@ -160,6 +162,7 @@ def train_epoch(
             if_weight=if_weight,
             kl_weight=kl_weight,
             free_bits=free_bits,
+            loud_share=loud_share,
             gradient_clip=gradient_clip,
         )
         means.add(losses, len(target))
@@ -178,13 +181,16 @@ def validate_epoch(
     if_weight: float = 0.5,
     kl_weight: float = 2e-3,
     free_bits: float = 0.05,
+    loud_share: float = 0.5,
     parts: Iterable[Part | None] | None = None,
 ) -> dict[str, float]:
     """Compute the losses and R² of a model over `loader`, without sampling or dropout.
 
     Parameters
     ----------
-    model, loader, spectrogram, use_cached_spectrograms, normalization_stats, if_weight, kl_weight, free_bits
+    model, loader, spectrogram, use_cached_spectrograms, normalization_stats
+        As for `train_epoch`.
+    if_weight, kl_weight, free_bits, loud_share
         As for `train_epoch`.
     band_means : Tensor of shape [C, n_mels], optional
         Mean of the normalised training features in each mel band, weighted by energy for the instantaneous frequency;
@@ -206,7 +212,7 @@ def validate_epoch(
     model.eval()
     device = next(model.parameters()).device
     means, r2, part = Means(), None, None
-    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits}
+    weights = {"if_weight": if_weight, "kl_weight": kl_weight, "free_bits": free_bits, "loud_share": loud_share}
     for target, energy, part in model_batches(
         loader, spectrogram, normalization_stats, device, cached=use_cached_spectrograms, parts=parts
     ):

@@ -41,6 +41,10 @@ class TrainResult:
         The line of metrics.jsonl of the epoch whose weights are in model.safetensors; empty if none was completed.
     latent_dir : Path or None
         RUN/latent, if the latent space was analysed.
+    heard : dict or None
+        What of validation sounds is kept by the weights that were the best at `epoch`, the last one at which that was
+        measured: pitch_cents, envelope and level_db, and with "features_" before these names what features alone keep.
+        They are described in `distill.training.listening.compare`. None if nothing was measured.
     """
 
     run_dir: Path
@@ -48,3 +52,4 @@ class TrainResult:
     epochs: int
     best: dict[str, Any]
     latent_dir: Path | None = None
+    heard: dict[str, Any] | None = None

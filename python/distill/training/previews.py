@@ -1,13 +1,13 @@
-"""Previews: reconstructions and samples that a run writes as sounds while it is trained."""
+"""Previews: reconstructions, beside their originals, and samples that a run writes as sounds while it is trained."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from torch import Tensor
 
 from distill.audio.sound_file import write_sound
@@ -29,21 +29,30 @@ class Previews:
     folder : Path
     sample_rate : int
         In Hz.
-    sounds : dict of str to ndarray [S], float32
-        "reconstruction-1" and so on and "sample-1" and so on, within ±1.
+    sounds : dict of str to Path
+        Files by name: "original-1" and so on, as far as there are originals, and so with "reconstruction" and "sample".
     picture : ndarray [height, width, 3], uint8
     """
 
     folder: Path
     sample_rate: int
-    sounds: dict[str, np.ndarray]
+    sounds: dict[str, Path]
     picture: np.ndarray
 
 
 def save_previews(
-    run_dir: str | os.PathLike[str], instrument: Instrument, held_out: Tensor, *, epoch: int, seed: int
+    run_dir: str | os.PathLike[str],
+    instrument: Instrument,
+    held_out: Tensor,
+    *,
+    names: Sequence[str],
+    originals: Sequence[np.ndarray | None],
+    epoch: int,
+    seed: int,
 ) -> Previews:
-    """Write up to four reconstructions and four samples as 16-bit WAV, and a picture, to RUN/previews/epoch-NNN.
+    """Write up to four reconstructions, their originals, and four samples, to RUN/previews/epoch-NNN.
+
+    They are 16-bit WAV; a picture shows them.
 
     Parameters
     ----------
@@ -53,6 +62,10 @@ def save_previews(
         The run's model.
     held_out : Tensor [N, C, M, T]
         Validation rows before normalisation, N at least 1; the first four are reconstructed.
+    names : sequence of str
+        The sounds that these are from, for the picture.
+    originals : sequence of ndarray [S] or None
+        Their waveforms; None where there is none any more.
     epoch : int
         Number of the epoch, from 1.
     seed : int
@@ -77,18 +90,25 @@ def save_previews(
         "sample": instrument.decode(z),
     }
     samples = instrument.config.chunk_samples
+    sound_format = SoundFormat(sample_format="pcm16")
     sounds = {}
+    for number, original in enumerate(originals[:_SOUNDS], 1):
+        if original is not None:
+            name = f"original-{number}"
+            sounds[name] = folder / f"{name}.wav"
+            write_sound(sounds[name], [original], instrument.sample_rate, sound_format, keeps_level=True)
     for kind, rows in features.items():
         for number, row in enumerate(rows, 1):
             (sound,) = instrument.to_sound([row], samples)
-            path = folder / f"{kind}-{number}.wav"
-            write_sound(path, [sound], instrument.sample_rate, SoundFormat(sample_format="pcm16"))
-            sounds[f"{kind}-{number}"] = soundfile.read(path, dtype="float32")[0]
+            name = f"{kind}-{number}"
+            sounds[name] = folder / f"{name}.wav"
+            write_sound(sounds[name], [sound], instrument.sample_rate, sound_format)
     shown = [("validation", chunks), *features.items()]
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
         folder / "previews.png",
         centres=MelSpec.of(instrument.config.features).centres_hz(),
         duration_s=samples / instrument.sample_rate,
+        titles=names[:_SOUNDS],
     )
     return Previews(folder, instrument.sample_rate, sounds, picture)

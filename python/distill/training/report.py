@@ -13,12 +13,15 @@ from distill.config import TrainingConfig
 from distill.errors import StorageError
 from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
+from distill.index import Dataset
 from distill.models import ConvVAE, load_model
 from distill.models.store import load_description
 from distill.plots.training import save_loss_picture, save_quality_picture, save_reconstruction_picture
 from distill.runs.folder import RunFolder
 from distill.runs.instrument import Instrument
+from distill.training.chunks import ValidationChunks
 from distill.training.data import TrainingData
+from distill.training.listening import heard_in, sentence
 from distill.training.previews import Previews, save_previews
 from distill.training.quality import Quality
 from distill.training.tensorboard import Board
@@ -65,6 +68,8 @@ class Report:
         Configuration of the run.
     data : TrainingData
         Data of the run.
+    dataset : Dataset
+        Where they are from.
     device : torch.device
         Device to measure on.
     board : Board, optional
@@ -76,6 +81,7 @@ class Report:
         folder: RunFolder,
         config: TrainingConfig,
         data: TrainingData,
+        dataset: Dataset,
         device: torch.device,
         board: Board | None = None,
     ) -> None:
@@ -84,9 +90,13 @@ class Report:
         # A number of steps, not a time, so that a resumed run measures at the same epochs.
         self._epochs_between = -(-_STEPS_BETWEEN // len(data.sampler))
         self._quality: Quality | None = None
+        self._measured = measured = ValidationChunks(data, dataset, config)
         # The loudest of every eight, because the faint end of a file shows nothing.
-        groups = data.validation_rows(8 * _SHOWN_CHUNKS).chunk(_SHOWN_CHUNKS)
-        self._chunks = torch.stack([rows[rows[:, 0].mean(dim=(1, 2)).argmax()] for rows in groups])
+        loudness = measured.rows[:, 0].mean(dim=(1, 2))
+        groups = torch.arange(len(loudness)).chunk(_SHOWN_CHUNKS)
+        self._shown = [int(group[loudness[group].argmax()]) for group in groups]
+        self._chunks = measured.rows[self._shown]
+        self._names = [measured.names[index] for index in self._shown]
 
     def complete(self, line: dict[str, Any], *, is_last: bool) -> tuple[dict[str, Any], Path | None]:
         """Add quality figures to an epoch's line of metrics.jsonl, and write previews, in the epochs that have them.
@@ -125,7 +135,7 @@ class Report:
 
     def _measure(self, model: ConvVAE) -> dict[str, float | None]:
         if self._quality is None:
-            self._quality = Quality(self._data, self._config)
+            self._quality = Quality(self._data, self._config, self._measured)
         level = load_description(self._folder.path).get("level")
         return self._quality.measure(model, level["gain_db"] if level else 0.0)
 
@@ -134,8 +144,17 @@ class Report:
         level = load_description(self._folder.path).get("level")
         instrument = Instrument(model, self._config, stats, level)
         chunks = denormalize(self._chunks, stats)
+        originals = [self._measured.recordings[index] for index in self._shown]
         try:
-            return save_previews(self._folder.path, instrument, chunks, epoch=epoch, seed=self._config.seed)
+            return save_previews(
+                self._folder.path,
+                instrument,
+                chunks,
+                names=self._names,
+                originals=originals,
+                epoch=epoch,
+                seed=self._config.seed,
+            )
         except StorageError as error:
             raise StorageError(str(error), self._folder.remedy(error.__cause__)) from error
 
@@ -143,7 +162,8 @@ class Report:
         """Draw losses and quality over epochs, and reconstructions of validation chunks."""
         lines = self._folder.metrics()
         save_loss_picture(lines, self._folder.path / "loss.png")
-        save_quality_picture(lines, self._folder.path / "quality.png")
+        heard = heard_in(lines)
+        save_quality_picture(lines, self._folder.path / "quality.png", title=sentence(heard) if heard else "")
         with torch.no_grad():
             output = load_model(self._folder.path)(self._chunks)[0]
         stats, config = self._data.stats, self._config.features
@@ -153,6 +173,7 @@ class Report:
             self._folder.path / "reconstruction.png",
             centres=MelSpec.of(config).centres_hz(),
             duration_s=self._chunks.shape[-1] * config.hop_length / config.sample_rate,
+            titles=self._names,
         )
 
     def log(self, lines: list[dict[str, Any]]) -> None:

@@ -20,13 +20,15 @@ from distill.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
+_OBJECTIVE = ("batch_size", "free_bits", "if_weight", "kl_weight", "loud_share")
+
 
 def objective_of(config: TrainingConfig) -> dict[str, float]:
     """Return the settings that the validation loss depends on, besides those that cannot change when a run is resumed.
 
     The batch size is one of them: the loss weights frequency by energy, and clamps the KL term, over a batch.
     """
-    return {name: getattr(config, name) for name in ("batch_size", "free_bits", "if_weight", "kl_weight")}
+    return {name: getattr(config, name) for name in _OBJECTIVE}
 
 
 def continued_state(
@@ -61,7 +63,8 @@ def continued_state(
         group.update(settings)
     if "best_epoch" not in checkpoint:
         state.best_epoch = _best_epoch(run)
-    before = state.objective or objective_of(run.config())
+    # Checkpoints of versions without `loud_share` have no such setting: all weights were equal.
+    before = {"loud_share": 0.0} | state.objective if state.objective else objective_of(run.config())
     state.objective = objective_of(config)
     if before["batch_size"] not in (None, config.batch_size):
         state.epoch_step = _step_of_row(state.epoch_step * before["batch_size"], data)

@@ -1,4 +1,4 @@
-"""What a run starts from: band means and a PCA of rows that are drawn first, so that no other row is read."""
+"""What a run starts from: band means and a PCA of patches of the rows that are drawn first."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from distill.features.normalization import energy_of, silence_of
 from distill.models import fit_pca
 from distill.models.pca import PCA
 from distill.models.r2 import BandMeans
+from distill.models.vae import to_patches
 from distill.text import counted
 from distill.training.data import TrainingData
 from distill.training.shifts import shift_rows
@@ -58,13 +59,17 @@ def starting_point(data: TrainingData, config: TrainingConfig, progress: Progres
     if count < length:
         logger.info("starting from %s of %d, drawn at random", counted(count, "training row"), length)
     blocks = deque(data.training_rows(count, progress))
-    means = BandMeans(*blocks[0].shape[1:3])
+    *size, n_frames = blocks[0].shape[1:]
+    means = BandMeans(*size)
     for rows in blocks:
         means.update(rows, energy_of(rows, data.stats))
     # The normalised magnitude of a band without energy.
     silence = -data.stats["mag_mean"] / data.stats["mag_std"]
     pca_rows = _rows_of_pca(blocks, count, data.stats, shifted=config.shifted_share > 0, seed=config.seed)
-    pca = _polled(lambda: fit_pca(pca_rows, config.latent_dim, max_rows=START_ROWS, silence=silence), progress)
+    frames = config.latent_frames or n_frames
+    patches = (to_patches(rows, frames).flatten(0, 1) for rows in pca_rows)
+    most = START_ROWS * -(-n_frames // frames)
+    pca = _polled(lambda: fit_pca(patches, config.latent_dim, max_rows=most, silence=silence), progress)
     return means.result().float(), pca
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import soundfile
+
 from distill.errors import ConfigError
 from distill.training.previews import Previews
 
@@ -55,7 +57,8 @@ class Board:
             if name != "epoch" and value is not None:
                 self._writer.add_scalar(f"metrics/{name}", value, epoch)
         if previews:
-            for name, sound in previews.sounds.items():
+            for name, path in previews.sounds.items():
+                sound, _ = soundfile.read(path, dtype="float32")
                 self._writer.add_audio(f"previews/{name}", sound, epoch, previews.sample_rate)
             self._writer.add_image("previews", previews.picture, epoch, dataformats="HWC")
         # The epoch is shown even if the run is killed before the next one.

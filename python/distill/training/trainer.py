@@ -27,6 +27,7 @@ from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch
 from distill.training.events import EventKind, TrainEvent, TrainResult
 from distill.training.level import LEVEL_ROWS, levels_of, measure_gain
+from distill.training.listening import heard_in
 from distill.training.report import Report
 from distill.training.resume import best_line, continued_state, lost_weights, objective_of, unchanged_result
 from distill.training.schedule import kl_weight, learning_rate
@@ -119,7 +120,7 @@ class Trainer:
         self.run.write_config(config)
         board = Board(self.run.path, self.state.epoch + 1) if self._tensorboard else None
         with board or nullcontext():
-            self._report = Report(self.run, config, data, self.device, board)
+            self._report = Report(self.run, config, data, dataset, self.device, board)
             return self._run_epochs()
 
     def _follow(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> TrainResult:
@@ -230,6 +231,7 @@ class Trainer:
             if_weight=config.if_weight,
             kl_weight=kl_weight(config, state.epoch),
             free_bits=config.free_bits,
+            loud_share=config.loud_share,
             gradient_clip=config.gradient_clip,
             part=part,
         )
@@ -263,6 +265,7 @@ class Trainer:
             if_weight=config.if_weight,
             kl_weight=config.kl_weight,
             free_bits=config.free_bits,
+            loud_share=config.loud_share,
             parts=world.parts(len(data.val.dataset), batches.batch_size),  # type: ignore[arg-type, union-attr]
         )
         return None if world.is_cancelled else validated
@@ -338,7 +341,8 @@ class Trainer:
             self._report.draw()
             if status != "interrupted":
                 self._report.log(lines)
-        return TrainResult(self.run.path, status, self.state.epoch, best_line(self.run, self.state.best_epoch))
+        best = best_line(self.run, self.state.best_epoch)
+        return TrainResult(self.run.path, status, self.state.epoch, best, heard=heard_in(lines))
 
 
 def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
@@ -347,6 +351,7 @@ def new_model(config: TrainingConfig, row_shape: Sequence[int]) -> ConvVAE:
     return ConvVAE(
         in_channels=channels,
         latent_dim=config.latent_dim,
+        latent_frames=config.latent_frames,
         n_mels=n_mels,
         n_frames=n_frames,
         base_channels=_BASE_CHANNELS[config.model_size],

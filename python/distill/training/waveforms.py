@@ -122,12 +122,20 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         if not -len(self) <= index < len(self):
             raise IndexError(f"chunk {index} of {len(self)}")
-        index %= len(self)
-        content = int(np.searchsorted(self._ends, index, side="right"))
+        content, number = self._locate(index % len(self))
         if content not in self._chunks:
             self._chunks[content] = self._decode_again(content)
-        chunk = self._chunks[content][index - int(self._ends[content])]
-        return torch.from_numpy(chunk)[None]
+        return torch.from_numpy(self._chunks[content][number])[None]
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Return the path of the file that a chunk comes from, and its number there, silent chunks not counted."""
+        content, number = self._locate(index)
+        return self._paths[content], number
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Return which content a chunk is from, and its number there."""
+        content = int(np.searchsorted(self._ends, index, side="right"))
+        return content, index - int(self._ends[content]) + self._counts[content]
 
     def _decode(
         self, path: str | os.PathLike[str], report: Callable[[], object]

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.features.inversion.peaks import spread_peaks
+
 # Frames times n_fft of a segment: 11 s at the defaults. Inverting one takes about 250 MB, whatever the n_fft.
 _SEGMENT_VALUES = 1 << 21
 # Frames that a segment shares with the next.
@@ -66,7 +68,7 @@ def join_windows(batches: Iterable[Tensor], overlap: int) -> Iterator[Tensor]:
 def invert_in_segments(
     features: Iterable[Tensor], spectrogram: Invertible, samples: int, hop_length: int, n_fft: int
 ) -> Iterator[Tensor]:
-    """Invert features that arrive in parts.
+    """Invert features that arrive in parts, and spread the peaks that are above those of any source.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def invert_in_segments(
     longest = max(4 * _SEGMENT_OVERLAP, _SEGMENT_VALUES // n_fft)
     if frames <= longest:
         whole = next(_segments(features, frames, 0))
-        yield spectrogram.inverse(whole[None], length=samples)[0, 0]
+        yield spread_peaks(spectrogram.inverse(whole[None], length=samples)[0, 0], n_fft)
         return
     # One frame more, because up to a hop of sound follows the last frame.
     count = math.ceil((frames + 1 - _SEGMENT_OVERLAP) / (longest - _SEGMENT_OVERLAP))
@@ -97,7 +99,7 @@ def invert_in_segments(
     pending: Tensor | None = None
     left = samples
     for segment in _segments(features, size, _SEGMENT_OVERLAP):
-        sound = spectrogram.inverse(segment[None])[0]
+        sound = spread_peaks(spectrogram.inverse(segment[None])[0, 0], n_fft)[None]
         if pending is not None:
             both = join_chunks(torch.stack([pending, sound]), overlap)[0]
             done, sound = both.split([both.shape[-1] - sound.shape[-1], sound.shape[-1]], dim=-1)
