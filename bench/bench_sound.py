@@ -1,7 +1,7 @@
 """Print how sounds come back: from their features alone, and through models that are trained on their sets.
 
     python bench/bench_sound.py [--sets drums loops field] [--latents 128x8 128x0] [--seconds 90] [--seeds 0]
-                                [--split-by chunk] [--n-mels 128] [--clips 60] [--pairs 30]
+                                [--split-by chunk] [--n-mels 128] [--channels 2] [--clips 60] [--pairs 30]
 
 The sets are those of tests/sound_sets.py. `--latents 128x8` is a sequence with a vector of 128 values for each 8
 frames, `128x0` one vector of 128 for a chunk. Each model is trained for `--seconds` of CPU time on one thread, so that
@@ -78,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--split-by", nargs="+", default=["chunk"], choices=["chunk", "file"])
     parser.add_argument("--n-mels", nargs="+", type=int, default=[128])
+    parser.add_argument("--channels", type=int, default=2, choices=[1, 2])
     parser.add_argument("--pairs", type=int, default=30, help="interpolations")
     parser.add_argument("--clips", type=int, default=60, help="most validation chunks that are compared")
     return parser.parse_args()
@@ -138,7 +139,8 @@ def _with_models(
                 name = f"{latents}, {n_mels} bands, seed {seed}"
                 dim, frames = map(int, latents.split("x"))
                 config = TrainingConfig(
-                    complex_spectrogram=ComplexSpectrogramConfig(n_mels=n_mels),
+                    complex_spectrogram=ComplexSpectrogramConfig(n_mels=n_mels, enabled=args.channels == 2),
+                    spectrogram=SpectrogramConfig(n_mels=n_mels),
                     latent_dim=dim,
                     latent_frames=frames,
                     split_by=split_by,
