@@ -134,7 +134,8 @@ class TrainingConfig:
     latent_dim: int = 128
     """Size of a latent vector; the linear path uses fewer dimensions than there are vectors in the training rows."""
     latent_frames: int = 8
-    """Frames that a latent vector stands for, so that a chunk has a sequence of them; 0: one vector for a chunk."""
+    """Frames that a latent vector stands for, 4, 8 or 16, so that a chunk has a sequence of them; 0: one vector for a
+    chunk."""
     batch_size: int | None = None
     """Rows per step; None: 16 below 2000 training rows, 32 below 20000, else 64."""
     epochs: int | None = None

@@ -81,6 +81,24 @@ def test_an_interpolation_keeps_to_the_line_between_the_levels_of_its_ends_and_h
     assert np.min(peaks) > -12
 
 
+def test_an_interpolation_from_a_short_to_a_long_sound_is_no_louder_at_its_start_than_both_and_goes_on(
+    run_dir, hits, tmp_path
+):
+    long = write(tmp_path / "long.wav", np.concatenate([drum(seed) for seed in range(300, 316)]))
+    recipe = Recipe(start=hits[1], end=long, steps=5)
+    made = generate(run_dir, tmp_path / "out", recipe, sample_format="float", device="cpu")
+    levels, peaks = levels_and_peaks(made)
+    assert np.abs(levels - np.linspace(levels[0], levels[-1], 5)).max() < 1.5
+    assert peaks.max() < 3
+    gains = np.array(made.gains)[:, None]
+    sounds = np.stack([_read(path) for path in made.files]) / gains
+    starts, rests = (decibels([rms(sound) for sound in part] + [1e-9]) for part in np.split(sounds, [CHUNK], axis=1))
+    assert starts[1:4].max() < max(starts[0], starts[4]) + 1.5
+    # What only the long sound has rises from step to step.
+    assert (np.diff(rests[:5]) > 3).all()
+    assert rests[1] > rests[4] - 60
+
+
 @pytest.mark.parametrize("kind", ["sample", "variation"])
 def test_samples_and_variations_have_no_high_peaks(run_dir, hits, tmp_path, kind):
     recipe = Recipe(count=30) if kind == "sample" else Recipe(around=hits[3], count=30, radius=0.7)

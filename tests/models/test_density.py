@@ -47,6 +47,18 @@ def test_variations_start_at_their_vector_and_have_the_covariance_of_the_latents
     assert correlation == pytest.approx(1 / np.sqrt(1 + radius**2), abs=0.03)
 
 
+def test_the_vectors_of_a_row_are_drawn_together(latents):
+    """Rows are pairs of vectors, of which the second follows from the first."""
+    rows = np.stack([latents, latents[:, ::-1] + 5], axis=1)
+    density = LatentDensity(torch.from_numpy(rows))
+    drawn = density.sample(5_000, np.random.default_rng(1)).double().numpy()
+    assert drawn.shape == (5_000, 2, 6)
+    np.testing.assert_allclose(drawn.mean(axis=0), rows.mean(axis=0), atol=0.2)
+    error = drawn[:, 1] - drawn[:, 0, ::-1] - 5
+    # Apart from what is added in every direction.
+    assert error.std() < 0.1 < 0.2 < drawn.std(axis=0).min()
+
+
 def test_samples_of_a_single_vector_vary():
     vector = torch.arange(4.0)[None, None]
     drawn = LatentDensity(vector).sample(50, np.random.default_rng(4))

@@ -108,6 +108,26 @@ def test_figures_that_mean_nothing_are_left_out():
     )
 
 
+def test_the_sentence_says_when_there_is_no_pitch_left():
+    features = {"features_pitch_cents": 1.2, "features_envelope": 0.991, "features_level_db": 0.04}
+    kept = {"pitch_cents": 9.4, "envelope": 0.93, "level_db": 0.41} | features
+    assert sentence(kept) == (
+        "a validation sound keeps its pitch within 9 cents, its envelope at 0.93, its level within 0.4 dB "
+        "(features alone: 1 cent, 0.99, 0.0 dB)"
+    )
+    assert sentence(kept | {"pitch_cents": 1_200.0, "features_pitch_cents": 614.0}) == (
+        "a validation sound loses its pitch, and keeps its envelope at 0.93, its level within 0.4 dB "
+        "(features alone: no pitch, 0.99, 0.0 dB)"
+    )
+    assert sentence({"pitch_cents": 700.0}) == "a validation sound loses its pitch"
+
+
+def test_chunks_too_short_for_a_pitch_have_none():
+    sounds = [note(pitch)[: RATE // 20] for pitch in (220.0, 330.0, 440.0)]
+    assert compare(sounds, sounds, RATE)["pitch_cents"] is None
+    assert compare(*[[note(220.0)] * 3] * 2, RATE)["pitch_cents"] == pytest.approx(0, abs=1e-6)
+
+
 @pytest.fixture
 def notes(tmp_path):
     """A folder of decaying notes, one chunk long."""

@@ -48,7 +48,7 @@ class Limiter:
 
     @property
     def reduction_db(self) -> float:  # noqa: D102
-        return -20 * math.log10(self._least_gain)
+        return 20 * math.log10(1 / self._least_gain)
 
     def process(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the limited samples of blocks [n], float32; as many in all, and none later than it came in.

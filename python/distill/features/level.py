@@ -52,14 +52,14 @@ def hold_level(features: Tensor, target_db: Tensor) -> tuple[Tensor, Tensor]:
     return change_level(features, change), change
 
 
-def limit_frames(features: Tensor, n_fft: int) -> Tensor:
-    """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1, or the mean of its row.
+def limit_frames(features: Tensor, n_fft: int, target_db: Tensor) -> Tensor:
+    """Return features [B, C, M, T] in which no frame is louder than a sine with a peak of 1, or than `target_db` [B].
 
     Few frames of a source are louder than that sine, or, as in a square wave, most are. What a frame loses is given to
     the other frames of its row, which are raised by at most 3 dB.
     """
     power = features[:, 0].clamp_min(0.0).expm1().sum(dim=1)
-    highest = power.mean(dim=1, keepdim=True).clamp_min(3 / 32 * n_fft**2)
+    highest = (10 ** (target_db.to(power) / 10)).clamp_min(3 / 32 * n_fft**2)[:, None]
     if (power <= highest).all():
         return features
     limited = torch.minimum(power, highest)

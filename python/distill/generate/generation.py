@@ -20,7 +20,14 @@ from distill.errors import ConfigError
 from distill.features.level import level_of
 from distill.generate.output import make_out_folder
 from distill.generate.paths import RandomPaths, interpolate, path_positions
-from distill.generate.power import Hold, audible_levels, interpolated_levels, sampled_levels, varied_levels
+from distill.generate.power import (
+    Hold,
+    audible_levels,
+    filled_latents,
+    interpolated_levels,
+    sampled_levels,
+    varied_levels,
+)
 from distill.generate.recipe import Recipe
 from distill.runs.axes import read_axes
 from distill.runs.instrument import BATCH_WINDOWS, Instrument
@@ -235,6 +242,9 @@ def _paths(
             before = min(int(position), len(encoded) - 2)
             (start, start_levels), (end, end_levels) = encoded[before : before + 2]
             fraction = position - before
+            if 0 < fraction < 1:
+                windows = [(instrument.split_latents(z), z_levels) for z, z_levels in encoded[before : before + 2]]
+                start, end = map(instrument.join_latents, filled_latents(*windows))
             yield interpolate(start, end, fraction), interpolated_levels(start_levels, end_levels, fraction)
         return
     known = audible_levels(instrument.anchor_levels)

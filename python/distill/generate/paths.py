@@ -119,14 +119,14 @@ def interpolate(start: Tensor, end: Tensor, fraction: float | Tensor) -> Tensor:
 
     Parameters
     ----------
-    start, end : Tensor [N, L]
+    start, end : Tensor [N, k]
         Latent vectors. If one is zero, or they are parallel or opposite, the interpolation is linear.
     fraction : float or Tensor [N, 1]
         Position between `start` (0) and `end` (1).
 
     Returns
     -------
-    Tensor [N, L]
+    Tensor [N, k]
     """
     linear = torch.lerp(start, end, fraction)
     lengths = torch.linalg.vector_norm(torch.stack([start, end]), dim=-1, keepdim=True)

@@ -13,6 +13,7 @@ from distill.runs.instrument import BATCH_WINDOWS, Instrument
 
 # What is quieter than the loudest window by more than this counts as silence, whose level has no meaning.
 _RANGE_DB = 60.0
+_BISECTIONS = 30
 
 
 def audible_levels(levels: Tensor) -> Tensor:
@@ -24,10 +25,30 @@ def interpolated_levels(start: Tensor, end: Tensor, fraction: float) -> Tensor:
     """Return levels [N] between those of two sounds [N]: dB are interpolated, for each window and for the whole sound.
 
     The mean power of a sound whose windows are interpolated would be below the line between the ends wherever these
-    are loud at different times.
+    are loud at different times. So all windows are raised, but none above the louder of the two ends.
     """
-    levels = torch.lerp(start, end, fraction)
-    return levels + torch.lerp(total_db(start), total_db(end), fraction) - total_db(levels)
+    levels, highest = torch.lerp(start, end, fraction), torch.maximum(start, end)
+    wanted = torch.lerp(total_db(start), total_db(end), fraction)
+    low, high = 0.0, float((highest - levels).max())
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        is_less = total_db(torch.minimum(levels + middle, highest)) < wanted
+        low, high = (middle, high) if is_less else (low, middle)
+    return torch.minimum(levels + high, highest)
+
+
+def filled_latents(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the latents [N, L, k] of the windows of two sounds, where one is silent those of the other one.
+
+    `start` and `end` are latents [N, L, k] and `audible_levels` [N]. Between the latents of silence and of a sound, the
+    model may decode silence, which cannot be held to a level.
+    """
+    both = [latents for latents, _ in (start, end)]
+    silent = [levels <= levels.max() - _RANGE_DB for _, levels in (start, end)]
+    filled = [
+        torch.where((silent[of] & ~silent[1 - of])[:, None, None], both[1 - of], both[of]) for of in range(len(both))
+    ]
+    return filled[0], filled[1]
 
 
 def varied_levels(source: Tensor, training: Tensor, radius: float) -> Tensor:
@@ -74,11 +95,11 @@ class Hold:
         for z, z_moved, target in zip(*(values.split(BATCH_WINDOWS) for values in columns), strict=True):
             decoded = self._instrument.decode(z)
             held, change = hold_level(decoded, target)
-            held = limit_frames(held, self._n_fft)
+            held = limit_frames(held, self._n_fft, target)
             self._before += _power_of(decoded)
             self._after += _power_of(held)
             if not torch.equal(z, z_moved):
-                held = limit_frames(change_level(self._instrument.decode(z_moved), change), self._n_fft)
+                held = limit_frames(change_level(self._instrument.decode(z_moved), change), self._n_fft, target)
             yield held
 
 

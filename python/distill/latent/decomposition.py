@@ -22,17 +22,18 @@ _RESOLUTION = 1e-3
 # An axis whose standard deviation is a smaller share of the largest one is a rounding error of float32.
 _LEAST_SCALE = 1e-5
 _BLOCK_ROWS = 1024
-_COURSE_UNITS = 64
+# Of a course: a covariance of all units at all times would be too large.
+_COURSE_VALUES = 768
 _BLOCK_DISTANCES = 1 << 22
 
 
 class PrincipalAxes(NamedTuple):
-    """Principal axes in order of decreasing variance; K of them, at most L and at most N - 1."""
+    """Principal axes in order of decreasing variance; K of them, at most D and at most N - 1."""
 
     mean: Tensor
-    """Mean of the latent vectors, [L]."""
+    """Mean of the vectors, [D]."""
     components: Tensor
-    """Directions of the axes, orthonormal, [K, L]."""
+    """Directions of the axes, orthonormal, [K, D]."""
     scale: Tensor
     """Standard deviation of the latent vectors along each axis (divided by N, not N - 1), positive, [K]."""
     share: Tensor
@@ -52,9 +53,9 @@ def principal_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
 
     Parameters
     ----------
-    latents : Tensor [N, L]
+    latents : Tensor [N, D]
         Latent vectors.
-    effect : Tensor [L]
+    effect : Tensor [D]
         Weight of each unit, not negative. Only the proportions matter.
 
     Returns
@@ -110,8 +111,9 @@ def sequence_axes(latents: Tensor, effect: Tensor) -> PrincipalAxes:
     means = latents.mean(dim=1)
     of_mean = principal_axes(means, effect)
     courses = latents - means[:, None]
-    # The units that are heard most: a covariance of all units at all times would be too large.
-    heard = (effect * courses.flatten(0, 1).std(dim=0)).topk(min(units, _COURSE_UNITS)).indices.sort().values
+    # The units that are heard most.
+    most = max(1, _COURSE_VALUES // length)
+    heard = (effect * courses.flatten(0, 1).std(dim=0)).topk(min(units, most)).indices.sort().values
     of_course = principal_axes(courses[..., heard].flatten(1), effect[heard].repeat(length))
     axes = torch.zeros(len(of_course.scale), length, units, dtype=torch.float64)
     axes[..., heard] = of_course.components.unflatten(1, (length, len(heard)))

@@ -47,13 +47,13 @@ class LatentDensity:
         self.mean = values.mean(axis=0)
         centred = values - self.mean
         self.anchors = math.sqrt(1 - _WIDTH**2) * centred
-        floor = _FLOOR * np.eye(values.shape[1])
-        self._directions = np.concatenate([centred / math.sqrt(len(centred)), floor])
-        self.n_draws = len(self._directions)
+        self._directions = centred / math.sqrt(len(centred))
+        self.n_draws = len(centred) + centred.shape[1]
 
     def noise(self, draws: np.ndarray) -> np.ndarray:
         """Return noise [n, D] with the covariance of the latent vectors, from standard normal `draws` [n, n_draws]."""
-        return draws @ self._directions
+        along_rows, everywhere = np.split(draws, [len(self._directions)], axis=1)
+        return along_rows @ self._directions + _FLOOR * everywhere
 
     def near(self, anchors: np.ndarray, noise: np.ndarray, temperature: float = 1.0) -> Tensor:
         """Return samples [n, L, k], float32, near `anchors` [n, D] with `noise` [n, D].

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -63,16 +65,16 @@ class ValidationChunks:
         rows = data.val.dataset
         if isinstance(rows, CachedSpectrogramDataset):
             places = rows.places(self._indices, config.chunk_samples / config.features.sample_rate)
-            self.names = [_name(place.file, place.chunk, place.offset_s) for place in places]
+            self.names = _names([(place.file, place.chunk, place.offset_s) for place in places])
             contents = rows.content_hashes(self._indices)
             self._sources = [
                 _Source(dataset.path / place.file, content, place.chunk)
                 for place, content in zip(places, contents, strict=True)
             ]
         else:
-            self.names = [
-                _name(*waveforms.place(index), None) for waveforms, index in map(self._decoded, self._indices)
-            ]
+            self.names = _names(
+                [(*waveforms.place(index), None) for waveforms, index in map(self._decoded, self._indices)]
+            )
 
     def _decoded(self, index: int) -> tuple[AudioTrainingDataset, int]:
         """Return the chunks in memory, and which of them is a validation chunk."""
@@ -125,9 +127,17 @@ class ValidationChunks:
         return found
 
 
-def _name(file: str, chunk: int, offset_s: float | None) -> str:
-    """Return the name of a chunk: that of its file, and where it starts in it unless that is the start."""
-    name = Path(file).name
-    if not chunk:
-        return name
-    return f"{name}, chunk {chunk + 1}" if offset_s is None else f"{name}, {offset_s:.1f} s"
+def _names(places: Sequence[tuple[str, int, float | None]]) -> list[str]:
+    """Return the names of chunks: that of the file, and where the chunk starts in it unless that is the start.
+
+    The folder is named, too, if files in several folders have the same name.
+    """
+    paths = {Path(file) for file, _, _ in places}
+    count = Counter(path.name for path in paths)
+    names = []
+    for file, chunk, offset_s in places:
+        path = Path(file)
+        name = path.name if count[path.name] == 1 else os.path.join(*path.parts[-2:])
+        start = f"chunk {chunk + 1}" if offset_s is None else f"{offset_s:.1f} s"
+        names.append(f"{name}, {start}" if chunk else name)
+    return names

@@ -21,6 +21,8 @@ _NEARLY = 0.9
 # Steps of the lag in a sample, so that the period of a high note is exact.
 _STEPS = 4
 _OCTAVE_CENTS = 1200.0
+# Half of the sounds have another pitch.
+_LOST_CENTS = 600.0
 _LEAST_PITCHED = 3
 _AUDIBLE_DB = -60.0
 _TINY = 1e-20
@@ -88,6 +90,8 @@ def _envelope(sound: np.ndarray, hop: int) -> np.ndarray:
 
 def _pitch_error(recording: np.ndarray, sound: np.ndarray, rate: int) -> float | None:
     """Return by how many cents the pitch differs where the recording is loudest; None if that has no clear pitch."""
+    if len(recording) < _PITCH_S * rate:
+        return None
     loudest = _loudest(recording, round(_PITCH_S * rate))
     wanted = pitch_of(recording[loudest], rate)
     if wanted is None:
@@ -161,10 +165,23 @@ def sentence(figures: Mapping[str, Any]) -> str:
         {name: figures[key] for name in FIGURES if figures.get(key := prefix + name) is not None}
         for prefix in ("", "features_")
     )
-    formats = {"pitch_cents": "{:.0f} cents", "envelope": "{:.2f}", "level_db": "{:.1f} dB"}
     words = {"pitch_cents": "its pitch within {}", "envelope": "its envelope at {}", "level_db": "its level within {}"}
-    clauses = [words[name].format(formats[name].format(value)) for name, value in model.items()]
-    if not clauses:
+    loses = ""
+    if model.get("pitch_cents", 0.0) >= _LOST_CENTS:
+        loses = " loses its pitch" + (", and" if len(model) > 1 else "")
+        del model["pitch_cents"]
+    clauses = [words[name].format(_shown(name, value)) for name, value in model.items()]
+    keeps = f" keeps {', '.join(clauses)}" if clauses else ""
+    if not loses + keeps:
         return ""
-    features = ", ".join(formats[name].format(value) for name, value in alone.items())
-    return f"a validation sound keeps {', '.join(clauses)}" + (f" (features alone: {features})" if features else "")
+    features = ", ".join(_shown(name, value) for name, value in alone.items())
+    return f"a validation sound{loses}{keeps}" + (f" (features alone: {features})" if features else "")
+
+
+def _shown(name: str, value: float) -> str:
+    """Return a figure with its unit."""
+    if name == "envelope":
+        return f"{value:.2f}"
+    if name == "level_db":
+        return f"{value:.1f} dB"
+    return "no pitch" if value >= _LOST_CENTS else f"{value:.0f} cent{'s' * (round(value) != 1)}"

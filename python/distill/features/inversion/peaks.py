@@ -37,7 +37,8 @@ def spread_peaks(sound: Tensor, n_fft: int) -> Tensor:
     -------
     Tensor [n]
         `sound` itself if no peak is too high. Peaks of 1.2 (+1.6 dBFS) at most, unless a frame is so loud that they do
-        not rise above 1.5 times its root mean square, or the iterations end before.
+        not rise above 1.5 times its root mean square, or the iterations end before. A click that is alone in its frame
+        stays: to clip it changes no phase.
     """
     if not len(sound) or sound.abs().max() <= _CLIP * _TOLERANCE:
         return sound
