@@ -213,7 +213,8 @@ def _print_table(title: str, rows: Iterator[tuple[str | Path, dict[str, float]]]
         if not first:
             print(f"\n| {title} | {' | '.join(figures).replace('_', ' ')} |\n|---|{'---|' * len(figures)}")
             first = of
-        print(f"| {Path(of).name} | {' | '.join(f'{value:.3g}' for value in figures.values())} |", flush=True)
+        name = of.name if isinstance(of, Path) else of
+        print(f"| {name} | {' | '.join(f'{value:.3g}' for value in figures.values())} |", flush=True)
     return first
 
 

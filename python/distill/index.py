@@ -215,7 +215,7 @@ class Dataset:
             return None
         root = os.path.join(os.path.abspath(self.folder), "")
         real_root = os.path.join(os.path.realpath(root), "")
-        return [os.fsencode(_relative(os.fspath(file), root, real_root)) for file in self.files]
+        return [path_bytes(_relative(os.fspath(file), root, real_root)) for file in self.files]
 
     def require_audio(self, scan: Scan) -> None:
         """Check that a scan of this dataset found files.
@@ -269,6 +269,14 @@ def check_workers(workers: int | None) -> int:
 def default_workers() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def path_bytes(path: str) -> bytes:
+    """Return a path in bytes, also one of a manifest that Python's filesystem encoding lacks, as in an ASCII locale."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
 
 
 def _relative(file: str, root: str, real_root: str) -> str:

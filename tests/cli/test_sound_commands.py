@@ -244,7 +244,8 @@ def test_generate_in_words(run, tone_run, tone, tmp_path):
 
 
 def test_a_sound_that_would_clip_is_lowered_and_reported(run, tone_run, tmp_path, monkeypatch):
-    # A limiter that may do next to nothing: held to the levels of known sounds, few sounds would need more.
+    # Peaks that are not spread, and a limiter that may do next to nothing: otherwise hardly any sound is lowered.
+    monkeypatch.setattr("distill.features.inversion.crossfade.spread_peaks", lambda sound, n_fft: sound)
     monkeypatch.setattr("distill.audio.peaks._MOST_LIMITED_DB", 0.1)
     argv = ("generate", tone_run, "--count", 2, "--temperature", 15, "--seed", 1, "--sample-format", "float", *CPU)
     result = one_object(*run(*argv, "--json", "--out", tmp_path / "a"))
@@ -379,7 +380,8 @@ def test_a_trained_run_reconstructs_and_generates(run, sounds, cache, small_conf
     for path in again["files"]:
         samples, _ = soundfile.read(path)
         assert len(samples) == round(1.2 * RATE)
-        assert 1e-3 < np.sqrt(np.square(samples).mean()) < 0.5
+        # No louder than a full-scale sine.
+        assert 1e-3 < np.sqrt(np.square(samples).mean()) < 0.71
 
 
 def test_reconstruct_keeps_a_name_that_is_not_unicode(run, tone_run, tmp_path):

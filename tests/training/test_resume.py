@@ -77,7 +77,7 @@ def test_a_run_cancelled_in_an_epoch_and_resumed_ends_with_the_same_weights(soun
         {path.relative_to(run): path.read_bytes() for path in (run / "previews").rglob("*.*")}
         for run in (whole.run_dir, resumed.run_dir)
     ]
-    assert len(previews[0]) == 3 * 9
+    assert len(previews[0]) == 3 * 13
     assert previews[0] == previews[1]
 
 

@@ -19,7 +19,7 @@ from distill.audio.decode import unreadable
 from distill.audio.readers.protocol import ByteSource
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
-from distill.index import Dataset
+from distill.index import Dataset, path_bytes
 from distill.text import counted, reason_lines
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.data import TrainingData
@@ -68,7 +68,7 @@ class ValidationChunks:
             self.names = _names([(place.file, place.chunk, place.offset_s) for place in places])
             contents = rows.content_hashes(self._indices)
             self._sources = [
-                _Source(dataset.path / place.file, content, place.chunk)
+                _Source(dataset.path / os.fsdecode(path_bytes(place.file)), content, place.chunk)
                 for place, content in zip(places, contents, strict=True)
             ]
         else:
