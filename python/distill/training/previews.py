@@ -18,6 +18,7 @@ from distill.runs.instrument import Instrument
 from distill.storage import remove_leftovers
 
 _SOUNDS = 4
+_FORMAT = SoundFormat(sample_format="pcm16")
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,14 @@ def save_previews(
         "sample": instrument.decode(z),
     }
     samples = instrument.config.chunk_samples
-    sound_format = SoundFormat(sample_format="pcm16")
-    sounds = {}
-    for number, original in enumerate(originals[:_SOUNDS], 1):
-        if original is not None:
-            name = f"original-{number}"
-            sounds[name] = folder / f"{name}.wav"
-            write_sound(sounds[name], [original], instrument.sample_rate, sound_format, keeps_level=True)
+    made = {f"original-{number}": sound for number, sound in enumerate(originals[:_SOUNDS], 1) if sound is not None}
     for kind, rows in features.items():
         for number, row in enumerate(rows, 1):
-            (sound,) = instrument.to_sound([row], samples)
-            name = f"{kind}-{number}"
-            sounds[name] = folder / f"{name}.wav"
-            write_sound(sounds[name], [sound], instrument.sample_rate, sound_format)
+            (made[f"{kind}-{number}"],) = instrument.to_sound([row], samples)
+    sounds = {name: folder / f"{name}.wav" for name in made}
+    for name, sound in made.items():
+        is_original = name.startswith("original")
+        write_sound(sounds[name], [sound], instrument.sample_rate, _FORMAT, keeps_level=is_original)
     shown = [("validation", chunks), *features.items()]
     picture = save_preview_picture(
         [(name, rows.cpu().numpy()) for name, rows in shown],
