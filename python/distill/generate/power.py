@@ -43,12 +43,11 @@ def filled_latents(start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> 
     `start` and `end` are latents [N, L, k] and `audible_levels` [N]. Between the latents of silence and of a sound, the
     model may decode silence, which cannot be held to a level.
     """
-    both = [latents for latents, _ in (start, end)]
-    silent = [levels <= levels.max() - _RANGE_DB for _, levels in (start, end)]
-    filled = [
-        torch.where((silent[of] & ~silent[1 - of])[:, None, None], both[1 - of], both[of]) for of in range(len(both))
-    ]
-    return filled[0], filled[1]
+    is_silent = [(levels <= levels.max() - _RANGE_DB)[:, None, None] for _, levels in (start, end)]
+    return (
+        torch.where(is_silent[0] & ~is_silent[1], end[0], start[0]),
+        torch.where(is_silent[1] & ~is_silent[0], start[0], end[0]),
+    )
 
 
 def varied_levels(source: Tensor, training: Tensor, radius: float) -> Tensor:

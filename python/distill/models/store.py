@@ -19,7 +19,7 @@ from distill.device import resolve_device
 from distill.documents import check_table, load_json, read_document, read_file
 from distill.errors import RunError
 from distill.faults import Key, Rule, Table, at_least, between, shown, table_faults
-from distill.models.vae import ConvVAE
+from distill.models.vae import ConvVAE, add_time_axis
 from distill.storage import write_atomically
 from distill.text import printable
 
@@ -148,9 +148,7 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
     fault = _size_fault(architecture, weights)
     if fault is None:
         model = ConvVAE(**architecture)
-        latents = weights.get("latents")
-        if latents is not None and latents.ndim == 2:
-            weights["latents"] = latents[:, None]
+        add_time_axis(weights)
         fault = _first_difference(model.state_dict(), weights)
     if fault:
         raise RunError(f"{path}: does not fit {DESCRIPTION_NAME}: {fault}", remedy)

@@ -262,7 +262,7 @@ class ConvVAE(nn.Module):
         self.decoder = ConvDecoder(latent_dim, widths, sizes, self.n_latents, dropout)
         seeded = torch.Generator().manual_seed(0)
         self.register_buffer("latents", torch.randn(_LATENTS, self.n_latents, latent_dim, generator=seeded))
-        self.register_load_state_dict_pre_hook(_add_time_axis)
+        self.register_load_state_dict_pre_hook(_before_loading)
 
     @torch.no_grad()
     def set_latents(self, latents: Tensor) -> None:
@@ -367,7 +367,12 @@ class ConvVAE(nn.Module):
         return self.decode(mu + noise * torch.exp(0.5 * logvar)), mu, logvar
 
 
-def _add_time_axis(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
+# No lambda, which could not be pickled with the model.
+def _before_loading(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
+    add_time_axis(state, prefix)
+
+
+def add_time_axis(state: dict[str, Tensor], prefix: str = "") -> None:
     """Read the latents of versions in which a row had one latent vector, [N, k], as [N, 1, k]."""
     latents = state.get(prefix + "latents")
     if latents is not None and latents.ndim == 2:
