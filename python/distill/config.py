@@ -20,7 +20,15 @@ Partial = Literal["use", "skip"]
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """The one-channel feature: a log-mel spectrogram."""
+    """The one-channel feature: a log-mel spectrogram.
+
+    Examples
+    --------
+    >>> from distill.audio import SpectrogramConfig
+    >>> config = SpectrogramConfig(sample_rate=16_000, n_fft=512, hop_length=128, n_mels=64)
+    >>> config.row_shape(chunk_samples=16_000)
+    (1, 64, 126)
+    """
 
     channels: ClassVar[int] = 1
 
@@ -65,7 +73,14 @@ def _number(value: Any, default: float) -> Any:
 
 @dataclass(frozen=True)
 class ComplexSpectrogramConfig(SpectrogramConfig):
-    """The two-channel feature: log-mel magnitude and instantaneous frequency."""
+    """The two-channel feature: log-mel magnitude and instantaneous frequency.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig
+    >>> ComplexSpectrogramConfig(n_mels=256).row_shape(chunk_samples=48_000)
+    (2, 256, 94)
+    """
 
     channels: ClassVar[int] = 2
 
@@ -80,7 +95,14 @@ class ComplexSpectrogramConfig(SpectrogramConfig):
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Ranges of the random changes that make augmented variants of a chunk; 0 turns a change off."""
+    """Ranges of the random changes that make augmented variants of a chunk; 0 turns a change off.
+
+    Examples
+    --------
+    >>> from distill.audio import AugmentationConfig
+    >>> AugmentationConfig(noise_db=0, speed=0)  # gain and shift in time only
+    AugmentationConfig(gain_db=6.0, noise_db=0, speed=0, pitch_semitones=0.0, time_shift_s=0.1)
+    """
 
     gain_db: float = 6.0
     """Gain: between -gain_db and 0 dB, so that nothing clips."""
@@ -106,7 +128,16 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the result of a training run; fields that are None are chosen to fit the dataset."""
+    """Everything that decides the result of a training run; fields that are None are chosen to fit the dataset.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig
+    >>> from distill.training import TrainingConfig
+    >>> config = TrainingConfig(ComplexSpectrogramConfig(n_mels=256), model_size="large", epochs=100)
+    >>> config.features.n_mels, config.latent_dim
+    (256, 128)
+    """
 
     complex_spectrogram: ComplexSpectrogramConfig = field(default_factory=ComplexSpectrogramConfig)
     """The two-channel feature."""

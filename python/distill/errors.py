@@ -22,6 +22,16 @@ class DistillError(Exception):
     ----------
     exit_code : int
         Exit status of a command that ends with this error.
+
+    Examples
+    --------
+    >>> from distill.audio import load_audio
+    >>> from distill.errors import DistillError
+    >>> try:
+    ...     load_audio("missing.wav")
+    ... except DistillError as error:
+    ...     print(error)
+    missing.wav: ...
     """
 
     exit_code = 1
@@ -140,7 +150,19 @@ class ClusterError(DistillError):
 
 
 class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name
-    """Preprocessing was cancelled, as by a `confirm_callback` that returned False."""
+    """Preprocessing was cancelled, as by a `confirm_callback` that returned False.
+
+    Examples
+    --------
+    >>> from distill import ComplexSpectrogramConfig, PreprocessingCancelled, preprocess_complex_spectrograms
+    >>> def stop(stage, current, total):
+    ...     raise PreprocessingCancelled("cancelled")
+    >>> try:
+    ...     preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig(), progress_callback=stop)
+    ... except PreprocessingCancelled as error:
+    ...     print(error)
+    cancelled
+    """
 
 
 class RunError(DistillError):

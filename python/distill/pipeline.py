@@ -109,6 +109,14 @@ def train(
         If a loss or a weight is no longer finite.
     ProcessLostError
         If another one of several processes ends.
+
+    Examples
+    --------
+    >>> from distill.training import TrainingConfig, train
+    >>> config = TrainingConfig(epochs=1, augmentation_expansion=0, preview_epochs=0)
+    >>> result = train("recordings", "runs/short", config, analyze=False)
+    >>> result.status
+    'finished'
     """
     if tensorboard:
         check_tensorboard()

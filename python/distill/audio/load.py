@@ -29,6 +29,12 @@ def load_audio(path: PathLike, sample_rate: int = 48_000) -> torch.Tensor:
     ------
     AudioFileError
         If the file cannot be used; the message gives the reason.
+
+    Examples
+    --------
+    >>> from distill.audio import load_audio
+    >>> load_audio("recordings/bell.wav", sample_rate=16_000).shape
+    torch.Size([1, ...])
     """
     decoding = decode_blocks(path, sample_rate)
     blocks = [block.samples for block in decoding]

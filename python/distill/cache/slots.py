@@ -276,6 +276,14 @@ def load_cache_manifest(cache_dir: PathLike) -> dict[str, Any] | None:
     ------
     CacheError
         If the manifest cannot be read, or `cache_dir` is a cache with several slots.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, load_cache_manifest, preprocess_complex_spectrograms
+    >>> cache_dir, _ = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> manifest = load_cache_manifest(cache_dir)
+    >>> [file["path"] for file in manifest["files"] if file["rows"]]
+    ['bell.wav', ...]
     """
     manifest = open_manifest(choose_slot(Path(cache_dir)))
     return None if manifest is None else describe(manifest)

@@ -165,6 +165,13 @@ class AudioSpectrogram(nn.Module):
     ------
     ConfigError
         If `backend` or DISTILL_BACKEND is not one of these names.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.audio import AudioSpectrogram
+    >>> AudioSpectrogram()(torch.randn(1, 1, 48_000)).shape
+    torch.Size([1, 1, 128, 94])
     """
 
     def __init__(self, config: SpectrogramConfig | None = None, backend: Backend = "auto") -> None:

@@ -57,6 +57,15 @@ def vae_loss(
     dict of scalar Tensor
         `loss`; `magnitude`: weighted mean squared error of channel 0; `instantaneous_frequency`: mean squared error of
         channel 1 weighted by energy, 0 for one channel; `kl`: in nats, mean over latent dimensions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.models import ConvVAE, vae_loss
+    >>> rows = torch.randn(3, 2, 128, 94)
+    >>> reconstruction, mu, logvar = ConvVAE(in_channels=2, latent_dim=16)(rows)
+    >>> losses = vae_loss(reconstruction, rows, mu, logvar, if_weight=0.5, kl_weight=2e-3, free_bits=0.05)
+    >>> losses["loss"].backward()
     """
     if part is not None:
         return _loss_of_part(

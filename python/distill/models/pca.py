@@ -110,6 +110,14 @@ def fit_pca(
     ------
     ValueError
         If there are no rows, rows are not finite, or n_components or max_rows is below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.models import fit_pca
+    >>> pca = fit_pca(torch.randn(100, 2, 8, 5), n_components=3)
+    >>> pca.components.shape, pca.rank
+    (torch.Size([3, 80]), 3)
     """
     if n_components < 1:
         raise ValueError(f"n_components={n_components} must be at least 1")

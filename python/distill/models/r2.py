@@ -54,6 +54,16 @@ class ReconstructionR2:
     ----------
     band_means : Tensor [C, M]
         Means of the training rows, as `BandMeans` returns them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.models import ReconstructionR2
+    >>> rows = torch.randn(4, 2, 128, 94)
+    >>> r2 = ReconstructionR2(band_means=rows.mean(dim=(0, 3)))
+    >>> r2.update(reconstruction=rows, target=rows)
+    >>> r2.result()
+    {'magnitude_r2': 1.0, 'if_r2': 1.0}
     """
 
     def __init__(self, band_means: Tensor) -> None:

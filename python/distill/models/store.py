@@ -92,6 +92,14 @@ def save_model(
         If a value cannot be written as JSON or read back, or `extra` has the name of a field of `model.json`.
     OSError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> from distill.models import ConvVAE, load_model, save_model
+    >>> model = ConvVAE(in_channels=1, latent_dim=16)
+    >>> save_model("saved", model, features={}, statistics={"mag_mean": 0.0, "mag_std": 1.0})
+    >>> load_model("saved").config == model.config
+    True
     """
     description = {
         "format": _FORMAT,
@@ -132,6 +140,13 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
         If a file is missing or damaged, or the weights do not fit the description.
     DeviceError
         If the machine has no such device.
+
+    Examples
+    --------
+    >>> from distill.models import load_model
+    >>> model = load_model("runs/first")
+    >>> model.config["latent_dim"]
+    128
     """
     device = resolve_device(device)
     architecture = {"latent_frames": 0} | load_description(run_dir)["architecture"]

@@ -210,6 +210,15 @@ class ConvVAE(nn.Module):
     ------
     ValueError
         If a parameter is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.models import ConvVAE
+    >>> model = ConvVAE(in_channels=2, latent_dim=16)
+    >>> reconstruction, mu, logvar = model(torch.randn(3, 2, 128, 94))
+    >>> reconstruction.shape, mu.shape
+    (torch.Size([3, 2, 128, 94]), torch.Size([3, 12, 16]))
     """
 
     @_float32_by_default()

@@ -101,6 +101,13 @@ def preprocess_complex_spectrograms(
         If `confirm_callback` returned False.
     StorageError
         If the cache cannot be written. What was finished is kept.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> sorted(stats)
+    ['if_mean', 'if_std', 'mag_mean', 'mag_std']
     """
     if sample_rate != complex_spectrogram_config.sample_rate:
         raise ConfigError(

@@ -62,6 +62,15 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         If there is no valid cache; on reading, if a row is damaged.
     ConfigError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.training import CachedSpectrogramDataset
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> rows = CachedSpectrogramDataset(cache_dir, split="train")
+    >>> rows[0].shape
+    torch.Size([2, 128, 94])
     """
 
     def __init__(

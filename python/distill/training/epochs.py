@@ -141,6 +141,22 @@ def train_epoch(
     ------
     ValueError
         If a batch has the wrong shape, or features come without statistics.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.models import ConvVAE
+    >>> from distill.training import TrainingConfig, create_complex_data_loaders, train_epoch
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> train_loader, val_loader = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=2))
+    >>> model = ConvVAE(in_channels=2, latent_dim=16)
+    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    >>> losses = train_epoch(
+    ...     model, train_loader, optimizer, use_cached_spectrograms=True, normalization_stats=stats
+    ... )
+    >>> list(losses)
+    ['loss', 'magnitude', 'instantaneous_frequency', 'kl']
     """
     model.train()
     device = next(model.parameters()).device
@@ -208,6 +224,18 @@ def validate_epoch(
     ------
     ValueError
         If a batch has the wrong shape, or features come without statistics.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.models import ConvVAE
+    >>> from distill.training import TrainingConfig, create_complex_data_loaders, validate_epoch
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> train_loader, val_loader = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=2))
+    >>> model = ConvVAE(in_channels=2, latent_dim=16)
+    >>> figures = validate_epoch(model, val_loader, use_cached_spectrograms=True, normalization_stats=stats)
+    >>> list(figures)
+    ['loss', 'magnitude', 'instantaneous_frequency', 'kl', 'magnitude_r2', 'if_r2']
     """
     model.eval()
     device = next(model.parameters()).device

@@ -21,6 +21,15 @@ class TrainEvent:
         metrics.jsonl, is_best, epochs.
     values : dict
         The values of that kind of event.
+
+    Examples
+    --------
+    >>> from distill.training import TrainEvent
+    >>> def show(event):  # train("recordings", "runs/new", on_event=show)
+    ...     if event.kind == "epoch":
+    ...         print(f"epoch {event.values['epoch']}: validation loss {event.values['val_loss']:.3f}")
+    >>> show(TrainEvent("epoch", {"epoch": 3, "val_loss": 0.25}))
+    epoch 3: validation loss 0.250
     """
 
     kind: EventKind
@@ -45,6 +54,13 @@ class TrainResult:
         What of validation sounds is kept by the weights that were the best at `epoch`, the last one at which that was
         measured: pitch_cents, envelope and level_db, and with "features_" before these names what features alone keep.
         They are described in `distill.training.listening.compare`. None if nothing was measured.
+
+    Examples
+    --------
+    >>> from distill.training import train
+    >>> result = train(None, "runs/first", resume=True, analyze=False)  # a run that has finished
+    >>> result.status, result.epochs, result.best["epoch"]
+    ('finished', 1, 1)
     """
 
     run_dir: Path

@@ -136,6 +136,15 @@ def create_complex_data_loaders(
     ------
     CacheError
         If there is no valid cache.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.training import TrainingConfig, create_complex_data_loaders
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> train_loader, val_loader = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=2))
+    >>> next(iter(train_loader)).shape
+    torch.Size([2, 2, 128, 94])
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     train = CachedSpectrogramDataset(
@@ -186,6 +195,14 @@ def create_data_loaders(
     -------
     train_loader, val_loader : DataLoader
         The first shuffled by seed and epoch, the second in order.
+
+    Examples
+    --------
+    >>> from distill.training import TrainingConfig, create_data_loaders
+    >>> files = ["recordings/bell.wav", "recordings/pad.wav"]
+    >>> train_loader, val_loader = create_data_loaders(files, TrainingConfig(batch_size=2))
+    >>> next(iter(train_loader)).shape
+    torch.Size([2, 1, 48000])
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     rate = config.features.sample_rate

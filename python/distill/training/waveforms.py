@@ -58,6 +58,14 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         Equal for equal contents of the files.
     val_limit : int or None
         The largest hash of a chunk that the last `split` held out.
+
+    Examples
+    --------
+    >>> from distill.training import AudioTrainingDataset
+    >>> chunks = AudioTrainingDataset(["recordings/bell.wav", "recordings/pad.wav"], chunk_samples=24_000)
+    >>> chunks[0].shape
+    torch.Size([1, 24000])
+    >>> train, val = chunks.split(val_fraction=0.2)
     """
 
     val_limit: int | None = None
