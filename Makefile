@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find rust/audio rust/index rust/features rust/packs rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
-.PHONY: help install demo test lint format bench kernel-report soak fuzz sanitize clean
+.PHONY: help install demo test lint docs format bench kernel-report soak fuzz sanitize clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+docs: $(INSTALLED) ## Build the documentation site, in build/site
+	$(BIN)/python -m sphinx -c docs --builder html --fail-on-warning --keep-going --quiet . build/site
+	@echo build/site/index.html
 
 format: $(INSTALLED) ## Format both languages, and fix lints of Python
 	$(BIN)/ruff format .

@@ -27,7 +27,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!distill\.).*")]
 myst_heading_anchors = 3
 # Single backquotes in docstrings are code.
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_typehints = "none"  # docstrings give types with shapes and units
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"

@@ -1,6 +1,6 @@
 """Features as a part of training: workers decode and cut waveforms, the GPU computes their features.
 
-    python examples/features_on_gpu.py RECORDINGS [BATCHES]
+    python examples/features_on_gpu.py RECORDINGS [WORKERS]
 
 This is the way for random crops, which a cache cannot hold. Without a GPU the features are computed on the CPU.
 """
@@ -21,7 +21,7 @@ class Crops(Dataset):
     """A second of each file, from a random place."""
 
     def __init__(self, folder: str) -> None:
-        self.files = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".wav", ".flac", ".ogg", ".mp3"))
+        self.files = [path for path in Path(folder).rglob("*") if path.suffix in (".wav", ".flac", ".ogg", ".mp3")]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -33,22 +33,18 @@ class Crops(Dataset):
         return torch.nn.functional.pad(waveform[:, start : start + SECOND], (0, max(0, -spare)))
 
 
-def main(folder: str, batches: int = 10) -> torch.Tensor:
-    """Return the features [B, 2, M, T] of the last batch."""
+def main(folder: str, workers: int = 2) -> torch.Tensor:
+    """Return the features [B, 2, M, T] of the last batch of an epoch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spectrogram = ComplexSpectrogram()  # works on the device of its input; nothing has to be moved
     crops = Crops(folder)
-    loader = DataLoader(crops, batch_size=8, shuffle=True, num_workers=2, pin_memory=device.type == "cuda")
-    seconds, began = 0, time.monotonic()
-    while batches > 0:
-        for waveforms in loader:
-            features = spectrogram(waveforms.to(device, non_blocking=True))  # a training step goes here
-            seconds += len(waveforms)
-            batches -= 1
-            if batches == 0:
-                break
-    rate = seconds / (time.monotonic() - began)
-    print(f"{rate:.0f} seconds of sound a second on {device}, by the backend {spectrogram.backend_for(waveforms.to(device))}")
+    loader = DataLoader(crops, batch_size=8, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda")
+    began = time.monotonic()
+    for waveforms in loader:
+        moved = waveforms.to(device, non_blocking=True)
+        features = spectrogram(moved)  # a training step goes here
+    rate, backend = len(crops) / (time.monotonic() - began), spectrogram.backend_for(moved)
+    print(f"{rate:.0f} seconds of sound a second on {device}, by the backend {backend!r}")
     return features
 
 

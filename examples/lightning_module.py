@@ -1,7 +1,7 @@
 """An autoencoder of your own as a Lightning module, on the cache of a folder.
 
-    pip install pytorch-lightning
-    python examples/lightning_module.py RECORDINGS [EPOCHS]
+pip install pytorch-lightning
+python examples/lightning_module.py RECORDINGS [EPOCHS]
 """
 
 import sys

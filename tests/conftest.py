@@ -71,8 +71,7 @@ def _need(item: pytest.Item) -> str:
 
 
 def _is_there(program: str) -> bool:
-    # A Python package need not be on the path.
-    return importlib.util.find_spec("ray") is not None if program == "ray" else shutil.which(program) is not None
+    return shutil.which(program) is not None or importlib.util.find_spec(program) is not None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -39,7 +39,7 @@ def test_own_model(recordings, capsys):
 
 
 def test_features_on_gpu(recordings, capsys):
-    features = load("features_on_gpu").main(str(recordings), batches=2)
+    features = load("features_on_gpu").main(str(recordings), workers=0)
     assert features.shape[1:] == (2, 128, 94)
     assert features[:, 0].amax(dim=(1, 2)).min() > 1
     assert "seconds of sound a second" in capsys.readouterr().out

@@ -1,10 +1,4 @@
-"""distill turns a folder of audio into a trained generative model.
-
-Examples
---------
->>> from distill.training import train
->>> result = train("recordings", "runs/first")  # doctest: +SKIP
-"""
+"""distill turns a folder of audio into a trained generative model."""
 
 from __future__ import annotations
 

@@ -11,8 +11,12 @@ _PUBLIC = {
     "ComplexSpectrogramConfig": "distill.config",
     "PreprocessingCancelled": "distill.errors",
     "SpectrogramConfig": "distill.config",
+    "AudioInfo": "distill.audio.load",
+    "audio_info": "distill.audio.load",
+    "denormalize": "distill.features.normalization",
     "load_audio": "distill.audio.load",
     "load_cache_manifest": "distill.cache.slots",
+    "normalize": "distill.features.normalization",
     "preprocess_complex_spectrograms": "distill.preprocess.spectrograms",
 }
 

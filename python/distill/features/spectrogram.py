@@ -50,6 +50,8 @@ class ComplexSpectrogram(nn.Module):
 
     Examples
     --------
+    >>> import torch
+    >>> from distill.audio import ComplexSpectrogram
     >>> features = ComplexSpectrogram()(torch.randn(1, 1, 48_000))
     >>> features.shape
     torch.Size([1, 2, 128, 94])

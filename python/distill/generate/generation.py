@@ -62,6 +62,13 @@ class Generated:
         Length of each file, seconds.
     seconds : float
         Time that it took.
+
+    Examples
+    --------
+    >>> from distill.generate import generate
+    >>> made = generate("runs/first", "samples", force=True)
+    >>> len(made.files), made.sample_rate
+    (4, 48000)
     """
 
     files: list[Path]
@@ -132,6 +139,13 @@ def generate(
         If the machine has no such device.
     StorageError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> from distill.generate import Recipe, generate
+    >>> made = generate("runs/first", "new", Recipe(count=2, duration=1.5), seed=0, force=True)
+    >>> [file.name for file in made.files], made.duration_s
+    (['sample-001.wav', 'sample-002.wav'], 1.5)
     """
     began = time.monotonic()
     recipe = recipe or Recipe()

@@ -41,6 +41,13 @@ class Recipe:
     a fault.
 
     Faults are raised by `check` and not when a recipe is made, so that a command can report them with others.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from distill.generate import Recipe
+    >>> Recipe(start=Path("recordings/bell.wav"), end=Path("recordings/pad.wav"), steps=3).names
+    ['interpolation-001', 'interpolation-002', 'interpolation-003']
     """
 
     count: int | None = None

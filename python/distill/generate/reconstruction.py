@@ -60,6 +60,14 @@ class Reconstructed:
         Of the files, Hz.
     seconds : float
         Time that it took.
+
+    Examples
+    --------
+    >>> from distill.generate import reconstruct
+    >>> back = reconstruct("runs/first", ["recordings/bell.wav"], "back", force=True)
+    >>> for source, file in zip(back.sources, back.files):
+    ...     print(source, "->", file)
+    recordings/bell.wav -> back/bell.wav
     """
 
     sources: list[Path]
@@ -137,6 +145,13 @@ def reconstruct(
         If no source can be used. Nothing has been written.
     StorageError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> from distill.generate import reconstruct
+    >>> back = reconstruct("runs/first", ["recordings/bell.wav", "recordings/pad.wav"], "back", force=True)
+    >>> [file.name for file in back.originals]
+    ['bell (original).wav', 'pad (original).wav']
     """
     began = time.monotonic()
     paths = [Path(source) for source in sources]

@@ -34,6 +34,16 @@ class Analysis(Findings):
     ----------
     folder : Path
         RUN/latent.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from distill.latent import Analysis
+    >>> latents = torch.zeros(640, 12, 128)
+    >>> analysis = Analysis({"n": 640}, {"latents": latents}, Path("runs/first/latent"))  # as `analyze` returns it
+    >>> analysis.report["n"]
+    640
     """
 
     folder: Path
@@ -92,6 +102,13 @@ def analyze(
         If the machine has no such device.
     StorageError
         If the cache or the result cannot be written.
+
+    Examples
+    --------
+    >>> from distill.latent import analyze
+    >>> analysis = analyze("runs/first")
+    >>> sorted(path.name for path in analysis.folder.glob("*.png"))
+    ['map.png', 'scree.png', 'sweep.png']
     """
     folder = RunFolder(run_dir)
     folder.dataset()  # nothing is written to a folder that is no run

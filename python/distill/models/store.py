@@ -134,6 +134,10 @@ def load_model(run_dir: str | os.PathLike[str], device: str | torch.device = "cp
     device : str or torch.device
         Device of the returned model. Default: "cpu".
 
+    Returns
+    -------
+    ConvVAE
+
     Raises
     ------
     RunError

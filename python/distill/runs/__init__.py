@@ -1,1 +1,16 @@
 """Run folders: their files, the trained model as an instrument, and the axes of its latent space."""
+
+from __future__ import annotations
+
+from distill._lazy import lazy_names
+
+_PUBLIC = {
+    "Instrument": "distill.runs.instrument",
+    "Axes": "distill.runs.axes",
+    "TrainedRun": "distill.runs.trained",
+    "read_axes": "distill.runs.axes",
+}
+
+__all__ = list(_PUBLIC)
+
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

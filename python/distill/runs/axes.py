@@ -38,6 +38,14 @@ class Axes:
         Directions of the axes, orthonormal, float32.
     scale : Tensor [K]
         Standard deviation of the chunks' latent vectors along each axis, positive, float32.
+
+    Examples
+    --------
+    >>> from distill.runs import read_axes
+    >>> axes = read_axes("runs/first")
+    >>> mean = axes.mean.unflatten(0, (12, 128))  # L = 12 latent vectors of k = 128 values
+    >>> axes.move(mean, axes.index("1"), 1.5).shape  # or by its name, as "spectral_centroid"
+    torch.Size([12, 128])
     """
 
     names: list[str]
@@ -126,10 +134,21 @@ def read_axes(run_dir: PathLike) -> Axes:
     run_dir : path
         The run folder.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     RunError
         If the run was not analysed, the analysis is damaged, or the weights have changed since.
+
+    Examples
+    --------
+    >>> from distill.runs import read_axes
+    >>> axes = read_axes("runs/first")
+    >>> axes.components.shape[0] == len(axes.names)
+    True
     """
     path = Path(run_dir) / LATENT_NAME / TENSORS_NAME
     tip = f"run: distill analyze {run_dir}"

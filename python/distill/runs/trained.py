@@ -34,6 +34,13 @@ class TrainedRun:
     level : dict or None
         `gain_db`, by which the model's output is raised, and `rows_db`, the levels of the rows whose latent vectors it
         holds. None for a run of an earlier version.
+
+    Examples
+    --------
+    >>> from distill.runs import TrainedRun
+    >>> run = TrainedRun.load("runs/first", device="cpu")
+    >>> run.config.chunk_samples, run.model.row_shape
+    (48000, (2, 128, 94))
     """
 
     path: Path

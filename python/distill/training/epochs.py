@@ -206,11 +206,11 @@ def validate_epoch(
     ----------
     model, loader, spectrogram, use_cached_spectrograms, normalization_stats
         As for `train_epoch`.
-    if_weight, kl_weight, free_bits, loud_share
-        As for `train_epoch`.
     band_means : Tensor of shape [C, n_mels], optional
         Mean of the normalised training features in each mel band, weighted by energy for the instantaneous frequency;
         the baseline of R². Default: zeros, the mean over all bands.
+    if_weight, kl_weight, free_bits, loud_share
+        As for `train_epoch`.
     parts : iterable of Part, optional
         Which rows of its batch each batch of `loader` is, if other processes compute the others; see `World.parts`.
 

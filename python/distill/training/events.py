@@ -52,7 +52,7 @@ class TrainResult:
         RUN/latent, if the latent space was analysed.
     heard : dict or None
         What of validation sounds is kept by the weights that were the best at `epoch`, the last one at which that was
-        measured: pitch_cents, envelope and level_db, and with "features_" before these names what features alone keep.
+        measured: pitch_cents, envelope and level_db, and with `features_` before these names what features alone keep.
         They are described in `distill.training.listening.compare`. None if nothing was measured.
 
     Examples
