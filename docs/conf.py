@@ -17,8 +17,8 @@ project_copyright = "the distill authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 root_doc = "docs/index"
 # The root of the project is the root of the site, so that the links between its files are those of the repository.
-include_patterns = ["docs/**.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "kernels/README.md"]
-include_patterns += ["bench/results/*.md"]
+include_patterns = ["docs/**.md", "docs/api/*.rst", "kernels/README.md", "bench/results/*.md"]
+include_patterns += ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = [".*", "build", "target", "rust", "python", "tests", "demo", "runs"]
 nitpicky = True
 # Only names of distill have to be found: there is no request to the sites of other projects.

@@ -149,7 +149,7 @@ def test_a_public_name_is_described_with_all_of_its_parameters(name):
 
 
 def test_every_public_name_is_in_the_reference():
-    reference = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    reference = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.rst"))
     named = re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)$", reference, re.MULTILINE)
     values = {id(getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2])) for path in named}
     assert ".. automodule:: distill.errors" in reference
@@ -173,3 +173,11 @@ def test_every_module_that_is_mentioned_exists():
         parent, _, name = path.rpartition(".")
         found = importlib.util.find_spec(path) if importlib.util.find_spec(parent).submodule_search_locations else None
         assert found or hasattr(importlib.import_module(parent), name), path
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem
+)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
