@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from distill.cache.reader import CacheReader
 from distill.errors import ConfigError, StorageError
 from distill.features.normalization import normalization_arrays
 from distill.storage import storage_error, write_atomically
-from distill.types import PathLike, ProgressCallback, no_progress
-
-Format = Literal["pt", "npy", "safetensors", "webdataset", "parquet"]
+from distill.types import ExportFormat, PathLike, ProgressCallback, no_progress
 
 Pieces = Iterator[tuple[int, np.ndarray]]
 """The index of the first row, and some normalised rows [k, 2, M, T]."""
@@ -37,7 +35,7 @@ _TAR_BLOCK = tarfile.BLOCKSIZE
 def export(
     cache_dir: PathLike,
     output_dir: PathLike,
-    format: Format = "pt",
+    format: ExportFormat = "pt",
     progress: ProgressCallback | None = None,
 ) -> int:
     """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that describes them.
@@ -241,7 +239,7 @@ def _parquet_files(reader: CacheReader, pieces: Pieces) -> Files:
         yield f"{number:06d}.parquet", [file.getbuffer()]
 
 
-_FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
+_FILES: dict[ExportFormat, Callable[[CacheReader, Pieces], Files]] = {
     "pt": _pt_files,
     "npy": _npy_files,
     "safetensors": _safetensors_files,
@@ -250,7 +248,7 @@ _FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
 }
 
 
-def _manifest(reader: CacheReader, format: Format) -> dict[str, Any]:
+def _manifest(reader: CacheReader, format: ExportFormat) -> dict[str, Any]:
     # The reader's manifest, not the one on disk, which another process may have replaced since.
     manifest = describe(reader.manifest)
     origins = Origins(reader)
