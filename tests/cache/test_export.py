@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 
+import datasets
 import numpy as np
 import pyarrow
 import pytest
@@ -110,22 +111,34 @@ def test_webdataset_reads_rows_and_where_they_come_from(made, tmp_path, monkeypa
     assert len({sample["__key__"] for sample in samples}) == 20
 
 
-def test_pyarrow_reads_rows_and_where_they_come_from(made, tmp_path, monkeypatch):
+@pytest.fixture
+def parquet_files(made, tmp_path, monkeypatch):
     _, cache_dir, _ = made
-    dataset = CachedSpectrogramDataset(cache_dir)
-    small_files(monkeypatch, dataset[0].numpy())
+    small_files(monkeypatch, CachedSpectrogramDataset(cache_dir)[0].numpy())
     assert export(cache_dir, tmp_path / "out", "parquet") == 20
-    tables = [parquet.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
-    assert len(tables) == 3
-    table = pyarrow.concat_tables(tables)
-    features = table["features"].combine_chunks()
-    np.testing.assert_array_equal(features.to_numpy_ndarray(), dataset[:].numpy())
-    # Without the type of tensors, as in other readers, rows are flat lists.
-    np.testing.assert_array_equal(np.stack(features.storage.to_pylist()).reshape(-1, 2, 32, 32), dataset[:].numpy())
+    files = sorted(map(str, (tmp_path / "out").glob("*.parquet")))
+    assert len(files) == 3
     rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
-    assert table.drop_columns("features").to_pylist() == rows
-    stats = json.loads(tables[0].schema.metadata[b"normalization_stats"])
-    assert stats == load_cache_manifest(cache_dir)["normalization_stats"]
+    return files, CachedSpectrogramDataset(cache_dir)[:].numpy(), rows
+
+
+def test_pyarrow_reads_rows_and_where_they_come_from(made, parquet_files):
+    files, expected, origins = parquet_files
+    table = pyarrow.concat_tables(map(parquet.read_table, files))
+    assert table["features"].type == pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.float32())))
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), expected)
+    assert table.drop_columns("features").to_pylist() == origins
+    stats = json.loads(parquet.read_schema(files[0]).metadata[b"normalization_stats"])
+    assert stats == load_cache_manifest(made[1])["normalization_stats"]
+
+
+def test_hf_datasets_reads_rows_as_tensors(parquet_files, tmp_path):
+    files, expected, origins = parquet_files
+    found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+    torch.testing.assert_close(found.with_format("torch")[:]["features"], torch.from_numpy(expected), rtol=0, atol=0)
+    assert [found[index] for index in range(20)] == [
+        {**origin, "features": row.tolist()} for origin, row in zip(origins, expected, strict=True)
+    ]
 
 
 def test_without_pyarrow_parquet_is_refused_before_anything_is_written(made, tmp_path, monkeypatch):
