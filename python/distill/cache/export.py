@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from distill.cache.reader import CacheReader
 from distill.errors import ConfigError, StorageError
 from distill.features.normalization import normalization_arrays
 from distill.storage import storage_error, write_atomically
-from distill.types import PathLike, ProgressCallback, no_progress
-
-Format = Literal["pt", "npy", "safetensors", "webdataset", "parquet"]
+from distill.types import ExportFormat, PathLike, ProgressCallback, no_progress
 
 Pieces = Iterator[tuple[int, np.ndarray]]
 """The index of the first row, and some normalised rows [k, 2, M, T]."""
@@ -37,7 +35,7 @@ _TAR_BLOCK = tarfile.BLOCKSIZE
 def export(
     cache_dir: PathLike,
     output_dir: PathLike,
-    format: Format = "pt",
+    format: ExportFormat = "pt",
     progress: ProgressCallback | None = None,
 ) -> int:
     """Write every row of a cache, normalised by the cache's statistics, and a manifest.json that describes them.
@@ -58,7 +56,8 @@ def export(
         [N, 2, M, T]. "safetensors": ``features`` [n, 2, M, T] in ``000000.safetensors`` and so on, with
         ``normalization_stats`` in the metadata. "webdataset": ``000000.tar`` and so on, with ``KEY.npy`` and
         ``KEY.json``, where it comes from, for each row. "parquet": ``000000.parquet`` and so on, with a column
-        ``features``, a tensor of shape [2, M, T], and one for each field of where it comes from; needs pyarrow.
+        ``features``, lists of shape [2, M, T] that HF datasets reads as arrays, and one for each field of where it
+        comes from; needs pyarrow.
         Files that hold several rows have at most 128 MB. Default: "pt".
     progress : callable, optional
         Called with ("export", rows written, rows in total).
@@ -216,32 +215,48 @@ def _parquet_files(reader: CacheReader, pieces: Pieces) -> Files:
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
-    tensor = pa.fixed_shape_tensor(pa.float32(), reader.row_shape)
-    schema = pa.schema(
-        [
-            ("features", tensor),
-            ("path", pa.string()),
-            ("paths", pa.list_(pa.string())),
-            ("start_s", pa.float64()),
-            ("duration_s", pa.float64()),
-            ("chunk", pa.int64()),
-            ("variant", pa.int64()),
-        ],
-        {"normalization_stats": json.dumps(reader.header["normalization_stats"])},
-    )
     origins = Origins(reader)
+    stats = json.dumps(reader.header["normalization_stats"])
+    metadata = {"normalization_stats": stats, "huggingface": _huggingface_features(reader.row_shape)}
+    columns = {
+        "path": pa.string(),
+        "paths": pa.list_(pa.string()),
+        "start_s": pa.float64(),
+        "duration_s": pa.float64(),
+        "chunk": pa.int64(),
+        "variant": pa.int64(),
+    }
     for number, first, rows in _shards(pieces):
-        storage = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows[0].size)
+        features = pa.array(rows.ravel())
+        for size in rows.shape[:0:-1]:
+            offsets = np.arange(0, len(features) + 1, size, dtype=np.int32)
+            features = pa.ListArray.from_arrays(pa.array(offsets), features)
         found = [_origin(origins.of(index)) for index in range(first, first + len(rows))]
-        others = [pa.array([origin[field.name] for origin in found], field.type) for field in list(schema)[1:]]
-        table = pa.Table.from_arrays([pa.ExtensionArray.from_storage(tensor, storage), *others], schema=schema)
+        others = [pa.array([origin[name] for origin in found], kind) for name, kind in columns.items()]
+        table = pa.table([features, *others], names=["features", *columns], metadata=metadata)
         file = io.BytesIO()
         # Features are as good as random to a compressor.
         parquet.write_table(table, file, row_group_size=_PIECE_ROWS, compression="none", use_dictionary=False)
         yield f"{number:06d}.parquet", [file.getbuffer()]
 
 
-_FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
+def _huggingface_features(shape: tuple[int, ...]) -> str:
+    """Return the types of the columns as HF datasets notes them, which makes it read rows as arrays."""
+
+    def value(dtype: str) -> dict[str, str]:
+        return {"dtype": dtype, "_type": "Value"}
+
+    features = {
+        "features": {"shape": shape, "dtype": "float32", "_type": "Array3D"},
+        "path": value("string"),
+        "paths": {"feature": value("string"), "_type": "Sequence"},
+        **{name: value("float64") for name in ("start_s", "duration_s")},
+        **{name: value("int64") for name in ("chunk", "variant")},
+    }
+    return json.dumps({"info": {"features": features}})
+
+
+_FILES: dict[ExportFormat, Callable[[CacheReader, Pieces], Files]] = {
     "pt": _pt_files,
     "npy": _npy_files,
     "safetensors": _safetensors_files,
@@ -250,7 +265,7 @@ _FILES: dict[Format, Callable[[CacheReader, Pieces], Files]] = {
 }
 
 
-def _manifest(reader: CacheReader, format: Format) -> dict[str, Any]:
+def _manifest(reader: CacheReader, format: ExportFormat) -> dict[str, Any]:
     # The reader's manifest, not the one on disk, which another process may have replaced since.
     manifest = describe(reader.manifest)
     origins = Origins(reader)

@@ -271,7 +271,12 @@ class CacheWriter:
             raise cache_write_error(self.cache_dir, error) from error
 
     def finish_content(
-        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+        self,
+        content_hash: bytes,
+        silent: int,
+        sums: Sequence[float],
+        partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Mark a content as complete. The manifest lists it once the packs with its rows are closed.
 
@@ -285,8 +290,10 @@ class CacheWriter:
             [n, sum, sum of squares, sum, sum of squares] over its rows; see `normalization_stats`.
         partial : Reason, optional
             Why its rows are only of a part of it.
+        silent_runs : sequence of (int, int)
+            Which chunks were silent: number of the first one, and how many, of each run. Default: unknown.
         """
-        self._rows.finish_content(content_hash, silent, sums, partial)
+        self._rows.finish_content(content_hash, silent, sums, partial, silent_runs)
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
