@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PUBLIC = [
     *("distill", "distill.audio", "distill.training", "distill.models", "distill.generate", "distill.latent"),
-    *("distill.runs", "distill.errors"),
+    *("distill.runs", "distill.cache", "distill.errors"),
 ]
 # Equal results, not equal bytes: shapes depend on the sounds, and long results are folded.
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

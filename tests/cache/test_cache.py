@@ -13,8 +13,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from distill.audio import load_cache_manifest
-from distill.cache import CacheReader, PackReader, PackWriter, pack
+from distill.cache import CacheReader, pack
 from distill.cache.compaction import clean
+from distill.cache.pack import PackWriter
+from distill.cache.pack_reader import PackReader
 from distill.errors import CacheError, StorageError
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess

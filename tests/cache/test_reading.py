@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from distill import _native
-from distill.cache import CacheReader, PackReader, PackWriter
-from distill.cache.pack import PackInfo
+from distill.cache import CacheReader
+from distill.cache.pack import PackInfo, PackWriter
+from distill.cache.pack_reader import PackReader
 from distill.errors import DamagedPackError, UnreadablePackError
 from distill.preprocess.pipeline import preprocess
 from sounds import noise, slot_of, training, write

@@ -35,6 +35,8 @@ class CacheReader:
     ----------
     cache_dir : path
         The folder that preprocessing returned, or a cache with one slot.
+    unselected : bool
+        Also the rows of files that the last list of files left out. Default: False.
 
     Attributes
     ----------
@@ -55,6 +57,16 @@ class CacheReader:
     ------
     CacheError
         If there is no valid manifest, or a pack is missing, damaged or cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.cache import CacheReader
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> reader = CacheReader(cache_dir)
+    >>> reader.read(np.arange(3)).shape  # before normalisation
+    (3, 2, 128, 94)
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str], *, unselected: bool = False) -> None:
