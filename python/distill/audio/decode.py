@@ -188,7 +188,8 @@ class Decoding:
             self._channel_peak = peak_of(samples)
         if count == 2:
             return _native.mix_stereo(samples)
-        return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        mono: np.ndarray = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return mono
 
 
 @contextmanager

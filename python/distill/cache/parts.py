@@ -187,7 +187,7 @@ class PartWriter:
 
     def take(self) -> Part:
         """Return what is finished, and in packs that are closed. The rest stays for a later part."""
-        open_pack = self._pack and self._pack.path.name
+        open_pack = None if self._pack is None else self._pack.path.name
         finished, files = self._finished, self._files
         self._finished = {
             content_hash: content for content_hash, content in finished.items() if content.has_rows_in(open_pack)

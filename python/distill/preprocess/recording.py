@@ -90,7 +90,9 @@ class Recorder:
     def record(self, event: Event) -> None:
         """Record the next event."""
         found, sink = self.found, self._sink
-        content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, self._root)
+        # Empty if the file could not be read.
+        content_hash = event.source.content_hash or b""
+        path = os.path.relpath(event.source.path, self._root)
         if isinstance(event, Cached | Finished) or (isinstance(event, Failed) and event.permanent):
             sink.set_hash(event.source.name, event.source.scanned, content_hash)
         is_first = self._is_first(content_hash, path) if content_hash else True
@@ -117,6 +119,7 @@ class Recorder:
 
     def _finish(self, event: Finished, path: str) -> None:
         content_hash = event.source.content_hash
+        assert content_hash is not None
         self.found.decoded += 1
         if not event.sums[0]:
             self._sink.skip_content(content_hash, event.silence, event.silent)

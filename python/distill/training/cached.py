@@ -156,7 +156,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     @property
     def cache_bytes(self) -> int:
         """Size in bytes of all rows of the cache as float32 tensors."""
-        return len(self._reader) * math.prod(self.row_shape) * 4
+        row_bytes: int = math.prod(self.row_shape) * 4
+        return len(self._reader) * row_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -176,7 +177,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         """Let the system read rows that will be used soon; does not wait for them."""
         self._reader.announce(self._rows[indices])
 
-    def hold(self, device: torch.device, progress: Callable[[int, int], None] | None = None) -> None:
+    def hold(self, device: torch.device, progress: Callable[[int, int], object] | None = None) -> None:
         """Copy all rows of the cache to a device, from which `rows` then takes them.
 
         Splits that `with_split` makes afterwards share the copy; pickles and copies read the cache.

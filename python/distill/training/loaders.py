@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, default_collate
@@ -52,12 +53,12 @@ class EpochBatchSampler(BatchSampler):
     @property
     def shuffle(self) -> Shuffle:
         """How the sampler shuffles."""
-        return self.sampler.shuffle  # type: ignore[attr-defined]
+        return cast("EpochSampler", self.sampler).shuffle
 
     @property
     def epoch(self) -> int:
         """The epoch of the sampler's next pass."""
-        return self.sampler.epoch  # type: ignore[attr-defined]
+        return cast("EpochSampler", self.sampler).epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -99,7 +100,7 @@ def create_complex_data_loaders(
     *,
     normalization_stats: dict[str, float] | None = None,
     val_limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
@@ -164,7 +165,7 @@ def create_data_loaders(
     config: TrainingConfig,
     val_fraction: float | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
     val_limit: int | None = None,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     """Create the loaders of waveforms [B, 1, S] for the v1.0 path.
@@ -205,13 +206,13 @@ def _loaders(
     pin_memory: bool = False,
 ) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    sampler = EpochBatchSampler(sampler or EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
+    shuffled = EpochBatchSampler(sampler or EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
     in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
-    options = {"collate_fn": _collate, "pin_memory": pin_memory}
+    options: dict[str, Any] = {"collate_fn": _collate, "pin_memory": pin_memory}
     # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
     # decides dropout and sampling.
     return (
-        loader(train, batch_sampler=sampler, generator=torch.Generator(), **options),
+        loader(train, batch_sampler=shuffled, generator=torch.Generator(), **options),
         loader(val, batch_sampler=in_order, generator=torch.Generator(), **options),
     )
 
