@@ -95,7 +95,8 @@ def check_fields(config: Any, rules: Mapping[str, Rule]) -> None:
     ConfigError
         See `report_faults`.
     """
-    hints = _hints(type(config))
+    kind: type = type(config)
+    hints = _hints(kind)
     faults = {}
     for item in dataclasses.fields(config):
         if fault := _type_fault(item.name, getattr(config, item.name), hints[item.name]):

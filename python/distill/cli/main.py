@@ -129,7 +129,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
         parse = load("distill.cli.parsing:parse")
         arguments = parse(load(COMMANDS[name].arguments), argv, program or f"distill {name}")
         # Only now, because it may import torch, which takes seconds: --help and wrong options need it not.
-        return load(COMMANDS[name].runner)(arguments)
+        status: int = load(COMMANDS[name].runner)(arguments)
+        return status
 
     return run_command(body)
 
@@ -137,7 +138,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
 def load(path: str) -> Callable[..., Any]:
     """Import what a "module:name" stands for."""
     module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
 
 
 def _usage() -> str:

@@ -126,7 +126,7 @@ def _constant_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) ->
 
 
 # What torch.compiler.assume_constant_result sets; calling that would import the compiler, which takes seconds.
-_constant_tables._dynamo_marked_constant = True
+_constant_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:
@@ -147,7 +147,8 @@ def _features(
     tracked = (torch.is_grad_enabled() and waveform.requires_grad) or is_transformed(waveform)
     if waveform.device.type != "cpu" or tracked or torch.compiler.is_compiling():
         features = _frame_features(frames.flatten(0, 1), tables, threshold)
-        return features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
+        by_clip: torch.Tensor = features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
+        return by_clip
     out = waveform.new_empty((frames.shape[0], 1 + tables.with_frequency, tables.n_mels, frames.shape[1]))
     for clip, clip_out in zip(frames, out, strict=True):
         for start in range(0, clip.shape[0], _TILE):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -86,6 +88,9 @@ class ComplexSpectrogram(nn.Module):
         """
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
@@ -198,6 +203,9 @@ class AudioSpectrogram(nn.Module):
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.
 
@@ -240,7 +248,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
                 "choose 'auto' or 'reference'"
             )
         return complex_mel(waveform[:, 0], spec)
-    return torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    features: torch.Tensor = torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    return features
 
 
 def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:

@@ -123,9 +123,9 @@ def _invert(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int) ->
     loudest = power.amax(dim=(1, 2), keepdim=True)
     loudest = torch.where(loudest > 0, loudest, 1.0)
     mel_frequency = None if spec.if_masking_threshold is None else _columns(features[:, 1])
-    fitted = bin_power(_columns(power / loudest), mel_frequency, spec)
-    power, frequency = (None if part is None else _clips(part, len(features)) for part in fitted)
-    magnitude = power.sqrt()
+    fitted_power, fitted_frequency = bin_power(_columns(power / loudest), mel_frequency, spec)
+    magnitude = _clips(fitted_power, len(features)).sqrt()
+    frequency = None if fitted_frequency is None else _clips(fitted_frequency, len(features))
     phase = initial_phase(magnitude, frequency, spec.hop_length)
     waveforms = _griffin_lim(magnitude.mT, phase.mT, spec, n_iter, samples)
     return waveforms * loudest.sqrt()[:, 0]
@@ -138,7 +138,8 @@ def _columns(clips: torch.Tensor) -> torch.Tensor:
 
 def _clips(columns: torch.Tensor, batch: int) -> torch.Tensor:
     """Reshape (K, B·T) to (B, K, T)."""
-    return columns.unflatten(1, (batch, -1)).transpose(0, 1)
+    clips: torch.Tensor = columns.unflatten(1, (batch, -1)).transpose(0, 1)
+    return clips
 
 
 def _griffin_lim(
