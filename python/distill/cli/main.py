@@ -6,6 +6,7 @@ This module imports almost nothing. A command's options and its runner are impor
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -102,7 +103,9 @@ def _without_command(name: str | None) -> int:
     elif name in ("-h", "--help", None):
         say(_usage())
     else:
-        raise ConfigError([f"no command {name!r}\n{_usage()}"])
+        nearest = difflib.get_close_matches(name, [*COMMANDS, "--version", "--help"], 1)
+        maybe = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ConfigError([f"no command {name!r}{maybe}\n{_usage()}"])
     return 2 if name is None else 0
 
 

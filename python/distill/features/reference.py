@@ -75,8 +75,8 @@ def band_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) -> Band
         frequency.append((np.concatenate([rows, rows + bins]), np.concatenate([scaled * distance, scaled])))
     sums = power + frequency
     offsets = np.cumsum([0, *(len(rows) for rows, _ in sums)])
-    # The first call may come from inference mode, but cached tensors must work outside it, too.
-    with torch.inference_mode(mode=False):
+    # The first call may come from inference mode or a transform of torch.func; cached tensors must work outside, too.
+    with torch.inference_mode(mode=False), torch._C._DisableFuncTorch():
         return BandTables(
             torch.tensor(np.concatenate([rows for rows, _ in sums]), dtype=torch.int32).to(device),
             torch.tensor(offsets, dtype=torch.int32).to(device),

@@ -141,13 +141,14 @@ class ComplexSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit. The sign of each clip is
-            arbitrary, because features do not determine it.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit. The
+            sign of each clip is arbitrary, because features do not determine it.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -221,12 +222,13 @@ class AudioSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """

@@ -30,7 +30,6 @@ _LEAST_WEIGHT = 1e-2
 _TINY = 1e-20
 
 
-@torch.no_grad()
 def invert(
     features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | None, backend: Backend = "auto"
 ) -> torch.Tensor:
@@ -53,12 +52,13 @@ def invert(
     Returns
     -------
     torch.Tensor
-        Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+        Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
     Raises
     ------
     ValueError
-        If the shape, the type or `n_iter` does not fit, or a value is not finite or above any log power of sound.
+        If the shape, the type or `n_iter` does not fit, a value is not finite or above any log power of sound, or
+        `features` are differentiated forwards or transformed by torch.func.
     BackendError
         If `backend` is "rust" and the kernel cannot compute it.
 
@@ -78,11 +78,13 @@ def invert(
     samples = max(samples, spec.n_fft // 2 + 1)
     # MPS lacks the integer reductions of the phase's spanning tree.
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
-    if _use_rust(device, backend):
-        waveforms = rust.invert(features.to(device), spec, n_iter, samples)
-    else:
-        waveforms = _in_parts(features, spec, n_iter, samples, device)
-    return _to_length(waveforms, length)[:, None].to(features.device)
+    # A transform of torch.func that is about other tensors would wrap those that are made here, and those in caches.
+    with torch.no_grad(), torch._C._DisableFuncTorch():
+        if _use_rust(device, backend):
+            waveforms = rust.invert(features.to(device), spec, n_iter, samples)
+        else:
+            waveforms = _in_parts(features, spec, n_iter, samples, device)
+        return _to_length(waveforms, length)[:, None].to(features.device)
 
 
 def _use_rust(device: torch.device, backend: Backend) -> bool:
