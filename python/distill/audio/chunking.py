@@ -146,6 +146,7 @@ class Chunks:
         self.silent_runs = []
         if self._spool is None:
             self.decode()
+        assert self._spool is not None
         try:
             yield from self._audible(self._samples(self._spool))
         finally:
@@ -191,7 +192,7 @@ class Chunks:
             if self.source is not None and again.digest(self._stop) != self.source.digest(self._stop):
                 raise AudioFileError(os.fspath(self.path), CHANGED)
 
-    def _stop(self, *hashed: int) -> None:
+    def _stop(self, *hashed: object) -> None:
         if self.on_block is not None:
             self.on_block()
 

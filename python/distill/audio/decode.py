@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
@@ -114,7 +114,7 @@ class Decoding:
         """See the class."""
         return self._mixed_peak < _CANCELLED_PEAK <= self._channel_peak
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Generator[Block, None, None]:
         self.partial, self.channels = None, 0
         self._mixed_peak = self._channel_peak = 0.0
         with opened_sound(self._file, self.path) as sound:
@@ -191,7 +191,8 @@ class Decoding:
             self._channel_peak = peak_of(samples)
         if count == 2:
             return _native.mix_stereo(samples)
-        return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        mono: np.ndarray = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return mono
 
 
 @contextmanager

@@ -141,8 +141,8 @@ def _part(decoding: Decoding, offset: float, duration: float | None) -> np.ndarr
     """Return the samples [S] of a part of a file."""
     blocks: list[np.ndarray] = []
     decoded, first, stop = 0, 0, math.inf
-    with closing(iter(decoding)) as samples_of_file:
-        for block in samples_of_file:
+    with closing(iter(decoding)) as decoded_blocks:
+        for block in decoded_blocks:
             # The sample rate is that of the file, and known once a block is.
             first = round(offset * decoding.sample_rate)
             stop = math.inf if duration is None else first + max(1, round(duration * decoding.sample_rate))

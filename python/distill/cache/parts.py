@@ -192,7 +192,7 @@ class PartWriter:
 
     def take(self) -> Part:
         """Return what is finished, and in packs that are closed. The rest stays for a later part."""
-        open_pack = self._pack and self._pack.path.name
+        open_pack = None if self._pack is None else self._pack.path.name
         finished, files = self._finished, self._files
         self._finished = {
             content_hash: content for content_hash, content in finished.items() if content.has_rows_in(open_pack)
@@ -204,8 +204,15 @@ class PartWriter:
         index_of = {name: add_pack(manifest, *closed) for name, closed in self._closed.items() if name in needed}
         for content_hash, content in ready.items():
             placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
-            _, *fields = content
-            manifest.set_content(content_hash, placed, *fields)
+            manifest.set_content(
+                content_hash,
+                placed,
+                content.silent,
+                content.sums,
+                content.skipped,
+                content.partial,
+                content.silent_runs,
+            )
         for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
         # Later parts need the packs in which contents begin that are still to come.
@@ -238,7 +245,7 @@ class _Segment(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """A finished content; the fields after the segments are those of `_native.Manifest.set_content`."""
+    """A finished content."""
 
     segments: list[_Segment]
     silent: int

@@ -112,7 +112,10 @@ class TrainArguments(ConfigArguments):
     @property
     def run_dir(self) -> Path:
         """The run folder."""
-        return self.resume or self.out or default_run_dir(self.dataset)
+        if folder := self.resume or self.out:
+            return folder
+        assert self.dataset is not None  # see `check`
+        return default_run_dir(self.dataset)
 
 
 def default_run_dir(dataset: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -89,6 +91,9 @@ class ComplexSpectrogram(nn.Module):
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
@@ -138,13 +143,14 @@ class ComplexSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit. The sign of each clip is
-            arbitrary, because features do not determine it.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit. The
+            sign of each clip is arbitrary, because features do not determine it.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -207,6 +213,9 @@ class AudioSpectrogram(nn.Module):
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.
 
@@ -222,12 +231,13 @@ class AudioSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -249,7 +259,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
                 "choose 'auto' or 'reference'"
             )
         return complex_mel(waveform[:, 0], spec)
-    return torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    features: torch.Tensor = torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    return features
 
 
 def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:

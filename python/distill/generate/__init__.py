@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 _PUBLIC = {
@@ -14,4 +16,11 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.generate.generation import Generated as Generated
+    from distill.generate.generation import generate as generate
+    from distill.generate.recipe import Recipe as Recipe
+    from distill.generate.reconstruction import Reconstructed as Reconstructed
+    from distill.generate.reconstruction import reconstruct as reconstruct
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -119,8 +119,8 @@ class _DecodedRows:
         scan = self.dataset.scan(Manifest(), progress=progress)
         self.dataset.require_audio(scan)
         spectrogram = AudioSpectrogram(self.config.spectrogram)
-        skipped = [*scan.skipped, *scan.faults]
-        contents = sorted(scan.todo, key=lambda entry: entry[1])
+        skipped: list[tuple[str, str]] = [*scan.skipped, *scan.faults]
+        contents = sorted(scan.todo, key=lambda entry: entry[1] or b"")
         is_empty = True
         for number, (name, _, _) in enumerate(contents, 1):
             path = os.fsdecode(name)

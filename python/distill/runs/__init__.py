@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 _PUBLIC = {
@@ -13,4 +15,10 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.runs.axes import Axes as Axes
+    from distill.runs.axes import read_axes as read_axes
+    from distill.runs.instrument import Instrument as Instrument
+    from distill.runs.trained import TrainedRun as TrainedRun
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

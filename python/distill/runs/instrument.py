@@ -105,7 +105,8 @@ class Instrument:
         self.step_samples = (self.n_frames - self.shared_frames) * self.hop_length
         self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
-        self._gain_db, self._rows_db = (level["gain_db"], level["rows_db"]) if level else (0.0, [])
+        self._gain_db: float = level["gain_db"] if level else 0.0
+        self._rows_db: list[float] = level["rows_db"] if level else []
 
     def _check_fit(self, row_shape: tuple[int, int, int]) -> None:
         if row_shape != self.model.row_shape:

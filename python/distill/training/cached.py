@@ -48,7 +48,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         Hold out the chunks that a run holds out whose `val_limit` this is, instead of a share of all. Default: None.
     transform : callable, optional
         Applied to each row [2, n_mels, T] that is returned by index, as an augmentation or a crop. `rows` returns them
-        without it. For worker processes it must be picklable. Default: None.
+        without it. For worker processes it must be picklable. What it returns may be of any type; a type checker takes
+        it for a tensor. Default: None.
 
     Attributes
     ----------
@@ -147,10 +148,12 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any) -> torch.Tensor:
         if isinstance(index, slice):
-            return collate(self.__getitems__(range(*index.indices(len(self)))))
-        return self.__getitems__([self._checked(index)])[0]
+            rows: torch.Tensor = collate(self.__getitems__(range(*index.indices(len(self)))))
+            return rows
+        row: torch.Tensor = self.__getitems__([self._checked(index)])[0]
+        return row
 
     def _checked(self, index: int) -> int:
         """Return an index from 0."""
@@ -235,7 +238,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     @property
     def cache_bytes(self) -> int:
         """Size in bytes of all rows of the cache as float32 tensors."""
-        return len(self._reader) * math.prod(self.row_shape) * 4
+        row_bytes: int = math.prod(self.row_shape) * 4
+        return len(self._reader) * row_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -255,7 +259,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         """Let the system read rows that will be used soon; does not wait for them."""
         self._reader.announce(self._rows[indices])
 
-    def hold(self, device: torch.device, progress: Callable[[int, int], None] | None = None) -> None:
+    def hold(self, device: torch.device, progress: Callable[[int, int], object] | None = None) -> None:
         """Copy all rows of the cache to a device, from which `rows` then takes them.
 
         Splits that `with_split` makes afterwards share the copy; pickles and copies read the cache.

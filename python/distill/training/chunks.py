@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Subset
 
 from distill.audio.chunking import Chunks
@@ -78,8 +79,8 @@ class ValidationChunks:
 
     def _decoded(self, index: int) -> tuple[AudioTrainingDataset, int]:
         """Return the chunks in memory, and which of them is a validation chunk."""
-        subset: Subset = self._data.val.dataset  # type: ignore[assignment]
-        return subset.dataset, subset.indices[index]  # type: ignore[return-value]
+        subset = cast("Subset[Tensor]", self._data.val.dataset)
+        return cast("AudioTrainingDataset", subset.dataset), subset.indices[index]
 
     @cached_property
     def recordings(self) -> list[np.ndarray | None]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
@@ -54,12 +54,12 @@ class EpochBatchSampler(BatchSampler):
     @property
     def shuffle(self) -> Shuffle:
         """How the sampler shuffles."""
-        return self.sampler.shuffle  # type: ignore[attr-defined]
+        return cast("EpochSampler", self.sampler).shuffle
 
     @property
     def epoch(self) -> int:
         """The epoch of the sampler's next pass."""
-        return getattr(self.sampler, "epoch", 0)
+        return int(getattr(self.sampler, "epoch", 0))
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -80,16 +80,30 @@ class EpochBatchSampler(BatchSampler):
             yield batch[start:stop] or batch[:1]
 
 
-class ResumableLoader(DataLoader[Any]):
+class ResumableLoader(DataLoader[torch.Tensor]):
     """A DataLoader that can continue where another one was, in the middle of an epoch.
 
     Its methods are those of torchdata's ``StatefulDataLoader``. A batch counts once it has been handed over, whatever
     workers or a thread have read ahead.
+
+    Examples
+    --------
+    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
+    >>> from distill.training import ResumableLoader, TrainingConfig, create_complex_data_loaders
+    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
+    >>> train, val = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=2))
+    >>> isinstance(train, ResumableLoader)
+    True
+    >>> batches = iter(train)
+    >>> first, state, second = next(batches), train.state_dict(), next(batches)
+    >>> train.load_state_dict(state)
+    >>> next(iter(train)).equal(second)
+    True
     """
 
     _position: tuple[int, int] | None = None
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[torch.Tensor]:  # type: ignore[override]
         sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
         epoch, first = sampler.epoch, sampler.first_step
         self._position = epoch, first
@@ -98,7 +112,7 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
         self._position = None
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Iterator[torch.Tensor]:
         return super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,7 +169,7 @@ class ResumableLoader(DataLoader[Any]):
 class _PrefetchLoader(ResumableLoader):
     """A loader whose thread reads the next batch while the current one is used."""
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Iterator[torch.Tensor]:
         batches = super()._batches()
         with ThreadPoolExecutor(1, "distill-read") as reader:
             pending = reader.submit(next, batches, None)
@@ -175,7 +189,7 @@ def create_complex_data_loaders(
     sampler: Sampler[int] | None = None,
     drop_last: bool = False,
     num_workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[ResumableLoader, ResumableLoader]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
@@ -246,13 +260,17 @@ def create_complex_data_loaders(
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
     val.transform = None
-    options = {"drop_last": drop_last, "num_workers": num_workers}
-    if sampler is None:
-        sampler = _sampler(train, config, fits=fits)
-    if fits:
-        return _loaders(train, val, config, sampler, **options)
-    loader = ResumableLoader if num_workers else _PrefetchLoader
-    return _loaders(train, val, config, sampler, loader=loader, pin_memory=device.type == "cuda", **options)
+    reads_ahead = not (fits or num_workers)
+    return _loaders(
+        train,
+        val,
+        config,
+        _sampler(train, config, fits=fits) if sampler is None else sampler,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        loader=_PrefetchLoader if reads_ahead else ResumableLoader,
+        pin_memory=device.type == "cuda" and not fits,
+    )
 
 
 def _sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, fits: bool) -> EpochSampler:
@@ -271,7 +289,7 @@ def create_data_loaders(
     config: TrainingConfig,
     val_fraction: float | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
     val_limit: int | None = None,
     sampler: Sampler[int] | None = None,
     drop_last: bool = False,
