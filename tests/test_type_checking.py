@@ -37,10 +37,9 @@ CORRECT = """
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils.data import DataLoader
 from typing_extensions import assert_type
 
-import distill
+import distill.audio
 from distill import TrainingConfig, load_model
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, load_audio
 from distill.audio.spectrogram import SpectrogramConfig
@@ -63,8 +62,14 @@ model = load_model("run")
 assert_type(model, ConvVAE)
 assert_type(model(spectrogram(waveform)), tuple[Tensor, Tensor, Tensor])
 assert_type(model.decode(model.encode(spectrogram(waveform))[0]), Tensor)
-assert_type(create_complex_data_loaders("cache", config), tuple[DataLoader[Tensor], DataLoader[Tensor]])
-assert_type(CachedSpectrogramDataset("cache", "train")[0], Tensor)
+train_loader, val_loader = create_complex_data_loaders("cache", config, num_workers=2)
+train_loader.load_state_dict(train_loader.state_dict())
+assert_type(next(iter(val_loader)), Tensor)
+dataset = CachedSpectrogramDataset("cache", "train")
+assert_type(dataset[0], Tensor)
+assert_type(dataset[:8], Tensor)
+assert_type(CachedSpectrogramDataset("cache", transform=lambda row: {"row": row})[0], dict[str, Tensor])
+assert_type(distill.audio.denormalize(dataset[:8], dataset.normalization_stats), Tensor)
 assert_type(AudioTrainingDataset(["one.wav"])[0], Tensor)
 assert_type(train("recordings", "run", config, on_event=lambda event: print(event.kind)), TrainResult)
 assert_type(distill.load_cache_manifest("cache"), dict[str, Any] | None)

@@ -446,6 +446,7 @@ class Manifest:
         sums: Sequence[float],
         skipped: str | None = None,
         partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = ...,
     ) -> None:
         """Record what was computed from a content, or why it cannot be used.
 
@@ -464,12 +465,19 @@ class Manifest:
             code. It must then have no segments.
         partial : str, optional
             Why only a part of the content could be decoded. It must then not be skipped.
+        silent_runs : sequence of (int, int)
+            Which chunks were silent: ``(first, chunks)`` of each run. Default: unknown.
 
         Raises
         ------
         ValueError
             If a segment is not inside its pack, ``sums`` are not five finite
             numbers, or another rule is broken.
+        """
+    def silent_runs(self, content_hash: bytes) -> list[tuple[int, int]]:
+        """Return ``(first, chunks)`` of each run of silent chunks of a content.
+
+        Empty if there are none, they are unknown, or the content is not listed.
         """
     def drop_dead(self) -> None:
         """Remove the contents that no file has, selected or not, and packs without remaining rows.

@@ -142,11 +142,16 @@ class PartWriter:
         return has_filled
 
     def finish_content(
-        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+        self,
+        content_hash: bytes,
+        silent: int,
+        sums: Sequence[float],
+        partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Mark a content as complete; see `CacheWriter.finish_content`."""
         segments = self._unfinished.pop(content_hash, [])
-        self._finished[content_hash] = _Content(segments, silent, sums, partial=partial)
+        self._finished[content_hash] = _Content(segments, silent, sums, None, partial, silent_runs)
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
@@ -199,9 +204,7 @@ class PartWriter:
         index_of = {name: add_pack(manifest, *closed) for name, closed in self._closed.items() if name in needed}
         for content_hash, content in ready.items():
             placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
-            manifest.set_content(
-                content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
-            )
+            manifest.set_content(content_hash, placed, *content[1:])
         for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
         # Later parts need the packs in which contents begin that are still to come.
@@ -234,13 +237,14 @@ class _Segment(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """A finished content."""
+    """A finished content; the fields after the segments are those of `_native.Manifest.set_content`."""
 
     segments: list[_Segment]
     silent: int
     sums: Sequence[float]
     skipped: str | None = None
     partial: str | None = None
+    silent_runs: Sequence[tuple[int, int]] = ()
 
     def has_rows_in(self, pack: str | None) -> bool:
         """Whether some of its rows are in a pack."""

@@ -25,6 +25,8 @@ class ComplexSpectrogram(nn.Module):
     window.
 
     The module has no parameters and no buffers. It works on the device of its input, and ``half()`` does not change it.
+    A program that ``torch.export`` saved needs ``import distill.features.ops`` before ``torch.export.load``; that
+    imports torch and numpy only.
 
     Parameters
     ----------

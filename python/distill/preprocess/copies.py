@@ -86,7 +86,8 @@ class Copies:
                 yield content_hash, False
             else:
                 partial = self.reader.manifest.partial_reason(content_hash)
-                writer.finish_content(content_hash, silent[content_hash], sums.tolist(), partial)
+                runs = self.reader.manifest.silent_runs(content_hash)
+                writer.finish_content(content_hash, silent[content_hash], sums.tolist(), partial, runs)
                 yield content_hash, True
 
 

@@ -167,7 +167,7 @@ class Extractor:
             yield Failed(source, CHANGED, permanent=False)
             return
         silence, partial = chunks.silence, chunks.partial
-        yield Finished(source, chunks.silent, sums.tolist(), chunks.levels, silence, partial, chunks.channels)
+        yield Finished(source, chunks.silent_runs, sums.tolist(), chunks.levels, silence, partial, chunks.channels)
 
     def _chunks(self, source: Source, opened: ByteSource, check_stop: CheckStop) -> Chunks:
         config = self.config

@@ -65,11 +65,11 @@ class ValidationChunks:
         self._sources: list[_Source] = []
         rows = data.val.dataset
         if isinstance(rows, CachedSpectrogramDataset):
-            places = rows.places(self._indices, config.chunk_samples / config.features.sample_rate)
-            self.names = _names([(place.file, place.chunk, place.offset_s) for place in places])
+            places = [rows.provenance(index) for index in self._indices]
+            self.names = _names([(place.paths[0], place.chunk, place.start_s) for place in places])
             contents = rows.content_hashes(self._indices)
             self._sources = [
-                _Source(dataset.path / os.fsdecode(path_bytes(place.file)), content, place.chunk)
+                _Source(dataset.path / os.fsdecode(path_bytes(place.paths[0])), content, place.chunk)
                 for place, content in zip(places, contents, strict=True)
             ]
         else:
