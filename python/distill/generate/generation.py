@@ -88,7 +88,7 @@ def generate(
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Generated:
-    """Generate sounds from a trained run.
+    """Generate sounds from a trained run. Threads may do so at once, each with an `out` of its own.
 
     Parameters
     ----------
