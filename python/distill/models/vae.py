@@ -375,7 +375,9 @@ class ConvVAE(nn.Module):
         return self.decode(mu + noise * torch.exp(0.5 * logvar)), mu, logvar
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
+            """See `forward`."""
 
 
 # No lambda, which could not be pickled with the model.
