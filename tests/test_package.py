@@ -26,7 +26,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_for_all_pythons_from_3_10(wheel):
-    assert wheel.name.startswith("distill-0.1.0-cp310-abi3-")
+    assert wheel.name.startswith("distill-0.2.0-cp310-abi3-")
 
 
 def test_the_wheel_has_every_module_the_extension_and_its_types(wheel):
@@ -96,6 +96,7 @@ print(distill.kernels.__file__, expected.max().item() > 1, (features - expected)
 
 
 def test_the_kernel_of_an_installed_wheel_works(fresh, tmp_path):
+    pytest.importorskip("triton", "3.6")
     env = {"TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path / "triton")}
     result = subprocess.run([fresh, "-c", COMPUTE], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from distill._lazy import lazy_names
 
-__version__ = "0.1.0"
-
 # Without `train`: distill.train is the module of `python -m distill.train`; the function is distill.training.train.
 _PUBLIC = {
+    "__version__": "distill._native",
     "ComplexSpectrogram": "distill.audio",
     "ComplexSpectrogramConfig": "distill.config",
     "SpectrogramConfig": "distill.config",
@@ -26,8 +25,7 @@ _PUBLIC = {
     "load_model": "distill.models",
 }
 
-__all__ = ["__version__"]
-__all__ += list(_PUBLIC)
+__all__ = list(_PUBLIC)
 
 __getattr__, _ = lazy_names(__name__, _PUBLIC)
 
