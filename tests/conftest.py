@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 # Tests start hundreds of processes, and each would compile torch and its like again, for seconds. Only this process
 # writes bytecode: others may be killed, or have no room.
@@ -77,16 +80,21 @@ def _need(item: pytest.Item) -> str:
         return "a CUDA device"
     if item.get_closest_marker("soak") and not item.config.getoption("--soak"):
         return "--soak"
-    programs = dict.fromkeys(program for mark in item.iter_markers("needs") for program in mark.args)
-    return ", ".join(program for program in programs if not _is_there(program))
+    needs = dict.fromkeys(need for mark in item.iter_markers("needs") for need in mark.args)
+    return ", ".join(need for need in needs if not _is_there(need))
 
 
 @functools.cache
-def _is_there(program: str) -> bool:
+def _is_there(need: str) -> bool:
+    package, _, version = need.partition(">=")
+    if version:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return Version(importlib.metadata.version(package)) >= Version(version)
+        return False
     # Python packages are not on the path.
-    if program == "torchaudio":
+    if need == "torchaudio":
         return _imports_torchaudio()
-    return importlib.util.find_spec("ray") is not None if program == "ray" else shutil.which(program) is not None
+    return importlib.util.find_spec("ray") is not None if need == "ray" else shutil.which(need) is not None
 
 
 def _imports_torchaudio() -> bool:
