@@ -37,6 +37,7 @@ test-newest: ## Run the Python tests, or TESTS, with the newest versions of Pyth
 lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings

@@ -66,9 +66,10 @@ def main(folder: Path) -> None:
     checked = [f"checked: {path.name}" for path in files]
     for path in files:
         if fits(path):
-            checked += [f"installed and tried with Python {python}: {path.name}" for python in pythons()]
-            for python in pythons():
+            # One wheel is for all versions of Python; a source distribution is built again for each, and gives the same.
+            for python in pythons() if path.suffix == ".whl" else pythons()[:1]:
                 attempt(path, python, version)
+                checked.append(f"installed and tried with Python {python}: {path.name}")
         else:
             checked.append(f"not tried, because this machine is {sys.platform} {platform.machine()}: {path.name}")
     print("\n".join(checked))
