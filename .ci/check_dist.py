@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
     checked = [f"checked: {path.name}" for path in files]
     for path in files:
         if fits(path):
-            # One wheel is for all versions of Python; a source distribution is built again for each, and gives the same.
+            # A wheel is for all versions of Python; a source distribution would be built for each.
             for python in pythons() if path.suffix == ".whl" else pythons()[:1]:
                 attempt(path, python, version)
                 checked.append(f"installed and tried with Python {python}: {path.name}")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import distill
+
 ROOT = Path(__file__).parent.parent
 KERNELS = ROOT / "kernels"
 
@@ -26,7 +28,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_is_for_all_pythons_from_3_10(wheel):
-    assert wheel.name.startswith("distill-0.2.0-cp310-abi3-")
+    assert wheel.name.startswith(f"distill-{distill.__version__}-cp310-abi3-")
 
 
 def test_the_wheel_has_every_module_the_extension_and_its_types(wheel):
