@@ -34,9 +34,10 @@ test-oldest test-newest: test-%: $(INSTALLED)
 test-oldest: ## Run the Python tests, or TESTS, with the oldest versions of Python and of all dependencies
 test-newest: ## Run the Python tests, or TESTS, with the newest versions of Python and of all dependencies
 
-lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
+lint: $(INSTALLED) ## Run the formatters, linters and type checker, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
@@ -84,4 +85,4 @@ wheels: $(BIN)/uv ## Build the wheels and the source distribution, check them, a
 	.ci/wheels
 
 clean: ## Remove everything built; keeps the demo and runs
-	rm -rf $(VENV) target build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

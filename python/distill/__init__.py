@@ -8,6 +8,8 @@ Examples
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 # Without `train`: distill.train is the module of `python -m distill.train`; the function is distill.training.train.
@@ -27,7 +29,20 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, _ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill._native import __version__ as __version__
+    from distill.audio import ComplexSpectrogram as ComplexSpectrogram
+    from distill.audio import load_cache_manifest as load_cache_manifest
+    from distill.audio import preprocess_complex_spectrograms as preprocess_complex_spectrograms
+    from distill.config import AugmentationConfig as AugmentationConfig
+    from distill.config import ComplexSpectrogramConfig as ComplexSpectrogramConfig
+    from distill.config import SpectrogramConfig as SpectrogramConfig
+    from distill.config import TrainingConfig as TrainingConfig
+    from distill.errors import PreprocessingCancelled as PreprocessingCancelled
+    from distill.models import ConvVAE as ConvVAE
+    from distill.models import load_model as load_model
+else:
+    __getattr__, _ = lazy_names(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

@@ -141,7 +141,7 @@ def empty_bands(spec: MelSpec) -> str | None:
     sizes = (2**power for power in range(spec.n_fft.bit_length(), 17))
     remedies = [f"n_fft={size}" for size in sizes if not _is_empty(spec._replace(n_fft=size)).any()][:1]
     # The more bands, the narrower they are.
-    fewer = bisect_left(range(1, spec.n_mels), True, key=lambda count: _is_empty(spec._replace(n_mels=count)).any())
+    fewer = bisect_left(range(1, spec.n_mels), True, key=lambda n: bool(_is_empty(spec._replace(n_mels=n)).any()))
     remedies += [f"n_mels={fewer}"] if fewer else []
     bins = f"with n_fft={spec.n_fft}, bins are {spec.sample_rate / spec.n_fft:.0f} Hz apart"
     found = f"{len(empty)} of {spec.n_mels} mel bands, between {low:.0f} and {high:.0f} Hz, are empty: {bins}"
@@ -153,7 +153,8 @@ def _is_empty(spec: MelSpec) -> np.ndarray:
     edges = _edges_hz(spec) * spec.n_fft / spec.sample_rate
     first = np.maximum(np.floor(edges[:-2] + _ROUNDING) + 1, 1)
     last = np.minimum(np.ceil(edges[2:] - _ROUNDING) - 1, spec.n_fft // 2 - 1)
-    return first > last
+    is_empty: np.ndarray = first > last
+    return is_empty
 
 
 def _edges_hz(spec: MelSpec) -> np.ndarray:

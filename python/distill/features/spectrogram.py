@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -23,6 +25,8 @@ class ComplexSpectrogram(nn.Module):
     window.
 
     The module has no parameters and no buffers. It works on the device of its input, and ``half()`` does not change it.
+    A program that ``torch.export`` saved needs ``import distill.features.ops`` before ``torch.export.load``; that
+    imports torch and numpy only.
 
     Parameters
     ----------
@@ -85,6 +89,9 @@ class ComplexSpectrogram(nn.Module):
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         _check_waveform(waveform, self.config.n_fft)
@@ -134,13 +141,14 @@ class ComplexSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit. The sign of each clip is
-            arbitrary, because features do not determine it.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit. The
+            sign of each clip is arbitrary, because features do not determine it.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -196,6 +204,9 @@ class AudioSpectrogram(nn.Module):
         _check_waveform(waveform, self.config.n_fft)
         return _compute(waveform, self._spec, self.backend)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.
 
@@ -211,12 +222,13 @@ class AudioSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -238,7 +250,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
                 "choose 'auto' or 'reference'"
             )
         return complex_mel(waveform[:, 0], spec)
-    return torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    features: torch.Tensor = torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+    return features
 
 
 def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:
