@@ -39,7 +39,7 @@ from typing import Any, Literal
 from torch import Tensor
 from typing_extensions import assert_type
 
-import distill
+import distill.audio
 from distill import TrainingConfig, load_model
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, load_audio
 from distill.audio.spectrogram import SpectrogramConfig
@@ -69,9 +69,14 @@ model = load_model("run")
 assert_type(model, ConvVAE)
 assert_type(model(spectrogram(waveform)), tuple[Tensor, Tensor, Tensor])
 assert_type(model.decode(model.encode(spectrogram(waveform))[0]), Tensor)
+dataset = CachedSpectrogramDataset("cache", "train")
+assert_type(dataset[0], Tensor)
+assert_type(dataset[:8], Tensor)
+assert_type(CachedSpectrogramDataset("cache", transform=lambda row: {"row": row})[0], dict[str, Tensor])
+assert_type(distill.audio.denormalize(dataset[:8], dataset.normalization_stats), Tensor)
 assert_type(create_complex_data_loaders("cache", config), tuple[ResumableLoader, ResumableLoader])
-assert_type(CachedSpectrogramDataset("cache", "train")[0], Tensor)
-assert_type(CachedSpectrogramDataset("cache").provenance(0).paths, tuple[str, ...])
+assert_type(next(iter(create_complex_data_loaders("cache", config)[0])), Tensor)
+assert_type(dataset.provenance(0).paths, tuple[str, ...])
 assert_type(Instrument.load("run").encode_waveform(waveform[0]), Tensor)
 assert_type(AudioTrainingDataset(["one.wav"])[0], Tensor)
 assert_type(train("recordings", "run", config, on_event=lambda event: print(event.kind)), TrainResult)

@@ -76,6 +76,9 @@ class CacheWriter:
         If another process holds the lock, and `wait` is False.
     """
 
+    row_format: RowFormat
+    _rows: PartWriter
+
     def __init__(self, cache_dir: Path, *, wait: bool = True, progress: ProgressCallback | None = None) -> None:
         self.cache_dir = cache_dir
         self.files = _native.FileTable()
@@ -88,8 +91,7 @@ class CacheWriter:
         self._created = ""
         self._progress = progress
         self._lock = CacheLock(cache_dir, wait=wait)
-        self._row_format: RowFormat | None = None
-        self._part_writer: PartWriter | None = None
+        self._is_open = False
         # Part files whose contents are in the manifest in memory; removed once it is committed.
         self._part_files: list[Path] = []
         self._next_commit = 0.0
@@ -97,17 +99,6 @@ class CacheWriter:
         self._has_results = False
         # Whether the table of files has hashes that are not saved yet.
         self._has_hashes = False
-
-    @property
-    def row_format(self) -> RowFormat:
-        """See the class."""
-        assert self._row_format is not None
-        return self._row_format
-
-    @property
-    def _rows(self) -> PartWriter:
-        assert self._part_writer is not None
-        return self._part_writer
 
     def __enter__(self) -> CacheWriter:
         with ExitStack() as undo:
@@ -124,7 +115,7 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self._part_writer is not None:
+            if error is not None and self._is_open:
                 self._progress = None  # a callback that cancels would also end the last commit
                 if self._has_results or self._has_hashes or self._rows.has_results:
                     self.finish()
@@ -181,9 +172,10 @@ class CacheWriter:
                 self.packs_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cache_write_error(self.packs_dir, error) from error
-        self.manifest, self._row_format = manifest, row_format
+        self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._part_writer, self.adopted = PartWriter(self.packs_dir, row_format), 0
+        self._rows, self.adopted = PartWriter(self.packs_dir, row_format), 0
+        self._is_open = True
         try:
             for parts in in_groups(load_parts(self.slot_dir, row_format, removes=True)):
                 self.adopted += sum(len(part.manifest.file_table()) for part in parts)
@@ -230,7 +222,7 @@ class CacheWriter:
 
     def _remove_if_empty(self) -> None:
         """Remove a slot that was begun, but never committed."""
-        if self._row_format is not None and not os.path.lexists(self.slot_dir / MANIFEST_NAME):
+        if self._is_open and not os.path.lexists(self.slot_dir / MANIFEST_NAME):
             with suppress(OSError):
                 self.packs_dir.rmdir()
                 self.slot_dir.rmdir()

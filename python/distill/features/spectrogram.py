@@ -90,7 +90,9 @@ class ComplexSpectrogram(nn.Module):
         return _compute(waveform, self._spec, self.backend)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+            """See `forward`."""
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
@@ -205,7 +207,9 @@ class AudioSpectrogram(nn.Module):
         return _compute(waveform, self._spec, self.backend)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+            """See `forward`."""
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.

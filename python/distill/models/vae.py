@@ -119,8 +119,7 @@ class _ResidualBlock(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(_GROUPS, width), nn.SiLU())
 
     def forward(self, h: Tensor) -> Tensor:
-        change: Tensor = self.body(h)
-        return h + change
+        return h.add(self.body(h))
 
 
 class ConvDecoder(nn.Module):
@@ -164,9 +163,8 @@ class ConvDecoder(nn.Module):
         self.look_at_half = nn.Conv2d(channels, half, 4, stride=2, padding=1)
         self.norm = nn.Sequential(nn.GroupNorm(_GROUPS, half), nn.SiLU())
         self.out = nn.ConvTranspose2d(half, channels, 4, stride=2, padding=1)
-        assert self.out.bias is not None
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, linear: Tensor) -> Tensor:
         """Return the correction [B, C, M, T] of rows `linear` [B, C, M, T], decoded from latents `z` [B, L, k]."""
@@ -180,9 +178,6 @@ class ConvDecoder(nn.Module):
         n_mels, n_frames = self.sizes[0]
         correction: Tensor = self.out(h)[:, :, :n_mels, :n_frames]
         return correction
-
-    if TYPE_CHECKING:
-        __call__ = forward
 
 
 def _pad_to_multiple(rows: Tensor, step: int) -> Tensor:
@@ -355,7 +350,7 @@ class ConvVAE(nn.Module):
         z = z.clone(memory_format=torch.contiguous_format)
         patches = self.linear.decode(z).unflatten(2, (*self.row_shape[:2], self.patch_frames))
         linear: Tensor = patches.permute(0, 2, 3, 1, 4).flatten(3)[..., : self.row_shape[2]].contiguous()
-        return linear + self.decoder(z, linear)
+        return linear.add(self.decoder(z, linear))
 
     def forward(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct `x` [B, C, M, T] from a sample of the posterior in training mode, otherwise from its mean.
@@ -380,7 +375,9 @@ class ConvVAE(nn.Module):
         return self.decode(mu + noise * torch.exp(0.5 * logvar)), mu, logvar
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        def __call__(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
+            """See `forward`."""
 
 
 # No lambda, which could not be pickled with the model.

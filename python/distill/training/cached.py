@@ -7,11 +7,12 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
+from typing_extensions import TypeVar
 
 from distill import _native
 from distill.cache.places import Origins, Provenance
@@ -20,9 +21,11 @@ from distill.features.normalization import denormalize, normalization_arrays, no
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
 
 _READ_ROWS = 256
+# What `transform` makes of a row.
+_Row = TypeVar("_Row", default=torch.Tensor)
 
 
-class CachedSpectrogramDataset(Dataset[torch.Tensor]):
+class CachedSpectrogramDataset(Dataset[_Row]):
     """Rows of a cache, normalised, for training, validation or both.
 
     ``dataset[index]`` is a row [2, n_mels, T], ``dataset[first:stop]`` a batch of rows [k, 2, n_mels, T]. To train with
@@ -83,7 +86,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         normalization_stats: dict[str, float] | None = None,
         *,
         val_limit: int | None = None,
-        transform: Callable[[torch.Tensor], Any] | None = None,
+        transform: Callable[[torch.Tensor], _Row] | None = None,
     ) -> None:
         check_split(split, val_fraction, split_by)
         reader = CacheReader(cache_dir)
@@ -127,7 +130,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
 
     def with_split(
         self, split: Split, val_fraction: float, split_by: SplitBy, *, val_limit: int | None = None
-    ) -> CachedSpectrogramDataset:
+    ) -> CachedSpectrogramDataset[_Row]:
         """Return another split of the same open cache, so that both see the same manifest even if it is replaced."""
         check_split(split, val_fraction, split_by)
         other = object.__new__(type(self))
@@ -139,14 +142,18 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: Any) -> torch.Tensor:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> _Row: ...
+    @overload
+    def __getitem__(self: CachedSpectrogramDataset, index: slice) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Any: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
         if isinstance(index, slice):
-            rows: torch.Tensor = collate(self.__getitems__(range(*index.indices(len(self)))))
-            return rows
-        row: torch.Tensor = self.__getitems__([self._checked(index)])[0]
-        return row
+            return collate(self.__getitems__(range(*index.indices(len(self)))))
+        return self.__getitems__([self._checked(index)])[0]
 
-    def _checked(self, index: int) -> int:
+    def _checked(self, index: SupportsIndex) -> int:
         """Return an index from 0."""
         number = operator.index(index)
         if not -len(self) <= number < len(self):

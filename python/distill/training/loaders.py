@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from typing_extensions import TypeVar
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
@@ -80,7 +81,11 @@ class EpochBatchSampler(BatchSampler):
             yield batch[start:stop] or batch[:1]
 
 
-class ResumableLoader(DataLoader[torch.Tensor]):
+# What `transform` makes of a row; the batches that are made of them have the same structure.
+_Batch = TypeVar("_Batch", default=torch.Tensor)
+
+
+class ResumableLoader(DataLoader[_Batch]):
     """A DataLoader that can continue where another one was, in the middle of an epoch.
 
     Its methods are those of torchdata's ``StatefulDataLoader``. A batch counts once it has been handed over, whatever
@@ -89,7 +94,7 @@ class ResumableLoader(DataLoader[torch.Tensor]):
 
     _position: tuple[int, int] | None = None
 
-    def __iter__(self) -> Iterator[torch.Tensor]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[_Batch]:  # type: ignore[override]
         sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
         epoch, first = sampler.epoch, sampler.first_step
         self._position = epoch, first
@@ -98,7 +103,7 @@ class ResumableLoader(DataLoader[torch.Tensor]):
             yield batch
         self._position = None
 
-    def _batches(self) -> Iterator[torch.Tensor]:
+    def _batches(self) -> Iterator[_Batch]:
         return super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,10 +157,10 @@ class ResumableLoader(DataLoader[torch.Tensor]):
         return order
 
 
-class _PrefetchLoader(ResumableLoader):
+class _PrefetchLoader(ResumableLoader[_Batch]):
     """A loader whose thread reads the next batch while the current one is used."""
 
-    def _batches(self) -> Iterator[torch.Tensor]:
+    def _batches(self) -> Iterator[_Batch]:
         batches = super()._batches()
         with ThreadPoolExecutor(1, "distill-read") as reader:
             pending = reader.submit(next, batches, None)
@@ -171,12 +176,12 @@ def create_complex_data_loaders(
     *,
     normalization_stats: dict[str, float] | None = None,
     val_limit: int | None = None,
-    transform: Callable[[torch.Tensor], Any] | None = None,
+    transform: Callable[[torch.Tensor], _Batch] | None = None,
     sampler: Sampler[int] | None = None,
     drop_last: bool = False,
     num_workers: int = 0,
     progress: Callable[[int, int], object] | None = None,
-) -> tuple[ResumableLoader, ResumableLoader]:
+) -> tuple[ResumableLoader[_Batch], ResumableLoader]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
@@ -256,7 +261,7 @@ def create_complex_data_loaders(
     )
 
 
-def _sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, fits: bool) -> EpochSampler:
+def _sampler(train: CachedSpectrogramDataset[Any], config: TrainingConfig, *, fits: bool) -> EpochSampler:
     """Return the order of the training rows; `fits`: all of them are held in memory."""
     shuffle = config.shuffle
     if shuffle == "auto":
@@ -309,16 +314,16 @@ def create_data_loaders(
 
 
 def _loaders(
-    train: Dataset[torch.Tensor],
-    val: Dataset[torch.Tensor],
+    train: Dataset[Any],
+    val: Dataset[Any],
     config: TrainingConfig,
     sampler: Sampler[int],
     *,
     drop_last: bool,
     num_workers: int,
-    loader: type[ResumableLoader] = ResumableLoader,
+    loader: type[ResumableLoader[Any]] = ResumableLoader,
     pin_memory: bool = False,
-) -> tuple[ResumableLoader, ResumableLoader]:
+) -> tuple[ResumableLoader[Any], ResumableLoader[Any]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
     batches = EpochBatchSampler(sampler, size, drop_last)
     in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
@@ -331,7 +336,7 @@ def _loaders(
     )
 
 
-def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, announce: bool) -> BlockSampler:
+def _block_sampler(train: CachedSpectrogramDataset[Any], config: TrainingConfig, *, announce: bool) -> BlockSampler:
     block_rows = max(1, BLOCK_BYTES // train.row_bytes)
     return BlockSampler(
         train.stored_order(),
