@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find rust/audio rust/index rust/features rust/packs rust/python Cargo.toml Cargo.lock pyproject.toml constraints.txt -type f 2>/dev/null)
 
-.PHONY: help install demo test lint docs format bench kernel-report soak fuzz sanitize clean
+.PHONY: help install demo test test-oldest test-newest lint docs format bench kernel-report soak fuzz sanitize wheels clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,10 +29,16 @@ test: $(INSTALLED) ## Run the Rust and Python tests, on all cores
 	cargo test --workspace --exclude distill-python --quiet
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
+test-oldest test-newest: test-%: $(INSTALLED)
+	.ci/versions $* $(TESTS)
+test-oldest: ## Run the Python tests, or TESTS, with the oldest versions of Python and of all dependencies
+test-newest: ## Run the Python tests, or TESTS, with the newest versions of Python and of all dependencies
+
 lint: $(INSTALLED) ## Run the formatters, linters and type checker, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -78,6 +84,9 @@ sanitize: ## Run the tests of the CPU kernel under AddressSanitizer
 	host=$$(rustc -vV | sed -n 's/host: //p') && \
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet -p distill-features \
 		--target $$host --target-dir target/sanitize
+
+wheels: $(BIN)/uv ## Build the wheels and the source distribution, check them, and try those that fit this machine
+	.ci/wheels
 
 clean: ## Remove everything built; keeps the demo and runs
 	rm -rf $(VENV) target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,12 +17,13 @@ import torch
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig, load_audio
 from distill.features.distance import distances
 from distill.features.inversion.crossfade import join_chunks
-
-pytest.importorskip("torchaudio")
 from resynthesis import linear_magnitude, random_phase, synthetic, true_phase
 from sound_sets import write_sets
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchaudio", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.needs("torchaudio"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torchaudio", "ignore::DeprecationWarning"),
+]
 
 SAMPLES = Path("/usr/share/sonic-pi/samples")
 CONFIG = ComplexSpectrogramConfig()

@@ -181,9 +181,9 @@ def report_before(benchmark, warm: Path, dataset: Path, tmp_path: Path, rounds: 
 
 
 @pytest.mark.benchmark(group="reading of a folder, two workers, compared with a plain loop of two processes")
+@pytest.mark.needs("torchaudio")
 @pytest.mark.parametrize("kind", ["flac", "mixed"])
 def test_short_files(benchmark, warm, tmp_path, kind):
-    pytest.importorskip("torchaudio")
     kinds = (
         [("flac", 44_100)] if kind == "flac" else [("wav", 48_000), ("flac", 44_100), ("mp3", 44_100), ("ogg", 44_100)]
     )

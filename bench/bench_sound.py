@@ -32,7 +32,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -107,12 +106,14 @@ def _without_model(clips: np.ndarray) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def _torchaudio(waveforms: torch.Tensor) -> torch.Tensor:
+    from torchaudio import transforms
+
     config = SpectrogramConfig()
     power = AudioSpectrogram(config)(waveforms)[:, 0].expm1()
     sizes = {"n_fft": config.n_fft, "hop_length": config.hop_length}
-    to_bins = torchaudio.transforms.InverseMelScale(config.n_fft // 2 + 1, config.n_mels, config.sample_rate)
+    to_bins = transforms.InverseMelScale(config.n_fft // 2 + 1, config.n_mels, config.sample_rate)
     torch.manual_seed(0)
-    to_sound = torchaudio.transforms.GriffinLim(**sizes, n_iter=32, length=waveforms.shape[-1])
+    to_sound = transforms.GriffinLim(**sizes, n_iter=32, length=waveforms.shape[-1])
     return torch.stack([to_sound(to_bins(clip)) for clip in power])[:, None]
 
 

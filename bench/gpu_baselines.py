@@ -147,7 +147,8 @@ def cufft_and_pointwise(spec: MelSpec, device: torch.device) -> Method:
         band_kernel[(triton.cdiv(total, FRAMES),)](
             spectrum, out, tables.first, tables.weights, tables.offsets, tables.scales,
             total, n_frames, spec.if_masking_threshold,
-            N_BINS=n_fft // 2, M=n_mels, FRAMES=FRAMES, WIDTHS=tables.widths, STARTS=tables.starts, num_warps=8,
+            N_BINS=n_fft // 2, M=n_mels, FRAMES=FRAMES, WIDTHS=tables.widths, STARTS=tables.starts,
+            num_warps=8, enable_fp_fusion=True,
         )  # fmt: skip
         return out
 

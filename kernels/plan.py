@@ -127,7 +127,8 @@ def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32
     for index, group in enumerate(groups):
         owners += [index] * math.ceil(max(1, *group) / depth)
     owners += [-1] * (blocks - len(owners))
-    options = {"num_warps": ROWS * _LANES // wave}
+    # Fused multiply-adds, which are no longer the default from Triton 3.10 on.
+    options = {"num_warps": ROWS * _LANES // wave, "enable_fp_fusion": True}
     if backend == "cuda":
         options["maxnreg"] = MAX_REGISTERS.get(n_fft, 255)
     bins, weights = _bands(bands, owners, depth, n_fft)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 # Tests start hundreds of processes, and each would compile torch and its like again, for seconds. Only this process
 # writes bytecode: others may be killed, or have no room.
@@ -24,7 +27,7 @@ if os.environ.get("PYTHONDONTWRITEBYTECODE"):
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests that are left out, and what they need.
+# Tests that are left out, and why: "needs" and what they need, or a reason of pytest.
 _not_run: dict[str, str] = {}
 _tried: Counter[str] = Counter()
 _failed: set[str] = set()
@@ -53,11 +56,22 @@ def _has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    needs = {item.nodeid: need for item in items if (need := _need(item))}
+    needs = {item.nodeid: f"needs {need}" for item in items if (need := _need(item))}
     if needs:
         _not_run.update(needs)
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in needs])
         items[:] = [item for item in items if item.nodeid not in needs]
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Note the files that cannot be imported without what they need, as the kernel without a recent triton."""
+    _note_skipped(report)
+
+
+def _note_skipped(report: pytest.CollectReport | pytest.TestReport) -> None:
+    # A test or file that finds out by itself what it lacks skips itself.
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _not_run[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
 
 
 def _need(item: pytest.Item) -> str:
@@ -66,12 +80,30 @@ def _need(item: pytest.Item) -> str:
         return "a CUDA device"
     if item.get_closest_marker("soak") and not item.config.getoption("--soak"):
         return "--soak"
-    programs = dict.fromkeys(program for mark in item.iter_markers("needs") for program in mark.args)
-    return ", ".join(program for program in programs if not _is_there(program))
+    needs = dict.fromkeys(need for mark in item.iter_markers("needs") for need in mark.args)
+    return ", ".join(need for need in needs if not _is_there(need))
 
 
-def _is_there(program: str) -> bool:
-    return shutil.which(program) is not None or importlib.util.find_spec(program) is not None
+@functools.cache
+def _is_there(need: str) -> bool:
+    package, _, version = need.partition(">=")
+    if version:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return Version(importlib.metadata.version(package)) >= Version(version)
+        return False
+    if need == "torchaudio":
+        return _imports_torchaudio()
+    # Python packages are not on the path.
+    return shutil.which(need) is not None or importlib.util.find_spec(need) is not None
+
+
+def _imports_torchaudio() -> bool:
+    """Whether torchaudio works with this torch: its last release refuses those for another CUDA."""
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -90,11 +122,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up what the tests of `proof` tried and what was skipped; reports of workers arrive here, too."""
     if report.failed and "proof/" in report.nodeid:
         _failed.add(report.nodeid)
-    # A test that finds out only while it runs what it lacks skips itself, with a reason that begins with "needs".
-    if report.skipped and isinstance(report.longrepr, tuple):
-        _, _, need = report.longrepr[2].partition("Skipped: needs ")
-        if need:
-            _not_run[report.nodeid] = need
+    _note_skipped(report)
     if report.when == "teardown":
         for name, counts in report.user_properties:
             if name == "tried":
@@ -106,9 +134,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("proof")
         counts = ", ".join(f"{count} {what}" for what, count in sorted(_tried.items()))
         terminalreporter.write_line(f"{counts}; failures {len(_failed)}")
-    for need in sorted(set(_not_run.values())):
-        names = [name for name in _not_run if _not_run[name] == need]
-        terminalreporter.section(f"{len(names)} tests need {need} and were not run")
+    for reason in sorted(set(_not_run.values())):
+        names = [name for name in _not_run if _not_run[name] == reason]
+        _, needed, need = reason.partition("needs ")
+        why = f"need {need} and were not run" if needed else f"were not run: {reason}"
+        terminalreporter.section(f"{len(names)} tests {why}")
         for name in names:
             terminalreporter.write_line(f"  {name}")
 
@@ -210,6 +240,7 @@ def interpreted():
     """A function that computes features with the interpreted Triton kernel; parameters as `interpreted.compute`."""
     from interpreted import interpreter
 
+    pytest.importorskip("triton", "3.6")
     with interpreter() as compute:
         yield compute
 

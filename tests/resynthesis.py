@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torchaudio
 
 from distill import demo
 
@@ -22,7 +21,9 @@ def synthetic(sounds: int = 2, seconds: float = 1.0, rate: int = 48_000) -> torc
 
 def linear_magnitude(mel_power: torch.Tensor, config) -> torch.Tensor:
     """Estimate bin magnitudes [B, K, T] from mel power [B, M, T], by plain multiplicative updates in float64."""
-    bank = torchaudio.functional.melscale_fbanks(
+    from torchaudio.functional import melscale_fbanks
+
+    bank = melscale_fbanks(
         config.n_fft // 2 + 1, config.f_min, config.sample_rate / 2, config.n_mels, config.sample_rate, None, "htk"
     ).double()
     total = bank.sum(dim=1, keepdim=True).clamp(min=1e-9)
@@ -35,10 +36,12 @@ def linear_magnitude(mel_power: torch.Tensor, config) -> torch.Tensor:
 
 def random_phase(magnitude: torch.Tensor, config, n_iter: int, length: int) -> torch.Tensor:
     """Resynthesize with torchaudio's fast Griffin-Lim from random phases, [B, 1, length]."""
+    from torchaudio.functional import griffinlim
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         window = torch.hann_window(config.n_fft)
-        sound = torchaudio.functional.griffinlim(
+        sound = griffinlim(
             magnitude, window, config.n_fft, config.hop_length, config.n_fft, 1.0, n_iter, 0.99, length, True
         )
     return sound[:, None]

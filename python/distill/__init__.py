@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from distill._lazy import lazy_names
 
-__version__ = "0.1.0"
-
 # Without `train`: distill.train is the module of `python -m distill.train`; the function is distill.training.train.
 _PUBLIC = {
+    "__version__": "distill._native",
     "ComplexSpectrogram": "distill.audio",
     "ComplexSpectrogramConfig": "distill.config",
     "SpectrogramConfig": "distill.config",
@@ -22,10 +21,10 @@ _PUBLIC = {
     "load_model": "distill.models",
 }
 
-__all__ = ["__version__"]
-__all__ += list(_PUBLIC)
+__all__ = list(_PUBLIC)
 
 if TYPE_CHECKING:
+    from distill._native import __version__ as __version__
     from distill.audio import ComplexSpectrogram as ComplexSpectrogram
     from distill.audio import load_cache_manifest as load_cache_manifest
     from distill.audio import preprocess_complex_spectrograms as preprocess_complex_spectrograms

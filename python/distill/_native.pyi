@@ -15,6 +15,9 @@ from typing_extensions import Buffer, Self
 
 from distill.types import Reason
 
+__version__: str
+"""That of distill, e.g. ``0.2.0``."""
+
 _Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 _StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 

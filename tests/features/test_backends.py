@@ -49,6 +49,7 @@ def assert_rows_agree(actual, expected):
     assert any((rows != expected[name]).any() for name, rows in actual.items())
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_packs_record_their_backend_and_rows_agree(dataset, tmp_path, monkeypatch):
     """The Triton kernel is interpreted, in another process; then this process adds a file to the same cache."""
     config = training(augmentation_expansion=1)
@@ -76,7 +77,7 @@ def test_packs_record_their_backend_and_rows_agree(dataset, tmp_path, monkeypatc
 
 def test_an_unavailable_backend_is_an_error_before_anything_is_computed(dataset, monkeypatch):
     monkeypatch.setenv("DISTILL_BACKEND", "fused")
-    with pytest.raises(BackendError, match="must be on 'cuda'"):
+    with pytest.raises(BackendError, match="'fused' cannot compute this"):
         preprocess(dataset, training())
     monkeypatch.setenv("DISTILL_BACKEND", "fast")
     with pytest.raises(ConfigError, match="DISTILL_BACKEND='fast'"):

@@ -47,7 +47,6 @@ OF_8, OF_32 = 0.85, 1.0
 @pytest.fixture(scope="module")
 def baselines():
     """Synthetic sounds, and the mean distances of Griffin-Lim from random phase after 8 and 32 iterations."""
-    pytest.importorskip("torchaudio")
     from resynthesis import linear_magnitude, random_phase, synthetic
 
     sounds, config = synthetic(), SpectrogramConfig()
@@ -64,6 +63,7 @@ def gates(found, random_8, random_32):
     return [*(found <= OF_32 * random_32).tolist(), bool(found[0] <= OF_8 * random_8[0])]
 
 
+@pytest.mark.needs("torchaudio")
 def test_eight_iterations_pass_the_gates(make, baselines):
     sounds, random_8, random_32 = baselines
     module = make()
@@ -71,12 +71,14 @@ def test_eight_iterations_pass_the_gates(make, baselines):
     assert all(gates(found, random_8, random_32)), (found, random_8, random_32)
 
 
+@pytest.mark.needs("torchaudio")
 @pytest.mark.parametrize("nothing", [torch.zeros_like, lambda x: torch.full_like(x, 0.1)], ids=["silence", "constant"])
 def test_silence_and_a_constant_fail_every_gate(nothing, baselines):
     sounds, random_8, random_32 = baselines
     assert not any(gates(means(sounds, nothing(sounds)), random_8, random_32))
 
 
+@pytest.mark.needs("torchaudio")
 def test_channel_1_and_iterations_improve_the_result(backend, baselines):
     sounds, _, _ = baselines
     both, one = (kind(backend) for kind in KINDS.values())

@@ -20,6 +20,8 @@ from distill.features.mel import MelSpec
 
 SPEC = MelSpec(8_000, 64, 16, 6)
 SMALL = ComplexSpectrogramConfig(sample_rate=8_000, n_fft=64, hop_length=16, n_mels=6)
+# Torch 2.6 neither compiles nor exports an FFT for batches of any size.
+NEWER = pytest.mark.needs("torch>=2.11")
 
 
 def complex_mel(waveform, *backend):
@@ -43,7 +45,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
-@pytest.mark.parametrize("tracked", [False, True], ids=["plain", "with gradient"])
+@pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=NEWER)], ids=["plain", "with gradient"])
 # opcheck of torch 2.15 looks at it itself.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_opcheck(view, tracked):
@@ -96,7 +98,9 @@ def test_autocast_rounds_neither_features_nor_gradients():
     assert torch.equal(actual, gradient)
 
 
-@pytest.mark.parametrize(("backend", "dynamic"), [("auto", False), ("auto", True), ("reference", False)])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"), [("auto", False), pytest.param("auto", True, marks=NEWER), ("reference", False)]
+)
 def test_it_compiles_to_one_graph_with_its_gradient(backend, dynamic):
     spectrogram = ComplexSpectrogram(SMALL, backend=backend)
     compiled = torch.compile(lambda x: spectrogram(x * 0.5) * 2, fullgraph=True, dynamic=dynamic, backend="aot_eager")
@@ -110,6 +114,7 @@ def test_it_compiles_to_one_graph_with_its_gradient(backend, dynamic):
         torch.testing.assert_close(found, gradient, atol=1e-4 * gradient.abs().max().item(), rtol=0.0)
 
 
+@NEWER
 def test_it_exports_for_any_size_and_loads_again():
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("samples", min=100)}
     waveform = signals()[:, None]
@@ -154,8 +159,8 @@ def test_a_compiled_reference_takes_its_tables_as_constants():
     constants = [getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"]
     tables = reference.band_tables(spec, torch.float32, waveform.device)
     assert len(constants) == 3
-    for constant, table in zip(constants, (tables.rows, tables.offsets, tables.weights), strict=True):
-        assert torch.equal(constant, table)
+    for table in (tables.rows, tables.offsets, tables.weights):
+        assert any(torch.equal(constant, table) for constant in constants)
 
 
 def test_the_tables_are_marked_as_torch_marks_constants():
@@ -190,6 +195,7 @@ def test_unknown_backends_are_reported_with_the_choices(monkeypatch):
         ComplexSpectrogram(SMALL)
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_fused_on_a_cpu_reports_the_reason_and_the_remedy():
     config = ComplexSpectrogramConfig()
     for call in (ComplexSpectrogram(config, "fused"), ComplexSpectrogram(config, "fused").backend_for):
@@ -205,6 +211,7 @@ CANNOT = {
 }
 
 
+@pytest.mark.needs("triton>=3.6")
 @pytest.mark.parametrize(("options", "samples", "dtype", "reason"), CANNOT.values(), ids=CANNOT.keys())
 def test_the_reference_replaces_a_kernel_that_cannot_and_the_reason_is_logged_once(
     caplog, options, samples, dtype, reason
@@ -240,6 +247,7 @@ def test_without_a_recent_triton_the_kernel_is_unavailable(monkeypatch, n_mels, 
         ComplexSpectrogram(config, "fused")(torch.ones(1, 1, 4_800))
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_without_a_c_compiler_the_reference_computes_and_the_reason_is_logged(monkeypatch, caplog):
     class Driver:
         @property
@@ -256,6 +264,7 @@ def test_without_a_c_compiler_the_reference_computes_and_the_reason_is_logged(mo
     assert "triton cannot start (Failed to find C compiler)" in caplog.text
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_triton_creates_its_driver_on_first_access():
     """Names of Triton's that the backend uses and that are not documented."""
     import triton
@@ -342,6 +351,7 @@ print("threads", torch.equal(torch.cat(results), expected))
 """
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_the_interpreted_kernel_computes_cpu_tensors():
     assert run(INTERPRETED, TRITON_INTERPRET="1") == [
         "features True",
@@ -355,6 +365,7 @@ def test_the_interpreted_kernel_computes_cpu_tensors():
     ]
 
 
+@pytest.mark.needs("triton>=3.6")
 def test_a_kernel_that_fails_to_launch_is_tried_once(monkeypatch):
     from triton import knobs
     from triton.runtime.errors import OutOfResources

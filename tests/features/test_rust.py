@@ -137,6 +137,8 @@ def test_its_gradient_is_that_of_the_reference(kind):
     assert torch.equal(*gradients)
 
 
+# Torch 2.6 makes no tensor without values on a device that is not there.
+@pytest.mark.needs("torch>=2.11")
 @pytest.mark.parametrize("kind", [ComplexSpectrogram, AudioSpectrogram])
 def test_what_it_cannot_compute_is_an_error_with_a_remedy(kind):
     with pytest.raises(BackendError, match=r"'rust' cannot compute this: a waveform of torch.float64.*'auto'"):

@@ -86,10 +86,12 @@ def test_lengths_around_frames_and_tiles(samples):
     assert_close(actual[1][torch.tensor(powers > LOUD)], expected[1][powers > LOUD], FREQUENCY)
 
 
+@pytest.mark.needs("torchaudio")
 @pytest.mark.filterwarnings("ignore::UserWarning:torchaudio", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("options", [{}, {"n_mels": 80, "f_min": 50.0, "f_max": 16_000.0}], ids=["defaults", "80 mels"])
 def test_magnitude_equals_torchaudio(options):
-    transforms = pytest.importorskip("torchaudio.transforms")
+    from torchaudio import transforms
+
     config = SpectrogramConfig(**options)
     waveform = torch.tensor(make_signal(48_000, "noise"), dtype=torch.float32)[None, None]
     peer = transforms.MelSpectrogram(

@@ -8,6 +8,10 @@ from __future__ import annotations
 import functools
 import re
 
+import pytest
+
+pytest.importorskip("triton", "3.6")
+
 import triton
 from triton.backends.compiler import GPUTarget
 

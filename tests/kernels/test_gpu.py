@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+pytest.importorskip("triton", "3.6")
+
 from distill.config import ComplexSpectrogramConfig
 from distill.features.mel import MelSpec, mel_bands
 from distill.features.reference import complex_mel

@@ -192,6 +192,7 @@ for signal in gpu.signals((3, 4_001), setup.device).values():
         assert reason is None
 
 
+@pytest.mark.needs("torchaudio")
 def test_torchaudio_agrees_in_its_one_channel():
     import gpu_baselines
     import gpu_check

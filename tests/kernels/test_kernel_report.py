@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+pytest.importorskip("triton", "3.6")
+
 import kernel_report
 import sass
 from kernel_cost import CARDS, DEFAULTS, TARGETS, Card, Compiled, Program, bound, gather_wavefronts, occupancy, programs

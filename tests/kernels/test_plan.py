@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+pytest.importorskip("triton", "3.6")
+
 from distill.features.mel import MelSpec, mel_bands
 from distill.kernels import make_plan
 

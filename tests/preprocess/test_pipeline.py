@@ -8,10 +8,10 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import torch
-import torchaudio
 
 from distill.audio import (
     AugmentationConfig,
@@ -67,12 +67,13 @@ def test_rows_are_the_features_of_the_chunks(dataset):
     assert result.decoded == 5
     found = rows_by_path(result.cache_dir)
     assert len(found) == 5
-    mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=512, hop_length=256, n_mels=32, norm=None, mel_scale="htk")
+    options = {"n_fft": 512, "hop_length": 256, "n_mels": 32, "norm": None, "htk": True, "pad_mode": "reflect"}
     for name, rows in found.items():
         chunks = torch.from_numpy(chunks_by_hand(dataset / name))
         expected = ComplexSpectrogram(config.complex_spectrogram)(chunks[:, None]).numpy()
         np.testing.assert_allclose(rows, expected, atol=1e-6)
-        np.testing.assert_allclose(rows[:, 0], torch.log1p(mel(chunks)).numpy(), atol=1e-4)
+        power = librosa.feature.melspectrogram(y=chunks.numpy(), sr=RATE, **options)
+        np.testing.assert_allclose(rows[:, 0], np.log1p(power), atol=1e-4)
         assert rows.std() > 0.1
 
 

@@ -19,6 +19,8 @@ mod source;
 
 #[pyo3::pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::checksum::{hash_bytes, hash_file, row_checksums};
     #[pymodule_export]
@@ -43,4 +45,9 @@ mod _native {
     use crate::scan::PyScan;
     #[pymodule_export]
     use crate::source::PyByteSource;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }
