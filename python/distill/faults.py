@@ -169,11 +169,13 @@ def shown(value: Any) -> str:
 
 def _type_fault(name: str, value: Any, hint: Any) -> str | None:
     choices = get_args(hint) or (hint,)
-    if all(isinstance(choice, str) for choice in choices):
-        if value in choices:
+    # A Literal, or one that may be left out.
+    words = [word for choice in choices for word in get_args(choice) or (choice,) if isinstance(word, str)]
+    if words:
+        if value in words or (value is None and type(None) in choices):
             return None
-        nearest = _did_you_mean(difflib.get_close_matches(str(value), choices, 1))
-        return f"{name}={shown(value)} must be one of {', '.join(map(repr, choices))}{nearest}"
+        nearest = _did_you_mean(difflib.get_close_matches(str(value), words, 1))
+        return f"{name}={shown(value)} must be {_one_of(words, choices)}{nearest}"
     kinds = tuple(choice for choice in choices if isinstance(choice, type))
     if dataclasses.is_dataclass(value):
         # A subclass is another kind of feature, and has fields that would be ignored.
@@ -191,6 +193,11 @@ def _type_fault(name: str, value: Any, hint: Any) -> str | None:
     if isinstance(value, int) and value.bit_length() > 63:
         return f"{name}={shown(value)} must be below 2**63"
     return None
+
+
+def _one_of(words: Sequence[str], choices: Sequence[Any]) -> str:
+    either = "left out or " if type(None) in choices else ""
+    return either + ("one of " if len(words) > 1 else "") + ", ".join(map(repr, words))
 
 
 def replace_fields(config: T, values: Mapping[str, Any], table: str = "") -> T:

@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 use fearless_simd::Level;
 use proptest::prelude::*;
 
-use crate::{Band, Error, Kernel, Shape};
+use crate::{Band, Compression, Error, Kernel, Shape, Sum};
 
 /// The instruction sets of this machine, in ascending order.
 pub(crate) fn levels() -> Vec<Level> {
@@ -154,6 +154,9 @@ fn shape(n_fft: usize, hop_length: usize) -> Shape {
     Shape {
         n_fft,
         hop_length,
+        center: true,
+        sum: Sum::Power,
+        compression: Compression::Log1p,
         if_masking_threshold: Some(1e-5),
     }
 }

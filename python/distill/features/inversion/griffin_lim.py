@@ -14,7 +14,7 @@ from distill.features.backend_names import BACKEND_VARIABLE, Backend
 from distill.features.backends.rust import fault
 from distill.features.inversion import rust
 from distill.features.inversion.bin_power import bin_power
-from distill.features.inversion.limits import check_features
+from distill.features.inversion.limits import check_features, check_power, plain_features
 from distill.features.inversion.phase import initial_phase
 from distill.features.mel import MelSpec, hann_window
 
@@ -59,6 +59,8 @@ def invert(
     ------
     ValueError
         If the shape, the type or `n_iter` does not fit, or a value is not finite or above any log power of sound.
+    ConfigError
+        If the feature has an option that cannot be inverted.
     BackendError
         If `backend` is "rust" and the kernel cannot compute it.
 
@@ -67,6 +69,8 @@ def invert(
     .. [1] N. Perraudin, P. Balazs, P. L. Sondergaard, "A fast Griffin-Lim algorithm", WASPAA 2013.
     """
     check_features(features, spec)
+    features, spec = plain_features(features, spec)
+    check_power(features)
     if n_iter < 0:
         raise ValueError(f"n_iter={n_iter} must be at least 0")
     if length is not None and length < 0:
@@ -78,18 +82,20 @@ def invert(
     samples = max(samples, spec.n_fft // 2 + 1)
     # MPS lacks the integer reductions of the phase's spanning tree.
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
-    if _use_rust(device, backend):
+    if _use_rust(device, spec, backend):
         waveforms = rust.invert(features.to(device), spec, n_iter, samples)
     else:
         waveforms = _in_parts(features, spec, n_iter, samples, device)
     return _to_length(waveforms, length)[:, None].to(features.device)
 
 
-def _use_rust(device: torch.device, backend: Backend) -> bool:
+def _use_rust(device: torch.device, spec: MelSpec, backend: Backend) -> bool:
     """Return whether the Rust kernel inverts features on `device`; raise if it was requested and cannot."""
     if backend == "reference" or (backend != "rust" and device.type != "cpu"):
         return False
     reason = fault(device, "the features are")
+    if spec.n_fft.bit_count() > 1:
+        reason = reason or f"n_fft={spec.n_fft} is no power of two"
     if reason and backend == "rust":
         raise BackendError(
             f"backend 'rust' cannot invert this: {reason}; "
