@@ -44,7 +44,7 @@ FAULTS = [
     (ComplexSpectrogramConfig, {"n_fft": 2048.0}, "n_fft=2048.0 must be int"),
     (ComplexSpectrogramConfig, {"n_mels": True}, "n_mels=True must be int"),
     (ComplexSpectrogramConfig, {"enabled": 1}, "enabled=1 must be bool"),
-    (SpectrogramConfig, {"n_fft": 401}, "n_fft=401 must be even"),
+    (SpectrogramConfig, {"n_fft": 769}, "n_fft=769 must be even"),
     (SpectrogramConfig, {"norm": "slany"}, "norm='slany' must be left out or 'slaney'; did you mean 'slaney'?"),
     (SpectrogramConfig, {"mel_scale": "mel"}, "mel_scale='mel' must be one of 'htk', 'slaney'"),
     (SpectrogramConfig, {"win_length": 1}, "win_length=1 must be from 2 to n_fft=2048"),

@@ -45,7 +45,7 @@ FRONT_ENDS: dict[FrontEnd, dict[str, Any]] = {
 
 - hifigan: the mel spectrogram of HiFi-GAN and its descendants (universal, V1 to V3, at 22.05 kHz). Its caller first pads
   the waveform by reflection, with (n_fft - hop_length) / 2 = 384 samples at each end. It adds 1e-9 to the power of a
-  bin, which is up to 0.14 in silence and nothing elsewhere.
+  bin, which raises values next to the floor, by less than 0.14.
 - whisper: the log-mel spectrogram of Whisper. Its caller pads or cuts the waveform to 30 s, drops the last frame, raises
   values to 8 below the highest of the clip, adds 4 and divides by 4. ``n_mels=128`` for large-v3 and later.
 - torchaudio: ``torchaudio.transforms.MelSpectrogram`` with its defaults.

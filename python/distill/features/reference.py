@@ -188,7 +188,7 @@ def _frame_features(frames: torch.Tensor, tables: BandTables, spec: MelSpec) -> 
             magnitude = compress(_magnitude_sums(table[: spec.n_fft // 2 - 1], tables), spec)
             if not tables.with_frequency:
                 return magnitude[None]
-        parts = _band_sums(table, tables)
+        parts = _band_sums(table, tables.rows, tables.offsets, tables.weights)
     sums = parts[:, ::2] + parts[:, 1::2]
     power = sums[: tables.n_mels]
     if spec.power == 2:
@@ -205,12 +205,8 @@ def _magnitude_sums(squares: torch.Tensor, tables: BandTables) -> torch.Tensor:
     power = squares[:, ::2] + squares[:, 1::2]
     is_silent = power == 0  # where the derivative of the root is infinite
     magnitude = power.masked_fill(is_silent, 1.0).sqrt().masked_fill(is_silent, 0.0)
-    first = tables._replace(
-        rows=tables.rows[: tables.power_rows],
-        offsets=tables.offsets[: tables.n_mels + 1],
-        weights=tables.weights[: tables.power_rows] * 4.0,
-    )
-    return _band_sums(magnitude, first)
+    rows, weights = (values[: tables.power_rows] for values in (tables.rows, tables.weights))
+    return 4.0 * _band_sums(magnitude, rows, tables.offsets[: tables.n_mels + 1], weights)
 
 
 def _bin_table(
@@ -253,8 +249,10 @@ def _neighbours(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     return rows[:-2], rows[1:-1], rows[2:]
 
 
-def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
-    """Compute the sums over bands, shape (M or 2M, 2F), of a bin table (rows, 2F).
+def _band_sums(
+    table: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Compute the sums over bands, such as (2M, 2F), of a bin table (rows, 2F), with fields of :class:`BandTables`.
 
     A bin lies in two bands at most, so nearly all of the K·M weights are 0. On one core, embedding_bag is several times
     faster than the best dense blocks, and it does not depend on the precision set for matrix products.
@@ -262,15 +260,15 @@ def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
     # embedding_bag has neither a forward-mode derivative nor a rule for vmap.
     if table.device.type in _BAG_DEVICES and not is_transformed(table):
         return F.embedding_bag(
-            tables.rows,
+            rows,
             table,
-            tables.offsets,
+            offsets,
             mode="sum",
-            per_sample_weights=tables.weights,
+            per_sample_weights=weights,
             include_last_offset=True,
         )
-    count = len(tables.offsets) - 1
-    sums = torch.repeat_interleave(torch.arange(count, device=table.device), tables.offsets.diff())
+    count = len(offsets) - 1
+    sums = torch.repeat_interleave(torch.arange(count, device=table.device), offsets.diff())
     dense = torch.zeros((count, table.shape[0]), dtype=table.dtype, device=table.device)
-    dense = dense.index_put((sums, tables.rows), tables.weights)
+    dense = dense.index_put((sums, rows), weights)
     return dense @ table
