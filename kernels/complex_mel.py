@@ -136,11 +136,11 @@ def complex_mel_kernel(
     N_FFT: tl.constexpr, HOP: tl.constexpr, M: tl.constexpr, W: tl.constexpr,
     BLOCKS: tl.constexpr, DEPTH: tl.constexpr, OWNERS: tl.constexpr, LOG1P: tl.constexpr,
 ):  # fmt: skip
-    """Channel 0: log1p(Σ fb·|X|²), or the sum itself. Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 at or below threshold.
+    """Channel 0: log1p(Σ fb·|X|²), or the sum. Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 if masked.
 
-    X is the STFT with a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
-    program computes W·2048/N_FFT frames of one waveform, or W if N_FFT is larger. Each warp transforms different
-    frames; the sums over bands are computed together.
+    A band is masked if Σ fb·|X|² is at or below threshold. X is the STFT with a periodic Hann window, C the
+    reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A program computes W·2048/N_FFT frames of one
+    waveform, or W if N_FFT is larger. Each warp transforms different frames; the sums over bands are computed together.
     """
     N_COLUMNS: tl.constexpr = N_FFT // 64
     PER_WARP: tl.constexpr = max(1, 32 // N_COLUMNS)

@@ -66,8 +66,8 @@ def compute(
 ) -> np.ndarray:
     """Compute features [B, 2, M, T] of a waveform [B, S], into memory filled with NaN.
 
-    `through_operator` is for features that the kernel does not compute alone. `dtype` is the type of the samples, `gap` the number of unrelated samples between rows, and `backend` and `wave` are
-    the target of the plan.
+    `dtype` is the type of the samples, `gap` the number of unrelated samples between rows, and `backend` and `wave` are
+    the target of the plan. `through_operator` is for features that the kernel does not compute alone.
     """
     import torch
 

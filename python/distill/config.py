@@ -126,7 +126,9 @@ class SpectrogramConfig:
         others = [name for name, value in defaults.items() if getattr(self, name) != value]
         if not others:
             return None
-        return "training needs " + ", ".join(f"{name}={defaults[name]} (not {getattr(self, name)!r})" for name in others)
+        return "training needs " + ", ".join(
+            f"{name}={defaults[name]} (not {getattr(self, name)!r})" for name in others
+        )
 
 
 # Fields that came later. At their default, files and fingerprints leave them out, so that those of earlier versions

@@ -43,11 +43,11 @@ FRONT_ENDS: dict[FrontEnd, dict[str, Any]] = {
 }
 """Known front ends, as fields of SpectrogramConfig.
 
-- hifigan: the mel spectrogram of HiFi-GAN and its descendants (universal, V1 to V3, at 22.05 kHz). Its caller first pads
-  the waveform by reflection, with (n_fft - hop_length) / 2 = 384 samples at each end. It adds 1e-9 to the power of a
-  bin, which raises values next to the floor, by less than 0.14.
-- whisper: the log-mel spectrogram of Whisper. Its caller pads or cuts the waveform to 30 s, drops the last frame, raises
-  values to 8 below the highest of the clip, adds 4 and divides by 4. ``n_mels=128`` for large-v3 and later.
+- hifigan: the mel spectrogram of HiFi-GAN and its descendants, at 22.05 kHz. Its caller first pads the waveform by
+  reflection, with (n_fft - hop_length) / 2 = 384 samples at each end. It adds 1e-9 to the power of a bin, which raises
+  values next to the floor, by less than 0.14.
+- whisper: the log-mel spectrogram of Whisper. Its caller pads or cuts the waveform to 30 s, drops the last frame,
+  raises values to 8 below the highest of the clip, adds 4 and divides by 4. ``n_mels=128`` for large-v3 and later.
 - torchaudio: ``torchaudio.transforms.MelSpectrogram`` with its defaults.
 - librosa: ``librosa.feature.melspectrogram`` with its defaults, but for ``pad_mode="reflect"``. By default it pads with
   zeros, so that the frames at both ends differ.

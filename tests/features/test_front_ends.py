@@ -121,7 +121,9 @@ def test_presets_take_other_values_and_name_themselves_in_errors():
         floor=1e-10,
     )
     assert isinstance(ComplexSpectrogramConfig.preset("hifigan", if_masking_threshold=1e-3), ComplexSpectrogramConfig)
-    with pytest.raises(ConfigError, match="preset='whispr' must be one of 'hifigan', 'whisper', 'torchaudio', 'librosa'"):
+    with pytest.raises(
+        ConfigError, match="preset='whispr' must be one of 'hifigan', 'whisper', 'torchaudio', 'librosa'"
+    ):
         SpectrogramConfig.preset("whispr")
     with pytest.raises(ConfigError, match="n_mels=500 must be from 1 to 201"):
         SpectrogramConfig.preset("whisper", n_mels=500)

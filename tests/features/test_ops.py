@@ -149,7 +149,9 @@ def test_the_tables_are_marked_as_torch_marks_constants():
 def test_vmap_of_the_operator_is_an_error():
     spec = MelSpec.of(SMALL)
     with pytest.raises(BackendError, match=r"vmap over distill::complex_mel.*\[batch, 1, samples\]"):
-        torch.vmap(lambda waveform: torch.ops.distill.complex_mel(waveform, *spec.arguments("auto")))(signals()[:, None])
+        torch.vmap(lambda waveform: torch.ops.distill.complex_mel(waveform, *spec.arguments("auto")))(
+            signals()[:, None]
+        )
 
 
 def test_the_environment_replaces_auto_only(monkeypatch):

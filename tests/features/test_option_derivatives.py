@@ -61,9 +61,7 @@ def test_gradients_of_silence_are_finite(module, kind):
     assert bool(signal.grad.any()) == (kind != "silence")
 
 
-@pytest.mark.parametrize(
-    ("name", "backend"), [("all", "auto"), ("all", "reference"), ("magnitude in db", "reference")]
-)
+@pytest.mark.parametrize(("name", "backend"), [("all", "auto"), ("all", "reference"), ("magnitude in db", "reference")])
 def test_they_compile_to_one_graph(name, backend):
     module = ComplexSpectrogram(ComplexSpectrogramConfig(**(SMALL | OPTIONS[name])), backend)
     compiled = torch.compile(lambda x: module(x * 0.5) * 2, fullgraph=True, dynamic=False, backend="aot_eager")

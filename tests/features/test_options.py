@@ -14,7 +14,7 @@ import torch
 
 from definition import LOUD, make_signal
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
-from distill.errors import BackendError, ConfigError
+from distill.errors import BackendError
 from distill.features.mel import MelSpec
 
 RATE = 16_000

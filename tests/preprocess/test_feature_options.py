@@ -72,7 +72,7 @@ def test_the_command_caches_the_features_of_the_module_and_uses_them_again(datas
     ids=["all", "compression", "one channel"],
 )
 def test_a_feature_that_no_model_is_trained_on_is_refused_before_anything_is_read(dataset, tmp_path, run, flags, fault):
-    code, _, err = run("train", dataset, "--output-dir", tmp_path / "run", *SMALL, *flags)
+    code, _, err = run("train", dataset, "--out", tmp_path / "run", *SMALL, *flags)
     assert code == 2
     assert fault in err
     assert "distill preprocess" in err
@@ -83,7 +83,7 @@ def test_a_feature_that_no_model_is_trained_on_is_refused_before_anything_is_rea
 def test_a_model_is_trained_on_frames_of_400_samples_and_slaneys_scale_and_its_sound_is_heard(dataset, tmp_path, run):
     flags = [*SMALL, "--complex-spectrogram.n-fft", "400", "--complex-spectrogram.mel-scale", "slaney"]
     flags += ["--epochs", "1", "--preview-epochs", "0", "--no-analyze"]
-    code, _, err = run("train", dataset, "--output-dir", tmp_path / "run", *flags)
+    code, _, err = run("train", dataset, "--out", tmp_path / "run", *flags)
     assert code == 0, err
     assert run("generate", tmp_path / "run", "--out", tmp_path / "out", "--count", "1")[0] == 0
     assert list((tmp_path / "out").glob("*.wav"))

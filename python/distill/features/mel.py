@@ -67,9 +67,11 @@ class MelSpec(NamedTuple):
     def arguments(self, backend: str) -> tuple[Any, ...]:
         """Return the arguments of the operator ``torch.ops.distill.complex_mel`` after the waveform.
 
-        The backend stands before the options that the operator did not always have.
+        The backend stands before the options that the operator did not always have. They are left out if all have their
+        default, so that earlier versions take the call, too.
         """
-        return (*self[:_BACKEND], backend, *self[_BACKEND:])
+        options = self[_BACKEND:]
+        return (*self[:_BACKEND], backend, *(() if options == _OPTION_DEFAULTS else options))
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, str]:
@@ -98,6 +100,7 @@ class MelSpec(NamedTuple):
 
 # Place of the backend among the operator's arguments.
 _BACKEND = MelSpec._fields.index("if_masking_threshold") + 1
+_OPTION_DEFAULTS = tuple(MelSpec._field_defaults[name] for name in MelSpec._fields[_BACKEND:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -209,9 +209,7 @@ def _magnitude_sums(squares: torch.Tensor, tables: BandTables) -> torch.Tensor:
     return 4.0 * _band_sums(magnitude, rows, tables.offsets[: tables.n_mels + 1], weights)
 
 
-def _bin_table(
-    frames: torch.Tensor, windows: torch.Tensor | None = None, *, with_frequency: bool
-) -> torch.Tensor:
+def _bin_table(frames: torch.Tensor, windows: torch.Tensor | None = None, *, with_frequency: bool) -> torch.Tensor:
     """Compute the terms of 16·|X|² and, in the rows below, of 16·C of frames (F, n_fft); shape (K - 2 or 2K - 4, 2F).
 
     Rows are bins. A row holds the real and the imaginary part of each frame in turn, so that neighbouring bins are
@@ -239,7 +237,9 @@ def _bin_table(
 def _windowed_bin_table(frames: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
     """Compute the bin table of frames (F, n_fft) with a window that is no stencil, from one FFT for each window."""
     spectra = torch.fft.rfft(frames * windows[:, None])[..., 1:-1].mT
-    stft, *slopes = (torch.view_as_real(spectrum.contiguous()).flatten(1) for spectrum in (spectra[0], *(spectra[1:] * 1j)))
+    stft, *slopes = (
+        torch.view_as_real(spectrum.contiguous()).flatten(1) for spectrum in (spectra[0], *(spectra[1:] * 1j))
+    )
     return torch.cat([stft * stft, *(slope * stft for slope in slopes)])
 
 
@@ -249,9 +249,7 @@ def _neighbours(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     return rows[:-2], rows[1:-1], rows[2:]
 
 
-def _band_sums(
-    table: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def _band_sums(table: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Compute the sums over bands, such as (2M, 2F), of a bin table (rows, 2F), with fields of :class:`BandTables`.
 
     A bin lies in two bands at most, so nearly all of the K·M weights are 0. On one core, embedding_bag is several times

@@ -88,12 +88,12 @@ class ComplexSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute the features.
         """
         mono = self._mono(waveform)
-        features = _compute(mono.flatten(0, -2) if mono.ndim > 1 else mono[None], self._spec, self.backend)
+        features = _compute(_batch(mono), self._spec, self.backend)
         return features if mono.ndim == 2 else features.reshape(*mono.shape[:-1], *features.shape[1:])
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
-        return backend_for(self._mono(waveform).reshape(-1, waveform.shape[-1]), self._spec, self.backend)
+        return backend_for(_batch(self._mono(waveform)), self._spec, self.backend)
 
     def _mono(self, waveform: torch.Tensor) -> torch.Tensor:
         """Return a valid waveform without the dimension of its one channel, (..., S)."""
@@ -221,7 +221,7 @@ class AudioSpectrogram(nn.Module):
             If the backend is "fused" or "rust" and cannot compute the features.
         """
         _check_waveform(waveform, self._spec)
-        features = _compute(waveform.flatten(0, -2) if waveform.ndim > 1 else waveform[None], self._spec, self.backend)
+        features = _compute(_batch(waveform), self._spec, self.backend)
         return features.reshape(*waveform.shape[:-1], *features.shape[2:])
 
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
@@ -256,6 +256,13 @@ class AudioSpectrogram(nn.Module):
     def extra_repr(self) -> str:
         """Return the configuration, for ``print(module)``."""
         return repr(self.config)
+
+
+def _batch(waveform: torch.Tensor) -> torch.Tensor:
+    """Return waveforms (..., S) as (B, S)."""
+    if waveform.ndim == 2:
+        return waveform
+    return waveform.flatten(0, -2) if waveform.ndim > 2 else waveform[None]
 
 
 def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.Tensor:

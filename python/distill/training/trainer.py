@@ -319,7 +319,9 @@ class Trainer:
     def _write_model(self, model: ConvVAE) -> None:
         stats = self.data.stats
         level = {"gain_db": measure_gain(model.eval(), self._level_rows, stats), "rows_db": self._latent_levels}
-        save_model(self.run.path, model, features=spectrogram_fields(self.config.features), statistics=stats, level=level)
+        save_model(
+            self.run.path, model, features=spectrogram_fields(self.config.features), statistics=stats, level=level
+        )
 
     def _check_weights(self) -> None:
         model, optimizer = self.state.model.state_dict(), self.state.optimizer.state_dict()

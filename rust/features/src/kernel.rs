@@ -162,11 +162,7 @@ impl Kernel {
     /// Shape of a clip's features: (channels, bands, frames).
     pub fn row_shape(&self, samples: usize) -> [usize; 3] {
         let channels = 1 + usize::from(self.shape.if_masking_threshold.is_some());
-        [
-            channels,
-            self.per_support.len(),
-            self.frames_in(samples),
-        ]
+        [channels, self.per_support.len(), self.frames_in(samples)]
     }
 
     /// Computes the features of clips.
