@@ -29,9 +29,10 @@ test: $(INSTALLED) ## Run the Rust and Python tests, on all cores
 	cargo test --workspace --exclude distill-python --quiet
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-lint: $(INSTALLED) ## Run the formatters and linters of both languages, changing nothing
+lint: $(INSTALLED) ## Run the formatters, linters and type checker, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -75,4 +76,4 @@ sanitize: ## Run the tests of the CPU kernel under AddressSanitizer
 		--target $$host --target-dir target/sanitize
 
 clean: ## Remove everything built; keeps the demo and runs
-	rm -rf $(VENV) target build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) target build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -33,16 +33,25 @@ _SCALE = 1.0 / 16.0  # the stencil computes 16·|X|² and 16·C
 class Bands(Protocol):
     """The mel bands, as float64 arrays or tensors; K bins, M bands."""
 
-    filterbank: object
-    """Weights (K, M)."""
-    first: object
-    """First bin of each band (M,)."""
-    width: object
-    """Bins of each band (M,)."""
-    centre: object
-    """Centre of each band, bins (M,)."""
-    half_support: object
-    """Half the support of each band, bins (M,)."""
+    @property
+    def filterbank(self) -> Any:
+        """Weights (K, M)."""
+
+    @property
+    def first(self) -> Any:
+        """First bin of each band (M,)."""
+
+    @property
+    def width(self) -> Any:
+        """Bins of each band (M,)."""
+
+    @property
+    def centre(self) -> Any:
+        """Centre of each band, bins (M,)."""
+
+    @property
+    def half_support(self) -> Any:
+        """Half the support of each band, bins (M,)."""
 
 
 class Tables(NamedTuple):

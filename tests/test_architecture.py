@@ -60,11 +60,18 @@ def exists(name: str) -> bool:
     return name in ("distill", "_native") or path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+def is_for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports(path: Path) -> set[str]:
-    """Modules of distill that a file imports anywhere in it, for types alone, too."""
+    """Modules of distill that a file imports anywhere in it, for types alone, too, unless it only offers names."""
     package = ["distill", *path.relative_to(ROOT).parts[:-1]]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if "lazy_names(" in path.read_text():
+        tree.body = [node for node in tree.body if not is_for_type_checkers(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -128,6 +135,16 @@ def test_no_cycle_in_python():
 def test_packages_that_only_name_what_is_elsewhere_import_nothing_of_it():
     for face in FACES:
         assert MODULES[face] <= {"_lazy"}, face
+
+
+@pytest.mark.parametrize("name", sorted(name for name, imported in MODULES.items() if "_lazy" in imported))
+def test_type_checkers_see_the_names_that_are_imported_on_first_use(name):
+    module = importlib.import_module(f"distill.{name}".removesuffix(".distill"))
+    blocks = [node for node in ast.parse(Path(module.__file__).read_text()).body if is_for_type_checkers(node)]
+    seen = {alias.asname: node.module for block in blocks for node in block.body for alias in node.names}
+    assert seen.keys() == {*module.__all__} - {"__version__"}
+    for public, source in seen.items():
+        assert getattr(module, public) is getattr(importlib.import_module(source), public)
 
 
 @pytest.mark.parametrize(("path", "names"), PUBLIC_PATHS.items(), ids=PUBLIC_PATHS)

@@ -8,13 +8,21 @@ import multiprocessing
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distill import errors
 from distill._native import ManifestError
-from distill.audio import load_audio
-from distill.errors import AudioFileError, DamagedPackError, DistillError
-from sounds import RATE, noise, write
+from distill.audio import load_audio, preprocess_complex_spectrograms
+from distill.config import AugmentationConfig, ComplexSpectrogramConfig
+from distill.errors import (
+    AudioFileError,
+    DamagedPackError,
+    DistillError,
+    NothingUsableError,
+    PreprocessingCancelled,
+)
+from sounds import CHUNK, FEATURE, RATE, noise, write
 
 CLASSES = [
     kind
@@ -60,6 +68,21 @@ def test_an_exception_of_the_extension_is_the_same_after_pickling():
     other = pickled(ManifestError("its checksum is wrong"))
     assert type(other) is ManifestError
     assert other.args == ("its checksum is wrong",)
+
+
+def test_callers_that_know_only_the_classes_of_python_catch_them(tmp_path):
+    write(tmp_path / "silent.wav", np.zeros(RATE))
+    feature = ComplexSpectrogramConfig(**FEATURE)
+    with pytest.raises(ValueError, match=r"no file could be used(?s:.*)silent\.wav") as nothing:
+        preprocess_complex_spectrograms(None, tmp_path, feature, chunk_samples=CHUNK, sample_rate=RATE)
+    assert type(nothing.value) is NothingUsableError
+    write(tmp_path / "sound.wav", noise(1, 96_000), 48_000)
+    # 2002 rows of 96 kB, above the 100 MB from which it asks.
+    many = {"augmentation_config": AugmentationConfig(), "augmentation_expansion": 1_000}
+    feature = ComplexSpectrogramConfig()
+    with pytest.raises(RuntimeError, match="cancelled before anything was computed") as cancelled:
+        preprocess_complex_spectrograms(None, tmp_path, feature, **many, confirm_callback=lambda _: False)
+    assert type(cancelled.value) is PreprocessingCancelled
 
 
 class PathError(DamagedPackError):

@@ -8,6 +8,8 @@ Examples
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 __version__ = "0.1.0"
@@ -29,7 +31,19 @@ _PUBLIC = {
 __all__ = ["__version__"]
 __all__ += list(_PUBLIC)
 
-__getattr__, _ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.audio import ComplexSpectrogram as ComplexSpectrogram
+    from distill.audio import load_cache_manifest as load_cache_manifest
+    from distill.audio import preprocess_complex_spectrograms as preprocess_complex_spectrograms
+    from distill.config import AugmentationConfig as AugmentationConfig
+    from distill.config import ComplexSpectrogramConfig as ComplexSpectrogramConfig
+    from distill.config import SpectrogramConfig as SpectrogramConfig
+    from distill.config import TrainingConfig as TrainingConfig
+    from distill.errors import PreprocessingCancelled as PreprocessingCancelled
+    from distill.models import ConvVAE as ConvVAE
+    from distill.models import load_model as load_model
+else:
+    __getattr__, _ = lazy_names(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

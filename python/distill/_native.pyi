@@ -11,14 +11,14 @@ from typing import ClassVar, Literal, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer
+from typing_extensions import Buffer, Self
 
 from distill.types import Reason
 
 _Matrix = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+_StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-class Counts(TypedDict):
+class _Counts(TypedDict):
     """Number of files by what happened to them. A renamed file counts neither as added nor as removed."""
 
     unchanged: int
@@ -28,7 +28,7 @@ class Counts(TypedDict):
     removed: int
     skipped: int
 
-class Pack(TypedDict):
+class _Pack(TypedDict):
     """A pack: the arguments of `Manifest.add_pack`."""
 
     name: str
@@ -39,7 +39,7 @@ class Pack(TypedDict):
     checksum: str
     backend: str
 
-class File(TypedDict):
+class _File(TypedDict):
     """A file, for display.
 
     ``skipped`` is the reason why the file, or its content, is skipped; ``partial`` why only a part of it is used.
@@ -65,7 +65,7 @@ class ByteSource:
     bytes_read: int
     """Bytes read from the system so far."""
 
-    def __init__(self, path: StrOrBytesPath) -> None: ...
+    def __new__(cls, path: _StrOrBytesPath) -> Self: ...
     def read_at(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, or those up to the end of the file."""
 
@@ -124,7 +124,7 @@ class Decoder:
     frames: int | None
     """Number of frames as headers promise it."""
 
-    def __init__(self, source: ByteSource, kind: Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]) -> None: ...
+    def __new__(cls, source: ByteSource, kind: Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]) -> Self: ...
     def next_block(self) -> tuple[npt.NDArray[np.float32], int] | None:
         """Return the next frames, [n, channels], and their sample rate; None at the end. Without the GIL.
 
@@ -200,7 +200,7 @@ class Live:
     @property
     def rows(self) -> npt.NDArray[np.int64]:
         """Number of rows of each segment, at least 1, shape [N]."""
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
 @final
@@ -208,7 +208,7 @@ class Scan:
     """The difference between a manifest and a folder. Lists are sorted by path."""
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> _Counts:
         """Number of files by what happened to them."""
     @property
     def unchanged(self) -> int:
@@ -282,10 +282,10 @@ class Manifest:
     Newlines become spaces.
     """
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     @staticmethod
     def load(
-        path: StrOrBytesPath,
+        path: _StrOrBytesPath,
         known: FileTable | None = None,
         progress: Callable[[str, int, int], object] | None = None,
     ) -> Manifest:
@@ -305,7 +305,7 @@ class Manifest:
         NewerFormatError
             If a later version of this program wrote it.
         """
-    def save(self, path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> None:
+    def save(self, path: _StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> None:
         """Replace the manifest file durably and atomically.
 
         ``progress`` is called with "cache", the bytes written and 0, if they are more than a megabyte. An exception
@@ -324,11 +324,11 @@ class Manifest:
         """
     def scan(
         self,
-        root: StrOrBytesPath,
+        root: _StrOrBytesPath,
         *,
         extensions: Sequence[str],
-        unread: Sequence[str] = (),
-        exclude: Sequence[StrOrBytesPath] = (),
+        unread: Sequence[str] = ...,
+        exclude: Sequence[_StrOrBytesPath] = ...,
         files: Sequence[bytes] | None = None,
         known: FileTable | None = None,
         follow_links: bool = False,
@@ -446,6 +446,7 @@ class Manifest:
         sums: Sequence[float],
         skipped: str | None = None,
         partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """Record what was computed from a content, or why it cannot be used.
 
@@ -464,12 +465,19 @@ class Manifest:
             code. It must then have no segments.
         partial : str, optional
             Why only a part of the content could be decoded. It must then not be skipped.
+        silent_runs : sequence of (int, int)
+            Which chunks were silent: ``(first, chunks)`` of each run. Default: unknown.
 
         Raises
         ------
         ValueError
             If a segment is not inside its pack, ``sums`` are not five finite
             numbers, or another rule is broken.
+        """
+    def silent_runs(self, content_hash: bytes) -> list[tuple[int, int]]:
+        """Return ``(first, chunks)`` of each run of silent chunks of a content.
+
+        Empty if there are none, they are unknown, or the content is not listed.
         """
     def drop_dead(self) -> None:
         """Remove the contents that no file has, selected or not, and packs without remaining rows.
@@ -505,9 +513,9 @@ class Manifest:
         """Return all files, selected or not, as a table."""
     def pack_names(self) -> list[str]:
         """Return the names of the packs, by index."""
-    def packs(self) -> list[Pack]:
+    def packs(self) -> list[_Pack]:
         """Return the packs, by index."""
-    def files(self) -> list[File]:
+    def files(self) -> list[_File]:
         """Return all selected files, for display."""
     def skipped(self) -> list[tuple[str, Reason]]:
         """Return path and reason of each selected file that is skipped, itself or because of its content."""
@@ -532,13 +540,13 @@ class FileTable:
     The caches of a dataset share it, so that a new configuration need not hash the files again. A new one is empty.
     """
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     def __len__(self) -> int:
         """Return the number of files."""
     @staticmethod
-    def load(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> FileTable:
+    def load(path: _StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> FileTable:
         """Read and check a file; as `Manifest.load`."""
-    def save(self, path: StrOrBytesPath) -> None:
+    def save(self, path: _StrOrBytesPath) -> None:
         """Replace the file durably and atomically; raises OSError if it cannot be written."""
     def apply(self, scan: Scan) -> bool:
         """Take over what a scan found; one of a list of files leaves the others. Returns whether the table changed."""
@@ -547,7 +555,7 @@ class FileTable:
     def set_hash(self, path: bytes, content_hash: bytes) -> bool:
         """Record the hash of a file that is not hashed yet. Returns whether there is such a file."""
 
-def hash_file(path: StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
+def hash_file(path: _StrOrBytesPath, progress: Callable[[str, int, int], object] | None = None) -> bytes:
     """Return the BLAKE3 of a file's bytes, 32 bytes.
 
     Parameters
@@ -588,7 +596,7 @@ class PackFile:
     stamps: tuple[int, int, int, int, int]
     """Device, inode, size, and the times of the last change of the content and of the inode in ns."""
 
-    def __init__(self, path: StrOrBytesPath) -> None: ...
+    def __new__(cls, path: _StrOrBytesPath) -> Self: ...
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes at `offset`, or those up to the end of the file."""
 
@@ -614,7 +622,7 @@ class Checksums:
         8 bytes for each row.
     """
 
-    def __init__(self, algorithm: str, sums: bytes) -> None: ...
+    def __new__(cls, algorithm: str, sums: bytes) -> Self: ...
 
 def pack_checksums(algorithm: str, data: npt.NDArray[np.uint8], row_bytes: int) -> bytes:
     """Return the checksum of each row of `data`, concatenated: CRC-64/NVME or the first 8 bytes of BLAKE3.
@@ -738,6 +746,7 @@ class MelKernel:
             If the shapes do not match.
         """
 
+@final
 class MelInverse:
     """Computes waveforms from mel features on the CPU, for fixed parameters.
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +19,15 @@ from distill.demo_sounds import FAMILIES, SOUNDS_PER_FAMILY, write_dataset
 from distill.index import Dataset
 from distill.storage import make_folder
 
+if TYPE_CHECKING:
+    from distill.training.split import SplitBy
+
 # Another one than that of the sounds to train on.
 _UNHEARD_SEED = 8
 
 
 def pca_baseline(
-    cache_dir: Path, val_fraction: float, split_by: str, latent: tuple[int, int], stats: dict[str, float]
+    cache_dir: Path, val_fraction: float, split_by: SplitBy, latent: tuple[int, int], stats: dict[str, float]
 ) -> dict[str, float]:
     """Compute the validation R² of a plain PCA, fitted to patches of the training rows of a cache.
 

@@ -47,38 +47,43 @@ def _pluck(t: np.ndarray, random: Random) -> np.ndarray:
 def _bell(t: np.ndarray, random: Random) -> np.ndarray:
     pitch, ratio = _pitch(random, 60, 84), random.choice([1.4, 2.76, 3.5])
     index = random.uniform(2, 5) * np.exp(-2.5 * t)
-    return np.exp(-2 * t) * np.sin(2 * np.pi * pitch * t + index * np.sin(2 * np.pi * ratio * pitch * t))
+    sound: np.ndarray = np.exp(-2 * t) * np.sin(2 * np.pi * pitch * t + index * np.sin(2 * np.pi * ratio * pitch * t))
+    return sound
 
 
 def _kick(t: np.ndarray, random: Random) -> np.ndarray:
     low, sweep, speed = random.uniform(42, 60), random.uniform(120, 260), random.uniform(18, 40)
     phase = low * t + sweep / speed * (1 - np.exp(-speed * t))
     click = np.exp(-400 * t) * random.standard_normal(t.size)
-    return np.exp(-random.uniform(4, 9) * t) * np.sin(2 * np.pi * phase) + 0.3 * click
+    sound: np.ndarray = np.exp(-random.uniform(4, 9) * t) * np.sin(2 * np.pi * phase) + 0.3 * click
+    return sound
 
 
 def _snare(t: np.ndarray, random: Random) -> np.ndarray:
     noise = np.diff(random.standard_normal(t.size + 1))
     body = np.sin(2 * np.pi * random.uniform(160, 230) * t)
-    return np.exp(-random.uniform(9, 20) * t) * 0.4 * noise + 0.6 * np.exp(-18 * t) * body
+    sound: np.ndarray = np.exp(-random.uniform(9, 20) * t) * 0.4 * noise + 0.6 * np.exp(-18 * t) * body
+    return sound
 
 
 def _pad(t: np.ndarray, random: Random) -> np.ndarray:
     root = _pitch(random, 45, 60)
     number = np.arange(1, 17)
-    sound = np.zeros_like(t)
+    sound: np.ndarray = np.zeros_like(t)
     for interval in (1.0, 1.5, 2 ** (random.choice([3, 4]) / 12)):
         detune = 1 + random.uniform(-0.003, 0.003)
         sound += _harmonics(t, root * interval * detune, number**-1.4, np.zeros(16), 0.0)
     swell = np.minimum(1, t / 0.3) * np.minimum(1, (t[-1] - t) / 0.3)
-    return swell * sound * (1 + 0.2 * np.sin(2 * np.pi * random.uniform(3, 6) * t))
+    swelling: np.ndarray = swell * sound * (1 + 0.2 * np.sin(2 * np.pi * random.uniform(3, 6) * t))
+    return swelling
 
 
 def _sweep(t: np.ndarray, random: Random) -> np.ndarray:
     start, end = sorted(random.uniform(np.log(100), np.log(6_000), 2))
     frequency = np.exp(start + (end - start) * t / t[-1])
     phase = np.cumsum(frequency) * (t[1] - t[0])
-    return np.sin(2 * np.pi * phase) * np.minimum(1, (t[-1] - t) / 0.05)
+    sound: np.ndarray = np.sin(2 * np.pi * phase) * np.minimum(1, (t[-1] - t) / 0.05)
+    return sound
 
 
 FAMILIES: dict[str, tuple[Synth, float, float]] = {

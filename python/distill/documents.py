@@ -6,6 +6,7 @@ import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from errno import EFBIG, EINVAL
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any, NoReturn, TypeVar
 from distill.errors import ConfigError, RunError
 from distill.faults import Table, table_faults
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 T = TypeVar("T")
@@ -94,7 +95,8 @@ def check_table(values: Any, table: Table) -> dict[str, Any]:
     faults = table_faults(values, table) if isinstance(values, dict) else ["it holds no object"]
     if faults:
         raise ConfigError(faults)
-    return values
+    table_values: dict[str, Any] = values
+    return table_values
 
 
 def load_json(content: bytes) -> Any:

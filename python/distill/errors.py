@@ -60,7 +60,7 @@ class DatasetError(DistillError):
     exit_code = 2
 
 
-class NothingUsableError(DistillError):
+class NothingUsableError(DistillError, ValueError):
     """A dataset in which no file gives a single chunk."""
 
 
@@ -139,7 +139,7 @@ class ClusterError(DistillError):
     """A Ray cluster that cannot be started or reached, or whose nodes cannot do the work."""
 
 
-class PreprocessingCancelled(DistillError):  # noqa: N818 - a public name
+class PreprocessingCancelled(DistillError, RuntimeError):  # noqa: N818 - a public name
     """Preprocessing was cancelled, as by a `confirm_callback` that returned False."""
 
 

@@ -95,7 +95,8 @@ def check_fields(config: Any, rules: Mapping[str, Rule]) -> None:
     ConfigError
         See `report_faults`.
     """
-    hints = _hints(type(config))
+    kind: type = type(config)
+    hints = _hints(kind)
     faults = {}
     for item in dataclasses.fields(config):
         if fault := _type_fault(item.name, getattr(config, item.name), hints[item.name]):
@@ -167,15 +168,22 @@ def shown(value: Any) -> str:
     return " ".join(_representation.repr(value).split("\n"))
 
 
+def choice_fault(name: str, value: Any, choices: Sequence[str], may_be_left_out: bool = False) -> str | None:
+    """Return the fault of a value that is none of `choices`, with the nearest of them."""
+    if value in choices:
+        return None
+    nearest = _did_you_mean(difflib.get_close_matches(str(value), choices, 1))
+    must_be = ("left out or " if may_be_left_out else "") + ("one of " if len(choices) > 1 else "")
+    return f"{name}={shown(value)} must be {must_be}{', '.join(map(repr, choices))}{nearest}"
+
+
 def _type_fault(name: str, value: Any, hint: Any) -> str | None:
     choices = get_args(hint) or (hint,)
     # A Literal, or one that may be left out.
     words = [word for choice in choices for word in get_args(choice) or (choice,) if isinstance(word, str)]
     if words:
-        if value in words or (value is None and type(None) in choices):
-            return None
-        nearest = _did_you_mean(difflib.get_close_matches(str(value), words, 1))
-        return f"{name}={shown(value)} must be {_one_of(words, choices)}{nearest}"
+        may_be_left_out = type(None) in choices
+        return None if value is None and may_be_left_out else choice_fault(name, value, words, may_be_left_out)
     kinds = tuple(choice for choice in choices if isinstance(choice, type))
     if dataclasses.is_dataclass(value):
         # A subclass is another kind of feature, and has fields that would be ignored.
@@ -195,11 +203,6 @@ def _type_fault(name: str, value: Any, hint: Any) -> str | None:
     return None
 
 
-def _one_of(words: Sequence[str], choices: Sequence[Any]) -> str:
-    either = "left out or " if type(None) in choices else ""
-    return either + ("one of " if len(words) > 1 else "") + ", ".join(map(repr, words))
-
-
 def replace_fields(config: T, values: Mapping[str, Any], table: str = "") -> T:
     """Return `config` with other values, and report unknown keys with the nearest known one.
 
@@ -216,7 +219,7 @@ def replace_fields(config: T, values: Mapping[str, Any], table: str = "") -> T:
     changes: dict[str, Any] = {}
     unknown = [key for key in values if key not in names]
     for key in unknown[:_UNKNOWN_SHOWN]:
-        nearest = [table + name for name in difflib.get_close_matches(key, names, 1)]
+        nearest = [table + name for name in difflib.get_close_matches(key, names, 1)] or _in_tables(key, config)
         report_faults([f"unknown key {shown(table + key)}{_did_you_mean(nearest)}"])
     if len(unknown) > _UNKNOWN_SHOWN:
         report_faults([f"and {len(unknown) - _UNKNOWN_SHOWN} more unknown keys"])
@@ -233,6 +236,12 @@ def replace_fields(config: T, values: Mapping[str, Any], table: str = "") -> T:
         replaced = dataclasses.replace(config, **changes)  # type: ignore[type-var]
     report_faults([table + fault for fault in faults])
     return replaced
+
+
+def _in_tables(key: str, config: Any) -> list[str]:
+    """Return the fields of nested configurations with this name, which was given without that of the table."""
+    tables = [(name, value) for name, value in vars(config).items() if dataclasses.is_dataclass(value)]
+    return [f"{name}.{key}" for name, value in tables if hasattr(value, key)]
 
 
 def _did_you_mean(nearest: Sequence[str]) -> str:

@@ -232,7 +232,10 @@ class Dataset:
         unread = reason_lines(scan.faults)
         if self.files is not None:
             requested = listed([os.fspath(file) for file in self.files], 3) or "an empty list"
-            raise DatasetError(f"{self.path}: none of the files requested is in this folder: {requested}{unread}")
+            raise DatasetError(
+                f"{self.path}: none of the files requested is in this folder: {requested}{unread}",
+                "give absolute paths, or paths relative to this folder",
+            )
         kinds = f"distill reads {', '.join(read_extensions())}"
         unread += "".join(f"\n  {line}" for line in unread_lines(scan.unread))
         if scan.faults:

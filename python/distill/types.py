@@ -17,6 +17,8 @@ ConfirmCallback = Callable[[str], bool]
 """Called with a question; returning False cancels."""
 FileFormat = Literal["wav", "flac", "ogg", "mp3"]
 """Kind of a sound file that is written."""
+ExportFormat = Literal["pt", "npy", "safetensors", "webdataset", "parquet"]
+"""Kind of the files that features are exported to."""
 SampleFormat = Literal["pcm16", "pcm24", "float"]
 """Sample format of a sound file that is not lossy."""
 
@@ -40,7 +42,7 @@ class Reason(str):
         reason.code = code
         return reason
 
-    def __getnewargs__(self) -> tuple[str, str]:
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
         return str(self), self.code
 
     @classmethod

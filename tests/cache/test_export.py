@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import warnings
 
+import datasets
 import numpy as np
+import pyarrow
 import pytest
 import torch
+import webdataset
+from pyarrow import parquet
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from distill.audio import load_cache_manifest
 from distill.cache import export as export_module
 from distill.cache.export import export
-from distill.errors import CacheError, StorageError
+from distill.errors import CacheError, ConfigError, StorageError
 from distill.preprocess.pipeline import preprocess
 from distill.training import CachedSpectrogramDataset
 from sounds import noise, training, write, write_dataset
@@ -54,6 +61,10 @@ def test_the_manifest_describes_the_rows(made, tmp_path):
     assert {row["path"] for row in exported["rows"]} == {entry["path"] for entry in exported["files"]}
     assert [row["variant"] for row in exported["rows"]] == [0, 1] * 10
     assert exported["format"] == "pt"
+    dataset = CachedSpectrogramDataset(cache_dir)
+    for index, row in enumerate(exported["rows"]):
+        place = dataset.provenance(index)
+        assert row == {"path": place.paths[0], **place._asdict(), "paths": list(place.paths)}
 
 
 def test_all_formats_hold_the_same_rows(made, tmp_path, monkeypatch):
@@ -68,6 +79,75 @@ def test_all_formats_hold_the_same_rows(made, tmp_path, monkeypatch):
     parts = [load_file(path)["features"] for path in files]
     assert [len(part) for part in parts] == [6, 6, 8]
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-6)
+
+
+def small_files(monkeypatch, row):
+    monkeypatch.setattr(export_module, "_PIECE_ROWS", 3)
+    monkeypatch.setattr(export_module, "MAX_PACK_BYTES", 8 * row.nbytes)
+
+
+def test_safetensors_carry_the_statistics(made, tmp_path):
+    _, cache_dir, _ = made
+    export(cache_dir, tmp_path / "out", "safetensors")
+    with safe_open(tmp_path / "out" / "000000.safetensors", "np") as file:
+        stats = json.loads(file.metadata()["normalization_stats"])
+    assert stats == load_cache_manifest(cache_dir)["normalization_stats"]
+
+
+def test_webdataset_reads_rows_and_where_they_come_from(made, tmp_path, monkeypatch):
+    _, cache_dir, _ = made
+    dataset = CachedSpectrogramDataset(cache_dir)
+    small_files(monkeypatch, dataset[0].numpy())
+    assert export(cache_dir, tmp_path / "out", "webdataset") == 20
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    assert len(shards) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset does not close files
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+        gc.collect()
+    np.testing.assert_array_equal(np.stack([sample["npy"] for sample in samples]), dataset[:].numpy())
+    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
+    assert [sample["json"] for sample in samples] == rows
+    assert len({sample["__key__"] for sample in samples}) == 20
+
+
+@pytest.fixture
+def parquet_files(made, tmp_path, monkeypatch):
+    _, cache_dir, _ = made
+    small_files(monkeypatch, CachedSpectrogramDataset(cache_dir)[0].numpy())
+    assert export(cache_dir, tmp_path / "out", "parquet") == 20
+    files = sorted(map(str, (tmp_path / "out").glob("*.parquet")))
+    assert len(files) == 3
+    rows = json.loads((tmp_path / "out" / "manifest.json").read_text())["rows"]
+    return files, CachedSpectrogramDataset(cache_dir)[:].numpy(), rows
+
+
+def test_pyarrow_reads_rows_and_where_they_come_from(made, parquet_files):
+    files, expected, origins = parquet_files
+    table = pyarrow.concat_tables(map(parquet.read_table, files))
+    assert table["features"].type == pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.float32())))
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), expected)
+    assert table.drop_columns("features").to_pylist() == origins
+    stats = json.loads(parquet.read_schema(files[0]).metadata[b"normalization_stats"])
+    assert stats == load_cache_manifest(made[1])["normalization_stats"]
+
+
+def test_hf_datasets_reads_rows_as_tensors(parquet_files, tmp_path):
+    files, expected, origins = parquet_files
+    found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+    torch.testing.assert_close(found.with_format("torch")[:]["features"], torch.from_numpy(expected), rtol=0, atol=0)
+    assert [found[index] for index in range(20)] == [
+        {**origin, "features": row.tolist()} for origin, row in zip(origins, expected, strict=True)
+    ]
+
+
+def test_without_pyarrow_parquet_is_refused_before_anything_is_written(made, tmp_path, monkeypatch):
+    _, cache_dir, _ = made
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match="pyarrow") as raised:
+        export(cache_dir, tmp_path / "out", "parquet")
+    assert "distill[parquet]" in raised.value.tip
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_are_not_overwritten_and_a_missing_cache_is_an_error(made, tmp_path):
@@ -96,7 +176,13 @@ sys.exit(main(["export", *sys.argv[2:]]))
 
 @pytest.mark.parametrize(
     ("kind", "limit", "name"),
-    [("pt", 5_000, "000000.pt"), ("npy", 99_999, "features.npy"), ("safetensors", 99_999, "000000.safetensors")],
+    [
+        ("pt", 5_000, "000000.pt"),
+        ("npy", 99_999, "features.npy"),
+        ("safetensors", 99_999, "000000.safetensors"),
+        ("webdataset", 99_999, "000000.tar"),
+        ("parquet", 99_999, "000000.parquet"),
+    ],
 )
 def test_a_full_disk_is_an_error_and_leaves_no_files(made, tmp_path, kind, limit, name):
     root, cache_dir, _ = made
@@ -115,7 +201,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_files(made, tmp_path, kind, limit
     assert export(cache_dir, out, kind) == 20
 
 
-@pytest.mark.parametrize("kind", ["pt", "npy", "safetensors"])
+@pytest.mark.parametrize("kind", ["pt", "npy", "safetensors", "webdataset", "parquet"])
 def test_an_interrupted_export_leaves_no_files(made, tmp_path, kind):
     _, cache_dir, _ = made
 

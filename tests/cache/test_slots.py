@@ -160,6 +160,9 @@ def test_a_manifest_of_a_later_version_is_refused_and_left_alone(dataset, tmp_pa
     (listed,) = (slot for slot in dataset_status(dataset)["slots"] if slot["damage"])
     assert (listed["name"], listed["fingerprint"]) == (slot.name, None)
     assert "a later version" in listed["damage"]
+    code, out, _ = run("status", dataset)
+    assert (code, "damaged" in out) == (0, False)
+    assert f"MB, cannot be used: {slot / 'manifest.json'}: a later version" in out
     assert files_under(slot) == before
 
 

@@ -123,6 +123,23 @@ def test_it_exports_for_any_size_and_loads_again():
         assert torch.equal(program.module()(other), ComplexSpectrogram(SMALL)(other))
 
 
+LOAD = """
+import sys, torch
+import distill.features.ops
+assert not {"soundfile", "soxr", "matplotlib", "triton", "tyro"} & set(sys.modules), sorted(sys.modules)
+program = torch.export.load(sys.argv[1])
+torch.save(program.module()(torch.load(sys.argv[2])), sys.argv[3])
+"""
+
+
+def test_an_exported_program_is_loaded_after_one_cheap_import(tmp_path):
+    waveform, (program, given, result) = signals()[:, None], [tmp_path / name for name in ("a.pt2", "b.pt", "c.pt")]
+    torch.export.save(torch.export.export(ComplexSpectrogram(SMALL), (waveform,)), program)
+    torch.save(waveform, given)
+    subprocess.run([sys.executable, "-c", LOAD, program, given, result], check=True)
+    assert torch.equal(torch.load(result), ComplexSpectrogram(SMALL)(waveform))
+
+
 def test_a_compiled_reference_takes_its_tables_as_constants():
     """Torch honours the private attribute that `reference` sets; otherwise the compiler would trace into numpy."""
     graphs = []

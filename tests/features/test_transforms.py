@@ -9,6 +9,8 @@ from torch.autograd import forward_ad
 from distill.audio import AudioSpectrogram, ComplexSpectrogram
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.errors import BackendError
+from distill.features import reference
+from distill.features.inversion.bin_power import atom_tables
 from distill.features.inversion.crossfade import fade_ends, join_windows
 
 # torch compiles its own forward-mode formulas with it, once a process.
@@ -71,6 +73,49 @@ def test_a_kernel_that_was_requested_refuses_what_it_cannot_differentiate(wavefo
     module = ComplexSpectrogram(ComplexSpectrogramConfig(**NUMBERS), backend="rust")
     with pytest.raises(BackendError, match="backend 'rust' cannot compute forward-mode derivatives"):
         torch.func.jvp(module, (waveform.float(),), (waveform.float(),))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("first", ["grad", "jvp", "hessian", "vmap of grad", "inverse"])
+def test_tables_made_in_a_transform_work_outside_it_and_in_others(first):
+    """Tables are cached, and what is made in a transform belongs to it."""
+    module = ComplexSpectrogram(ComplexSpectrogramConfig(**NUMBERS), backend="reference")
+    waveform, factor = normal(1, 1, 100), torch.tensor(2.0, dtype=torch.float64)
+    features = module(normal(2, 1, 200).float())
+    sound = module.inverse(features)
+    uses = {
+        "grad": lambda: torch.func.grad(lambda value: (module(waveform) * value).sum())(factor),
+        "jvp": lambda: torch.func.jvp(module, (waveform,), (waveform,))[1],
+        "hessian": lambda: torch.func.hessian(lambda signal: module(signal).sum())(waveform),
+        "vmap of grad": lambda: torch.func.vmap(torch.func.grad(lambda signal: module(signal[None]).sum()))(waveform),
+        "inverse": lambda: torch.func.grad(lambda value: (module.inverse(features) * value).sum())(factor),
+    }
+    reference.band_tables.cache_clear()
+    atom_tables.cache_clear()
+    found = {name: uses[name]() for name in (first, *uses)}
+    reference.band_tables.cache_clear()
+    module(waveform)
+    for name, use in uses.items():
+        torch.testing.assert_close(found[name], use(), msg=name)
+    torch.testing.assert_close(found["inverse"], sound.double().sum(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(module.inverse(features), sound)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_inverse_refuses_what_it_cannot_differentiate(backend):
+    """Its forward-mode derivative would be zero without a word."""
+    module = ComplexSpectrogram(ComplexSpectrogramConfig(**NUMBERS), backend=backend)
+    features = module(normal(2, 1, 200).float())
+    for use in (
+        lambda: torch.func.jvp(module.inverse, (features,), (features,)),
+        lambda: torch.func.grad(lambda values: module.inverse(values).sum())(features),
+        lambda: torch.func.vmap(module.inverse)(features[None]),
+    ):
+        with pytest.raises(ValueError, match="the inverse has no forward-mode derivative"):
+            use()
+    with forward_ad.dual_level(), pytest.raises(ValueError, match="pass detached features"):
+        module.inverse(forward_ad.make_dual(features, features))
+    assert not module.inverse(features.requires_grad_()).requires_grad
 
 
 def layouts(tensor: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 import torch
 
 from distill.errors import ConfigError, RunError
-from distill.generate.generation import generate
+from distill.generate import generate, reconstruct
 from distill.generate.paths import interpolate
 from distill.generate.recipe import Recipe
 from distill.runs.instrument import Instrument
@@ -258,3 +259,19 @@ def test_files_are_named_after_the_kind_of_sound_and_sort_by_number(recipe, name
     assert Recipe(**recipe).names == names
     assert Recipe(count=1000).names[-1] == "sample-1000"
     assert sorted(Recipe(count=1000).names) == Recipe(count=1000).names
+
+
+def test_threads_generate_and_reconstruct_at_once(run_dir, tmp_path):
+    """Each gets the very files that it gets alone."""
+    source = write(tmp_path / "tone.wav", sine(PITCHES[1], 1.0))
+
+    def make(out: Path, number: int) -> list[bytes]:
+        if number % 2:
+            files = reconstruct(run_dir, [source], out, device="cpu")
+            return [path.read_bytes() for path in files.files + files.pictures]
+        return [path.read_bytes() for path in generate(run_dir, out, seed=number, device="cpu").files]
+
+    alone = [make(tmp_path / f"alone-{number}", number) for number in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        together = threads.map(lambda number: make(tmp_path / f"together-{number}", number), range(2))
+        assert list(together) == alone

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from distill.audio import load_audio
 from distill.errors import DeviceError, RunError
 from distill.features.inversion import crossfade
 from distill.features.normalization import denormalize
 from distill.runs.instrument import Instrument
 from instruments import PITCHES, config_of, pitch_of, tones, write_run
-from sounds import CHUNK, RATE, sine
+from sounds import CHUNK, RATE, sine, write
 
 
 @pytest.fixture(scope="module", params=[2, 1], ids=["two channels", "one channel"])
@@ -179,3 +181,49 @@ def test_decode_attenuates_hiss_and_keeps_sound(instrument):
     assert (found[quiet] < 0.2 * rows[quiet]).all()
     torch.testing.assert_close(found[loud], rows[loud], rtol=0.02, atol=0)
     assert found.min() == 0
+
+
+def test_a_waveform_is_encoded_and_decoded_like_a_file(instrument, tmp_path):
+    pitch = PITCHES[2]
+    sound = sine(pitch, samples_of_windows(instrument, 3) / RATE, level=0.25) + 0.05
+    latents = instrument.encode_waveform(torch.from_numpy(sound)[None])
+    assert latents.shape == (instrument.count_latents(3), instrument.model.latent_dim)
+    out = instrument.decode_latents(latents, len(sound))
+    assert (out.shape, out.dtype) == ((1, len(sound)), torch.float32)
+    assert abs(pitch_of(out[0].numpy()) - pitch) < (4.0 if instrument.config.complex_spectrogram.enabled else 70.0)
+    # Of the level of files: their peak is 1.
+    assert out[0, 1000:-1000].abs().max() == pytest.approx(1.0, rel=0.35)
+    path = write(tmp_path / "tone.wav", sound)
+    loaded = load_audio(path, instrument.sample_rate)
+    torch.testing.assert_close(instrument.encode_waveform(loaded), latents, atol=1e-3, rtol=0)
+    torch.testing.assert_close(instrument.encode_waveform(sound), latents, atol=1e-4, rtol=0)
+    whole = instrument.decode_latents(latents)
+    assert len(sound) - instrument.hop_length < whole.shape[1] <= len(sound)
+    torch.testing.assert_close(whole[0, : -2 * 512], out[0, : whole.shape[1] - 2 * 512], atol=0.05, rtol=0)
+
+
+def test_waveforms_and_latents_that_are_none_are_refused(instrument):
+    for bad, reason in (
+        (torch.zeros(2, 100), "mono"),
+        (torch.zeros(100, dtype=torch.int16), "of floats"),
+        (np.zeros(0), "no samples"),
+        (np.full(CHUNK, np.nan), "NaN"),
+        (np.zeros(CHUNK), "silent"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            instrument.encode_waveform(bad)
+    latents = instrument.encode_waveform(sine(440.0, 1.0))
+    for bad in (latents[0], latents[:0], latents[None]):
+        with pytest.raises(ValueError, match="latent vectors of shape"):
+            instrument.decode_latents(bad)
+    for samples in (0, 10**9):
+        with pytest.raises(ValueError, match=f"samples={samples}"):
+            instrument.decode_latents(latents, samples)
+
+
+def test_threads_share_an_instrument(instrument):
+    sounds = [sine(pitch, 1.0) for pitch in PITCHES]
+    expected = [instrument.decode_latents(instrument.encode_waveform(sound)) for sound in sounds]
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda sound: instrument.decode_latents(instrument.encode_waveform(sound)), 3 * sounds)
+        assert all(map(torch.equal, found, 3 * expected))

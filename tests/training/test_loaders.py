@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from distill.errors import CacheError
 from distill.preprocess.pipeline import preprocess
@@ -107,6 +108,88 @@ def test_a_batch_is_one_tensor_and_its_items_are_views(cache):
     assert len(batch) == 3
     np.testing.assert_array_equal(torch.stack(list(batch)), dataset.rows([5, 2, 9]))
     assert batch[0].data_ptr() == batch.rows.data_ptr()
+
+
+def positive(row: torch.Tensor) -> torch.Tensor:
+    return row.abs()
+
+
+@pytest.mark.parametrize("options", [{}, {"device_budget_mb": 1_000}, {"num_workers": 2}, {"shuffle": "blocks"}])
+def test_a_new_loader_continues_with_the_very_next_batch(cache, small_config, options):
+    workers = {"num_workers": options.pop("num_workers", 0)}
+    config = replace(small_config, batch_size=4, **options)
+
+    def make():
+        return create_complex_data_loaders(cache, config, **workers)[0]
+
+    loader = make()
+    list(loader)
+    begun, states = [], [loader.state_dict()]
+    for batch in loader:
+        begun.append(batch)
+        states.append(loader.state_dict())
+        if len(begun) == 3:
+            break
+    states.append(loader.state_dict())  # where the epoch was left
+    rest = [torch.load(io.BytesIO(_saved(state)), weights_only=True) for state in states]
+    whole = make()
+    whole.batch_sampler.epoch = 1
+    expected = list(whole)
+    assert all(map(torch.equal, begun, expected))
+    for state, done in zip(rest, (0, 1, 2, 3, 3), strict=True):
+        other = make()
+        other.load_state_dict(state)
+        assert other.state_dict() == state
+        found = list(other)
+        assert len(found) == len(expected) - done > 2
+        assert all(map(torch.equal, found, expected[done:]))
+        assert other.state_dict() == {**state, "epoch": 2, "step": 0}
+        following, same = next(iter(other)), next(iter(whole))
+        assert torch.equal(following, same)
+        whole.batch_sampler.epoch = 2
+
+
+def _saved(state: dict) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def test_a_state_of_another_order_is_refused(cache, small_config):
+    state = create_complex_data_loaders(cache, small_config)[0].state_dict()
+    for changes, name in (({"batch_size": 3}, "batch_size"), ({"seed": 5}, "seed"), ({"val_fraction": 0.5}, "rows")):
+        other, val = create_complex_data_loaders(cache, replace(small_config, **changes))
+        for loader in (other, val):
+            with pytest.raises(ValueError, match=f"a loader with {name if loader is other else ''}.*make the loader"):
+                loader.load_state_dict(state)
+    with pytest.raises(ValueError, match="has epoch, step"):
+        other.load_state_dict({})
+
+
+def test_a_validation_loader_continues_too(cache, small_config):
+    _, val = create_complex_data_loaders(cache, replace(small_config, batch_size=2))
+    batches = iter(val)
+    next(batches)
+    _, other = create_complex_data_loaders(cache, replace(small_config, batch_size=2))
+    other.load_state_dict(val.state_dict())
+    assert all(map(torch.equal, other, list(batches)))
+    assert len(list(other)) > 1  # the next pass is whole
+
+
+def test_training_rows_can_be_transformed_sampled_and_cut_to_whole_batches(cache, small_config):
+    train = CachedSpectrogramDataset(cache, "train", small_config.val_fraction)
+    plain, plain_val = create_complex_data_loaders(cache, small_config)
+    loader, val = create_complex_data_loaders(
+        cache, replace(small_config, batch_size=4), transform=positive, sampler=range(5), drop_last=True
+    )
+    (batch,) = list(loader)
+    assert torch.equal(batch, train[:4].abs())
+    assert all(map(torch.equal, val, create_complex_data_loaders(cache, replace(small_config, batch_size=4))[1]))
+    chosen, _ = create_complex_data_loaders(cache, small_config, sampler=SubsetRandomSampler([3, 7]))
+    found = torch.cat(list(chosen)).flatten(1).unique(dim=0)
+    assert torch.equal(found, train.rows([3, 7]).flatten(1).unique(dim=0))
+    assert plain_val.dataset.transform is None
+    assert len(plain) > len(loader)
 
 
 @pytest.mark.gpu

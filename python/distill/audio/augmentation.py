@@ -91,4 +91,5 @@ def _pitched(samples: np.ndarray, semitones: float, sample_rate: int) -> np.ndar
     stretch = python_stretch.Signalsmith.Stretch()
     stretch.preset(1, sample_rate)
     stretch.setTransposeSemitones(semitones)
-    return np.asarray(stretch.process(samples[None]), np.float32)[0]
+    pitched: np.ndarray = np.asarray(stretch.process(samples[None]), np.float32)[0]
+    return pitched

@@ -61,8 +61,8 @@ class Chunks:
 
     Attributes
     ----------
-    silent : int
-        Number of chunks that were left out so far.
+    silent_runs : list of (int, int)
+        Chunks that were left out so far, because they are silent: number of the first one, and how many, of each run.
     levels : Levels
         Peak and offset of the file, once it is decoded.
     partial : Reason or None
@@ -89,12 +89,17 @@ class Chunks:
     skips_partial: bool = False
     source: ByteSource | None = None
     spool_dir: Path | None = None
-    silent: int = field(default=0, init=False)
+    silent_runs: list[tuple[int, int]] = field(default_factory=list, init=False)
     levels: Levels = field(default_factory=Levels, init=False)
     partial: Reason | None = field(default=None, init=False)
     channels: int = field(default=0, init=False)
     _cancels: bool = field(default=False, init=False)
     _spool: Spool | None = field(default=None, init=False)
+
+    @property
+    def silent(self) -> int:
+        """Number of chunks that were left out so far."""
+        return sum(count for _, count in self.silent_runs)
 
     @property
     def silence(self) -> Reason:
@@ -138,9 +143,10 @@ class Chunks:
             self._spool = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        self.silent = 0
+        self.silent_runs = []
         if self._spool is None:
             self.decode()
+        assert self._spool is not None
         try:
             yield from self._audible(self._samples(self._spool))
         finally:
@@ -153,13 +159,20 @@ class Chunks:
             factor = 1 / self.levels.peak if self.levels.peak >= NO_SIGNAL_PEAK else 0.0
         elif self.normalize == "chunk":
             least = NO_SIGNAL_PEAK
-        for chunk, filled in _cut(blocks, self.chunk_samples, self.levels.offset, factor):
+        for number, (chunk, filled) in enumerate(_cut(blocks, self.chunk_samples, self.levels.offset, factor)):
             if level_of(chunk[:filled]) < least:
-                self.silent += 1
+                self._leave_out(number)
                 continue
             if self.normalize == "chunk":
                 chunk *= np.float32(1 / peak_of(chunk))
             yield chunk
+
+    def _leave_out(self, number: int) -> None:
+        first, count = self.silent_runs.pop() if self.silent_runs else (number, 0)
+        if first + count == number:
+            self.silent_runs.append((first, count + 1))
+        else:
+            self.silent_runs += [(first, count), (number, 1)]
 
     def _samples(self, spool: Spool) -> Iterator[np.ndarray]:
         if spool.is_complete:
@@ -179,7 +192,7 @@ class Chunks:
             if self.source is not None and again.digest(self._stop) != self.source.digest(self._stop):
                 raise AudioFileError(os.fspath(self.path), CHANGED)
 
-    def _stop(self, *hashed: int) -> None:
+    def _stop(self, *hashed: object) -> None:
         if self.on_block is not None:
             self.on_block()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def peak_of(samples: np.ndarray) -> float:
     return max(high, -low)
 
 
-def decode_blocks(file: PathLike | ByteSource, sample_rate: int, *, path: PathLike = "") -> Decoding:
+def decode_blocks(file: PathLike | ByteSource, sample_rate: int | None, *, path: PathLike = "") -> Decoding:
     """Decode a file to mono at `sample_rate`, in blocks.
 
     Channels are averaged. The result depends only on the file, so that features are reproducible.
@@ -65,8 +65,8 @@ def decode_blocks(file: PathLike | ByteSource, sample_rate: int, *, path: PathLi
     ----------
     file : path or ByteSource
         A file of any kind that one of the readers reads.
-    sample_rate : int
-        Sample rate of the result, Hz.
+    sample_rate : int or None
+        Sample rate of the result, Hz; None for that of the file, or of its first part.
     path : path, optional
         The name of a ByteSource, for messages.
     """
@@ -78,6 +78,8 @@ class Decoding:
 
     Attributes
     ----------
+    sample_rate : int
+        That of the result, Hz. If it is the file's, it is known with the first block.
     partial : Reason or None
         Why not all of the file could be decoded, once iteration has ended. What could be was yielded.
     channels : int
@@ -96,8 +98,12 @@ class Decoding:
         If not a single frame can be decoded, or there are NaN or infinity.
     """
 
-    def __init__(self, file: PathLike | ByteSource, sample_rate: int, path: PathLike = "") -> None:
-        self._file, self.sample_rate = file, sample_rate
+    sample_rate: int
+
+    def __init__(self, file: PathLike | ByteSource, sample_rate: int | None, path: PathLike = "") -> None:
+        self._file, self._requested_rate = file, sample_rate
+        if sample_rate is not None:
+            self.sample_rate = sample_rate
         self.path = os.fsdecode(path) if isinstance(file, ByteSource) else os.fsdecode(file)
         self.partial: Reason | None = None
         self.channels = 0
@@ -108,16 +114,13 @@ class Decoding:
         """See the class."""
         return self._mixed_peak < _CANCELLED_PEAK <= self._channel_peak
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Generator[Block, None, None]:
         self.partial, self.channels = None, 0
         self._mixed_peak = self._channel_peak = 0.0
-        try:
-            with _opened(self._file) as sound:
-                yield from self._resampled(sound)
-        except SoundError as error:
-            raise AudioFileError(self.path, error.reason) from error
-        except OSError as error:
-            raise unreadable(self.path, error) from error
+        with opened_sound(self._file, self.path) as sound:
+            if self._requested_rate is None:
+                self.sample_rate = sound.sample_rate
+            yield from self._resampled(sound)
 
     def _resampled(self, sound: Sound) -> Iterator[Block]:
         """Yield the samples at the new rate. A part at another rate is resampled on its own."""
@@ -188,7 +191,33 @@ class Decoding:
             self._channel_peak = peak_of(samples)
         if count == 2:
             return _native.mix_stereo(samples)
-        return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        mono: np.ndarray = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return mono
+
+
+@contextmanager
+def opened_sound(file: PathLike | ByteSource, path: PathLike = "") -> Iterator[Sound]:
+    """Open a file with the reader for its kind.
+
+    Parameters
+    ----------
+    file : path or ByteSource
+    path : path, optional
+        The name of a ByteSource, for messages.
+
+    Raises
+    ------
+    AudioFileError
+        If it cannot be opened, or be decoded any further in the body.
+    """
+    name = os.fsdecode(path) if isinstance(file, ByteSource) else os.fsdecode(file)
+    try:
+        with _opened(file) as sound:
+            yield sound
+    except SoundError as error:
+        raise AudioFileError(name, error.reason) from error
+    except OSError as error:
+        raise unreadable(name, error) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A file as overlapping windows of one length, for resynthesis window by window.
+"""A sound as overlapping windows of one length, for resynthesis window by window.
 
 file     |------------------------------|
 window 0 |------------|
@@ -9,15 +9,16 @@ window 2                   |------------|
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distill.audio.decode import decode_blocks, peak_of, warn_if_partial
+from distill.audio.decode import Block, decode_blocks, peak_of, warn_if_partial
 from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
 from distill.errors import AudioFileError
@@ -27,7 +28,7 @@ _SILENT_TIP = "give a sound that can be heard"
 
 
 class Windows(NamedTuple):
-    """Consecutive windows of a file."""
+    """Consecutive windows of a sound."""
 
     waveforms: np.ndarray
     """[n, 1, S], float32, normalised like the chunks of a dataset."""
@@ -36,7 +37,70 @@ class Windows(NamedTuple):
     normalisations, 0 for a silent window."""
 
 
-class WindowedFile:
+class _Windowed:
+    """Sound that is cut into windows; a subclass gives its blocks, which are read twice."""
+
+    samples: int
+    peak: float
+    offset: float
+
+    def __init__(self, window_samples: int, step_samples: int, normalize: Normalize) -> None:
+        self._normalize = normalize
+        self._size, self._step = window_samples, step_samples
+
+    def _samples(self) -> Iterator[np.ndarray]:
+        """Yield blocks [n] of the sound."""
+        raise NotImplementedError
+
+    def _measure(self, blocks: Iterable[Block]) -> Levels:
+        levels = Levels()
+        for block in blocks:
+            levels.add(block)
+        self.samples, self.peak, self.offset = levels.samples, levels.peak, levels.offset
+        return levels
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.peak < (SILENCE_PEAK if self._normalize == "none" else NO_SIGNAL_PEAK)
+
+    def batches(self, count: int, size: int) -> Iterator[Windows]:
+        """Yield the first `count` windows, at most `size` at a time. Beyond the end of the file there are zeros.
+
+        Raises
+        ------
+        AudioFileError
+            If decoding fails.
+        """
+        windows = self._windows()
+        for start in range(0, count, size):
+            found = list(itertools.islice(windows, min(size, count - start)))
+            yield Windows(np.stack([window for window, _ in found])[:, None], np.array([level for _, level in found]))
+
+    def _windows(self) -> Iterator[tuple[np.ndarray, np.float32]]:
+        """Yield windows with their levels, without end."""
+        held = np.empty(0, np.float32)
+        needed = max(self._size, self._step)
+        for block in self._samples():
+            samples = block - np.float32(self.offset) if self.offset else block
+            held = np.concatenate([held, samples])
+            while held.size >= needed:
+                yield self._scaled(held[: self._size])
+                held = held[self._step :]
+        while True:
+            yield self._scaled(np.pad(held[: self._size], (0, max(0, self._size - held.size))))
+            held = held[self._step :]
+
+    def _scaled(self, window: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        """Return a normalised window and its level."""
+        peak = peak_of(window)
+        if level_of(window) < max(SILENCE_PEAK * self.peak, NO_SIGNAL_PEAK if self._normalize == "chunk" else 0.0):
+            return np.zeros_like(window), np.float32(0)
+        scale = {"file": self.peak, "chunk": peak, "none": 1.0}[self._normalize]
+        level = peak / self.peak if self._normalize == "chunk" else 1.0
+        return window * np.float32(1 / scale), np.float32(level)
+
+
+class WindowedFile(_Windowed):
     """A file that is read window by window, after it was decoded once to find its length and levels.
 
     Parameters
@@ -77,59 +141,60 @@ class WindowedFile:
         step_samples: int,
         normalize: Normalize,
     ) -> None:
-        self._path, self._rate, self._normalize = path, sample_rate, normalize
-        self._size, self._step = window_samples, step_samples
+        super().__init__(window_samples, step_samples, normalize)
+        self._path, self._rate = path, sample_rate
         _check_file(Path(path))
-        levels = Levels()
+        decoding = decode_blocks(path, sample_rate)
         try:
-            decoding = decode_blocks(path, sample_rate)
-            for block in decoding:
-                levels.add(block)
+            levels = self._measure(decoding)
         except AudioFileError as error:
             error.tip = _FORMATS_TIP
             raise
-        self.samples, self.peak, self.offset = levels.samples, levels.peak, levels.offset
         self.partial = decoding.partial
-        if self.peak < (SILENCE_PEAK if normalize == "none" else NO_SIGNAL_PEAK):
+        if self._is_silent:
             reason = CANCELLED if decoding.cancels else levels.silence
             raise AudioFileError(os.fspath(path), reason, _SILENT_TIP)
         warn_if_partial(path, self.partial)
 
-    def batches(self, count: int, size: int) -> Iterator[Windows]:
-        """Yield the first `count` windows, at most `size` at a time. Beyond the end of the file there are zeros.
+    def _samples(self) -> Iterator[np.ndarray]:
+        return (block.samples for block in decode_blocks(self._path, self._rate))
 
-        Raises
-        ------
-        AudioFileError
-            If decoding fails.
-        """
-        windows = self._windows()
-        for start in range(0, count, size):
-            found = list(itertools.islice(windows, min(size, count - start)))
-            yield Windows(np.stack([window for window, _ in found])[:, None], np.array([level for _, level in found]))
 
-    def _windows(self) -> Iterator[tuple[np.ndarray, np.float32]]:
-        """Yield windows with their levels, without end."""
-        held = np.empty(0, np.float32)
-        needed = max(self._size, self._step)
-        for block in decode_blocks(self._path, self._rate):
-            samples = block.samples - np.float32(self.offset) if self.offset else block.samples
-            held = np.concatenate([held, samples])
-            while held.size >= needed:
-                yield self._scaled(held[: self._size])
-                held = held[self._step :]
-        while True:
-            yield self._scaled(np.pad(held[: self._size], (0, max(0, self._size - held.size))))
-            held = held[self._step :]
+class WindowedWaveform(_Windowed):
+    """A waveform in memory, cut and normalised like a file.
 
-    def _scaled(self, window: np.ndarray) -> tuple[np.ndarray, np.float32]:
-        """Return a normalised window and its level."""
-        peak = peak_of(window)
-        if level_of(window) < max(SILENCE_PEAK * self.peak, NO_SIGNAL_PEAK if self._normalize == "chunk" else 0.0):
-            return np.zeros_like(window), np.float32(0)
-        scale = {"file": self.peak, "chunk": peak, "none": 1.0}[self._normalize]
-        level = peak / self.peak if self._normalize == "chunk" else 1.0
-        return window * np.float32(1 / scale), np.float32(level)
+    Parameters
+    ----------
+    waveform : ndarray of shape [S], float32
+        S at least 1.
+    window_samples, step_samples, normalize
+        As for `WindowedFile`.
+
+    Attributes
+    ----------
+    samples, peak, offset
+        As of `WindowedFile`.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, not finite, or silent.
+    """
+
+    def __init__(self, waveform: np.ndarray, window_samples: int, step_samples: int, normalize: Normalize) -> None:
+        super().__init__(window_samples, step_samples, normalize)
+        if not waveform.size:
+            raise ValueError("the waveform has no samples")
+        low, high = float(waveform.min()), float(waveform.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("the waveform has samples that are NaN or infinite")
+        self._waveform = waveform
+        levels = self._measure([Block(waveform, low, high)])
+        if self._is_silent:
+            raise ValueError(f"the waveform is {levels.silence}")
+
+    def _samples(self) -> Iterator[np.ndarray]:
+        yield self._waveform
 
 
 def _check_file(path: Path) -> None:

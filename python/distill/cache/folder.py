@@ -76,8 +76,10 @@ def _adopt(cache_dir: Path) -> None:
         manifest = load_manifest(cache_dir)
     except _native.ManifestError:
         manifest = None
-    slot = manifest and slot_path(cache_dir, json.loads(manifest.header)["config_fingerprint"])
-    if slot is None or exists(slot / MANIFEST_NAME):
+    if manifest is None:
+        return
+    slot = slot_path(cache_dir, json.loads(manifest.header)["config_fingerprint"])
+    if exists(slot / MANIFEST_NAME):
         return
     slot.mkdir(parents=True, exist_ok=True)
     packs, new_packs = cache_dir / PACKS_NAME, slot / PACKS_NAME

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from distill.cache.manifest import MANIFEST_NAME
+from distill.cache.manifest import MANIFEST_NAME, PARTS_NAME
 from distill.cache.pack import is_pack_name
-from distill.cache.parts import PARTS_NAME, is_part_name, is_shared, packs_of, part_files
+from distill.cache.parts import is_part_name, is_shared, packs_of, part_files
 from distill.storage import TEMPORARY
 
 _RETIRED_SUFFIX = ".retired"

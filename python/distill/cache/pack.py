@@ -131,7 +131,7 @@ class PackWriter:
         """Write rows [k, 2, M, T]; return the index of the first."""
         stored = np.ascontiguousarray(rows, self.dtype)
         first = self.rows
-        self._write(memoryview(stored).cast("B"))
+        self._write(stored.data.cast("B"))
         data = stored.reshape(-1).view(np.uint8)
         self._checksums.append(_native.pack_checksums(CHECKSUMS[0], data, self._row_bytes))
         self.rows += len(stored)

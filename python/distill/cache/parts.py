@@ -142,11 +142,16 @@ class PartWriter:
         return has_filled
 
     def finish_content(
-        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+        self,
+        content_hash: bytes,
+        silent: int,
+        sums: Sequence[float],
+        partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Mark a content as complete; see `CacheWriter.finish_content`."""
         segments = self._unfinished.pop(content_hash, [])
-        self._finished[content_hash] = _Content(segments, silent, sums, partial=partial)
+        self._finished[content_hash] = _Content(segments, silent, sums, None, partial, silent_runs)
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
@@ -187,7 +192,7 @@ class PartWriter:
 
     def take(self) -> Part:
         """Return what is finished, and in packs that are closed. The rest stays for a later part."""
-        open_pack = self._pack and self._pack.path.name
+        open_pack = None if self._pack is None else self._pack.path.name
         finished, files = self._finished, self._files
         self._finished = {
             content_hash: content for content_hash, content in finished.items() if content.has_rows_in(open_pack)
@@ -200,7 +205,13 @@ class PartWriter:
         for content_hash, content in ready.items():
             placed = [(index_of[name], first, rows) for name, first, rows in content.segments]
             manifest.set_content(
-                content_hash, placed, content.silent, content.sums, content.skipped, partial=content.partial
+                content_hash,
+                placed,
+                content.silent,
+                content.sums,
+                content.skipped,
+                content.partial,
+                content.silent_runs,
             )
         for name, (stamps, content_hash) in sorted(files.items()):
             manifest.add_file(name, stamps, content_hash)
@@ -241,6 +252,7 @@ class _Content(NamedTuple):
     sums: Sequence[float]
     skipped: str | None = None
     partial: str | None = None
+    silent_runs: Sequence[tuple[int, int]] = ()
 
     def has_rows_in(self, pack: str | None) -> bool:
         """Whether some of its rows are in a pack."""

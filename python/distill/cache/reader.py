@@ -6,6 +6,7 @@ import json
 import os
 from bisect import bisect_left
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,7 @@ class CacheReader:
             mean, scale = np.ravel(mean), np.ravel(scale)
         order = self.stored_order(rows)
         starts = np.flatnonzero(np.diff(self._pack[rows[order]], prepend=-1))
-        for first in range(0, len(starts), _PACKS_AT_ONCE):
-            begin, end, *_ = *starts[first::_PACKS_AT_ONCE].tolist(), len(rows)
+        for begin, end in pairwise([*starts[::_PACKS_AT_ONCE].tolist(), len(rows)]):
             self._read_some(rows, order[begin:end], out, mean, scale)
         return out
 

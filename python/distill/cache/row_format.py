@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill import _native
-from distill.config import AugmentationConfig, ComplexSpectrogramConfig
+from distill.config import AugmentationConfig, CacheDtype, ComplexSpectrogramConfig
 from distill.text import counted, differences
 
 
@@ -44,7 +44,8 @@ class RowFormat:
     @property
     def expansion(self) -> int:
         """Augmented variants of each chunk, besides the original."""
-        return self.identity["augmentation_expansion"]
+        expansion: int = self.identity["augmentation_expansion"]
+        return expansion
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,9 +53,10 @@ class RowFormat:
         return self.config.row_shape(self.identity["chunk_samples"])
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> CacheDtype:
         """How values are stored, "float32" or "float16"."""
-        return self.identity["dtype"]
+        dtype: CacheDtype = self.identity["dtype"]
+        return dtype
 
     @property
     def skips_partial(self) -> bool:

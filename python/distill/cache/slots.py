@@ -93,7 +93,8 @@ class Slot:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of its configuration; empty if there is no manifest."""
-        return self.header.get("config_fingerprint", "")
+        fingerprint: str = self.header.get("config_fingerprint", "")
+        return fingerprint
 
     @property
     def name(self) -> str:

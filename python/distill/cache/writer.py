@@ -20,10 +20,10 @@ from distill.cache.disk import cache_write_error
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.leftovers import remove_unnamed
 from distill.cache.lock import CacheLock
-from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, build_header, open_manifest, require_manifest
+from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, PARTS_NAME, build_header, open_manifest, require_manifest
 from distill.cache.pack import PackInfo
 from distill.cache.pack_reader import require_packs_folder
-from distill.cache.parts import PARTS_NAME, Part, PartWriter, in_groups, listed_by, load_parts, place_packs, wait_for
+from distill.cache.parts import Part, PartWriter, in_groups, listed_by, load_parts, place_packs, wait_for
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import OTHER_PLACE_TIP, slot_path
 from distill.errors import CacheError, StorageError, UnreadablePackError
@@ -59,8 +59,8 @@ class CacheWriter:
         The open slot, and its packs.
     manifest : _native.Manifest
         The slot's manifest as it was on disk, or an empty one; methods change it in memory, `commit` saves it.
-    row_format : RowFormat or None
-        What the rows are; None before a slot is open.
+    row_format : RowFormat
+        What the rows are, once a slot is open.
     adopted : int
         Number of files whose rows other processes left in the open slot as parts, and this one has adopted.
     dirty : bool
@@ -76,20 +76,22 @@ class CacheWriter:
         If another process holds the lock, and `wait` is False.
     """
 
+    row_format: RowFormat
+    _rows: PartWriter
+
     def __init__(self, cache_dir: Path, *, wait: bool = True, progress: ProgressCallback | None = None) -> None:
         self.cache_dir = cache_dir
         self.files = _native.FileTable()
         self.slot_dir = cache_dir
         self.packs_dir = cache_dir / PACKS_NAME
         self.manifest = _native.Manifest()
-        self.row_format: RowFormat | None = None
         self.dirty = False
         self.has_committed = False
         self.adopted = 0
         self._created = ""
         self._progress = progress
         self._lock = CacheLock(cache_dir, wait=wait)
-        self._rows: PartWriter | None = None
+        self._is_open = False
         # Part files whose contents are in the manifest in memory; removed once it is committed.
         self._part_files: list[Path] = []
         self._next_commit = 0.0
@@ -113,7 +115,7 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self._rows is not None:
+            if error is not None and self._is_open:
                 self._progress = None  # a callback that cancels would also end the last commit
                 if self._has_results or self._has_hashes or self._rows.has_results:
                     self.finish()
@@ -173,6 +175,7 @@ class CacheWriter:
         self.manifest, self.row_format = manifest, row_format
         self._created = header["created"] if header else datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._rows, self.adopted = PartWriter(self.packs_dir, row_format), 0
+        self._is_open = True
         try:
             for parts in in_groups(load_parts(self.slot_dir, row_format, removes=True)):
                 self.adopted += sum(len(part.manifest.file_table()) for part in parts)
@@ -219,7 +222,7 @@ class CacheWriter:
 
     def _remove_if_empty(self) -> None:
         """Remove a slot that was begun, but never committed."""
-        if self.row_format is not None and not os.path.lexists(self.slot_dir / MANIFEST_NAME):
+        if self._is_open and not os.path.lexists(self.slot_dir / MANIFEST_NAME):
             with suppress(OSError):
                 self.packs_dir.rmdir()
                 self.slot_dir.rmdir()
@@ -252,7 +255,7 @@ class CacheWriter:
             if damage is not None and damage.rows is None:
                 self.manifest.drop_pack(info.name)
                 continue
-            if damage is not None:
+            if damage is not None and damage.rows is not None:
                 self.manifest.drop_rows(info.name, damage.rows.tolist())
             self.manifest.set_pack_stamps(info.name, info.mtime_ns, info.ctime_ns)
 
@@ -271,7 +274,12 @@ class CacheWriter:
             raise cache_write_error(self.cache_dir, error) from error
 
     def finish_content(
-        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+        self,
+        content_hash: bytes,
+        silent: int,
+        sums: Sequence[float],
+        partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Mark a content as complete. The manifest lists it once the packs with its rows are closed.
 
@@ -285,8 +293,10 @@ class CacheWriter:
             [n, sum, sum of squares, sum, sum of squares] over its rows; see `normalization_stats`.
         partial : Reason, optional
             Why its rows are only of a part of it.
+        silent_runs : sequence of (int, int)
+            Which chunks were silent: number of the first one, and how many, of each run. Default: unknown.
         """
-        self._rows.finish_content(content_hash, silent, sums, partial)
+        self._rows.finish_content(content_hash, silent, sums, partial, silent_runs)
 
     def skip_content(self, content_hash: bytes, reason: str, silent: int = 0) -> None:
         """Record that a content never gives rows, and why."""
@@ -325,7 +335,9 @@ class CacheWriter:
         if time.monotonic() >= self._next_commit:
             self.commit()
         elif not part.is_empty:
-            self._part_files.append(part.saved(self.slot_dir, self.row_format).path)
+            path = part.saved(self.slot_dir, self.row_format).path
+            assert path is not None
+            self._part_files.append(path)
 
     def _adopt(self, parts: Sequence[Part]) -> _native.Manifest:
         """Add what some parts list to the manifest in memory, and return it."""
@@ -341,7 +353,7 @@ class CacheWriter:
         is_whole = [place_packs(part, self.slot_dir, self.packs_dir) for part in parts]
         self.files.adopt(self._adopt(parts).file_table())
         self._has_hashes = True
-        self._part_files += [part.path for part in parts]
+        self._part_files += [part.path for part in parts if part.path is not None]
         return all(is_whole)
 
     def adopt_part(self, path: Path) -> bool:

@@ -52,7 +52,7 @@ def status(arguments: StatusArguments) -> int:
 
 def _slot_line(slot: dict[str, Any]) -> str:
     if slot["damage"]:
-        return f"{slot['name']}: {slot['bytes'] / 1e6:.1f} MB, damaged: {printable(slot['damage'])}"
+        return f"{slot['name']}: {slot['bytes'] / 1e6:.1f} MB, {printable(slot['configuration'])}"
     unused = f" and {counted(slot['dead_rows'], 'unused row')}" if slot["dead_rows"] else ""
     rows = f"{counted(slot['rows'], 'row')}{unused}, {slot['bytes'] / 1e6:.1f} MB"
     used = datetime.fromisoformat(slot["last_used"]).astimezone()

@@ -20,7 +20,7 @@ def export(arguments: ExportArguments) -> int:
         try:
             rows = export_features(slot, arguments.output, arguments.format, view.progress)
         except KeyboardInterrupt as interruption:
-            interruption.outcome = "what was written is removed"
+            interruption.outcome = "what was written is removed"  # type: ignore[attr-defined]
             raise
     say(f"{counted(rows, 'row')} in {arguments.output}")
     return 0

@@ -6,6 +6,7 @@ This module imports almost nothing. A command's options and its runner are impor
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -102,7 +103,9 @@ def _without_command(name: str | None) -> int:
     elif name in ("-h", "--help", None):
         say(_usage())
     else:
-        raise ConfigError([f"no command {name!r}\n{_usage()}"])
+        nearest = difflib.get_close_matches(name, [*COMMANDS, "--version", "--help"], 1)
+        maybe = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ConfigError([f"no command {name!r}{maybe}\n{_usage()}"])
     return 2 if name is None else 0
 
 
@@ -129,7 +132,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
         parse = load("distill.cli.parsing:parse")
         arguments = parse(load(COMMANDS[name].arguments), argv, program or f"distill {name}")
         # Only now, because it may import torch, which takes seconds: --help and wrong options need it not.
-        return load(COMMANDS[name].runner)(arguments)
+        status: int = load(COMMANDS[name].runner)(arguments)
+        return status
 
     return run_command(body)
 
@@ -137,7 +141,8 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
 def load(path: str) -> Callable[..., Any]:
     """Import what a "module:name" stands for."""
     module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
 
 
 def _usage() -> str:

@@ -18,7 +18,7 @@ from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
 from distill.preprocess.ray_cluster import check_ray
 from distill.preprocess.shares import Shard
-from distill.types import FileFormat, SampleFormat
+from distill.types import ExportFormat, FileFormat, SampleFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,10 @@ class TrainArguments(ConfigArguments):
     @property
     def run_dir(self) -> Path:
         """The run folder."""
-        return self.resume or self.out or default_run_dir(self.dataset)
+        if folder := self.resume or self.out:
+            return folder
+        assert self.dataset is not None  # see `check`
+        return default_run_dir(self.dataset)
 
 
 def default_run_dir(dataset: Path) -> Path:
@@ -219,9 +222,11 @@ class ExportArguments(DatasetArguments):
     """Name of the slot to export, or its beginning, as distill status shows it. Default: the only one."""
     output: tyro.conf.Positional[Path]
     """Folder to write to; must be new or empty."""
-    format: Literal["pt", "npy", "safetensors"] = "pt"
+    format: ExportFormat = "pt"
     """pt: one tensor [2, n_mels, T] per file, 000000.pt and so on. npy: one array features.npy [N, 2, n_mels, T].
-    safetensors: tensors `features` [n, 2, n_mels, T] in files of up to 128 MB."""
+    safetensors: tensors `features` [n, 2, n_mels, T] in files of up to 128 MB. webdataset: tar files of KEY.npy and
+    KEY.json, where the row comes from. parquet: files with a column `features` and others that say where rows come
+    from; needs distill[parquet]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -15,9 +17,12 @@ from distill.cli.options import Arguments, ConfigArguments
 from distill.config import PRESETS, TrainingConfig, config_from_dict
 from distill.documents import parse_toml, read_file
 from distill.errors import ConfigError
-from distill.faults import collecting_faults
+from distill.faults import choice_fault, collecting_faults
 
 A = TypeVar("A", bound=Arguments)
+
+# Short flags, and the flag that each of them stands for: the first of these that a command has.
+_SHORT = {"-o": ["--out"], "-e": ["--epochs"], "-n": ["--count"], "-s": ["--seed"], "-f": ["--force", "--format"]}
 
 
 def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
@@ -48,10 +53,70 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
     # tyro writes --table.no-field; --no-table.field, the usual form, is accepted too.
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
     argv = _with_values(argv)
+    flags, short = _flags(kind), short_flags(kind)
+    argv = [_long(argument, short) for argument in argv]
+    _check_choices(argv, flags)
+    help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short)}".strip()
     with collecting_faults():
-        arguments = tyro.cli(kind, args=argv, prog=program, default=kind(**defaults))
+        arguments = tyro.cli(kind, args=argv, prog=program, description=help_text, default=kind(**defaults))
     arguments.check()
     return arguments
+
+
+def _flags(kind: type, table: str = "") -> dict[str, Any]:
+    """Return the type of each flag of a dataclass of options; those of a nested configuration begin with its name."""
+    flags: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        flag = f"{table}{name}".replace("_", "-")
+        # The fields of the training configuration are flags without a prefix.
+        nested = "" if hint is TrainingConfig else f"{flag}."
+        is_nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        flags |= _flags(hint, nested) if is_nested else {f"--{flag}": hint}
+    return flags
+
+
+def short_flags(kind: type[Arguments]) -> dict[str, str]:
+    """Return the short flags of a command, and the flag that each of them stands for."""
+    flags = _flags(kind)
+    pairs = {short: [name for name in names if name in flags] for short, names in _SHORT.items()}
+    return {short: names[0] for short, names in pairs.items() if names}
+
+
+def _short_help(short: Mapping[str, str]) -> str:
+    pairs = [f"{letter} is {flag}" for letter, flag in short.items()]
+    return f"Short flags: {', '.join(pairs)}." if pairs else ""
+
+
+def _long(argument: str, short: Mapping[str, str]) -> str:
+    """Write out a short flag, also one with its value, such as -n=4 or -n4."""
+    flag = short.get(argument[:2])
+    if flag is None:
+        return argument
+    value = argument[2:].removeprefix("=")
+    return f"{flag}={value}" if value else flag
+
+
+def _check_choices(argv: Sequence[str], flags: Mapping[str, Any]) -> None:
+    """Check the values of flags that have a few choices; tyro does not name the nearest one.
+
+    Raises
+    ------
+    ConfigError
+        If some are none of the choices.
+    """
+    faults = []
+    for argument, following in pairwise([*argv, ""]):
+        flag, equals, value = argument.partition("=")
+        if not equals:
+            value = "" if following.startswith("-") else following
+        # Of a Literal, or of a union of one with None.
+        kinds = [choice for kind in get_args(flags.get(flag.replace("_", "-"))) for choice in get_args(kind) or (kind,)]
+        choices = [kind for kind in kinds if isinstance(kind, str)]
+        is_none = value == "None" and type(None) in kinds
+        if choices and value and not is_none and (fault := choice_fault(flag, value, choices)):
+            faults.append(fault)
+    if faults:
+        raise ConfigError(faults)
 
 
 def _with_values(argv: Sequence[str]) -> list[str]:

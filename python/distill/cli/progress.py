@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,7 +64,7 @@ class ProgressView:
         self._assume_yes = yes
         self.stream = TolerantOutput((sys.stderr if json else sys.stdout) if is_shown else None)
         self._is_result = is_result and not json
-        self._console = Console(file=self.stream, highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(file=cast("TextIO", self.stream), highlight=False, markup=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -168,6 +168,7 @@ class ProgressView:
         self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{best}")
 
     def _show(self, description: str, current: int, total: int, what: str) -> None:
+        assert self._bar is not None
         if self._task is None or description != self._stage or current < self._last:
             if self._task is not None:
                 self._bar.remove_task(self._task)

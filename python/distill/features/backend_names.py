@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from distill.errors import ConfigError
 
@@ -35,4 +35,4 @@ def resolve_backend(backend: Backend) -> Backend:
     from_environment = os.environ.get(BACKEND_VARIABLE) or "auto"
     if from_environment not in get_args(Backend):
         raise ConfigError([f"environment variable {BACKEND_VARIABLE}={from_environment!r} must be one of {choices}"])
-    return from_environment if backend == "auto" else backend
+    return cast("Backend", from_environment) if backend == "auto" else backend

@@ -58,8 +58,8 @@ def distances(reference: torch.Tensor, estimate: torch.Tensor) -> Distances:
         raise ValueError(f"waveforms of shapes {shapes} must both be [batch, 1, samples]")
     if reference.shape[-1] <= max(WINDOWS) // 2:
         raise ValueError(f"waveforms of {reference.shape[-1]} samples must be longer than {max(WINDOWS) // 2}")
-    signals = [x[:, 0] if x.dtype == torch.float64 else x[:, 0].float() for x in (reference, estimate)]
-    found = [_at(*signals, n_fft) for n_fft in WINDOWS]
+    first, second = (x[:, 0] if x.dtype == torch.float64 else x[:, 0].float() for x in (reference, estimate))
+    found = [_at(first, second, n_fft) for n_fft in WINDOWS]
     return Distances(*(torch.stack(values).mean(dim=0) for values in zip(*found, strict=True)))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from distill.config import ComplexSpectrogramConfig, Compression, MelScale, SpectrogramConfig
+from distill.features.backend_names import Backend
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class MelSpec(NamedTuple):
         threshold = config.if_masking_threshold if isinstance(config, ComplexSpectrogramConfig) else None
         return cls(**values, if_masking_threshold=threshold)
 
-    def arguments(self, backend: str) -> tuple[Any, ...]:
+    def arguments(self, backend: Backend) -> tuple[Any, ...]:
         """Return the arguments of the operator ``torch.ops.distill.complex_mel`` after the waveform.
 
         The backend stands before the options that the operator did not always have. They are left out if all have their
@@ -74,7 +75,7 @@ class MelSpec(NamedTuple):
         return (*self[:_BACKEND], backend, *(() if options == _OPTION_DEFAULTS else options))
 
     @classmethod
-    def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, str]:
+    def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, Backend]:
         """Return spec and backend from the operator's arguments; the last ones may be missing."""
         backend = arguments[_BACKEND] if len(arguments) > _BACKEND else "auto"
         return cls(*arguments[:_BACKEND], *arguments[_BACKEND + 1 :]), backend
@@ -209,7 +210,7 @@ def empty_bands(spec: MelSpec) -> str | None:
     sizes = (2**power for power in range(spec.n_fft.bit_length(), 17))
     remedies = [f"n_fft={size}" for size in sizes if not _is_empty(spec._replace(n_fft=size)).any()][:1]
     # The more bands, the narrower they are.
-    fewer = bisect_left(range(1, spec.n_mels), True, key=lambda count: _is_empty(spec._replace(n_mels=count)).any())
+    fewer = bisect_left(range(1, spec.n_mels), True, key=lambda n: bool(_is_empty(spec._replace(n_mels=n)).any()))
     remedies += [f"n_mels={fewer}"] if fewer else []
     bins = f"with n_fft={spec.n_fft}, bins are {spec.sample_rate / spec.n_fft:.0f} Hz apart"
     found = f"{len(empty)} of {spec.n_mels} mel bands, between {low:.0f} and {high:.0f} Hz, are empty: {bins}"
@@ -221,7 +222,8 @@ def _is_empty(spec: MelSpec) -> np.ndarray:
     edges = _edges_hz(spec) * spec.n_fft / spec.sample_rate
     first = np.maximum(np.floor(edges[:-2] + _ROUNDING) + 1, 1)
     last = np.minimum(np.ceil(edges[2:] - _ROUNDING) - 1, spec.n_fft // 2 - 1)
-    return first > last
+    is_empty: np.ndarray = first > last
+    return is_empty
 
 
 def _edges_hz(spec: MelSpec) -> np.ndarray:

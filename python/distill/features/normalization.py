@@ -46,7 +46,32 @@ def normalization_arrays(stats: Mapping[str, float]) -> tuple[np.ndarray, np.nda
 
 
 def normalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
-    """Return the z-scores of features [B, C, M, T], or `features` if `stats` is None."""
+    """Return the z-scores of features.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (..., C, M, T), as from ``ComplexSpectrogram`` (C = 2) or ``AudioSpectrogram`` (C = 1), any floating type.
+    stats : mapping or None
+        ``mag_mean`` and ``mag_std`` of channel 0, ``if_mean`` and ``if_std`` of channel 1: the ``normalization_stats``
+        of a dataset, of ``load_cache_manifest`` or of an export. None: return `features` as they are.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape, type and device.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, or `stats` lack a figure.
+
+    Examples
+    --------
+    >>> stats = {"mag_mean": 1.0, "mag_std": 2.0, "if_mean": 0.0, "if_std": 0.5}
+    >>> normalize(torch.ones(1, 2, 128, 94), stats)[0, :, 0, 0]
+    tensor([0., 2.])
+    """
     if stats is None:
         return features
     mean, std = _mean_and_std(features, stats)
@@ -54,7 +79,33 @@ def normalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
 
 
 def denormalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
-    """Return features [B, C, M, T] from their z-scores: the inverse of :func:`normalize`."""
+    """Return features from their z-scores: the inverse of :func:`normalize`.
+
+    What a cache, an export or a model gives has to be denormalised before ``ComplexSpectrogram.inverse``.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (..., C, M, T), normalised.
+    stats : mapping or None
+        As for :func:`normalize`.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape, type and device.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, or `stats` lack a figure.
+
+    Examples
+    --------
+    >>> stats = {"mag_mean": 1.0, "mag_std": 2.0, "if_mean": 0.0, "if_std": 0.5}
+    >>> denormalize(torch.ones(1, 2, 128, 94), stats)[0, :, 0, 0]
+    tensor([3.0000, 0.5000])
+    """
     if stats is None:
         return features
     mean, std = _mean_and_std(features, stats)
@@ -81,5 +132,11 @@ def _means_and_stds(stats: Mapping[str, float], channels: int) -> tuple[list[flo
 
 def _mean_and_std(features: Tensor, stats: Mapping[str, float]) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of `features`, [C, 1, 1] each, on their device."""
-    mean, std = (features.new_tensor(values).view(-1, 1, 1) for values in _means_and_stds(stats, features.shape[1]))
+    if features.ndim < 3 or features.shape[-3] not in (1, 2):
+        raise ValueError(f"features of shape {list(features.shape)} must be [..., 1 or 2, n_mels, frames]")
+    try:
+        values = _means_and_stds(stats, features.shape[-3])
+    except KeyError as error:
+        raise ValueError(f"the statistics lack {error}: pass the normalization_stats of the dataset") from error
+    mean, std = (features.new_tensor(figures).view(-1, 1, 1) for figures in values)
     return mean, std

@@ -20,7 +20,7 @@ from distill.features.mel import MelSpec
 logger = logging.getLogger(__name__)
 
 _NAME = "distill::complex_mel"
-_KERNELS = {"fused": triton, "rust": rust}
+_KERNELS: dict[Computed, Any] = {"fused": triton, "rust": rust}
 # The kernel that "auto" tries on each type of device; on others the reference computes.
 _AUTO: dict[str, Computed] = {"cuda": "fused", "cpu": "rust"}
 # What the kernels accept, and compute in float32.
@@ -47,7 +47,7 @@ def backend_for(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> Comp
     return _choose(waveform, spec, backend)[0]
 
 
-def _choose(waveform: torch.Tensor, spec: MelSpec, backend: str) -> tuple[Computed, Kernel | None]:
+def _choose(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> tuple[Computed, Kernel | None]:
     """Return which backend computes, and its kernel unless that is the reference."""
     name = _AUTO.get(waveform.device.type, "reference") if backend == "auto" else backend
     # The gradient is the reference's, so "auto" takes the values from it, too. On a GPU the kernel is much faster.
@@ -115,12 +115,14 @@ def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     return reference.complex_mel(waveform.detach(), spec).contiguous()
 
 
-@torch.library.register_fake(_NAME)
 def _empty_features(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     spec, _ = MelSpec.of_arguments(arguments)
     dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
     shape = (waveform.shape[0], spec.channels, spec.n_mels, spec.n_frames(waveform.shape[1]))
     return waveform.new_empty(shape, dtype=dtype)
+
+
+torch.library.register_fake(_NAME, _empty_features)
 
 
 def _save_waveform(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -145,6 +147,8 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
 torch.library.register_autograd(_NAME, _backward, setup_context=_save_waveform)
 
 
-@torch.library.register_vmap(_NAME)
 def _refuse_vmap(info: Any, in_dims: Any, *args: Any) -> None:
     raise BackendError("vmap over distill::complex_mel is not supported; pass the whole batch as [batch, 1, samples]")
+
+
+torch.library.register_vmap(_NAME, _refuse_vmap)

@@ -83,8 +83,8 @@ def band_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) -> Band
     sums = power + frequency
     offsets = np.cumsum([0, *(len(rows) for rows, _ in sums)])
     windows = None if spec.win_length is None else 4.0 * short_windows(spec)[: spec.channels]
-    # The first call may come from inference mode, but cached tensors must work outside it, too.
-    with torch.inference_mode(mode=False):
+    # The first call may come from inference mode or a transform of torch.func; cached tensors must work outside, too.
+    with torch.inference_mode(mode=False), torch._C._DisableFuncTorch():
         return BandTables(
             torch.tensor(np.concatenate([rows for rows, _ in sums]), dtype=torch.int32).to(device),
             torch.tensor(offsets, dtype=torch.int32).to(device),
@@ -135,7 +135,7 @@ def _constant_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) ->
 
 
 # What torch.compiler.assume_constant_result sets; calling that would import the compiler, which takes seconds.
-_constant_tables._dynamo_marked_constant = True
+_constant_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:
@@ -154,7 +154,8 @@ def _features(waveform: torch.Tensor, tables: BandTables, spec: MelSpec) -> torc
     tracked = (torch.is_grad_enabled() and waveform.requires_grad) or is_transformed(waveform)
     if waveform.device.type != "cpu" or tracked or torch.compiler.is_compiling():
         features = _frame_features(frames.flatten(0, 1), tables, spec)
-        return features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
+        by_clip: torch.Tensor = features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
+        return by_clip
     out = waveform.new_empty((frames.shape[0], 1 + tables.with_frequency, tables.n_mels, frames.shape[1]))
     for clip, clip_out in zip(frames, out, strict=True):
         for start in range(0, clip.shape[0], _TILE):

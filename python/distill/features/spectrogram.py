@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -24,6 +26,8 @@ class ComplexSpectrogram(nn.Module):
     centred, with reflect padding. `docs/feature.md` has the formula of each option.
 
     The module has no parameters and no buffers. It works on the device of its input, and ``half()`` does not change it.
+    A program that ``torch.export`` saved needs ``import distill.features.ops`` before ``torch.export.load``; that
+    imports torch and numpy only.
 
     Parameters
     ----------
@@ -91,6 +95,11 @@ class ComplexSpectrogram(nn.Module):
         features = _compute(_batch(mono), self._spec, self.backend)
         return features if mono.ndim == 2 else features.reshape(*mono.shape[:-1], *features.shape[1:])
 
+    if TYPE_CHECKING:
+
+        def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+            """See `forward`."""
+
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
         return backend_for(_batch(self._mono(waveform)), self._spec, self.backend)
@@ -150,13 +159,14 @@ class ComplexSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit. The sign of each clip is
-            arbitrary, because features do not determine it.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit. The
+            sign of each clip is arbitrary, because features do not determine it.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         ConfigError
             If the feature does not determine a sound well enough: with ``win_length``, without ``center``, or with
             ``power=1``.
@@ -224,6 +234,11 @@ class AudioSpectrogram(nn.Module):
         features = _compute(_batch(waveform), self._spec, self.backend)
         return features.reshape(*waveform.shape[:-1], *features.shape[2:])
 
+    if TYPE_CHECKING:
+
+        def __call__(self, waveform: torch.Tensor) -> torch.Tensor:
+            """See `forward`."""
+
     def inverse(self, features: torch.Tensor, *, n_iter: int = 8, length: int | None = None) -> torch.Tensor:
         """Compute a waveform whose mel power is close to `features`, by fast Griffin-Lim.
 
@@ -239,12 +254,13 @@ class AudioSpectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+            Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
         Raises
         ------
         ValueError
-            If shape, type, `n_iter` or `length` are wrong, or a value is not finite or too large for a log power.
+            If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
+            `features` are differentiated forwards or transformed by torch.func.
         ConfigError
             If the feature does not determine a sound well enough: with ``win_length``, without ``center``, or with
             ``power=1``.
@@ -277,7 +293,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
                 "choose 'auto' or 'reference'"
             )
         return complex_mel(waveform, spec)
-    return torch.ops.distill.complex_mel(waveform, *spec.arguments(backend))
+    features: torch.Tensor = torch.ops.distill.complex_mel(waveform, *spec.arguments(backend))
+    return features
 
 
 def _check_waveform(waveform: torch.Tensor, spec: MelSpec) -> None:

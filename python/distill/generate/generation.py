@@ -88,7 +88,7 @@ def generate(
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Generated:
-    """Generate sounds from a trained run.
+    """Generate sounds from a trained run. Threads may do so at once, each with an `out` of its own.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ def generate(
     def sounds() -> Iterator[Iterator[np.ndarray]]:
         for number, (latents, levels) in enumerate(_paths(recipe, encoded, instrument, n_windows, seed)):
             moved = reduce(lambda z, move: move(z), moves, latents) if moves else latents
-            windows = [instrument.split_latents(z) for z in (latents, moved)]
-            features = holds[number].features(*windows, levels)
+            before, after = (instrument.split_latents(z) for z in (latents, moved))
+            features = holds[number].features(before, after, levels)
             blocks = instrument.to_sound(instrument.join(features), samples, _FADE_OUT_S)
             yield _reported(blocks, instrument, n_windows, partial(report, number * n_windows))
 
@@ -184,7 +184,8 @@ def _axis_moves(recipe: Recipe, run_dir: PathLike) -> list[Callable[[Tensor], Te
     """Return the functions that move latent vectors as each --axis of the recipe says."""
     axes = read_axes(run_dir)
     options: dict[int, str] = {}
-    faults, moves = [], []
+    faults: list[str] = []
+    moves: list[Callable[[Tensor], Tensor]] = []
     for option, (name, value) in zip(recipe.axis, recipe.moves, strict=True):
         axis = axes.index(name)
         if axis in options:

@@ -15,7 +15,7 @@ _MOST_SOUNDS = 10_000
 _FARTHEST = 20.0
 
 # The options of each kind of sound, and their defaults.
-_DEFAULTS = {
+_DEFAULTS: dict[str, dict[str, float]] = {
     "sample": {"count": 4, "temperature": 1.0},
     "interpolation": {"steps": 5},
     "variation": {"count": 4, "radius": 0.5},
@@ -80,7 +80,7 @@ class Recipe:
     @property
     def numbers(self) -> dict[str, float]:
         """The options of this kind among count, temperature, steps and radius, with defaults filled in."""
-        given = {name: getattr(self, name) for name in _DEFAULTS[self.kind]}
+        given: dict[str, float | None] = {name: getattr(self, name) for name in _DEFAULTS[self.kind]}
         defaults = dict(_DEFAULTS[self.kind])
         if self.through:
             defaults["steps"] = _STEPS_BETWEEN * (len(self.through) - 1) + 1

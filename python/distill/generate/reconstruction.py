@@ -96,7 +96,8 @@ def reconstruct(
     A reconstruction has the length of its source, and its windows have the power of the source's, as far as that needs
     no gain above 30 dB. Peaks that the model adds and that would clip are limited; the whole sound is made quieter only
     if they are very high, or many. Files that cannot be used are logged and skipped. Memory does not grow with the
-    length of a file. Nothing is random: sounds are encoded to their posterior means.
+    length of a file. Nothing is random: sounds are encoded to their posterior means. Threads may call it at once, each
+    with an `out` of its own.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def analyze(
     It replaces an earlier analysis, and with it the axes that `generate` moves along.
 
     The rows are those of the cache, including augmented variants; missing ones are computed first. For a one-channel
-    run the dataset is decoded instead.
+    run the dataset is decoded instead. One caller at a time may analyse or train a run; others get a RunError.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.cache.places import Place
+from distill.cache.places import Provenance
 from distill.errors import CacheError
 from distill.features.mel import MelSpec
 from distill.features.normalization import denormalize
@@ -36,7 +36,7 @@ class Encoded:
     """The measures of each row, [N, F], float64."""
     kl: Tensor
     """KL divergence of each latent unit, mean over rows and time, nats, [k]."""
-    places: list[Place]
+    places: list[Provenance]
     """Where each row comes from."""
 
 
@@ -54,7 +54,7 @@ def encode(run: TrainedRun, rows: Rows, progress: ProgressCallback) -> Encoded:
     spectrogram = ComplexSpectrogram(config.complex_spectrogram)
     centres = torch.from_numpy(MelSpec.of(config.features).centres_hz())
     latents, features = [], []
-    places: list[Place] = []
+    places: list[Provenance] = []
     kl = torch.zeros(model.latent_dim, dtype=torch.float64)
     for batch in rows.batches(progress):
         shape = tuple(batch.features.shape[1:])

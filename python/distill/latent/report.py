@@ -103,7 +103,7 @@ def _places_and_neighbours(encoded: Encoded, originals: Sequence[int], progress:
     """Return the place of each row, and its nearest neighbours among the originals, or a sample if there are many."""
     places = encoded.places
     chunks: dict[tuple[str, int], int] = {}
-    chunk_of = [chunks.setdefault((place.file, place.chunk), len(chunks)) for place in places]
+    chunk_of = [chunks.setdefault((place.paths[0], place.chunk), len(chunks)) for place in places]
     # Evenly spaced: the order of the rows, by content hash, is random.
     count = min(len(originals), _CANDIDATES)
     candidates = [originals[number * len(originals) // count] for number in range(count)]
@@ -117,12 +117,12 @@ def _places_and_neighbours(encoded: Encoded, originals: Sequence[int], progress:
         k,
         lambda current, total: progress("neighbours", current, total),
     )
-    files = {file: number for number, file in enumerate(dict.fromkeys(place.file for place in places))}
+    files = {file: number for number, file in enumerate(dict.fromkeys(place.paths[0] for place in places))}
     return {
         "files": list(files),
         "rows": {
-            "file": [files[place.file] for place in places],
-            "offset_s": [place.offset_s for place in places],
+            "file": [files[place.paths[0]] for place in places],
+            "offset_s": [place.start_s for place in places],
             "variant": [place.variant for place in places],
         },
         "neighbours": {"k": k, "candidates": count, "indices": indices.tolist(), "distances": distances.tolist()},

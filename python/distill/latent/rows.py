@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.audio.chunking import Chunks
 from distill.audio.decode import warn_if_partial
-from distill.cache.places import Place, places_of
+from distill.cache.places import Origins, Provenance
 from distill.cache.reader import CacheReader
 from distill.config import TrainingConfig
 from distill.errors import AudioFileError
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
     features: Tensor
     """Normalised features on the CPU, [b, C, M, T]."""
-    places: list[Place]
+    places: list[Provenance]
     """Where each comes from."""
 
 
@@ -89,13 +89,12 @@ class _CachedRows:
     def batches(self, progress: ProgressCallback) -> Iterator[Batch]:
         """Yield all rows, reporting the stage "encode"."""
         count = len(self.reader)
-        chunk_s = self.config.chunk_samples / self.config.complex_spectrogram.sample_rate
-        places = places_of(self.reader, np.arange(count), chunk_s)
+        origins = Origins(self.reader)
         mean, scale = normalization_arrays(self.stats)
         for start in range(0, count, _BATCH_ROWS):
             stop = min(start + _BATCH_ROWS, count)
             features = torch.from_numpy(self.reader.read(np.arange(start, stop), mean, scale))
-            yield Batch(features, places[start:stop])
+            yield Batch(features, [origins.of(row) for row in range(start, stop)])
             progress("encode", stop, count)
 
 
@@ -120,8 +119,8 @@ class _DecodedRows:
         scan = self.dataset.scan(Manifest(), progress=progress)
         self.dataset.require_audio(scan)
         spectrogram = AudioSpectrogram(self.config.spectrogram)
-        skipped = [*scan.skipped, *scan.faults]
-        contents = sorted(scan.todo, key=lambda entry: entry[1])
+        skipped: list[tuple[str, str]] = [*scan.skipped, *scan.faults]
+        contents = sorted(scan.todo, key=lambda entry: entry[1] or b"")
         is_empty = True
         for number, (name, _, _) in enumerate(contents, 1):
             path = os.fsdecode(name)
@@ -144,7 +143,7 @@ class _DecodedRows:
         if self.on_skipped is not None:
             self.on_skipped(sorted(skipped))
 
-    def _decode(self, path: str) -> tuple[list[np.ndarray], list[Place], str]:
+    def _decode(self, path: str) -> tuple[list[np.ndarray], list[Provenance], str]:
         """Return the chunks of a file, their places, and why there are none, if so.
 
         It is decoded to the end before any chunk is used: a fault at the end excludes all of them.
@@ -155,9 +154,11 @@ class _DecodedRows:
         source = Chunks(
             self.dataset.path / path, rate, config.chunk_samples, config.normalize, skips_partial=skips_partial
         )
+        chunk_s = config.chunk_samples / rate
         chunks, places = [], []
         for number, chunk in enumerate(source):
             chunks.append(chunk)
-            places.append(Place(path, number, (number + source.silent) * config.chunk_samples / rate, 0))
+            start_s = (number + source.silent) * chunk_s
+            places.append(Provenance((path,), start_s, chunk_s, number, 0))
         warn_if_partial(path, source.partial)
         return chunks, places, source.silence

@@ -53,7 +53,8 @@ class LatentDensity:
     def noise(self, draws: np.ndarray) -> np.ndarray:
         """Return noise [n, D] with the covariance of the latent vectors, from standard normal `draws` [n, n_draws]."""
         along_rows, everywhere = np.split(draws, [len(self._directions)], axis=1)
-        return along_rows @ self._directions + _FLOOR * everywhere
+        noise: np.ndarray = along_rows @ self._directions + _FLOOR * everywhere
+        return noise
 
     def near(self, anchors: np.ndarray, noise: np.ndarray, temperature: float = 1.0) -> Tensor:
         """Return samples [n, L, k], float32, near `anchors` [n, D] with `noise` [n, D].
@@ -77,4 +78,5 @@ class LatentDensity:
         return self.near(anchors, self.noise(random.standard_normal((count, self.n_draws))))
 
     def _rows(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).float().unflatten(1, self.shape)
+        rows: Tensor = torch.from_numpy(values).float().unflatten(1, self.shape)
+        return rows

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,9 @@ class LinearPath(nn.Module):
 
     def __init__(self, latent_dim: int, patch_size: int) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.components: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(patch_size))
         self.register_buffer("components", torch.zeros(latent_dim, patch_size))
         self.register_buffer("scale", torch.zeros(latent_dim))
@@ -68,7 +71,8 @@ def to_patches(rows: Tensor, frames: int) -> Tensor:
     missing = -rows.shape[3] % frames
     if missing:
         rows = torch.cat([rows, rows[..., -1:].expand(*rows.shape[:3], missing)], dim=3)
-    return rows.unflatten(3, (-1, frames)).permute(0, 3, 1, 2, 4)
+    patches: Tensor = rows.unflatten(3, (-1, frames)).permute(0, 3, 1, 2, 4)
+    return patches
 
 
 class _Dropout(nn.Dropout):
@@ -115,7 +119,7 @@ class _ResidualBlock(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(_GROUPS, width), nn.SiLU())
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.body(h)
+        return h.add(self.body(h))
 
 
 class ConvDecoder(nn.Module):
@@ -160,7 +164,7 @@ class ConvDecoder(nn.Module):
         self.norm = nn.Sequential(nn.GroupNorm(_GROUPS, half), nn.SiLU())
         self.out = nn.ConvTranspose2d(half, channels, 4, stride=2, padding=1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, linear: Tensor) -> Tensor:
         """Return the correction [B, C, M, T] of rows `linear` [B, C, M, T], decoded from latents `z` [B, L, k]."""
@@ -172,7 +176,8 @@ class ConvDecoder(nn.Module):
         h = self.outer(h, self.sizes[1])
         h = self.norm(h + self.look_at_half(_pad_to_multiple(linear, 2)))
         n_mels, n_frames = self.sizes[0]
-        return self.out(h)[:, :, :n_mels, :n_frames]
+        correction: Tensor = self.out(h)[:, :, :n_mels, :n_frames]
+        return correction
 
 
 def _pad_to_multiple(rows: Tensor, step: int) -> Tensor:
@@ -246,6 +251,8 @@ class ConvVAE(nn.Module):
         self.patch_frames = latent_frames or n_frames
         self.n_latents = sizes[-1][1] if latent_frames else 1
         # Arguments of gate_frequency; with a width of 0 it changes nothing until the PCA sets it.
+        self.silence: Tensor
+        self.gate_width: Tensor
         self.register_buffer("silence", torch.zeros(()))
         self.register_buffer("gate_width", torch.zeros(()))
         self.linear = LinearPath(latent_dim, in_channels * n_mels * self.patch_frames)
@@ -261,8 +268,9 @@ class ConvVAE(nn.Module):
             nn.init.constant_(head.bias, start)
         self.decoder = ConvDecoder(latent_dim, widths, sizes, self.n_latents, dropout)
         seeded = torch.Generator().manual_seed(0)
+        self.latents: Tensor
         self.register_buffer("latents", torch.randn(_LATENTS, self.n_latents, latent_dim, generator=seeded))
-        self.register_load_state_dict_pre_hook(_before_loading)
+        self.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def set_latents(self, latents: Tensor) -> None:
@@ -341,8 +349,8 @@ class ConvVAE(nn.Module):
             raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.n_latents}, {self.latent_dim})")
         z = z.clone(memory_format=torch.contiguous_format)
         patches = self.linear.decode(z).unflatten(2, (*self.row_shape[:2], self.patch_frames))
-        linear = patches.permute(0, 2, 3, 1, 4).flatten(3)[..., : self.row_shape[2]].contiguous()
-        return linear + self.decoder(z, linear)
+        linear: Tensor = patches.permute(0, 2, 3, 1, 4).flatten(3)[..., : self.row_shape[2]].contiguous()
+        return linear.add(self.decoder(z, linear))
 
     def forward(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct `x` [B, C, M, T] from a sample of the posterior in training mode, otherwise from its mean.
@@ -365,6 +373,11 @@ class ConvVAE(nn.Module):
             return self.decode(mu), mu, logvar
         noise = torch.randn_like(mu) if part is None else part.randn_like(mu)
         return self.decode(mu + noise * torch.exp(0.5 * logvar)), mu, logvar
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor, Tensor]:
+            """See `forward`."""
 
 
 # No lambda, which could not be pickled with the model.

@@ -31,7 +31,7 @@ class FeatureRow(NamedTuple):
     label: str
     channel: int
     """0: magnitude, 1: instantaneous frequency."""
-    panels: Sequence[np.ndarray]
+    panels: Sequence[np.ndarray] | np.ndarray
     """Features before normalisation, [M, T] each. A row may have fewer panels than the first one."""
 
 
@@ -95,8 +95,7 @@ def draw_grid(
     figure : Figure
     axes : ndarray of Axes [rows, columns]
     """
-    layout = "constrained" if margins is None else None
-    figure = Figure(figsize=size, layout=layout, dpi=DPI)
+    figure = Figure(figsize=size, layout="constrained" if margins is None else None, dpi=DPI)
     grid = figure.subplots(len(rows), max(len(row.panels) for row in rows), squeeze=False, sharex=True, sharey=True)
     if margins is not None:
         width, height = size

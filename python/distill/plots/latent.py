@@ -107,7 +107,9 @@ def save_map_picture(
         high = low + 1.0
     norm = LogNorm(low, high) if is_log_hertz else Normalize(low, high)
     size = float(np.clip(6_000 / len(values), 4, 36))
-    points = axes.scatter(*coordinates.T, c=shown, norm=norm, cmap="viridis", s=size, alpha=0.85, linewidths=0)
+    points = axes.scatter(
+        coordinates[:, 0], coordinates[:, 1], c=shown, norm=norm, cmap="viridis", s=size, alpha=0.85, linewidths=0
+    )
     bar = figure.colorbar(points, ax=axes, pad=0.01, extend="both")
     bar.set_label(f"{value_name.replace('_', ' ')}, {'Hz' if is_log_hertz else unit}")
     if is_log_hertz:
@@ -146,7 +148,9 @@ def _file_positions(files: Sequence[str], coordinates: np.ndarray) -> dict[str, 
 
 def _write_labels(axes: Axes, groups: dict[str, np.ndarray], sounds: dict[str, np.ndarray]) -> None:
     """Write the names of groups, then those of sounds beside their dots, as long as none covers another."""
-    axes.figure.draw_without_rendering()  # settles the layout, on which places in the picture depend
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()  # settles the layout, on which places in the picture depend
     halo = [withStroke(linewidth=3, foreground="white", alpha=0.8)]
     taken: list[Bbox] = []
     styles = [
@@ -160,7 +164,7 @@ def _write_labels(axes: Axes, groups: dict[str, np.ndarray], sounds: dict[str, n
             text = printable(name)[:_LABEL_CHARACTERS].replace("$", r"\$")
             label = axes.annotate(
                 text,
-                place,
+                (place[0], place[1]),
                 (0, 0),
                 textcoords="offset points",
                 fontsize=size,
@@ -181,7 +185,8 @@ def _write_labels(axes: Axes, groups: dict[str, np.ndarray], sounds: dict[str, n
             else:
                 label.remove()
                 continue
-            label.xyann = tuple(72 / axes.figure.dpi * value for value in shift)
+            across, up = (72 / figure.dpi * value for value in shift)
+            label.xyann = across, up
             taken.append(moved)
             written += 1
             if written == most:

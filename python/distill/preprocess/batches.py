@@ -76,4 +76,5 @@ class _PendingRows:
         """Wait for the features and return them. The CPU waits for the GPU only here."""
         if self._done is not None:
             self._done.synchronize()
-        return self._rows.numpy()
+        rows: np.ndarray = self._rows.numpy()
+        return rows

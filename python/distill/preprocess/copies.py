@@ -86,7 +86,8 @@ class Copies:
                 yield content_hash, False
             else:
                 partial = self.reader.manifest.partial_reason(content_hash)
-                writer.finish_content(content_hash, silent[content_hash], sums.tolist(), partial)
+                runs = self.reader.manifest.silent_runs(content_hash)
+                writer.finish_content(content_hash, silent[content_hash], sums.tolist(), partial, runs)
                 yield content_hash, True
 
 
@@ -101,7 +102,7 @@ def find_copies(cache_dir: Path, row_format: RowFormat, sources: Sequence[Source
         except CacheError as error:
             logger.warning("%s; its rows are not used", error)
             continue
-        wanted = {source.content_hash for source in sources} - {None}
+        wanted = {source.content_hash for source in sources if source.content_hash is not None}
         copies = _copies(slot.name, reader, wanted, row_format)
         if best is None or len(copies.content_hashes) > len(best.content_hashes):
             best = copies
@@ -118,7 +119,7 @@ def _copies(slot: str, reader: CacheReader, wanted: set[bytes], row_format: RowF
         for of_content in np.split(rows, starts[1:])
         if len(of_content)
     }
-    backend_of = {}
+    backend_of: dict[bytes, str] = {}
     for content, pack in zip(kept.content.tolist(), kept.pack.tolist(), strict=True):
         content_hash, backend = kept.content_hashes[content], packs[pack]["backend"]
         if backend_of.setdefault(content_hash, backend) != backend:

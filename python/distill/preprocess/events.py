@@ -43,8 +43,8 @@ class Finished(NamedTuple):
     """The end of a source whose rows have all been computed."""
 
     source: Source
-    silent: int
-    """Number of its chunks that were left out as silent."""
+    silent_runs: list[tuple[int, int]]
+    """Chunks that were left out as silent: number of the first one, and how many, of each run."""
     sums: list[float]
     """[n, sum, sum of squares, sum, sum of squares] over its rows; n values per channel."""
     levels: Levels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class Extractor:
         chunk = torch.empty((1, 1, self.config.chunk_samples), dtype=torch.float32, device=self.device)
         return self.spectrogram.backend_for(chunk)
 
-    def run(self, sources: Sequence[Source], workers: int) -> Iterator[Event]:
+    def run(self, sources: Sequence[Source], workers: int) -> Generator[Event, None, None]:
         """Yield the events of all sources, which worker threads compute.
 
         The rows of a source do not depend on `workers`. If there are fewer sources, each has several threads for its
@@ -86,7 +86,7 @@ class Extractor:
         row_bytes = 4 * math.prod(self.config.complex_spectrogram.row_shape(self.config.chunk_samples))
         return in_threads(self.events, sources, workers, _QUEUED_BYTES // (BATCH_ROWS * row_bytes))
 
-    def events(self, source: Source, check_stop: CheckStop) -> Iterator[Event]:
+    def events(self, source: Source, check_stop: CheckStop) -> Generator[Event, None, None]:
         """Yield the rows of a source, then Finished or Failed.
 
         The file is read once, and hashed on the way. If its hash is known already it must still be the same. The source
@@ -125,7 +125,9 @@ class Extractor:
         The hash is that of the bytes that were decoded, apart from those that were read more than once; the stamps
         must be the same before and after because of these.
         """
-        reason, opened = None, chunks.source
+        reason: Reason | None = None
+        opened = chunks.source
+        assert opened is not None
         try:
             try:
                 chunks.decode()
@@ -144,6 +146,7 @@ class Extractor:
 
     def _rows(self, source: Source, chunks: Chunks, stamps: tuple[int, ...], check_stop: CheckStop) -> Iterator[Event]:
         """Yield the rows of a source that is decoded, then Finished or Failed."""
+        assert source.content_hash is not None
         sums, is_spooled = np.zeros(5), chunks.is_spooled
         try:
             batches = self._batches(chunks, source.content_hash, check_stop)
@@ -164,7 +167,7 @@ class Extractor:
             yield Failed(source, CHANGED, permanent=False)
             return
         silence, partial = chunks.silence, chunks.partial
-        yield Finished(source, chunks.silent, sums.tolist(), chunks.levels, silence, partial, chunks.channels)
+        yield Finished(source, chunks.silent_runs, sums.tolist(), chunks.levels, silence, partial, chunks.channels)
 
     def _chunks(self, source: Source, opened: ByteSource, check_stop: CheckStop) -> Chunks:
         config = self.config
@@ -213,7 +216,7 @@ def _is_as_scanned(scanned: tuple[int, int, int, int, bool], stamps: tuple[int, 
     size, mtime_ns, ctime_ns, inode, _ = scanned
     found = (found_mtime_ns, found_ctime_ns)
     if inode == 0:
-        found = tuple(stamp // _NS_PER_S * _NS_PER_S for stamp in found)
+        found = (found_mtime_ns // _NS_PER_S * _NS_PER_S, found_ctime_ns // _NS_PER_S * _NS_PER_S)
     return (found_size, *found) == (size, mtime_ns, ctime_ns) and inode in (0, found_inode)
 
 

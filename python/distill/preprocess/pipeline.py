@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from distill.availability import RootFolder
 from distill.cache.compaction import compact_if_wasteful
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import load_file_table
-from distill.cache.manifest import normalization_stats, open_manifest
+from distill.cache.manifest import open_manifest
 from distill.cache.parts import share
 from distill.cache.reader import CacheReader
 from distill.cache.row_format import RowFormat
@@ -31,7 +32,8 @@ from distill.device import resolve_device
 from distill.errors import CacheError, StorageError
 from distill.features.backend_names import resolve_backend
 from distill.features.mel import MelSpec, empty_bands
-from distill.index import Dataset, Manifest, Scan, check_workers
+from distill.features.normalization import normalization_stats
+from distill.index import Dataset, Hashing, Manifest, Scan, check_workers
 from distill.preprocess.events import Source
 from distill.preprocess.parts import Engine, Job, make_parts
 from distill.preprocess.plan import Plan, Sources, confirm_plan, make_plan, resolve_row_format
@@ -122,9 +124,10 @@ def preprocess(
             writer.mark_used()
     except StorageError as error:
         # A cache on a read-only disk can be used as long as nothing has changed and no repair is requested.
-        result = None if check_packs else _unchanged(run)
-        if result is None:
+        unchanged = None if check_packs else _unchanged(run)
+        if unchanged is None:
             raise
+        result = unchanged
         logger.info("%s; nothing has changed, so nothing has to be written", error)
     except OSError:
         # The folder of the dataset may be gone since it was checked.
@@ -155,7 +158,7 @@ class _Run:
 
 def _update(run: _Run, writer: CacheWriter, confirm: ConfirmCallback | None) -> PreprocessResult:
     """Plan, extract, commit."""
-    hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
+    hashing: Hashing = "same-size" if run.engine is None or run.dataset.trust == "content" else "none"
     plan = make_plan(run.dataset, run.config, writer, workers=run.workers, progress=run.progress, hashing=hashing)
     has_work = bool(plan.sources or plan.copies)
     job = Job(run.dataset.path, writer.cache_dir, run.config, writer.row_format, writer.cache_dir, root=run.root)
@@ -304,10 +307,10 @@ def _result(
         decoded=extracted.decoded,
         adopted=adopted,
         skipped=sorted([*manifest.skipped(), *scan.faults, *extracted.failed]),
-        partial=manifest.partial(),
+        partial=list(manifest.partial()),
         unread=scan.unread,
         channels=dict(sorted(extracted.channels.items())),
-        counts=dict(scan.counts),
+        counts=dict(cast("dict[str, int]", scan.counts)),
         augmentation_expansion=row_format.expansion,
         changed_fields=list(changed_fields),
         with_offset=sorted(extracted.with_offset),

@@ -56,14 +56,14 @@ class Sources(Sequence[Source]):
         The contents, by their indices in `Scan.todo`.
     """
 
-    def __init__(self, folder: PathLike, scan: Scan, numbers: np.ndarray) -> None:
+    def __init__(self, folder: PathLike | bytes, scan: Scan, numbers: np.ndarray) -> None:
         self.numbers = numbers
         self._root, self._scan = os.fsencode(folder), scan
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Source:
+    def __getitem__(self, index: int) -> Source:  # type: ignore[override] # no slices
         name, content_hash, stamps = self._scan.todo_at(int(self.numbers[index]))
         return Source(os.fsdecode(os.path.join(self._root, name)), content_hash, stamps, name)
 

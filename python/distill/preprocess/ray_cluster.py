@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from distill.errors import ClusterError, ConfigError
 
@@ -90,7 +91,7 @@ def connected(address: str, workers: int | None, folder: Path) -> Iterator[None]
         yield from _connection(address)
 
 
-def _connection(address: str, **options: object) -> Iterator[None]:
+def _connection(address: str, **options: Any) -> Iterator[None]:
     import ray  # noqa: PLC0415 - an extra, and takes seconds
 
     tries = _STARTS if address == LOCAL else 1

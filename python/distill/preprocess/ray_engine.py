@@ -84,8 +84,9 @@ class RayEngine:
         check_ray(self.address)
         if not parts:
             return
-        folders = {"dataset_dir": job.dataset_dir.absolute(), "cache_dir": job.cache_dir.absolute()}
-        job = replace(job, config=replace(job.config, device="cpu"), root=None, **folders)
+        dataset_dir, cache_dir = job.dataset_dir.absolute(), job.cache_dir.absolute()
+        config = replace(job.config, device="cpu")
+        job = replace(job, config=config, root=None, dataset_dir=dataset_dir, cache_dir=cache_dir)
         place = "starts on this machine" if self.address == LOCAL else f"at {self.address}"
         logger.info("the Ray cluster %s; features are computed on the CPUs of its nodes", place)
         with _probe(job) as probe, private_folder() as folder, _driver() as (connection, process, output):
@@ -164,7 +165,8 @@ def _received(connection: Connection) -> Generator[Extracted, None, Update]:
     message = connection.recv()
     if isinstance(message, Exception):
         raise message
-    return message
+    update: Update = message
+    return update
 
 
 class _Nodes:

@@ -7,10 +7,13 @@ import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from distill import __version__
 from distill.errors import ClusterError, DistillError
+
+if TYPE_CHECKING:
+    from distill.preprocess.parts import Job
 
 _OTHER_NODE_TIP = "or let the node compute nothing: start Ray there with --num-cpus 0"
 
@@ -101,10 +104,10 @@ def _never() -> None:
     """Never stop: Ray ends the worker."""
 
 
-_jobs: dict[bytes, object] = {}
+_jobs: dict[bytes, Job] = {}
 
 
-def _unpacked(job: bytes) -> object:
+def _unpacked(job: bytes) -> Job:
     """Return a job, the same object for each of its parts: what computes the rows is made once."""
     if job not in _jobs:
         _jobs.clear()

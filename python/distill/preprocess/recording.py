@@ -24,7 +24,12 @@ class Sink(Protocol):
         """Append rows of a content."""
 
     def finish_content(
-        self, content_hash: bytes, silent: int, sums: Sequence[float], partial: str | None = None
+        self,
+        content_hash: bytes,
+        silent: int,
+        sums: Sequence[float],
+        partial: str | None = None,
+        silent_runs: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Mark a content as complete."""
 
@@ -90,7 +95,9 @@ class Recorder:
     def record(self, event: Event) -> None:
         """Record the next event."""
         found, sink = self.found, self._sink
-        content_hash, path = event.source.content_hash, os.path.relpath(event.source.path, self._root)
+        # Empty if the file could not be read.
+        content_hash = event.source.content_hash or b""
+        path = os.path.relpath(event.source.path, self._root)
         if isinstance(event, Cached | Finished) or (isinstance(event, Failed) and event.permanent):
             sink.set_hash(event.source.name, event.source.scanned, content_hash)
         is_first = self._is_first(content_hash, path) if content_hash else True
@@ -117,12 +124,14 @@ class Recorder:
 
     def _finish(self, event: Finished, path: str) -> None:
         content_hash = event.source.content_hash
+        assert content_hash is not None
+        silent = sum(count for _, count in event.silent_runs)
         self.found.decoded += 1
         if not event.sums[0]:
-            self._sink.skip_content(content_hash, event.silence, event.silent)
+            self._sink.skip_content(content_hash, event.silence, silent)
             return
         self.found.channels[event.channels] += 1
-        self._sink.finish_content(content_hash, event.silent, event.sums, event.partial)
+        self._sink.finish_content(content_hash, silent, event.sums, event.partial, event.silent_runs)
         self.found.with_offset += [path] if event.levels.offset else []
 
 

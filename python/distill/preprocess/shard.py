@@ -22,7 +22,7 @@ from distill.cache.row_format import RowFormat
 from distill.cache.slots import slot_path
 from distill.cache.writer import CacheWriter
 from distill.config import TrainingConfig
-from distill.index import Dataset
+from distill.index import Dataset, Hashing
 from distill.preprocess.parts import Job, Part, extract_part, make_parts
 from distill.preprocess.plan import Sources, divided, longest_first
 from distill.preprocess.recording import Extracted
@@ -117,17 +117,17 @@ def extract_shard(
     before = commit_parts(dataset.cache_path, row_format, progress)
     forget_what_can_be_read(before.manifest)
     # Nothing is hashed, unless the user trusts content alone: each file is hashed by the job that decodes it.
-    hashing = "all" if dataset.trust == "content" else "none"
+    hashing: Hashing = "all" if dataset.trust == "content" else "none"
     scan = dataset.scan(before.manifest, known=before.files, workers=workers, hashing=hashing, progress=progress)
     dataset.require_audio(scan)
-    own = np.array([number for number in range(scan.n_todo) if shard.has(scan.todo_at(number)[0])], np.int64)
-    copies, copied, own = divided(dataset.cache_path, row_format, Sources(dataset.folder, scan, own))
+    numbers = np.array([number for number in range(scan.n_todo) if shard.has(scan.todo_at(number)[0])], np.int64)
+    copies, copied, own = divided(dataset.cache_path, row_format, Sources(dataset.folder, scan, numbers))
     if copies:
         message = "%s left to the next run without --shard, which copies the rows from slot %s"
         logger.info(message, counted(len(copied), "file"), copies.slot)
     logger.info("shard %d of %d: %s to compute", shard.number, shard.count, counted(len(own), "file"))
     sources, durations = longest_first(own, workers, progress)
-    parts = make_parts(sources, durations, row_format, least=2 * workers)
+    parts = make_parts(sources, durations.tolist(), row_format, least=2 * workers)
     # Of files that were renamed, or touched, the hash is found while they are decoded.
     known = frozenset((*before.manifest.kept().content_hashes, *before.manifest.unused_contents()))
     job = Job(dataset.path, dataset.cache_path, config, row_format, Path(tempfile.gettempdir()), known, root)

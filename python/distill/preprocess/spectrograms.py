@@ -13,9 +13,9 @@ from distill.config import (
     ComplexSpectrogramConfig,
     Normalize,
     TrainingConfig,
-    collecting_faults,
 )
 from distill.errors import ConfigError
+from distill.faults import collecting_faults
 from distill.index import Dataset, Trust
 from distill.preprocess.pipeline import preprocess
 from distill.types import ConfirmCallback, PathLike, ProgressCallback

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
@@ -108,7 +108,7 @@ def _setting_back(numbers: list[int]) -> Iterator[None]:
 
 def in_threads(
     work: Callable[[Item, CheckStop], Iterable[Result]], items: Sequence[Item], workers: int, most_waiting: int = 0
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Call `work` for all items, in worker threads. Closing the iterator stops the threads within 200 ms.
 
     Parameters

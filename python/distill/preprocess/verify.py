@@ -93,7 +93,7 @@ def verify(
     cache = dataset.cache_path
     rows, n_packs, paths = 0, 0, set[str]()
     # Keyed by path: a file of several slots is reported once.
-    damaged: dict[str, str] = {}
+    damaged: dict[str, Reason] = {}
     with _writers_kept_out(cache):
         for slot, manifest in _manifests(cache, damaged, progress):
             packs = [PackInfo.of(entry) for entry in manifest.packs()]
@@ -105,7 +105,7 @@ def verify(
 
 
 def _manifests(
-    cache: Path, damaged: dict[str, Reason], progress: ProgressCallback
+    cache: Path, damaged: dict[str, Reason], progress: ProgressCallback | None
 ) -> Iterator[tuple[Path, _native.Manifest]]:
     """Yield folder and manifest of each slot. Add those that cannot be used to `damaged`; raise if none can."""
     slots = [slot for slot in list_slots(cache, progress=progress) if exists(slot.path / MANIFEST_NAME)]
@@ -116,7 +116,7 @@ def _manifests(
             yield slot.path, slot.manifest
         else:
             path = os.path.join(os.path.relpath(slot.path, cache), MANIFEST_NAME)
-            text = f"could not be checked: {slot.fault}" if slot.error else slot.fault
+            text = f"could not be checked: {slot.fault}" if slot.error else str(slot.fault)
             damaged[path] = Reason(text, "unreadable" if slot.error else "damaged")
 
 

@@ -298,7 +298,8 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     elif not is_finite([state["model"], state["optimizer"]]):
         logger.warning("%s: not used, because its weights are not finite", path)
     else:
-        return state
+        checkpoint: dict[str, Any] = state
+        return checkpoint
     return None
 
 

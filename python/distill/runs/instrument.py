@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.audio.windows import WindowedWaveform
 from distill.config import TrainingConfig
 from distill.errors import RunError
 from distill.features.inversion.crossfade import fade_ends, invert_in_segments, join_windows
@@ -34,6 +35,8 @@ class Instrument:
     as a chunk, and shares about a quarter of its frames, and their latent vectors, with the next one. The features of
     the windows are cross-faded before they are inverted, so that one phase runs through the whole sound (see
     docs/notes/sound.md).
+
+    Several threads may use an instrument at once: nothing in it changes.
 
     Parameters
     ----------
@@ -91,7 +94,8 @@ class Instrument:
         self.step_samples = (self.n_frames - self.shared_frames) * self.hop_length
         self.density = LatentDensity(model.latents)
         self._device = next(model.parameters()).device
-        self._gain_db, self._rows_db = (level["gain_db"], level["rows_db"]) if level else (0.0, [])
+        self._gain_db: float = level["gain_db"] if level else 0.0
+        self._rows_db: list[float] = level["rows_db"] if level else []
 
     def _check_fit(self, row_shape: tuple[int, int, int]) -> None:
         if row_shape != self.model.row_shape:
@@ -149,6 +153,74 @@ class Instrument:
         parts = join_windows([windows.mT[:, None]], shared)
         return torch.cat(list(parts), dim=-1)[0].mT
 
+    def encode_waveform(self, waveform: Tensor | np.ndarray) -> Tensor:
+        """Return the latent vectors of a sound.
+
+        It is treated like a file of the dataset: without its constant offset, and with the level that files have.
+
+        Parameters
+        ----------
+        waveform : torch.Tensor or ndarray
+            Shape (S,) or (1, S), mono, any floating type, at `sample_rate`, as from
+            ``load_audio(path, instrument.sample_rate)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (L, k): posterior means, about one vector for each `step_samples / step_latents` samples.
+
+        Raises
+        ------
+        ValueError
+            If shape or type is wrong, a sample is not finite, or nothing in it can be heard.
+
+        Examples
+        --------
+        >>> latents = instrument.encode_waveform(load_audio("bell.wav", instrument.sample_rate))
+        >>> latents.shape
+        torch.Size([24, 16])
+        """
+        samples = _as_samples(waveform)
+        config = self.config
+        sound = WindowedWaveform(samples, config.chunk_samples, self.step_samples, config.normalize)
+        windows = sound.batches(self.count_windows(sound.samples), BATCH_WINDOWS)
+        return self.join_latents(torch.cat([self.encode(self.features(part.waveforms)) for part in windows]))
+
+    def decode_latents(self, latents: Tensor, samples: int | None = None) -> Tensor:
+        """Return the sound of latent vectors: the inverse of `encode_waveform`, up to what the model loses.
+
+        Parameters
+        ----------
+        latents : torch.Tensor
+            Shape (L, k), as from `encode_waveform`, or changed.
+        samples : int, optional
+            Length S of the sound. Default: that of the windows which the vectors stand for.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (1, S), float32, on the CPU, at `sample_rate`. Peaks may exceed 1.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, or the number of vectors is not one that a sound has.
+
+        Examples
+        --------
+        >>> instrument.decode_latents(latents).shape
+        torch.Size([1, 96000])
+        """
+        windows, rest = divmod(len(latents) - self.model.n_latents, self.step_latents)
+        if latents.ndim != 2 or windows < 0 or rest:
+            expected = f"[{self.model.n_latents} + n * {self.step_latents}, {self.model.latent_dim}]"
+            raise ValueError(f"latent vectors of shape {list(latents.shape)} must be {expected}, n from 0")
+        whole = windows * self.step_samples + (self.n_frames - 1) * self.hop_length
+        samples = whole if samples is None else samples
+        if not 1 <= samples <= whole + self.hop_length:
+            raise ValueError(f"samples={samples} must be from 1 to {whole}, what {len(latents)} vectors stand for")
+        return torch.from_numpy(np.concatenate(list(self.play(latents, samples))))[None]
+
     @torch.no_grad()
     def features(self, waveforms: Tensor | np.ndarray) -> Tensor:
         """Compute the features [B, C, M, T] of windows [B, 1, S], before normalisation."""
@@ -192,3 +264,12 @@ class Instrument:
         """Decode the latent vectors of a sound, [S, k], to blocks [n] of a waveform, `samples` in all."""
         batches = (self.decode(z) for z in self.split_latents(latents).split(BATCH_WINDOWS))
         return self.to_sound(self.join(batches), samples, fade_out_s)
+
+
+def _as_samples(waveform: Tensor | np.ndarray) -> np.ndarray:
+    """Return a mono waveform (S,) or (1, S) as an array [S], float32."""
+    tensor = torch.as_tensor(waveform).detach()
+    if not tensor.is_floating_point() or tensor.ndim not in (1, 2) or (tensor.ndim == 2 and len(tensor) != 1):
+        found = f"waveform of shape {list(tensor.shape)} and type {tensor.dtype}"
+        raise ValueError(f"{found} must be mono, [S] or [1, S], of floats")
+    return tensor.reshape(-1).cpu().float().numpy()

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
+from typing_extensions import TypeVar
 
 from distill import _native
-from distill.cache.places import Place, places_of
+from distill.cache.places import Origins, Provenance
 from distill.cache.reader import CacheReader, reopen
-from distill.features.normalization import normalization_arrays
+from distill.features.normalization import denormalize, normalization_arrays, normalize
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
 
 _READ_ROWS = 256
+# What `transform` makes of a row.
+_Row = TypeVar("_Row", default=torch.Tensor)
 
 
-class CachedSpectrogramDataset(Dataset[torch.Tensor]):
+class CachedSpectrogramDataset(Dataset[_Row]):
     """Rows of a cache, normalised, for training, validation or both.
+
+    ``dataset[index]`` is a row [2, n_mels, T], ``dataset[first:stop]`` a batch of rows [k, 2, n_mels, T]. To train with
+    labels, combine both: ``torch.utils.data.StackDataset(dataset, dataset.labels)``.
 
     A pickle or a copy, such as that of a DataLoader's worker, holds no rows: it opens the cache again when it is first
     used, which has to hold the same rows still.
@@ -42,6 +49,10 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         mag_mean, mag_std, if_mean, if_std to normalise with. Default: those of the cache.
     val_limit : int, optional
         Hold out the chunks that a run holds out whose `val_limit` this is, instead of a share of all. Default: None.
+    transform : callable, optional
+        Applied to each row [2, n_mels, T] that is returned by index, as an augmentation or a crop. `rows` returns them
+        without it. For worker processes it must be picklable. What it returns may be of any type; a type checker takes
+        it for a tensor. Default: None.
 
     Attributes
     ----------
@@ -51,6 +62,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         The statistics that rows are normalised with.
     row_shape : tuple of int
         (2, n_mels, T).
+    transform : callable or None
+        As above.
     content_key : str
         Equal for caches of the same audio with the same variants.
     is_shared : bool
@@ -73,9 +86,11 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         normalization_stats: dict[str, float] | None = None,
         *,
         val_limit: int | None = None,
+        transform: Callable[[torch.Tensor], _Row] | None = None,
     ) -> None:
         check_split(split, val_fraction, split_by)
         reader = CacheReader(cache_dir)
+        self.transform = transform
         self._reader = reader
         self._cache = reader.cache_dir, reader.identity
         self.row_shape = reader.row_shape
@@ -100,35 +115,60 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def _rows(self) -> np.ndarray:
         return _select(self._reader, *self._split)[0]
 
+    @cached_property
+    def _origins(self) -> Origins:
+        return Origins(self._reader)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_reader", "_rows")} | {"_held": None}
+        reopened = ("_reader", "_rows", "_origins")
+        return {name: value for name, value in vars(self).items() if name not in reopened} | {"_held": None}
+
+    def __repr__(self) -> str:
+        split, rows = self._split[0], "row" if len(self) == 1 else "rows"
+        shape = " x ".join(map(str, self.row_shape))
+        return f"{type(self).__name__}({os.fspath(self.cache_dir)!r}, {split!r}): {len(self)} {rows} of {shape}"
 
     def with_split(
         self, split: Split, val_fraction: float, split_by: SplitBy, *, val_limit: int | None = None
-    ) -> CachedSpectrogramDataset:
+    ) -> CachedSpectrogramDataset[_Row]:
         """Return another split of the same open cache, so that both see the same manifest even if it is replaced."""
         check_split(split, val_fraction, split_by)
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._choose(self._reader, split, val_fraction, split_by, val_limit)
+        vars(other).pop("labels", None)
         return other
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        return self.rows([index])[0]
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> _Row: ...
+    @overload
+    def __getitem__(self: CachedSpectrogramDataset, index: slice) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Any: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        if isinstance(index, slice):
+            return collate(self.__getitems__(range(*index.indices(len(self)))))
+        return self.__getitems__([self._checked(index)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+    def _checked(self, index: SupportsIndex) -> int:
+        """Return an index from 0."""
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        return number % len(self)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return the rows of a batch; a DataLoader calls this."""
-        return Batch(self.rows(indices))
+        rows = Batch(self.rows(indices))
+        return rows if self.transform is None else [self.transform(row) for row in rows]
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
         """Return normalised rows [k, 2, n_mels, T] in the order of `indices`, on the CPU unless `hold` was called.
 
-        They are read from the packs in file order.
+        They are read from the packs in file order, and `transform` is not applied.
         """
         rows = self._rows[np.asarray(indices, np.int64)]
         # A forked worker cannot use CUDA.
@@ -139,9 +179,47 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     def _read(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self._reader.read(rows, self._mean, self._scale))
 
-    def places(self, indices: Sequence[int], chunk_s: float) -> list[Place]:
-        """Return which part of which file rows come from, whose chunks have a length of `chunk_s` seconds."""
-        return places_of(self._reader, self._rows[np.asarray(indices, np.int64)], chunk_s)
+    def provenance(self, index: int) -> Provenance:
+        """Return where a row comes from.
+
+        Parameters
+        ----------
+        index : int
+            Index of the row.
+
+        Returns
+        -------
+        Provenance
+            `paths` of the files, `start_s` and `duration_s` of the chunk in seconds, its number `chunk`, and the number
+            `variant` of the augmented variant, 0 for the original.
+
+        Examples
+        --------
+        >>> dataset = CachedSpectrogramDataset("recordings")  # doctest: +SKIP
+        >>> dataset.provenance(5)  # doctest: +SKIP
+        Provenance(paths=('bells/low.wav',), start_s=1.0, duration_s=1.0, chunk=1, variant=0)
+        """
+        return self._origins.of(int(self._rows[self._checked(index)]))
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The folders directly inside the dataset, sorted; "." for files that are in none. The names of `labels`."""
+        return sorted(set(map(_top_folder, self._origins.paths)))
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """Index into `class_names` of each row, [N], int64. A file with copies in several folders has the first one."""
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        of_content = np.array([numbers[_top_folder(paths)] for paths in self._origins.paths], np.int64)
+        return torch.from_numpy(of_content[self._reader.source[self._rows]])
+
+    def normalize(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the z-scores of features [..., 2, n_mels, T], as rows of this dataset have them."""
+        return normalize(features, self.normalization_stats)
+
+    def denormalize(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the features [..., 2, n_mels, T] of normalised rows, as `ComplexSpectrogram.inverse` needs them."""
+        return denormalize(rows, self.normalization_stats)
 
     def content_hashes(self, indices: Sequence[int]) -> list[bytes]:
         """Return the hash of the file that each of some rows comes from."""
@@ -156,7 +234,8 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
     @property
     def cache_bytes(self) -> int:
         """Size in bytes of all rows of the cache as float32 tensors."""
-        return len(self._reader) * math.prod(self.row_shape) * 4
+        row_bytes: int = math.prod(self.row_shape) * 4
+        return len(self._reader) * row_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -176,7 +255,7 @@ class CachedSpectrogramDataset(Dataset[torch.Tensor]):
         """Let the system read rows that will be used soon; does not wait for them."""
         self._reader.announce(self._rows[indices])
 
-    def hold(self, device: torch.device, progress: Callable[[int, int], None] | None = None) -> None:
+    def hold(self, device: torch.device, progress: Callable[[int, int], object] | None = None) -> None:
         """Copy all rows of the cache to a device, from which `rows` then takes them.
 
         Splits that `with_split` makes afterwards share the copy; pickles and copies read the cache.
@@ -214,9 +293,19 @@ def _select(
     return np.flatnonzero(mask), is_shared, limit
 
 
+def _top_folder(paths: tuple[str, ...]) -> str:
+    folder, _, rest = paths[0].partition("/")
+    return folder if rest else "."
+
+
 class Batch(list[torch.Tensor]):
     """A list of rows, and `rows`, the tensor [k, 2, n_mels, T] they are views of: it need not be stacked again."""
 
     def __init__(self, rows: torch.Tensor) -> None:
         super().__init__(rows)
         self.rows = rows
+
+
+def collate(rows: list[Any]) -> Any:
+    """Return rows as one batch, as a DataLoader does by default."""
+    return rows.rows if isinstance(rows, Batch) else default_collate(rows)

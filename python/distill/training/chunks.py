@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Subset
 
 from distill.audio.chunking import Chunks
@@ -64,11 +65,11 @@ class ValidationChunks:
         self._sources: list[_Source] = []
         rows = data.val.dataset
         if isinstance(rows, CachedSpectrogramDataset):
-            places = rows.places(self._indices, config.chunk_samples / config.features.sample_rate)
-            self.names = _names([(place.file, place.chunk, place.offset_s) for place in places])
+            places = [rows.provenance(index) for index in self._indices]
+            self.names = _names([(place.paths[0], place.chunk, place.start_s) for place in places])
             contents = rows.content_hashes(self._indices)
             self._sources = [
-                _Source(dataset.path / os.fsdecode(path_bytes(place.file)), content, place.chunk)
+                _Source(dataset.path / os.fsdecode(path_bytes(place.paths[0])), content, place.chunk)
                 for place, content in zip(places, contents, strict=True)
             ]
         else:
@@ -78,8 +79,8 @@ class ValidationChunks:
 
     def _decoded(self, index: int) -> tuple[AudioTrainingDataset, int]:
         """Return the chunks in memory, and which of them is a validation chunk."""
-        subset: Subset = self._data.val.dataset  # type: ignore[assignment]
-        return subset.dataset, subset.indices[index]  # type: ignore[return-value]
+        subset = cast("Subset[Tensor]", self._data.val.dataset)
+        return cast("AudioTrainingDataset", subset.dataset), subset.indices[index]
 
     @cached_property
     def recordings(self) -> list[np.ndarray | None]:

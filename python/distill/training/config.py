@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 _PUBLIC = {
@@ -11,4 +13,8 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.config import ComplexSpectrogramConfig as ComplexSpectrogramConfig
+    from distill.config import TrainingConfig as TrainingConfig
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

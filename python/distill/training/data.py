@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from distill.preprocess.result import log_mixed, log_offsets, log_partial, log_s
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
 from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
+from distill.training.order import EpochSampler
 from distill.training.shifts import shift_rows
 from distill.training.waveforms import AudioTrainingDataset, list_files
 from distill.types import ProgressCallback, no_progress
@@ -144,7 +146,7 @@ class TrainingData:
 
     train: DataLoader[Tensor]
     val: DataLoader[Tensor]
-    spectrogram: nn.Module | None
+    spectrogram: AudioSpectrogram | None
     stats: dict[str, float]
     is_shared: bool
     content_key: str
@@ -156,7 +158,7 @@ class TrainingData:
         cache_dir: str | os.PathLike[str],
         config: TrainingConfig,
         stats: dict[str, float] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         *,
         val_limit: int | None = None,
     ) -> TrainingData:
@@ -187,7 +189,7 @@ class TrainingData:
         dataset: Dataset,
         config: TrainingConfig,
         stats: dict[str, float] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         val_limit: int | None = None,
     ) -> TrainingData:
         """Training data of a folder of audio, decoded into memory (the v1.0 path).
@@ -241,12 +243,12 @@ class TrainingData:
     @property
     def sampler(self) -> EpochBatchSampler:
         """The sampler of the training batches."""
-        return self.train.batch_sampler  # type: ignore[return-value]
+        return cast("EpochBatchSampler", self.train.batch_sampler)
 
     @property
     def order_key(self) -> str:
         """Equal for equal orders of the training rows, if `content_key` is; see `EpochSampler`."""
-        return self.sampler.sampler.order_key  # type: ignore[attr-defined]
+        return cast("EpochSampler", self.sampler.sampler).order_key
 
     def features(self, loader: DataLoader[Tensor]) -> Iterator[Tensor]:
         """Yield the normalised features of each batch of `loader`, on the CPU."""
@@ -265,7 +267,9 @@ class TrainingData:
     def validation_indices(self, count: int) -> list[int]:
         """Return which of the validation rows `validation_rows` returns."""
         length = min(len(self.val.dataset), MEASURED_ROWS)  # type: ignore[arg-type]
-        return torch.linspace(0, length - 1, min(count, length), dtype=torch.float32).long().unique().tolist()
+        spaced = torch.linspace(0, length - 1, min(count, length), dtype=torch.float32)
+        indices: list[int] = spaced.long().unique().tolist()
+        return indices
 
     def training_rows(self, count: int, progress: ProgressCallback = no_progress) -> Iterator[Tensor]:
         """Yield at most `count` training rows, normalised, in small batches: the first ones of the first epoch.
@@ -283,8 +287,8 @@ class TrainingData:
 
 def _drawn(loader: DataLoader[Tensor], count: int) -> Iterator[Tensor]:
     """Yield the first `count` rows of the first epoch of a training loader."""
-    sampler: EpochBatchSampler = loader.batch_sampler  # type: ignore[assignment]
-    chosen = sampler.sampler.order(0)[:count]  # type: ignore[attr-defined]
+    sampler = cast("EpochBatchSampler", loader.batch_sampler)
+    chosen = cast("EpochSampler", sampler.sampler).order(0)[:count]
     for first in range(0, len(chosen), _DRAWN_ROWS):
         indices = chosen[first : first + _DRAWN_ROWS].tolist()
         yield loader.collate_fn(loader.dataset.__getitems__(indices))  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 _PUBLIC = {
@@ -13,4 +15,10 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.training.cached import CachedSpectrogramDataset as CachedSpectrogramDataset
+    from distill.training.loaders import create_complex_data_loaders as create_complex_data_loaders
+    from distill.training.loaders import create_data_loaders as create_data_loaders
+    from distill.training.waveforms import AudioTrainingDataset as AudioTrainingDataset
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from distill.config import TrainingConfig
 
@@ -42,5 +43,5 @@ def resolve_training(config: TrainingConfig, rows: int) -> tuple[TrainingConfig,
         "weight_decay": 0.1 if is_small else 0.01,
         "dropout": 0.1 if is_small else 0.0,
     }
-    chosen = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    chosen: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     return replace(config, **chosen), [f"{name}={value}" for name, value in chosen.items()]

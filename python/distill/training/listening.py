@@ -85,7 +85,8 @@ def _envelope(sound: np.ndarray, hop: int) -> np.ndarray:
     """Return the root mean square of each two hops, each hop."""
     count = len(sound) // hop
     powers = np.square(sound[: count * hop], dtype=np.float64).reshape(count, hop).mean(axis=1)
-    return np.sqrt((powers[1:] + powers[:-1]) / 2)
+    envelope: np.ndarray = np.sqrt((powers[1:] + powers[:-1]) / 2)
+    return envelope
 
 
 def _pitch_error(recording: np.ndarray, sound: np.ndarray, rate: int) -> float | None:
@@ -142,7 +143,9 @@ def _autocorrelation(samples: np.ndarray) -> np.ndarray:
     energy = np.r_[0.0, np.cumsum(samples**2)]
     overlap = energy[length:0:-1] + energy[length] - energy[:length]
     overlap = np.interp(np.arange(length * _STEPS) / _STEPS, np.arange(length), overlap)
-    return np.divide(2 * products, overlap, out=np.zeros(length * _STEPS), where=overlap > _TINY * length)
+    similarity: np.ndarray = np.zeros(length * _STEPS)
+    np.divide(2 * products, overlap, out=similarity, where=overlap > _TINY * length)
+    return similarity
 
 
 def heard_in(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -6,14 +6,17 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, cast
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from typing_extensions import TypeVar
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
 from distill.models.part import part_bounds
-from distill.training.cached import Batch, CachedSpectrogramDataset
+from distill.training.cached import CachedSpectrogramDataset, collate
 from distill.training.defaults import batch_size_for
 from distill.training.order import BLOCK_BYTES, BUFFER_BYTES, BlockSampler, EpochSampler, Shuffle, shuffle_for
 from distill.training.waveforms import AudioTrainingDataset
@@ -39,7 +42,7 @@ class EpochBatchSampler(BatchSampler):
     ----------
     first_step : int
         Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
-        Only an EpochSampler can leave out rows; with another, it must be 0.
+        They are the ones that were used before if the order of the sampler depends on nothing but its epoch.
     share : tuple of int
         (rank, size): of each batch, the next pass gives the part of process `rank` of `size`, see `part_bounds`. Where
         that is empty, it gives one row, so that a batch has a shape. Default: all of it. The pass resets it.
@@ -52,12 +55,12 @@ class EpochBatchSampler(BatchSampler):
     @property
     def shuffle(self) -> Shuffle:
         """How the sampler shuffles."""
-        return self.sampler.shuffle  # type: ignore[attr-defined]
+        return cast("EpochSampler", self.sampler).shuffle
 
     @property
     def epoch(self) -> int:
         """The epoch of the sampler's next pass."""
-        return self.sampler.epoch  # type: ignore[attr-defined]
+        return int(getattr(self.sampler, "epoch", 0))
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -71,20 +74,94 @@ class EpochBatchSampler(BatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         first, share = self.first_step, self.share
         self.first_step, self.share = 0, (0, 1)
-        if first:
-            if not isinstance(self.sampler, EpochSampler):
-                raise TypeError(f"{type(self.sampler).__name__} cannot continue an epoch, only an EpochSampler can")
-            self.sampler.first_row = first * self.batch_size
-        for batch in super().__iter__():
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.first_row, first = first * self.batch_size, 0
+        for batch in islice(super().__iter__(), first, None):
             start, stop = part_bounds(len(batch), *share)
             yield batch[start:stop] or batch[:1]
 
 
-class _PrefetchLoader(DataLoader[torch.Tensor]):
-    """A DataLoader whose worker thread reads the next batch while the current one is used."""
+# What `transform` makes of a row; the batches that are made of them have the same structure.
+_Batch = TypeVar("_Batch", default=torch.Tensor)
 
-    def __iter__(self) -> Iterator[torch.Tensor]:  # type: ignore[override]
-        batches = super().__iter__()
+
+class ResumableLoader(DataLoader[_Batch]):
+    """A DataLoader that can continue where another one was, in the middle of an epoch.
+
+    Its methods are those of torchdata's ``StatefulDataLoader``. A batch counts once it has been handed over, whatever
+    workers or a thread have read ahead.
+    """
+
+    _position: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[_Batch]:  # type: ignore[override]
+        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
+        epoch, first = sampler.epoch, sampler.first_step
+        self._position = epoch, first
+        for step, batch in enumerate(self._batches(), first + 1):
+            self._position = epoch, step
+            yield batch
+        self._position = None
+
+    def _batches(self) -> Iterator[_Batch]:
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is: epoch, batches of it that were used, and what their order depends on.
+
+        After an epoch that was not read to its end, that is where it ended, until the next one begins.
+        """
+        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
+        epoch, step = self._position or (sampler.epoch, sampler.first_step)
+        return {"epoch": epoch, "step": step, **self._order()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where another loader was: the next iteration yields the batch after the last one that it yielded.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From `state_dict` of a loader of the same rows, with the same options.
+
+        Raises
+        ------
+        ValueError
+            If the loader has another order, so that it cannot continue there; the message says why.
+        """
+        missing = {"epoch", "step"} - state_dict.keys()
+        if missing:
+            raise ValueError(f"the state of a loader has {', '.join(sorted(missing))}, this one has not")
+        for name, value in self._order().items():
+            if state_dict.get(name) != value:
+                raise ValueError(
+                    f"the state is of a loader with {name}={state_dict.get(name)!r}, this one has {value!r}: "
+                    "make the loader with the same rows and options"
+                )
+        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
+        sampler.set_epoch(state_dict["epoch"])
+        sampler.first_step = state_dict["step"]
+        self._position = None
+
+    def _order(self) -> dict[str, Any]:
+        """Return what the order of the batches depends on besides the epoch."""
+        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
+        order = {
+            "rows": len(self.dataset),  # type: ignore[arg-type]
+            "batch_size": sampler.batch_size,
+            "drop_last": sampler.drop_last,
+            "sampler": type(sampler.sampler).__name__,
+            "content": getattr(self.dataset, "content_key", None),
+        }
+        if isinstance(sampler.sampler, EpochSampler):
+            order |= {"seed": sampler.sampler.seed, "order": sampler.sampler.order_key}
+        return order
+
+
+class _PrefetchLoader(ResumableLoader[_Batch]):
+    """A loader whose thread reads the next batch while the current one is used."""
+
+    def _batches(self) -> Iterator[_Batch]:
+        batches = super()._batches()
         with ThreadPoolExecutor(1, "distill-read") as reader:
             pending = reader.submit(next, batches, None)
             while (batch := pending.result()) is not None:
@@ -99,8 +176,12 @@ def create_complex_data_loaders(
     *,
     normalization_stats: dict[str, float] | None = None,
     val_limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
+    transform: Callable[[torch.Tensor], _Batch] | None = None,
+    sampler: Sampler[int] | None = None,
+    drop_last: bool = False,
+    num_workers: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[ResumableLoader[_Batch], ResumableLoader]:
     """Create the loaders of normalised rows [B, 2, n_mels, T] of a cache.
 
     If the whole cache fits `config.device_budget_mb`, it is held on the training device. Otherwise a thread reads one
@@ -108,8 +189,9 @@ def create_complex_data_loaders(
     unless `config.shuffle` says otherwise. Without a configured budget nothing is held on a CPU, where the packs are in
     the page cache already.
 
-    The dataset also works in worker processes, with every start method. They pay only for work of your own on each row:
-    reading a row takes less time than handing it from one process to another (docs/notes/model.md has figures).
+    The dataset also works in worker processes, with every start method. They pay only for work of your own on each row,
+    as in `transform`: reading a row takes less time than handing it from one process to another (docs/notes/model.md
+    has figures).
 
     Parameters
     ----------
@@ -123,6 +205,15 @@ def create_complex_data_loaders(
         Statistics to normalise with, such as those of a run to resume. Default: those of the cache.
     val_limit : int, optional
         Hold out the chunks of a run to resume, whose `val_limit` this is. Default: a share of all chunks.
+    transform : callable, optional
+        Applied to each training row [2, n_mels, T], before rows are put together to a batch.
+    sampler : Sampler, optional
+        The order of the training rows, as of a WeightedRandomSampler over
+        ``CachedSpectrogramDataset(cache_dir, "train").labels``. Default: shuffled as described above.
+    drop_last : bool
+        Leave out a last training batch that has fewer rows. Default: False.
+    num_workers : int
+        Processes that read training rows. Default: 0.
     progress : callable, optional
         Called with (rows copied, rows) while rows are copied to the device. An exception that it raises ends that.
 
@@ -131,15 +222,24 @@ def create_complex_data_loaders(
     train_loader, val_loader : DataLoader
         The first shuffled by seed and epoch, with every augmented variant; the second in order, without variants.
         Each iteration of the first is a new epoch. Its `batch_sampler` is a torch BatchSampler with `set_epoch`.
+        Both have `state_dict` and `load_state_dict`, which continue an epoch with the very next batch.
 
     Raises
     ------
     CacheError
         If there is no valid cache.
+
+    Examples
+    --------
+    >>> train, val = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=4))
+    >>> next(iter(train)).shape
+    torch.Size([4, 2, 128, 94])
+    >>> state = train.state_dict()  # save it with the model
+    >>> train.load_state_dict(state)  # after a restart: the next iteration begins with the second batch
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     train = CachedSpectrogramDataset(
-        cache_dir, "train", fraction, config.split_by, normalization_stats, val_limit=val_limit
+        cache_dir, "train", fraction, config.split_by, normalization_stats, val_limit=val_limit, transform=transform
     )
     device = resolve_device(config.device)
     fits = train.cache_bytes <= _budget_bytes(config, device)
@@ -147,16 +247,29 @@ def create_complex_data_loaders(
         train.hold(device, progress)
         logger.info("%.0f MB of features are held on %s", train.cache_bytes / 1e6, device)
     val = train.with_split("val", fraction, config.split_by, val_limit=val_limit)
+    val.transform = None
+    reads_ahead = not (fits or num_workers)
+    return _loaders(
+        train,
+        val,
+        config,
+        _sampler(train, config, fits=fits) if sampler is None else sampler,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        loader=_PrefetchLoader if reads_ahead else ResumableLoader,
+        pin_memory=device.type == "cuda" and not fits,
+    )
+
+
+def _sampler(train: CachedSpectrogramDataset[Any], config: TrainingConfig, *, fits: bool) -> EpochSampler:
+    """Return the order of the training rows; `fits`: all of them are held in memory."""
     shuffle = config.shuffle
     if shuffle == "auto":
         shuffle = "rows" if fits else shuffle_for(train.stored_bytes)
-    sampler = None
-    if shuffle == "blocks":
-        sampler = _block_sampler(train, config, announce=not fits)
-        logger.info("rows are shuffled by blocks of those that are stored together")
-    if fits:
-        return _loaders(train, val, config, sampler=sampler)
-    return _loaders(train, val, config, loader=_PrefetchLoader, sampler=sampler, pin_memory=device.type == "cuda")
+    if shuffle == "rows":
+        return EpochSampler(len(train), config.seed)
+    logger.info("rows are shuffled by blocks of those that are stored together")
+    return _block_sampler(train, config, announce=not fits)
 
 
 def create_data_loaders(
@@ -164,9 +277,12 @@ def create_data_loaders(
     config: TrainingConfig,
     val_fraction: float | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
     val_limit: int | None = None,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
+    sampler: Sampler[int] | None = None,
+    drop_last: bool = False,
+    num_workers: int = 0,
+) -> tuple[ResumableLoader, ResumableLoader]:
     """Create the loaders of waveforms [B, 1, S] for the v1.0 path.
 
     Parameters
@@ -179,44 +295,48 @@ def create_data_loaders(
         Share of the chunks that is held out. Default: that of `config`.
     progress : callable, optional
         Called with (files decoded, files).
-    val_limit : int, optional
+    val_limit, sampler, drop_last, num_workers
         As for `create_complex_data_loaders`.
 
     Returns
     -------
     train_loader, val_loader : DataLoader
-        The first shuffled by seed and epoch, the second in order.
+        The first shuffled by seed and epoch, the second in order; as those of `create_complex_data_loaders`.
     """
     fraction = config.val_fraction if val_fraction is None else val_fraction
     rate = config.features.sample_rate
     dataset = AudioTrainingDataset(
         files, config.chunk_samples, rate, config.normalize, progress, partial=config.partial
     )
-    return _loaders(*dataset.split(fraction, config.split_by, val_limit=val_limit), config)
+    train, val = dataset.split(fraction, config.split_by, val_limit=val_limit)
+    sampler = sampler or EpochSampler(len(train), config.seed)
+    return _loaders(train, val, config, sampler, drop_last=drop_last, num_workers=num_workers)
 
 
 def _loaders(
-    train: Dataset[torch.Tensor],
-    val: Dataset[torch.Tensor],
+    train: Dataset[Any],
+    val: Dataset[Any],
     config: TrainingConfig,
+    sampler: Sampler[int],
     *,
-    loader: type[DataLoader[torch.Tensor]] = DataLoader,
-    sampler: EpochSampler | None = None,
+    drop_last: bool,
+    num_workers: int,
+    loader: type[ResumableLoader[Any]] = ResumableLoader,
     pin_memory: bool = False,
-) -> tuple[DataLoader[torch.Tensor], DataLoader[torch.Tensor]]:
+) -> tuple[ResumableLoader[Any], ResumableLoader[Any]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
-    sampler = EpochBatchSampler(sampler or EpochSampler(len(train), config.seed), size)  # type: ignore[arg-type]
+    batches = EpochBatchSampler(sampler, size, drop_last)
     in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
-    options = {"collate_fn": _collate, "pin_memory": pin_memory}
+    options: dict[str, Any] = {"collate_fn": collate, "pin_memory": pin_memory}
     # A DataLoader draws a seed whenever it starts. Its own generator keeps that out of torch's global one, which
     # decides dropout and sampling.
     return (
-        loader(train, batch_sampler=sampler, generator=torch.Generator(), **options),
+        loader(train, batch_sampler=batches, generator=torch.Generator(), num_workers=num_workers, **options),
         loader(val, batch_sampler=in_order, generator=torch.Generator(), **options),
     )
 
 
-def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, announce: bool) -> BlockSampler:
+def _block_sampler(train: CachedSpectrogramDataset[Any], config: TrainingConfig, *, announce: bool) -> BlockSampler:
     block_rows = max(1, BLOCK_BYTES // train.row_bytes)
     return BlockSampler(
         train.stored_order(),
@@ -225,10 +345,6 @@ def _block_sampler(train: CachedSpectrogramDataset, config: TrainingConfig, *, a
         group_blocks=max(1, BUFFER_BYTES // (block_rows * train.row_bytes)),
         announce=train.announce if announce else lambda block: None,
     )
-
-
-def _collate(rows: list[torch.Tensor]) -> torch.Tensor:
-    return rows.rows if isinstance(rows, Batch) else default_collate(rows)
 
 
 def _budget_bytes(config: TrainingConfig, device: torch.device) -> int:

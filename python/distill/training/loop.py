@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distill._lazy import lazy_names
 
 _PUBLIC = {
@@ -12,4 +14,9 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)
+if TYPE_CHECKING:
+    from distill.pipeline import train as train
+    from distill.training.epochs import train_epoch as train_epoch
+    from distill.training.epochs import validate_epoch as validate_epoch
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -152,7 +152,8 @@ class BlockSampler(EpochSampler):
 
     def _indices(self, epoch: int, first_row: int) -> Iterator[int]:
         is_first = True
-        for (blocks, rows), (following, _) in pairwise(chain(self._groups(epoch), [([], None)])):
+        end: tuple[list[np.ndarray], np.ndarray] = ([], self._stored[:0])
+        for (blocks, rows), (following, _) in pairwise(chain(self._groups(epoch), [end])):
             if first_row >= len(rows):
                 first_row -= len(rows)
                 continue
@@ -162,7 +163,7 @@ class BlockSampler(EpochSampler):
                 is_first = False
             ahead = iter(following)
             for first in range(0, len(rows), self._block_rows):
-                if (block := next(ahead, None)) is not None:
-                    self._announce(block)
+                if (upcoming := next(ahead, None)) is not None:
+                    self._announce(upcoming)
                 yield from rows[max(first, first_row) : first + self._block_rows].tolist()
             first_row = 0

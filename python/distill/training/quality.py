@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.config import TrainingConfig
 from distill.features.distance import WINDOWS, Distances, distances
@@ -43,7 +43,7 @@ class Quality:
         self._seed, self._stats, self._chunk_samples = config.seed, data.stats, config.chunk_samples
         self._training = summarize(data.training_rows(_TRAINING_ROWS), _TRAINING_ROWS)
         self._held_out = summarize(data.features(data.val), MEASURED_ROWS)
-        self._spectrogram: nn.Module = data.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
+        self._spectrogram = data.spectrogram or ComplexSpectrogram(config.complex_spectrogram)
         self._rows, self._rate = chunks.rows, config.features.sample_rate
         self._waveforms = self._to_sound(denormalize(self._rows, self._stats))
         self._recordings = chunks.recordings
@@ -95,7 +95,7 @@ class Quality:
 
     def _to_sound(self, features: Tensor) -> Tensor:
         """Return waveforms [B, 1, S] of features [B, C, M, T] before normalisation."""
-        return self._spectrogram.inverse(features, length=self._chunk_samples)  # type: ignore[operator]
+        return self._spectrogram.inverse(features, length=self._chunk_samples)
 
     def _samples(self, model: ConvVAE, gain_db: float) -> Iterator[Tensor]:
         """Yield batches of normalised samples."""

@@ -120,7 +120,8 @@ class Report:
         OSError, StorageError
             If a file cannot be written.
         """
-        epoch, every, previews = line["epoch"], self._config.preview_epochs, None
+        epoch, every = line["epoch"], self._config.preview_epochs
+        previews: Previews | None = None
         is_measured = is_last or epoch % self._epochs_between == 0
         has_previews = every > 0 and (is_last or epoch % every == 0)
         if is_measured or has_previews:
@@ -131,7 +132,7 @@ class Report:
             previews = self._preview(model, epoch)
         if self._board:
             self._board.add(line, previews)
-        return line, previews and previews.folder
+        return line, None if previews is None else previews.folder
 
     def _measure(self, model: ConvVAE) -> dict[str, float | None]:
         if self._quality is None:

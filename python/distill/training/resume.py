@@ -64,7 +64,7 @@ def continued_state(
     if "best_epoch" not in checkpoint:
         state.best_epoch = _best_epoch(run)
     # Checkpoints of versions without `loud_share` have no such setting: all weights were equal.
-    before = {"loud_share": 0.0} | state.objective if state.objective else objective_of(run.config())
+    before: dict[str, Any] = {"loud_share": 0.0} | state.objective if state.objective else objective_of(run.config())
     state.objective = objective_of(config)
     if before["batch_size"] not in (None, config.batch_size):
         state.epoch_step = _step_of_row(state.epoch_step * before["batch_size"], data)
@@ -113,7 +113,8 @@ def _step_of_row(row: int, data: TrainingData) -> int:
 def _best_epoch(run: RunFolder) -> int:
     """Return the epoch whose weights model.safetensors has, for a checkpoint that does not say it."""
     if best := run.load_best():
-        return best["epoch"]
+        epoch: int = best["epoch"]
+        return epoch
     return min(run.metrics(), key=lambda line: line["val_loss"], default={"epoch": 0})["epoch"]
 
 

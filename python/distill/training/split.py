@@ -59,7 +59,7 @@ def held_out(
     """
     index = chunks if split_by == "chunk" else np.zeros_like(chunks)
     keys = np.concatenate([content_hashes, index.astype("<i8").view(np.uint8).reshape(-1, 8)], axis=1)
-    drawn = np.frombuffer(_native.row_checksums(np.ascontiguousarray(keys).reshape(-1), keys.shape[1]), "<u8")
+    drawn = np.frombuffer(_native.row_checksums(np.ascontiguousarray(keys).reshape(-1).data, keys.shape[1]), "<u8")
     units = np.unique(drawn)
     if len(units) < 2:
         return HeldOut(np.zeros(len(drawn), bool), fixed_limit(val_fraction))

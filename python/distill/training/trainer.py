@@ -100,6 +100,7 @@ class Trainer:
         config, data = self.config, self.data
         torch.manual_seed(config.seed)
         model = new_model(config, next(data.features(data.val)).shape[1:]).to(self.device)
+        assert config.weight_decay is not None
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         if not self.world.is_first:
             return self._follow(model, optimizer)
@@ -172,6 +173,7 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         state, config, steps = self.state, self.config, len(self.data.sampler)
+        assert config.batch_size is not None
         self._model = self.world.wrap(state.model, config.batch_size)
         self.emit("start", epoch=state.epoch, epochs=config.epochs, steps_per_epoch=steps)
         while not self._is_over():
@@ -181,10 +183,15 @@ class Trainer:
                 self._save_checkpoint(is_best=False)
                 return self._result("interrupted")
             self._finish_epoch(validated)
-        return self._result("finished" if state.epoch >= config.epochs else "stopped early")
+        return self._result("finished" if state.epoch >= self._epochs else "stopped early")
+
+    @property
+    def _epochs(self) -> int:
+        assert self.config.epochs is not None
+        return self.config.epochs
 
     def _is_over(self) -> bool:
-        return self.state.epoch >= self.config.epochs or self.state.since_best >= self.config.patience
+        return self.state.epoch >= self._epochs or self.state.since_best >= self.config.patience
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the current epoch, or those until cancellation."""
@@ -221,7 +228,7 @@ class Trainer:
         state, config, steps = self.state, self.config, len(self.data.sampler)
         position = state.epoch * steps + state.epoch_step
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, position, steps * config.epochs, state.step)
+            group["lr"] = learning_rate(config, position, steps * self._epochs, state.step)
         losses = train_step(
             self._model,
             state.optimizer,

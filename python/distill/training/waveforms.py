@@ -68,7 +68,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         chunk_samples: int = 48_000,
         sample_rate: int = 48_000,
         normalize: Normalize = "file",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         *,
         partial: Partial = "use",
     ) -> None:
@@ -76,7 +76,7 @@ class AudioTrainingDataset(TorchDataset[torch.Tensor]):
         self.partial: list[tuple[str, str]] = []
         self.channels: Counter[int] = Counter()
         self.with_offset: list[str] = []
-        self._options = {
+        self._options: dict[str, Any] = {
             "sample_rate": sample_rate,
             "chunk_samples": chunk_samples,
             "normalize": normalize,

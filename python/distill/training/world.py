@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distill.device import resolve_device
 from distill.errors import ConfigError, DeviceError, DistillError, ProcessLostError
 from distill.models.part import Part, part_bounds
+from distill.models.vae import ConvVAE
 from distill.text import counted
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class World:
         Where processes find what others have set; required if there are several.
     """
 
-    def __init__(self, cancel: threading.Event, rank: int = 0, size: int = 1, store: dist.Store | None = None) -> None:
+    def __init__(self, cancel: threading.Event, rank: int = 0, size: int = 1, store: Any = None) -> None:
         self.rank, self.size = rank, size
         self._cancel, self._store = cancel, store
         self._messages = itertools.count()
@@ -97,7 +98,7 @@ class World:
         self._stopping = total[-1] > 0
         return total[:-1].view_as(values)
 
-    def wrap(self, model: nn.Module, batch_size: int) -> nn.Module:
+    def wrap(self, model: ConvVAE, batch_size: int) -> nn.Module:
         """Return the model with gradients that are summed over all processes by DistributedDataParallel."""
         if self.size == 1:
             return model
@@ -122,7 +123,7 @@ class World:
         if self.size > 1:
             told = [value()]
             # Only now, because the others may wait for hours, longer than a collective call may take.
-            self._store.set(f"message-{next(self._messages)}", "ready")  # type: ignore[union-attr]
+            self._store.set(f"message-{next(self._messages)}", "ready")
             dist.broadcast_object_list(told, device=torch.device("cpu"))
 
     def hear(self) -> Any:
@@ -134,8 +135,8 @@ class World:
             If this process was told to stop, and the first one says nothing.
         """
         key, deadline = f"message-{next(self._messages)}", None
-        while not self._store.check([key]):  # type: ignore[union-attr]
-            if self._store.check([_ENDED]):  # type: ignore[union-attr]
+        while not self._store.check([key]):
+            if self._store.check([_ENDED]):
                 return None
             if self._cancel.is_set():
                 deadline = deadline or time.monotonic() + _PATIENCE_S
@@ -186,9 +187,9 @@ def joined(device: str, cancel: threading.Event) -> Iterator[World]:
     _take_device(device)
     world = None
     try:
-        store, *_ = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+        store, *_ = next(dist.rendezvous("env://", timeout=_TIMEOUT))  # type: ignore[attr-defined]
         # A process may train several runs, one after the other, with the same store.
-        store = dist.PrefixStore(f"distill-{next(_worlds)}", store)
+        store = dist.PrefixStore(f"distill-{next(_worlds)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         world = World(cancel, rank, size, store)
@@ -252,7 +253,7 @@ def _take_device(name: str) -> None:
 
 
 # Without annotations, which DistributedDataParallel compares with types, not with their names.
-def _sum_of_gradients(state, bucket):
+def _sum_of_gradients(state, bucket):  # type: ignore[no-untyped-def]
     """Sum gradients; DistributedDataParallel would take their mean."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])

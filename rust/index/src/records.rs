@@ -41,6 +41,9 @@ pub struct Content {
     pub segments: SmallVec<[Segment; 1]>,
     /// Number of its chunks that were silent and have no row.
     pub silent: u64,
+    /// Which they are: number of the first chunk and number of chunks of each run, in
+    /// order. Empty also where that is unknown.
+    pub silent_runs: Vec<(u64, u64)>,
     /// Count of values, then sum and sum of squares of each of two channels.
     pub sums: [f64; 5],
     /// Why the content cannot be used, if so.

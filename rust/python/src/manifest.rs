@@ -162,7 +162,7 @@ impl PyManifest {
         self.0.set_pack_stamps(name, mtime_ns, ctime_ns)
     }
 
-    #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None, partial = None))]
+    #[pyo3(signature = (content_hash, segments, silent, sums, skipped = None, partial = None, silent_runs = None))]
     #[allow(clippy::too_many_arguments)] // the fields of a content
     fn set_content(
         &mut self,
@@ -172,6 +172,7 @@ impl PyManifest {
         sums: Vec<f64>,
         skipped: Option<Bound<'_, PyString>>,
         partial: Option<Bound<'_, PyString>>,
+        silent_runs: Option<Vec<(u64, u64)>>,
     ) -> PyResult<()> {
         let sums: [f64; 5] = sums.try_into().map_err(|sums: Vec<f64>| {
             PyValueError::new_err(format!("sums must have 5 numbers, not {}", sums.len()))
@@ -179,6 +180,7 @@ impl PyManifest {
         let content = Content {
             segments: segments.into_iter().map(segment).collect(),
             silent,
+            silent_runs: silent_runs.unwrap_or_default(),
             sums,
             skipped: skipped.as_ref().map(reason_from).transpose()?,
             partial: partial.as_ref().map(reason_from).transpose()?,
@@ -291,6 +293,11 @@ impl PyManifest {
             .as_ref()
             .and_then(|content| content.partial.as_ref());
         reason.map(|reason| to_reason(py, reason)).transpose()
+    }
+
+    fn silent_runs(&self, content_hash: &[u8]) -> PyResult<Vec<(u64, u64)>> {
+        let content = self.0.content(&hash_from(content_hash)?);
+        Ok(content.map_or_else(Vec::new, |content| content.silent_runs.clone()))
     }
 
     fn __repr__(&self) -> String {

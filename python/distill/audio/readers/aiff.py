@@ -7,7 +7,7 @@ import struct
 
 from distill.audio.readers.chunks import IFF, Chunk, find, walk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, is_placeholder, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import NotForMeError, Readable, SoundError
 from distill.types import Reason
 
 _FIRST = 12
@@ -26,12 +26,12 @@ _TYPES = {
 }
 
 
-def open_aiff(source: ByteSource) -> PcmSound:
+def open_aiff(source: Readable) -> PcmSound:
     """Open an AIFF or AIFF-C file of uncompressed samples."""
     return PcmSound(source, iter([_part(source)]))
 
 
-def _part(source: ByteSource) -> Part:
+def _part(source: Readable) -> Part:
     common = sound = None
     for chunk in walk(source, _FIRST, IFF):
         if chunk.name == b"COMM":
@@ -58,7 +58,7 @@ def _part(source: ByteSource) -> Part:
     return _sized(source, sound, Part(_rate(stored[8:18]), channels, encoding, 0, None), frames)
 
 
-def _sized(source: ByteSource, sound: Chunk, part: Part, frames: int) -> Part:
+def _sized(source: Readable, sound: Chunk, part: Part, frames: int) -> Part:
     """Return `part` with its place: that of the chunk, since the number of frames is often wrong."""
     skipped = struct.unpack(">I", source.read_at(sound.offset, 4).ljust(4, b"\0"))[0]
     offset = sound.offset + 8 + (skipped if skipped <= source.size else 0)

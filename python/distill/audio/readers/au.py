@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import NotForMeError, Readable, SoundError
 from distill.types import Reason
 
 _HEADER_BYTES = 24
@@ -22,12 +22,12 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {
 }
 
 
-def open_au(source: ByteSource) -> PcmSound:
+def open_au(source: Readable) -> PcmSound:
     """Open a Sun audio file of uncompressed samples."""
     return PcmSound(source, _parts(source))
 
 
-def _parts(source: ByteSource) -> Iterator[Part]:
+def _parts(source: Readable) -> Iterator[Part]:
     head = source.read_at(0, _HEADER_BYTES)
     if len(head) < _HEADER_BYTES:
         raise SoundError(Reason("is cut short: it ends in its header", "cut-short"))

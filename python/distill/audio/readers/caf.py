@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from distill.audio.readers.chunks import CAF, find, is_chunk, walk
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError
+from distill.audio.readers.protocol import NotForMeError, Readable, SoundError
 from distill.audio.readers.views import behind_first_header
 from distill.types import Reason
 
@@ -15,13 +15,13 @@ _FIRST = 8
 _IS_FLOAT, _IS_LITTLE_ENDIAN = 1, 2
 
 
-def open_caf(source: ByteSource) -> PcmSound:
+def open_caf(source: Readable) -> PcmSound:
     """Open a Core Audio file of uncompressed samples."""
     source = behind_first_header(source)
     return PcmSound(source, _parts(source))
 
 
-def _parts(source: ByteSource) -> Iterator[Part]:
+def _parts(source: Readable) -> Iterator[Part]:
     description = data = None
     for chunk in walk(source, _FIRST, CAF):
         if chunk.name == b"desc":

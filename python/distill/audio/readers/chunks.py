@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distill.audio.readers.protocol import ByteSource, SoundError
+from distill.audio.readers.protocol import Readable, SoundError
 from distill.types import Reason
 
 # Chunks before the sound are small, but for pictures and the padding that some recorders leave.
@@ -41,7 +41,7 @@ CAF = Layout(">4sq", padding=1)
 WAVE64 = Layout("<16sq", padding=8, counts_header=True)
 
 
-def walk(source: ByteSource, at: int, layout: Layout) -> Iterator[Chunk]:
+def walk(source: Readable, at: int, layout: Layout) -> Iterator[Chunk]:
     """Yield the chunks from `at` on, until something is no chunk."""
     for number in itertools.count():
         chunk = chunk_at(source, at, layout)
@@ -60,7 +60,7 @@ def check_number(chunks: int) -> None:
         raise SoundError(Reason("is damaged: it has too many chunks", "damaged"))
 
 
-def chunk_at(source: ByteSource, at: int, layout: Layout) -> Chunk | None:
+def chunk_at(source: Readable, at: int, layout: Layout) -> Chunk | None:
     """Return the chunk that begins at `at`, or None if there is none."""
     length = struct.calcsize(layout.header)
     head = source.read_at(at, length)
@@ -72,13 +72,13 @@ def chunk_at(source: ByteSource, at: int, layout: Layout) -> Chunk | None:
     return Chunk(name, at + length, size - length if layout.counts_header else size)
 
 
-def is_chunk(source: ByteSource, at: int, layout: Layout) -> bool:
+def is_chunk(source: Readable, at: int, layout: Layout) -> bool:
     """Return whether a chunk begins at `at` that ends within the file."""
     chunk = chunk_at(source, at, layout)
     return chunk is not None and 0 <= chunk.size <= source.size - chunk.offset
 
 
-def after(source: ByteSource, chunk: Chunk, layout: Layout) -> int:
+def after(source: Readable, chunk: Chunk, layout: Layout) -> int:
     """Return where the next chunk begins."""
     end = chunk.offset + chunk.size
     padded = end + -end % layout.padding if layout.padding > 2 else end + chunk.size % layout.padding
@@ -88,7 +88,7 @@ def after(source: ByteSource, chunk: Chunk, layout: Layout) -> int:
     return padded
 
 
-def find(source: ByteSource, name: bytes, at: int, layout: Layout) -> Chunk | None:
+def find(source: Readable, name: bytes, at: int, layout: Layout) -> Chunk | None:
     """Return the first chunk of this name that begins behind `at`, wherever it is; for files with a wrong size.
 
     One that ends within the file is preferred.

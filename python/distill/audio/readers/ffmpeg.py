@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from distill.audio.readers.pcm import is_placeholder
 from distill.audio.readers.protocol import (
     BLOCK_FRAMES,
     NEEDS_FFMPEG,
-    ByteSource,
     Opener,
+    PartOpener,
     Pcm,
+    Readable,
     Sound,
     SoundError,
     needs_ffmpeg,
@@ -89,16 +90,18 @@ _FLV_SIZE = b"\x00\x08filesize\x00"
 # Programs that write AVI are not exact about the size in its header.
 _CONTAINER_SLACK = 64
 
+_Source = TypeVar("_Source", bound=Readable)
+
 
 def with_ffmpeg(kind: str) -> Opener:
     """Return the opener of one of `FFMPEG_KINDS`."""
     return functools.partial(FfmpegSound, kind=kind)
 
 
-def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
+def or_with_ffmpeg(opener: Callable[[_Source], Sound], kind: str) -> Callable[[_Source], Sound]:
     """Return an opener that leaves to FFmpeg the files for which `opener` says that they need it."""
 
-    def open_either(source: ByteSource) -> Sound:
+    def open_either(source: _Source) -> Sound:
         try:
             return _EitherSound(opener(source), source, kind)
         except SoundError as error:
@@ -109,10 +112,10 @@ def or_with_ffmpeg(opener: Opener, kind: str) -> Opener:
     return open_either
 
 
-def variant_with_ffmpeg(opener: Opener, kind: str) -> Opener:
+def variant_with_ffmpeg(opener: PartOpener, kind: str) -> PartOpener:
     """Return an opener that leaves to FFmpeg the files that `opener` does not know."""
 
-    def open_variant(source: ByteSource) -> Sound:
+    def open_variant(source: Readable) -> Sound:
         try:
             return opener(source)
         except SoundError as error:
@@ -129,7 +132,7 @@ def variant_with_ffmpeg(opener: Opener, kind: str) -> Opener:
 class _EitherSound:
     """A file whose reader may find only in the first packet that FFmpeg is needed."""
 
-    def __init__(self, sound: Sound, source: ByteSource, kind: str) -> None:
+    def __init__(self, sound: Sound, source: Readable, kind: str) -> None:
         self._sound, self._source, self._ffmpeg_kind = sound, source, kind
         self.sample_rate, self.channels = sound.sample_rate, sound.channels
 
@@ -170,13 +173,13 @@ class FfmpegSound:
 
     Parameters
     ----------
-    source : ByteSource
+    source : Readable
         Its bytes.
     kind : str
         One of `FFMPEG_KINDS`.
     """
 
-    def __init__(self, source: ByteSource, *, kind: str) -> None:
+    def __init__(self, source: Readable, *, kind: str) -> None:
         name = NAMES[kind]
         if not has_ffmpeg():
             raise needs_ffmpeg(f"is {name}")
@@ -196,8 +199,9 @@ class FfmpegSound:
         if not self.sample_rate or not self.channels:
             self.close()
             raise _unknown(name)
-        self.frames = None
-        if kind in _COUNTED and self._track.duration and self._track.time_base * self.sample_rate == 1:
+        self.frames: int | None = None
+        time_base = self._track.time_base
+        if kind in _COUNTED and self._track.duration and time_base and time_base * self.sample_rate == 1:
             self.frames = self._track.duration
 
     def blocks(self) -> Iterator[Pcm]:
@@ -256,16 +260,17 @@ def _container(stream: SourceStream, demuxers: str, name: str) -> av.container.I
     import av  # noqa: PLC0415 - an extra; checked by the caller
 
     # Tags in other encodings are not needed. Later versions do not refuse them anyway.
-    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     options = {"format_whitelist": demuxers, "skip_estimate_duration_from_pts": "1"}
     try:
         # Of a short file FFmpeg does not recognise each kind.
         known = None if "," in demuxers else demuxers
-        return av.open(stream, mode="r", format=known, options=options, **lenient)
+        container: av.container.InputContainer = av.open(stream, mode="r", format=known, options=options, **lenient)
     except (av.error.FFmpegError, ValueError) as error:
         stream.check()
         _check_used_up(error)
         raise _unknown(name) from error
+    return container
 
 
 def _unknown(name: str) -> SoundError:
@@ -284,11 +289,11 @@ def _check_used_up(error: Exception) -> None:
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     """Return the samples of a frame as [n, channels], float32."""
     kind = frame.format.name.removesuffix("p")
-    samples = frame.to_ndarray()
+    samples: np.ndarray = frame.to_ndarray()
     # [channels, n], or [1, n * channels]
     samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
     if kind in _SCALES:
-        centred = samples.astype(np.float32 if kind != "s32" and kind != "s64" else np.float64)
+        centred: np.ndarray = samples.astype(np.float32 if kind != "s32" and kind != "s64" else np.float64)
         samples = (centred - 128 if kind == "u8" else centred) * _SCALES[kind]
     return np.ascontiguousarray(samples, np.float32)
 
@@ -299,7 +304,7 @@ def _blocks(waiting: list[np.ndarray], rate: int) -> Iterator[Pcm]:
         yield Pcm(samples[start : start + BLOCK_FRAMES], rate)
 
 
-def _missing_bytes(source: ByteSource) -> Reason | None:
+def _missing_bytes(source: Readable) -> Reason | None:
     """Return by how much a file is shorter than its header promises. FFmpeg takes that for its end."""
     promised = _promised_bytes(source.read_at(0, _HEAD_BYTES))
     if promised is None or promised <= source.size + _CONTAINER_SLACK:
@@ -316,8 +321,8 @@ def _promised_bytes(head: bytes) -> int | None:
         return _promised_by_matroska(head)
     if head.startswith(b"FLV"):
         name = head.find(_FLV_SIZE)
-        size = struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))[0] if name >= 0 else math.nan
-        return int(size) if math.isfinite(size) else None
+        stated = struct.unpack_from(">d", head + bytes(8), name + len(_FLV_SIZE))[0] if name >= 0 else math.nan
+        return int(stated) if math.isfinite(stated) else None
     properties = head.find(_ASF_PROPERTIES)
     if head.startswith(b"\x30\x26\xb2\x75") and 0 <= properties <= len(head) - 96:
         size, flags = struct.unpack_from("<Q40xI", head, properties + 40)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound
-from distill.audio.readers.protocol import ByteSource, SoundError
+from distill.audio.readers.protocol import Readable, SoundError
 from distill.types import Reason
 
 _HEADER_BYTES = 1024
@@ -23,12 +23,12 @@ _ENCODINGS: dict[int, tuple[Form, int]] = {
 }
 
 
-def open_ircam(source: ByteSource) -> PcmSound:
+def open_ircam(source: Readable) -> PcmSound:
     """Open an IRCAM file."""
     return PcmSound(source, _parts(source))
 
 
-def _parts(source: ByteSource) -> Iterator[Part]:
+def _parts(source: Readable) -> Iterator[Part]:
     head = source.read_at(0, 16)
     if source.size < _HEADER_BYTES:
         raise SoundError(Reason("is cut short: it ends in its header", "cut-short"))

@@ -6,7 +6,7 @@ import re
 
 from distill.audio.readers import mpc2000, riff, sphere, voc
 from distill.audio.readers.mpegframes import find_frames
-from distill.audio.readers.protocol import ByteSource
+from distill.audio.readers.protocol import Readable
 from distill.types import Reason
 
 _HEAD_BYTES = 4096
@@ -180,7 +180,7 @@ _PATTERNS = (
 _IRCAM = re.compile(rb"\x64\xa3[\x01-\x04]\x00|\x00[\x01-\x04]\xa3\x64")
 
 
-def kind_of(source: ByteSource) -> str | None:
+def kind_of(source: Readable) -> str | None:
     """Return the kind of sound that a file holds, one of `NAMES`, or None if it is none of them.
 
     Raises
@@ -196,7 +196,7 @@ def kind_of(source: ByteSource) -> str | None:
     return find_frames(source, start, _SEARCHED_BYTES)
 
 
-def start_of(source: ByteSource) -> int:
+def start_of(source: Readable) -> int:
     """Return where a file begins behind the ID3v2 tags at its start."""
     at = 0
     for _ in range(_TAGS_MAX):
@@ -208,7 +208,7 @@ def start_of(source: ByteSource) -> int:
     return at
 
 
-def refusal(source: ByteSource) -> Reason:
+def refusal(source: Readable) -> Reason:
     """Return what a file is of which `kind_of` is None."""
     if source.size == 0:
         return Reason("is empty", "empty")
@@ -268,7 +268,7 @@ def _other(head: bytes) -> str | None:
     return "is an HTML page" if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")) else None
 
 
-def _unknown(source: ByteSource, head: bytes) -> str:
+def _unknown(source: Readable, head: bytes) -> str:
     if not any(head):
         searched = source.read_at(0, _SEARCHED_BYTES)
         if not any(searched):

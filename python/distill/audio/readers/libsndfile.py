@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import soundfile
 
-from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, Pcm, Readable, SoundError
 from distill.audio.readers.riff import compressed
 from distill.audio.readers.views import View
 from distill.types import Reason
@@ -24,7 +24,7 @@ class LibsndfileSound:
 
     Parameters
     ----------
-    source : ByteSource
+    source : Readable
         Its bytes.
     missing : Reason, optional
         Why it is known that sound is missing at the end. Default: none.
@@ -32,7 +32,7 @@ class LibsndfileSound:
         Number of frames, at most. Default: as many as libsndfile finds.
     """
 
-    def __init__(self, source: ByteSource, missing: Reason | None = None, frames: int | None = None) -> None:
+    def __init__(self, source: Readable, missing: Reason | None = None, frames: int | None = None) -> None:
         self._missing = missing
         self._stream = SourceStream(source)
         try:
@@ -77,7 +77,7 @@ def check_memory(error: soundfile.LibsndfileError) -> None:
         raise MemoryError(str(error)) from error
 
 
-def open_compressed_wav(source: ByteSource) -> LibsndfileSound:
+def open_compressed_wav(source: Readable) -> LibsndfileSound:
     """Open a WAV file of ADPCM, GSM and the like. What is wrong in its header does not reach libsndfile."""
     return LibsndfileSound(*compressed(source))
 
@@ -85,7 +85,7 @@ def open_compressed_wav(source: ByteSource) -> LibsndfileSound:
 class SourceStream(io.RawIOBase):
     """A source as a file for libsndfile, which may not see an exception: it is kept for `check`."""
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: Readable) -> None:
         self._source, self._at = source, 0
         self._error: BaseException | None = None
 
@@ -102,7 +102,7 @@ class SourceStream(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read into `buffer`, and return how much was read."""
         try:
             found = self._source.read_at(self._at, len(buffer))
@@ -124,7 +124,7 @@ class SourceStream(io.RawIOBase):
         return self._at
 
 
-def open_pvf(source: ByteSource) -> LibsndfileSound:
+def open_pvf(source: Readable) -> LibsndfileSound:
     """Open a PVF file. SoX writes its header into a pipe twice."""
     header = _PVF_HEADER.match(source.read_at(0, 64))
     if header and source.read_at(header.end(), header.end()) == header[0]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from distill.audio.readers.protocol import ByteSource
+from distill.audio.readers.protocol import Readable
 
 # Frames in a row from which on bytes count as sound.
 _ROW, _ROW_AT_START = 4, 2
@@ -23,7 +23,7 @@ _HEADER_BYTES = 6
 _LONGEST_FRAME = 8192
 
 
-def find_frames(source: ByteSource, start: int, searched: int) -> str | None:
+def find_frames(source: Readable, start: int, searched: int) -> str | None:
     """Return "mpeg" or "aac" if frames begin at `start` or within the next `searched` bytes, else None."""
     # Mostly the first byte is that of a frame.
     for length in (_LONGEST_FRAME, searched):
@@ -39,7 +39,7 @@ def find_frames(source: ByteSource, start: int, searched: int) -> str | None:
     return None
 
 
-def _row(source: ByteSource, at: int, needed: int) -> str | None:
+def _row(source: Readable, at: int, needed: int) -> str | None:
     """Return the kind of the frames at `at` if as many as needed follow each other, up to the end of the sound."""
     first, found = None, 0
     while found < needed:
@@ -56,7 +56,7 @@ def _row(source: ByteSource, at: int, needed: int) -> str | None:
     return first[0] if found == needed or (ends and found >= needed - 1) else None
 
 
-def _frame(source: ByteSource, at: int) -> tuple[str, int, int] | None:
+def _frame(source: Readable, at: int) -> tuple[str, int, int] | None:
     """Return kind, what stays the same from frame to frame, and length of a frame; None if there is none."""
     head = source.read_at(at, _HEADER_BYTES)
     if len(head) < _HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -71,8 +71,8 @@ def _frame(source: ByteSource, at: int) -> tuple[str, int, int] | None:
         return None
     same = (head[1] & 0xFE) << 8 | head[2] & 0x0C
     if rate_index == 0:
-        length = _to_next(source, at, head)
-        return length and ("mpeg", same, length)
+        distance = _to_next(source, at, head)
+        return None if distance is None else ("mpeg", same, distance)
     rate = 1000 * _RATES[1 if version == 3 else 2, layer][rate_index - 1]
     sample_rate = (44_100, 48_000, 32_000)[frequency] >> {3: 0, 2: 1, 0: 2}[version]
     padding = head[2] >> 1 & 1
@@ -82,7 +82,7 @@ def _frame(source: ByteSource, at: int) -> tuple[str, int, int] | None:
     return "mpeg", same, coefficient * rate // sample_rate + padding
 
 
-def _to_next(source: ByteSource, at: int, head: bytes) -> int | None:
+def _to_next(source: Readable, at: int, head: bytes) -> int | None:
     """Return the distance to the next frame like that at `at`, whose header does not give its length."""
     found = re.compile(re.escape(head[:2]) + b"[%b%b]" % (re.escape(head[2:3]), re.escape(bytes([head[2] ^ 2]))))
     match = found.search(source.read_at(at, _LONGEST_FRAME), 4)

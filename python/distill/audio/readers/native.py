@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from distill import _native
 from distill.audio.readers.kinds import refusal, start_of
 from distill.audio.readers.protocol import ByteSource, NotForMeError, Pcm, SoundError
 from distill.types import Reason
+
+_Kind = Literal["mpeg", "adts", "mp4", "flac", "ogg-flac", "caf"]
 
 
 class NativeSound:
@@ -21,7 +24,7 @@ class NativeSound:
         Its kind.
     """
 
-    def __init__(self, source: ByteSource, kind: str) -> None:
+    def __init__(self, source: ByteSource, kind: _Kind) -> None:
         try:
             self._decoder: _native.Decoder | None = _native.Decoder(source, kind)
         except _native.DecodeError as error:

@@ -17,7 +17,7 @@ import soundfile
 
 from distill.audio.readers.libsndfile import check_memory
 from distill.audio.readers.oggstreams import Pages, Stream, next_stream
-from distill.audio.readers.protocol import BLOCK_FRAMES, NEEDS_FFMPEG, ByteSource, NotForMeError, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, NEEDS_FFMPEG, NotForMeError, Pcm, Readable, SoundError
 from distill.types import Reason
 
 
@@ -26,13 +26,13 @@ class OggSound:
 
     Parameters
     ----------
-    source : ByteSource
+    source : Readable
         Its bytes.
     """
 
     frames = None  # no header says how long the file is
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: Readable) -> None:
         self._pages = Pages(source)
         stream = next_stream(self._pages)
         if stream is None:
@@ -106,13 +106,14 @@ def _decode(stream: Stream) -> Iterator[np.ndarray]:
 def _read(sound: soundfile.SoundFile, wanted: int, done: int) -> np.ndarray:
     samples = np.empty((wanted, sound.channels), np.float32)
     try:
-        return sound.read(out=samples)
+        read: np.ndarray = sound.read(out=samples)
     except soundfile.LibsndfileError as error:
         check_memory(error)
         return samples[: sound.tell() - done]  # what was decoded before the error
+    return read
 
 
-class _ForwardFile(soundfile.SoundFile):
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     """A file that soundfile does not seek in after each read."""
 
     def seekable(self) -> bool:
@@ -154,7 +155,7 @@ class _View(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read into `buffer`, and return how much was read."""
         behind = self._at >= self._SIZE // 2
         known, start = (self._end, self._end_start) if behind else (self._bytes, self._start)

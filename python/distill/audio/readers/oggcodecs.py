@@ -36,6 +36,8 @@ class Codec(Protocol):
 
     Attributes
     ----------
+    magic, header_count : bytes, int
+        How its first packet begins, and how many packets its header has.
     kind : str
         Its name.
     sample_rate, channels : int
@@ -48,12 +50,16 @@ class Codec(Protocol):
         The packets from which a decoder can be set up.
     """
 
+    magic: bytes
+    header_count: int
     kind: str
     sample_rate: int
     channels: int
     skipped: int
     starts_early: bool
     headers: list[bytes]
+
+    def __init__(self, packets: list[bytes]) -> None: ...
 
     def frames(self, packets: Iterable[bytes]) -> int:
         """Return how many frames the next packets give, from the first two bytes of each."""

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from distill.audio.readers.protocol import ByteSource
+from distill.audio.readers.protocol import Readable
 
 CONTINUED, FIRST, LAST = 1, 2, 4
 """Flags: the page begins with the rest of a packet; it is the first, or the last page of its stream."""
@@ -38,7 +38,7 @@ class Page(NamedTuple):
     """Number of the page in its stream."""
     lacing: bytes
     """Sizes of its segments. A packet ends with a segment of less than 255 bytes."""
-    bytes: bytes
+    raw: bytes
     """All of the page."""
     is_behind_others: bool = False
     """Whether bytes before it are no good page."""
@@ -46,7 +46,7 @@ class Page(NamedTuple):
     @property
     def body(self) -> bytes:
         """What follows its header."""
-        return self.bytes[_HEADER.size + len(self.lacing) :]
+        return self.raw[_HEADER.size + len(self.lacing) :]
 
     def changed(self, *, flags: int, position: int, sequence: int) -> Page:
         """Return the page with other values in its header."""
@@ -63,7 +63,7 @@ def page_of(flags: int, position: int, serial: int, sequence: int, lacing: bytes
     return Page(flags, position, serial, sequence, lacing, checked)
 
 
-def read_pages(source: ByteSource) -> Iterator[Page]:
+def read_pages(source: Readable) -> Iterator[Page]:
     """Yield all good pages of a file; what is between them is passed over.
 
     Raises
@@ -130,7 +130,8 @@ def header_pages(packets: list[bytes], serial: int, following: int) -> list[Page
         sizes = lacing[first : first + _MOST_SEGMENTS]
         parts.append((sizes, body[start : start + sum(sizes)]))
         start += sum(sizes)
-    pages, number, flags = [], max(following - len(parts), 0), FIRST
+    pages: list[Page] = []
+    number, flags = max(following - len(parts), 0), FIRST
     for sizes, content in parts:
         position = NO_POSITION if min(sizes) == 255 else 0
         pages.append(page_of(flags, position, serial, number + len(pages), sizes, content))

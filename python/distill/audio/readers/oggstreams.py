@@ -14,7 +14,7 @@ from distill.audio.readers.oggpages import (
     page_of,
     read_pages,
 )
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
+from distill.audio.readers.protocol import NotForMeError, Readable, SoundError, needs_ffmpeg
 from distill.types import Reason
 
 _LARGEST_HEADER = 1 << 20
@@ -25,8 +25,9 @@ _VERY_LONG = 1 << 60
 class Pages:
     """The pages of a file, of which the last one can be given back."""
 
-    def __init__(self, source: ByteSource) -> None:
-        self._pages, self._returned = read_pages(source), None
+    def __init__(self, source: Readable) -> None:
+        self._pages = read_pages(source)
+        self._returned: Page | None = None
 
     def next(self) -> Page | None:
         """Return the next page; None at the end."""
@@ -137,7 +138,7 @@ class Stream:
                 self.fault = "goes on after its last page"
             return b""
         frames = self._count(page)
-        self._without_frames = 0 if frames else self._without_frames + len(page.bytes)
+        self._without_frames = 0 if frames else self._without_frames + len(page.raw)
         if self._without_frames > _LARGEST_WITHOUT_FRAMES:
             self.ended, self.fault = True, f"holds {_LARGEST_WITHOUT_FRAMES >> 20} MB without sound"
             return b""
@@ -196,12 +197,12 @@ class Stream:
         header = b""
         if self._given is None:
             pages = header_pages(self.codec.headers, self._serial, page.sequence)
-            header = b"".join(each.bytes for each in pages)
+            header = b"".join(each.raw for each in pages)
             self._given = pages[-1].sequence
         self._given = (self._given + 1) % SEQUENCES
         position = NO_POSITION if page.position == NO_POSITION else self.decodable
-        return header + page.changed(flags=page.flags & CONTINUED, position=position, sequence=self._given).bytes
+        return header + page.changed(flags=page.flags & CONTINUED, position=position, sequence=self._given).raw
 
     def end_page(self) -> bytes:
         """Return a page that says that the stream is very long."""
-        return page_of(0, _VERY_LONG, self._serial, 0, b"", b"").bytes
+        return page_of(0, _VERY_LONG, self._serial, 0, b"", b"").raw

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from distill.audio.readers.protocol import BLOCK_FRAMES, ByteSource, NotForMeError, Pcm, SoundError
+from distill.audio.readers.protocol import BLOCK_FRAMES, NotForMeError, Pcm, Readable, SoundError
 from distill.types import Reason
 
 _BLOCK_BYTES = 1 << 20
@@ -71,14 +71,14 @@ class PcmSound:
 
     Parameters
     ----------
-    source : ByteSource
+    source : Readable
         Its bytes.
     parts : iterator of Part
         Where the samples are. A part is asked for when the one before it was read, so that the end of a long file is
         not visited at the start.
     """
 
-    def __init__(self, source: ByteSource, parts: Iterator[Part]) -> None:
+    def __init__(self, source: Readable, parts: Iterator[Part]) -> None:
         self._source, self._parts = source, parts
         first = next(parts, None)
         if first is None:
@@ -140,7 +140,7 @@ class PcmSound:
         """Do nothing: it holds nothing."""
 
 
-def _without_slack(part: Part, source: ByteSource) -> Part:
+def _without_slack(part: Part, source: Readable) -> Part:
     """Return a part that ends with the file, if its size is a little too large: some writers count a header to it."""
     beyond = 0 if part.length is None else part.offset + part.length - source.size
     if not 0 < beyond <= _SLACK or part.length is None or beyond > part.length // _SLACK:
@@ -164,7 +164,7 @@ def _checked(part: Part) -> Part:
     return part
 
 
-def promised(size: int, source: ByteSource, offset: int) -> int | None:
+def promised(size: int, source: Readable, offset: int) -> int | None:
     """Return the size of a region in bytes as a header gives it, or None if the writer did not know it.
 
     Programs that write to a pipe, and recorders that crash, leave a size of 0 or one near the limit of its field.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,11 +19,17 @@ __all__ = [
     "ByteSource",
     "NotForMeError",
     "Opener",
+    "PartOpener",
     "Pcm",
+    "Readable",
+    "SampleForm",
     "Sound",
     "SoundError",
     "needs_ffmpeg",
 ]
+
+SampleForm = Literal["signed", "unsigned", "float", "mulaw", "alaw"]
+"""How uncompressed samples are encoded."""
 
 BLOCK_FRAMES = 1 << 16
 """Frames in a block, at most."""
@@ -60,6 +66,22 @@ class NotForMeError(Exception):
     """A file that another reader of the same kind may read."""
 
 
+class Readable(Protocol):
+    """What can be read at any position: a `ByteSource`, or a `View` of a part of one."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See `ByteSource.read_at`."""
+
+    def read_samples(
+        self, offset: int, length: int, form: SampleForm, width: int, big_endian: bool, full_scale: float
+    ) -> np.ndarray:
+        """See `ByteSource.read_samples`."""
+
+
 class Pcm(NamedTuple):
     """Consecutive frames of a file."""
 
@@ -84,7 +106,10 @@ class Sound(Protocol):
 
     sample_rate: int
     channels: int
-    frames: int | None
+
+    @property
+    def frames(self) -> int | None:
+        """See the class."""
 
     def blocks(self) -> Iterator[Pcm]:
         """Yield all frames, at most `BLOCK_FRAMES` at a time; to be called once.
@@ -107,3 +132,5 @@ Opener = Callable[[ByteSource], Sound]
 It raises SoundError if the file cannot be decoded, NotForMeError if another reader may decode it, and OSError if it
 cannot be read.
 """
+PartOpener = Callable[[Readable], Sound]
+"""Opens a file or a part of one, likewise."""

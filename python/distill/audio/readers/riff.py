@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from distill.audio.readers.chunks import (
     is_chunk,
 )
 from distill.audio.readers.pcm import Encoding, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, NotForMeError, SoundError, needs_ffmpeg
+from distill.audio.readers.protocol import NotForMeError, Readable, SoundError, needs_ffmpeg
 from distill.audio.readers.views import View, behind_first_header
 from distill.types import Reason
 
@@ -50,19 +50,19 @@ class Format:
     big_endian: bool = False
 
 
-def open_wav(source: ByteSource) -> PcmSound:
+def open_wav(source: Readable) -> PcmSound:
     """Open a WAV file of uncompressed samples."""
     layout = RIFX if source.read_at(0, 4) == b"RIFX" else RIFF
     return PcmSound(source, _parts(source, layout, 12))
 
 
-def open_wave64(source: ByteSource) -> PcmSound:
+def open_wave64(source: Readable) -> PcmSound:
     """Open a Wave64 file of uncompressed samples."""
     source = behind_first_header(source)
     return PcmSound(source, _parts(source, WAVE64, 40))
 
 
-def _parts(source: ByteSource, layout: Layout, at: int) -> Iterator[Part]:
+def _parts(source: Readable, layout: Layout, at: int) -> Iterator[Part]:
     """Yield the data chunks of a file, which may be several, and stand before their format."""
     form: Format | None = None
     found = False
@@ -73,31 +73,31 @@ def _parts(source: ByteSource, layout: Layout, at: int) -> Iterator[Part]:
             form = _format(source, chunk, layout)
             yield from (_part(source, form, data) for data in waiting)
             waiting.clear()
-        elif name == b"data" and form is None:
-            found = True
-            waiting.append(chunk)
         elif name == b"data":
             found = True
-            yield _part(source, form, chunk)
+            if form is None:
+                waiting.append(chunk)
+            else:
+                yield _part(source, form, chunk)
     if form is not None and found:
         return
     # A chunk with a wrong size hides the others.
     form = form or _found_format(source, layout, at)
-    data = waiting or [find(source, b"data", at, layout)]
-    for chunk in data:
-        if chunk is None:
+    data: Sequence[Chunk | None] = waiting or [find(source, b"data", at, layout)]
+    for found_data in data:
+        if found_data is None:
             raise SoundError(Reason("is a WAV file without samples: it has no data chunk", "no-samples"))
-        yield _part(source, form, _sized(source, chunk, layout, 0))
+        yield _part(source, form, _sized(source, found_data, layout, 0))
 
 
-def _found_format(source: ByteSource, layout: Layout, at: int) -> Format:
+def _found_format(source: Readable, layout: Layout, at: int) -> Format:
     chunk = find(source, b"fmt ", at, layout)
     if chunk is None:
         raise SoundError(Reason("is a WAV file without a format chunk", "not-decodable"))
     return _format(source, chunk, layout)
 
 
-def _chunks(source: ByteSource, layout: Layout, at: int) -> Iterator[Chunk]:
+def _chunks(source: Readable, layout: Layout, at: int) -> Iterator[Chunk]:
     """Yield chunks, those of data with their true size, or -1 if it is not known."""
     size_64, number = 0, 0
     while (chunk := chunk_at(source, at, layout)) is not None:
@@ -116,7 +116,7 @@ def _chunks(source: ByteSource, layout: Layout, at: int) -> Iterator[Chunk]:
         at = after(source, chunk, layout)
 
 
-def _sized(source: ByteSource, chunk: Chunk, layout: Layout, size_64: int) -> Chunk:
+def _sized(source: Readable, chunk: Chunk, layout: Layout, size_64: int) -> Chunk:
     """Return a data chunk with the size that its samples really have, or -1 if only the end of the file says."""
     size, rest = chunk.size, source.size - chunk.offset
     if layout is not WAVE64 and size_64 > 0 and (size == _UNKNOWN_SIZE or size_64 % _WRAP == size):
@@ -133,12 +133,12 @@ def _sized(source: ByteSource, chunk: Chunk, layout: Layout, size_64: int) -> Ch
     return chunk._replace(size=size)
 
 
-def _part(source: ByteSource, form: Format, data: Chunk) -> Part:
+def _part(source: Readable, form: Format, data: Chunk) -> Part:
     encoding = _encoding(source, form, data.offset)
     return Part(form.sample_rate, form.channels, encoding, data.offset, None if data.size < 0 else data.size)
 
 
-def _format(source: ByteSource, chunk: Chunk, layout: Layout) -> Format:
+def _format(source: Readable, chunk: Chunk, layout: Layout) -> Format:
     stored = source.read_at(chunk.offset, max(0, min(chunk.size, 64)))
     order = ">" if layout is RIFX else "<"
     if len(stored) < 14:
@@ -151,7 +151,7 @@ def _format(source: ByteSource, chunk: Chunk, layout: Layout) -> Format:
     return Format(tag, channels, rate, align, bits, stored[18:], big_endian=layout is RIFX)
 
 
-def _encoding(source: ByteSource, form: Format, offset: int) -> Encoding:
+def _encoding(source: Readable, form: Format, offset: int) -> Encoding:
     """Return the encoding of samples.
 
     Raises
@@ -186,7 +186,7 @@ def _in_32_bits(first: bytes, form: Format) -> Encoding:
     return Encoding("signed", 4, form.big_endian)
 
 
-def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
+def compressed(source: Readable) -> tuple[View, Reason | None, int | None]:
     """Return a WAV file of compressed samples with a header that is right.
 
     Also why sound is missing at its end, and the number of frames where libsndfile does not know it.
@@ -216,7 +216,7 @@ def compressed(source: ByteSource) -> tuple[View, Reason | None, int | None]:
     return View(source, data.offset, length, prefix=_header(source, kept, length, layout)), missing, frames
 
 
-def _header(source: ByteSource, chunks: list[Chunk], length: int, layout: Layout) -> bytes:
+def _header(source: Readable, chunks: list[Chunk], length: int, layout: Layout) -> bytes:
     """Return the header of a WAV file with these chunks and `length` bytes of sound."""
     order, body = (">" if layout is RIFX else "<"), b""
     for chunk in chunks:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound
-from distill.audio.readers.protocol import ByteSource, SoundError
+from distill.audio.readers.protocol import Readable, SoundError
 from distill.text import printable
 from distill.types import Reason
 
@@ -17,12 +17,12 @@ _FIELD = re.compile(rb"^(\w+) -(?:i|r|s\d+) (\S+)", re.MULTILINE)
 _FORMS: dict[str, Form] = {"pcm": "signed", "ulaw": "mulaw", "mu-law": "mulaw", "alaw": "alaw"}
 
 
-def open_sphere(source: ByteSource) -> PcmSound:
+def open_sphere(source: Readable) -> PcmSound:
     """Open a NIST SPHERE file of uncompressed samples."""
     return PcmSound(source, _parts(source))
 
 
-def _parts(source: ByteSource) -> Iterator[Part]:
+def _parts(source: Readable) -> Iterator[Part]:
     size = re.match(rb"NIST_1A\r?\n *(\d+)", source.read_at(0, 32))
     header_bytes = min(int(size[1]), _MOST_HEADER_BYTES) if size else 1024
     head = source.read_at(0, header_bytes).partition(b"end_head")[0]

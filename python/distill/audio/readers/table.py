@@ -12,7 +12,7 @@ from distill.audio.readers.kinds import NAMES, kind_of, refusal, start_of
 from distill.audio.readers.libsndfile import LibsndfileSound, open_compressed_wav, open_pvf
 from distill.audio.readers.mpc2000 import open_mpc2000
 from distill.audio.readers.ogg import OggSound
-from distill.audio.readers.protocol import UNFORESEEN, ByteSource, NotForMeError, Opener, Sound, SoundError
+from distill.audio.readers.protocol import UNFORESEEN, ByteSource, NotForMeError, Opener, PartOpener, Sound, SoundError
 from distill.audio.readers.riff import open_wav, open_wave64
 from distill.audio.readers.sphere import open_sphere
 from distill.audio.readers.views import View
@@ -20,7 +20,7 @@ from distill.audio.readers.voc import open_voc
 from distill.types import Reason
 
 
-def behind_tags(opener: Opener) -> Opener:
+def behind_tags(opener: PartOpener) -> Opener:
     """Return `opener` for files whose sound begins behind ID3 tags, which most formats do not know."""
 
     def open_behind_tags(source: ByteSource) -> Sound:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from distill.audio.readers.protocol import ByteSource
+from distill.audio.readers.protocol import Readable, SampleForm
 
 
 class View:
@@ -14,7 +12,7 @@ class View:
 
     Parameters
     ----------
-    source : ByteSource
+    source : Readable
         All the bytes.
     start : int
         Where the region begins.
@@ -24,7 +22,7 @@ class View:
         What stands before it. Default: nothing.
     """
 
-    def __init__(self, source: ByteSource, start: int, length: int | None = None, *, prefix: bytes = b"") -> None:
+    def __init__(self, source: Readable, start: int, length: int | None = None, *, prefix: bytes = b"") -> None:
         rest = max(0, source.size - start)
         self._source, self._prefix = source, prefix
         self._start, self._end = start, start + (rest if length is None else min(rest, length))
@@ -37,16 +35,18 @@ class View:
         wanted = min(length - len(before), self._end - at)
         return before + (self._source.read_at(at, wanted) if wanted > 0 else b"")
 
-    def read_samples(self, offset: int, length: int, *encoding: Any) -> np.ndarray:
+    def read_samples(
+        self, offset: int, length: int, form: SampleForm, width: int, big_endian: bool, full_scale: float
+    ) -> np.ndarray:
         """Return the samples at `offset`, which is behind the prefix; see `ByteSource.read_samples`."""
         at = self._start + offset - len(self._prefix)
-        return self._source.read_samples(at, max(0, min(length, self._end - at)), *encoding)
+        return self._source.read_samples(at, max(0, min(length, self._end - at)), form, width, big_endian, full_scale)
 
 
 _REPEATED_BYTES, _LONGEST_HEADER = 16, 4096
 
 
-def behind_first_header(source: ByteSource) -> ByteSource | View:
+def behind_first_header(source: Readable) -> Readable:
     """Return a source without the further headers in a file that SoX wrote to a pipe.
 
     Its library goes back to correct the header. Into a pipe it writes it again instead: behind the first one, and

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from distill.audio.readers.chunks import check_number
 from distill.audio.readers.pcm import Encoding, Form, Part, PcmSound, promised
-from distill.audio.readers.protocol import ByteSource, needs_ffmpeg
+from distill.audio.readers.protocol import Readable, needs_ffmpeg
 
 MAGIC = b"Creative Voice File\x1a"
 _END, _SOUND, _MORE, _EXTENDED, _NEW_SOUND = 0, 1, 2, 8, 9
 _ENCODINGS: dict[int, tuple[Form, int]] = {0: ("unsigned", 1), 4: ("signed", 2), 6: ("alaw", 1), 7: ("mulaw", 1)}
 
 
-def open_voc(source: ByteSource) -> PcmSound:
+def open_voc(source: Readable) -> PcmSound:
     """Open a Creative Voice file of uncompressed samples."""
     return PcmSound(source, _parts(source))
 
 
-def _parts(source: ByteSource) -> Iterator[Part]:
+def _parts(source: Readable) -> Iterator[Part]:
     """Yield the blocks with sound. Those of silence, repetitions and texts are left out."""
     at = struct.unpack("<H", source.read_at(20, 2).ljust(2, b"\0"))[0] or 26
     extended: tuple[int, int] | None = None
@@ -45,7 +45,7 @@ def _parts(source: ByteSource) -> Iterator[Part]:
         at = offset + size
 
 
-def _part(source: ByteSource, block: int, offset: int, size: int, extended: tuple[int, int] | None) -> Part:
+def _part(source: Readable, block: int, offset: int, size: int, extended: tuple[int, int] | None) -> Part:
     header_bytes = 2 if block == _SOUND else 12
     head = source.read_at(offset, header_bytes).ljust(header_bytes, b"\0")
     if block == _SOUND:

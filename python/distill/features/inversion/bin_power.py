@@ -90,8 +90,9 @@ class Bags(NamedTuple):
 
     def times(self, right: torch.Tensor) -> torch.Tensor:
         """Compute the product with a dense matrix on the right; deterministic, bit for bit."""
-        options = {"mode": "sum", "per_sample_weights": self.weights, "include_last_offset": True}
-        return F.embedding_bag(self.columns, right, self.offsets, **options)
+        return F.embedding_bag(
+            self.columns, right, self.offsets, mode="sum", per_sample_weights=self.weights, include_last_offset=True
+        )
 
 
 class AtomTables(NamedTuple):
@@ -184,6 +185,7 @@ def bin_power(
     part = frequency.clamp(-_CLAMPED, _CLAMPED) / (2 * _WIDEST)
     targets = torch.stack([rest * (0.5 + part), rest * (0.5 - part)], dim=1).flatten(0, 1)
     energy = _fit(tables.spread.times(rest), targets, tables, _ATOM_UPDATES)
+    assert tables.lobes is not None  # with frequency, there are some
     bins = tones + tables.lobes.times(energy)
     # No band has weight at DC and Nyquist, so nothing says what they should be corrected to.
     outermost = bins[[0, -1]]

@@ -30,7 +30,6 @@ _LEAST_WEIGHT = 1e-2
 _TINY = 1e-20
 
 
-@torch.no_grad()
 def invert(
     features: torch.Tensor, spec: MelSpec, n_iter: int, length: int | None, backend: Backend = "auto"
 ) -> torch.Tensor:
@@ -53,12 +52,13 @@ def invert(
     Returns
     -------
     torch.Tensor
-        Shape (B, 1, S), float32, on the device of `features`; deterministic, bit for bit.
+        Shape (B, 1, S), float32, on the device of `features`, without a gradient; deterministic, bit for bit.
 
     Raises
     ------
     ValueError
-        If the shape, the type or `n_iter` does not fit, or a value is not finite or above any log power of sound.
+        If the shape, the type or `n_iter` does not fit, a value is not finite or above any log power of sound, or
+        `features` are differentiated forwards or transformed by torch.func.
     ConfigError
         If the feature has an option that cannot be inverted.
     BackendError
@@ -69,8 +69,6 @@ def invert(
     .. [1] N. Perraudin, P. Balazs, P. L. Sondergaard, "A fast Griffin-Lim algorithm", WASPAA 2013.
     """
     check_features(features, spec)
-    features, spec = plain_features(features, spec)
-    check_power(features)
     if n_iter < 0:
         raise ValueError(f"n_iter={n_iter} must be at least 0")
     if length is not None and length < 0:
@@ -82,11 +80,15 @@ def invert(
     samples = max(samples, spec.n_fft // 2 + 1)
     # MPS lacks the integer reductions of the phase's spanning tree.
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
-    if _use_rust(device, spec, backend):
-        waveforms = rust.invert(features.to(device), spec, n_iter, samples)
-    else:
-        waveforms = _in_parts(features, spec, n_iter, samples, device)
-    return _to_length(waveforms, length)[:, None].to(features.device)
+    # A transform of torch.func that is about other tensors would wrap those that are made here, and those in caches.
+    with torch.no_grad(), torch._C._DisableFuncTorch():
+        features, spec = plain_features(features, spec)
+        check_power(features)
+        if _use_rust(device, spec, backend):
+            waveforms = rust.invert(features.to(device), spec, n_iter, samples)
+        else:
+            waveforms = _in_parts(features, spec, n_iter, samples, device)
+        return _to_length(waveforms, length)[:, None].to(features.device)
 
 
 def _use_rust(device: torch.device, spec: MelSpec, backend: Backend) -> bool:
@@ -129,9 +131,9 @@ def _invert(features: torch.Tensor, spec: MelSpec, n_iter: int, samples: int) ->
     loudest = power.amax(dim=(1, 2), keepdim=True)
     loudest = torch.where(loudest > 0, loudest, 1.0)
     mel_frequency = None if spec.if_masking_threshold is None else _columns(features[:, 1])
-    fitted = bin_power(_columns(power / loudest), mel_frequency, spec)
-    power, frequency = (None if part is None else _clips(part, len(features)) for part in fitted)
-    magnitude = power.sqrt()
+    fitted_power, fitted_frequency = bin_power(_columns(power / loudest), mel_frequency, spec)
+    magnitude = _clips(fitted_power, len(features)).sqrt()
+    frequency = None if fitted_frequency is None else _clips(fitted_frequency, len(features))
     phase = initial_phase(magnitude, frequency, spec.hop_length)
     waveforms = _griffin_lim(magnitude.mT, phase.mT, spec, n_iter, samples)
     return waveforms * loudest.sqrt()[:, 0]
@@ -144,7 +146,8 @@ def _columns(clips: torch.Tensor) -> torch.Tensor:
 
 def _clips(columns: torch.Tensor, batch: int) -> torch.Tensor:
     """Reshape (K, B·T) to (B, K, T)."""
-    return columns.unflatten(1, (batch, -1)).transpose(0, 1)
+    clips: torch.Tensor = columns.unflatten(1, (batch, -1)).transpose(0, 1)
+    return clips
 
 
 def _griffin_lim(

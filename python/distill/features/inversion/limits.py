@@ -7,7 +7,7 @@ import torch
 from distill.errors import ConfigError
 from distill.features.compression import expand
 from distill.features.mel import MelSpec, band_scale
-from distill.features.reference import IF_LIMIT
+from distill.features.reference import IF_LIMIT, is_transformed
 
 # Channel 0 above which the power overflows float32; sound within ±1 and frames of 65 536 samples reach 22.
 _HIGHEST = 80.0
@@ -51,6 +51,11 @@ def plain_features(features: torch.Tensor, spec: MelSpec) -> tuple[torch.Tensor,
 
 def check_features(features: torch.Tensor, spec: MelSpec) -> None:
     """Raise ValueError unless `features` have the shape and type of `spec`'s, at least one frame and valid values."""
+    if is_transformed(features):
+        raise ValueError(
+            "the inverse has no forward-mode derivative and cannot be transformed by torch.func: "
+            "pass detached features, and for vmap a batch [batch, channels, n_mels, frames]"
+        )
     expected = (spec.channels, spec.n_mels)
     if features.ndim != 4 or features.shape[1:3] != expected or not features.shape[3]:
         wanted = f"[batch, {spec.channels}, n_mels={spec.n_mels}, frames]"

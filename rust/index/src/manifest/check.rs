@@ -62,9 +62,34 @@ pub(super) fn content(content: &Content, packs: &[Pack]) -> Check {
     if content.silent > MAX_COUNT {
         return Err(format!("silent={} exceeds {MAX_COUNT}", content.silent));
     }
+    silent_runs(content)?;
     match content.sums.iter().all(|sum| sum.is_finite()) {
         true => Ok(()),
         false => Err(format!("sums={:?} must be finite", content.sums)),
+    }
+}
+
+/// Checks that runs of silent chunks are in order, apart from each other, and as many
+/// chunks as are silent.
+fn silent_runs(content: &Content) -> Check {
+    let (mut end, mut silent) = (0, 0_u64);
+    for &(first, chunks) in &content.silent_runs {
+        let next = first.checked_add(chunks).filter(|&next| next <= MAX_COUNT);
+        let is_after = first >= end && (first > end || end == 0);
+        let Some(next) = next.filter(|_| chunks > 0 && is_after) else {
+            return Err(format!(
+                "silent_runs: {chunks} chunks from {first} do not follow those before {end}"
+            ));
+        };
+        silent += chunks;
+        end = next;
+    }
+    match content.silent_runs.is_empty() || silent == content.silent {
+        true => Ok(()),
+        false => Err(format!(
+            "silent_runs have {silent} chunks, silent={}",
+            content.silent
+        )),
     }
 }
 

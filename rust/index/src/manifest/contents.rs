@@ -40,7 +40,8 @@ pub(super) struct Contents {
     hashes: Vec<Hash>,
     placed: Vec<Placed>,
     sums: Vec<[f64; 5]>,
-    /// Contents with several segments, a reason or large numbers, by their number.
+    /// Contents with several segments, silent chunks, a reason or large numbers, by their
+    /// number.
     others: HashMap<u32, Content>,
     /// The number of each hash.
     numbers: HashTable<u32>,
@@ -59,7 +60,8 @@ fn prefix(hash: &Hash) -> u64 {
 impl Placed {
     /// The place of a content; `None` if it has to be kept elsewhere.
     fn of(content: &Content) -> Option<Self> {
-        if content.skipped.is_some() || content.partial.is_some() {
+        let has_more = !content.silent_runs.is_empty();
+        if content.skipped.is_some() || content.partial.is_some() || has_more {
             return None;
         }
         let (pack, first, rows) = match *content.segments.as_slice() {

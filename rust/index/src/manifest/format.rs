@@ -8,8 +8,9 @@ pub const FORMAT_VERSION: u64 = 3;
 
 /// The oldest version that is read. Version 2 added `selected` of a file and `partial`
 /// of a content, which are left out where they are true and none. Since version 3 packs
-/// may have row checksums that earlier programs would take for damage. The same parser
-/// reads all of them.
+/// may have row checksums that earlier programs would take for damage, and a content may
+/// have `silent_runs`, which are left out where there are none. The same parser reads all
+/// of them.
 const OLDEST_VERSION: u64 = 1;
 
 /// The start of the last line, which holds the checksum of everything before.

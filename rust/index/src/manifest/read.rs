@@ -261,8 +261,25 @@ fn content(cursor: &mut Cursor) -> Parsed<(Hash, u64, Content)> {
     if cursor.accept(",\"partial\":") {
         content.partial = Some(reason(cursor)?);
     }
+    if cursor.accept(",\"silent_runs\":[") {
+        while cursor.accept("[") {
+            content.silent_runs.push(run(cursor)?);
+            if !cursor.accept(",") {
+                break;
+            }
+        }
+        cursor.expect("]")?;
+    }
     cursor.expect("}")?;
     Ok((hash, rows, content))
+}
+
+fn run(cursor: &mut Cursor) -> Parsed<(u64, u64)> {
+    let first = cursor.uint()?;
+    cursor.expect(",")?;
+    let chunks = cursor.uint()?;
+    cursor.expect("]")?;
+    Ok((first, chunks))
 }
 
 fn segment(cursor: &mut Cursor) -> Parsed<Segment> {

@@ -187,7 +187,22 @@ impl Writer<'_> {
             self.raw(",\"partial\":");
             self.reason(content.partial.as_ref());
         }
-        self.raw("}");
+        for (index, (first, chunks)) in content.silent_runs.iter().enumerate() {
+            self.raw(if index == 0 {
+                ",\"silent_runs\":[["
+            } else {
+                ",["
+            });
+            self.uint(*first);
+            self.raw(",");
+            self.uint(*chunks);
+            self.raw("]");
+        }
+        self.raw(if content.silent_runs.is_empty() {
+            "}"
+        } else {
+            "]}"
+        });
     }
 
     fn file(&mut self, file: File) {
