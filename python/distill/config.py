@@ -349,8 +349,11 @@ def config_to_toml(config: TrainingConfig) -> str:
     tables: list[str] = []
     for name in (item.name for item in dataclasses.fields(config)):
         value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            value = spectrogram_fields(value) if isinstance(value, SpectrogramConfig) else dataclasses.asdict(value)
+        if isinstance(value, SpectrogramConfig):
+            value = spectrogram_fields(value)
+        elif isinstance(value, AugmentationConfig):
+            value = dataclasses.asdict(value)
+        if isinstance(value, dict):
             tables += ["", f"[{name}]", *(_toml_line(key, entry) for key, entry in value.items() if entry is not None)]
         elif value is not None:
             lines.append(_toml_line(name, value))

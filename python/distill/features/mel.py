@@ -77,7 +77,7 @@ class MelSpec(NamedTuple):
     @classmethod
     def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, Backend]:
         """Return spec and backend from the operator's arguments; the last ones may be missing."""
-        backend = arguments[_BACKEND] if len(arguments) > _BACKEND else "auto"
+        backend: Backend = arguments[_BACKEND] if len(arguments) > _BACKEND else "auto"
         return cls(*arguments[:_BACKEND], *arguments[_BACKEND + 1 :]), backend
 
     @property
