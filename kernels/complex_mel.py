@@ -134,13 +134,13 @@ def complex_mel_kernel(
     x_p, out_p, twiddle_p, bin_p, weight_p,
     S, T, x_stride, threshold,
     N_FFT: tl.constexpr, HOP: tl.constexpr, M: tl.constexpr, W: tl.constexpr,
-    BLOCKS: tl.constexpr, DEPTH: tl.constexpr, OWNERS: tl.constexpr,
+    BLOCKS: tl.constexpr, DEPTH: tl.constexpr, OWNERS: tl.constexpr, LOG1P: tl.constexpr,
 ):  # fmt: skip
-    """Channel 0: log1p(Σ fb·|X|²). Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 at or below threshold.
+    """Channel 0: log1p(Σ fb·|X|²), or the sum. Channel 1: Σ fb·((k - c)·|X|² + C)/h / Σ fb·|X|², in ±2, 0 if masked.
 
-    X is the STFT with a periodic Hann window, C the reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A
-    program computes W·2048/N_FFT frames of one waveform, or W if N_FFT is larger. Each warp transforms different
-    frames; the sums over bands are computed together.
+    A band is masked if Σ fb·|X|² is at or below threshold. X is the STFT with a periodic Hann window, C the
+    reassignment (Kodera 1976; Auger and Flandrin 1995) times |X|². A program computes W·2048/N_FFT frames of one
+    waveform, or W if N_FFT is larger. Each warp transforms different frames; the sums over bands are computed together.
     """
     N_COLUMNS: tl.constexpr = N_FFT // 64
     PER_WARP: tl.constexpr = max(1, 32 // N_COLUMNS)
@@ -204,7 +204,7 @@ def complex_mel_kernel(
         o_band = (32 * group + tl.arange(0, 32))[None, :]
         m_out = (o_frame < T) & (o_band < M)
         o_out = o_band.to(tl.int64) * T + o_frame
-        tl.store(out_p + o_out, tl.log(1.0 + energy), mask=m_out)
+        tl.store(out_p + o_out, tl.log(1.0 + energy) if LOG1P else energy, mask=m_out)
         scale = tl.load(weight_p + 2 * N_WEIGHTS + o_band)
         is_heard = energy > threshold
         offset = tl.where(is_heard, moment / tl.where(is_heard, energy, 1.0) * scale, 0.0)
@@ -212,7 +212,9 @@ def complex_mel_kernel(
         tl.store(out_p + o_out + tl.cast(M, tl.int64) * T, offset, mask=m_out)
 
 
-def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshold: float) -> torch.Tensor:
+def complex_mel(
+    waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshold: float, log1p: bool = True
+) -> torch.Tensor:
     """Launch the kernel.
 
     Parameters
@@ -226,6 +228,8 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
         Step between frames, samples.
     threshold : float
         Band power at or below which channel 1 is 0.
+    log1p : bool, default True
+        Whether channel 0 is log1p of the band power, and not the power itself.
 
     Returns
     -------
@@ -242,7 +246,7 @@ def complex_mel(waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshol
             waveform, out, tables.twiddles, tables.bins, tables.weights,
             n_samples, n_frames, waveform.stride(0), threshold,
             N_FFT=plan.n_fft, HOP=hop_length, M=plan.n_mels, W=plan.rows,
-            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, **plan.options,
+            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, LOG1P=log1p, **plan.options,
         )  # fmt: skip
     return out
 
@@ -253,7 +257,7 @@ def source(plan: Plan, *, hop_length: int) -> tuple[ASTSource, dict[str, int]]:
     scalars = {"S": "i32", "T": "i32", "x_stride": "i32", "threshold": "fp32"}
     constants = {
         "N_FFT": plan.n_fft, "HOP": hop_length, "M": plan.n_mels, "W": plan.rows,
-        "BLOCKS": plan.blocks, "DEPTH": plan.depth, "OWNERS": plan.owners,
+        "BLOCKS": plan.blocks, "DEPTH": plan.depth, "OWNERS": plan.owners, "LOG1P": True,
     }  # fmt: skip
     signature = {**pointers, **scalars, **dict.fromkeys(constants, "constexpr")}
     aligned = {(index,): [["tt.divisibility", 16]] for index in range(len(pointers))}

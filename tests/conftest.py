@@ -255,6 +255,6 @@ def rust():
 
     def compute(waveform, spec, *, dtype="float32", gap=0):
         with new_memory_is_nan():
-            return torch.ops.distill.complex_mel(rows_with_gaps(waveform, gap, dtype), *spec, "rust").numpy()
+            return torch.ops.distill.complex_mel(rows_with_gaps(waveform, gap, dtype), *spec.arguments("rust")).numpy()
 
     return compute

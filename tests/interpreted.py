@@ -62,15 +62,23 @@ def compute(
     gap: int = 0,
     backend: str = "cuda",
     wave: int = 32,
+    through_operator: bool = False,
 ) -> np.ndarray:
     """Compute features [B, 2, M, T] of a waveform [B, S], into memory filled with NaN.
 
     `dtype` is the type of the samples, `gap` the number of unrelated samples between rows, and `backend` and `wave` are
-    the target of the plan.
+    the target of the plan. `through_operator` is for features that the kernel does not compute alone.
     """
+    import torch
+
     from distill import kernels
+    from distill.features import ops  # noqa: F401 - defines the operator
     from distill.features.mel import mel_bands
 
+    if through_operator:
+        with new_memory_is_nan():
+            rows = rows_with_gaps(waveform, gap, dtype)
+            return torch.ops.distill.complex_mel(rows, *spec.arguments("fused")).numpy()
     plan = kernels.make_plan(mel_bands(spec), n_fft=spec.n_fft, backend=backend, wave=wave)
     assert not isinstance(plan, str), f"{spec} has no plan ({plan}); choose a feature that has one"
     with new_memory_is_nan():

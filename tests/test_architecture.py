@@ -27,7 +27,7 @@ LAYERS = [
     "audio features models index plots",
     "kernels",
     "config documents extensions",
-    "availability device storage text faults",
+    "availability device front_ends storage text faults",
     "errors types _lazy _native",
 ]
 # Names that users import from one module and that another module defines. They are looked up when they are used, so

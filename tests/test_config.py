@@ -17,6 +17,7 @@ from distill.config import (
     config_from_dict,
     config_to_toml,
     feature_identity,
+    spectrogram_fields,
 )
 from distill.errors import ConfigError
 from distill.faults import collecting_faults
@@ -27,7 +28,7 @@ except ModuleNotFoundError:
     import tomli as tomllib
 
 FAULTS = [
-    (ComplexSpectrogramConfig, {"n_fft": 1000}, "n_fft=1000 must be a power of two"),
+    (ComplexSpectrogramConfig, {"n_fft": 1001}, "n_fft=1001 must be even, from 32 to 65536"),
     (ComplexSpectrogramConfig, {"n_fft": 16, "hop_length": 8, "n_mels": 8}, "from 32 to 65536"),
     (ComplexSpectrogramConfig, {"hop_length": 0}, "hop_length=0 must be from 1 to n_fft=2048"),
     (ComplexSpectrogramConfig, {"hop_length": 4096}, "hop_length=4096"),
@@ -43,13 +44,26 @@ FAULTS = [
     (ComplexSpectrogramConfig, {"n_fft": 2048.0}, "n_fft=2048.0 must be int"),
     (ComplexSpectrogramConfig, {"n_mels": True}, "n_mels=True must be int"),
     (ComplexSpectrogramConfig, {"enabled": 1}, "enabled=1 must be bool"),
-    (SpectrogramConfig, {"n_fft": 768}, "n_fft=768"),
+    (SpectrogramConfig, {"n_fft": 769}, "n_fft=769 must be even"),
+    (SpectrogramConfig, {"norm": "slany"}, "norm='slany' must be left out or 'slaney'; did you mean 'slaney'?"),
+    (SpectrogramConfig, {"mel_scale": "mel"}, "mel_scale='mel' must be one of 'htk', 'slaney'"),
+    (SpectrogramConfig, {"win_length": 1}, "win_length=1 must be from 2 to n_fft=2048"),
+    (SpectrogramConfig, {"win_length": 2049}, "win_length=2049 must be from 2 to n_fft=2048"),
+    (SpectrogramConfig, {"center": None}, "center=None must be bool"),
+    (SpectrogramConfig, {"power": 3}, "power=3 must be 1 or 2"),
+    (SpectrogramConfig, {"compression": "dB"}, "compression='dB' must be one of 'log1p', 'log', 'log10', 'db', 'none'"),
+    (SpectrogramConfig, {"floor": 0.0}, "floor=0.0 must be from 1e-30 to 1.0"),
     (AugmentationConfig, {"gain_db": -1.0}, "gain_db"),
     (AugmentationConfig, {"noise_db": 5.0}, "noise_db"),
     (AugmentationConfig, {"speed": 0.6}, "speed"),
     (AugmentationConfig, {"pitch_semitones": 25.0}, "pitch_semitones"),
     (AugmentationConfig, {"time_shift_s": math.inf}, "time_shift_s=inf must be finite"),
     (TrainingConfig, {"chunk_samples": 1024}, "chunk_samples=1024 must be above n_fft/2 = 1024"),
+    (
+        TrainingConfig,
+        {"chunk_samples": 2047, "complex_spectrogram": ComplexSpectrogramConfig(center=False)},
+        "chunk_samples=2047 must be at least n_fft = 2048, without center",
+    ),
     (TrainingConfig, {"normalize": "flie"}, "did you mean 'file'"),
     (TrainingConfig, {"val_fraction": 1.0}, "val_fraction"),
     (TrainingConfig, {"val_fraction": 0.0}, "val_fraction"),
@@ -84,7 +98,7 @@ def test_values_at_the_limits_are_valid(values):
 
 def test_all_faults_are_reported_at_once():
     with pytest.raises(ConfigError) as caught:
-        ComplexSpectrogramConfig(n_fft=1000, hop_length=0, f_min=-5.0, if_masking_threshold=-1.0)
+        ComplexSpectrogramConfig(n_fft=1001, hop_length=0, f_min=-5.0, if_masking_threshold=-1.0)
     names = [fault.split("=")[0] for fault in caught.value.faults]
     assert names == ["n_fft", "hop_length", "f_min", "if_masking_threshold"]
 
@@ -123,6 +137,16 @@ def test_toml_gives_the_same_configuration_back():
     assert tomllib.loads(text)["complex_spectrogram"]["n_mels"] == 64
     assert config_from_dict(tomllib.loads(text)) == config
     assert config_from_dict(tomllib.loads(config_to_toml(TrainingConfig()))) == TrainingConfig()
+
+
+def test_options_of_a_feature_are_in_toml_and_other_files_only_if_they_are_not_at_their_default():
+    options = {**OTHER, "center": False, "floor": 1e-3}
+    config = TrainingConfig(complex_spectrogram=ComplexSpectrogramConfig(**options))
+    text = config_to_toml(config)
+    assert config_from_dict(tomllib.loads(text)) == config
+    assert spectrogram_fields(config.complex_spectrogram).items() >= options.items()
+    assert not options.keys() & spectrogram_fields(ComplexSpectrogramConfig()).keys()
+    assert not options.keys() & tomllib.loads(config_to_toml(TrainingConfig()))["complex_spectrogram"].keys()
 
 
 def test_fields_that_toml_leaves_out_come_from_the_base():
@@ -172,13 +196,18 @@ def identity(feature=None, augmentation=None, **changes) -> str:
     return fingerprint(feature_identity(feature, augmentation, **(values | changes)))
 
 
+# Other values of fields that cannot be doubled.
+OTHER = {"mel_scale": "slaney", "norm": "slaney", "win_length": 1_000, "power": 1, "compression": "db"}
+
+
 @pytest.mark.parametrize(
     ("kind", "field"),
     [(kind, item.name) for kind in (ComplexSpectrogramConfig, AugmentationConfig) for item in dataclasses.fields(kind)],
 )
 def test_every_field_except_enabled_changes_the_fingerprint(kind, field):
     value = getattr(kind(), field)
-    changed = kind(**{field: not value if isinstance(value, bool) else 2 * value if value else 20.0})
+    other = OTHER.get(field) or (not value if isinstance(value, bool) else 2 * value if value else 20.0)
+    changed = kind(**{field: other})
     assert getattr(changed, field) != value
     given = {"feature" if kind is ComplexSpectrogramConfig else "augmentation": changed}
     assert (identity(**given) == identity()) == (field == "enabled")

@@ -703,6 +703,8 @@ class MelKernel:
     if_masking_threshold : float or None
         If the power of a band is at most this, channel 1 is 0. None: channel 1 is
         not computed.
+    center, power, compression, floor
+        The fields of `distill.features.mel.MelSpec`.
 
     Raises
     ------
@@ -722,6 +724,10 @@ class MelKernel:
         centre: npt.NDArray[np.float64],
         half_support: npt.NDArray[np.float64],
         if_masking_threshold: float | None,
+        center: bool,
+        power: int,
+        compression: str,
+        floor: float,
     ) -> MelKernel: ...
     def compute(self, waveform: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int) -> None:
         """Compute the features of waveforms, without the GIL.
@@ -729,7 +735,7 @@ class MelKernel:
         Parameters
         ----------
         waveform : ndarray of shape [B, S], float32
-            Contiguous, with S > n_fft / 2.
+            Contiguous, with S > n_fft / 2 or, if frames are not centred, S >= n_fft.
         out : ndarray of shape [B, 1 or 2, M, T], float32
             Receives the features. Contiguous.
         threads : int

@@ -8,19 +8,25 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from distill.device import DEVICE_NAMES, is_device_name
+from distill.errors import ConfigError
 from distill.faults import Rule, at_least, between, check_fields, collecting_faults, replace_fields, report_faults
+from distill.front_ends import FRONT_ENDS, FrontEnd
 
+MelScale = Literal["htk", "slaney"]
+Compression = Literal["log1p", "log", "log10", "db", "none"]
 Normalize = Literal["file", "chunk", "none"]
 CacheDtype = Literal["float32", "float16"]
 Partial = Literal["use", "skip"]
 
+_Spectrogram = TypeVar("_Spectrogram", bound="SpectrogramConfig")
+
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """The one-channel feature: a log-mel spectrogram.
+    """The one-channel feature: a log-mel spectrogram. `docs/feature.md` has the formula of each option.
 
     Examples
     --------
@@ -35,7 +41,7 @@ class SpectrogramConfig:
     sample_rate: int = 48_000
     """Sample rate in Hz; files with another one are resampled."""
     n_fft: int = 2048
-    """Frame length and DFT size, in samples; a power of two."""
+    """Frame length and DFT size, in samples; even. Powers of two are fastest."""
     hop_length: int = 512
     """Step from one frame to the next, in samples."""
     n_mels: int = 128
@@ -44,6 +50,22 @@ class SpectrogramConfig:
     """Lower edge of the lowest band, in Hz."""
     f_max: float | None = None
     """Upper edge of the highest band, in Hz; None: half of sample_rate."""
+    mel_scale: MelScale = field(default="htk", kw_only=True)
+    """The mel scale: of HTK, logarithmic from 700 Hz on, or of Slaney's Auditory Toolbox, linear up to 1000 Hz."""
+    norm: Literal["slaney"] | None = field(default=None, kw_only=True)
+    """None: the peak of each band is 1; slaney: its area over Hz is 1."""
+    win_length: int | None = field(default=None, kw_only=True)
+    """Length of the Hann window, in samples, with zeros on both sides up to n_fft; None: n_fft."""
+    center: bool = field(default=True, kw_only=True)
+    """Centre frames at multiples of hop_length, with the sound reflected at its ends; off: the first frame begins with
+    the sound, and the last one lies inside it."""
+    power: int = field(default=2, kw_only=True)
+    """What channel 0 adds up over the bins of a band: 2, their power; 1, their magnitude."""
+    compression: Compression = field(default="log1p", kw_only=True)
+    """What is done to the sums of channel 0: log1p; the natural logarithm; log10; db, 10 times log10 of a power and 20
+    times log10 of a magnitude; or none."""
+    floor: float = field(default=1e-10, kw_only=True)
+    """Sums below it count as it in log, log10 and db."""
 
     def __post_init__(self) -> None:
         check_fields(self, self._rules())
@@ -54,16 +76,83 @@ class SpectrogramConfig:
         n_bins, nyquist = n_fft // 2 + 1, _number(self.sample_rate, math.inf) / 2
         return {
             "sample_rate": Rule(lambda v: 1_000 <= v <= 768_000, "from 1000 to 768000 Hz"),
-            "n_fft": Rule(lambda v: 32 <= v <= 65_536 and v.bit_count() == 1, "a power of two from 32 to 65536"),
+            "n_fft": Rule(lambda v: 32 <= v <= 65_536 and v % 2 == 0, "even, from 32 to 65536"),
             "hop_length": Rule(lambda v: 1 <= v <= n_fft, f"from 1 to n_fft={n_fft}"),
             "n_mels": Rule(lambda v: 1 <= v <= n_bins, f"from 1 to {n_bins} (n_fft/2 + 1)"),
             "f_min": Rule(lambda v: 0 <= v < nyquist, f"from 0 to below {nyquist:g} Hz (half of sample_rate)"),
             "f_max": Rule(lambda v: f_min < v <= nyquist, f"above f_min={f_min} and at most {nyquist:g} Hz"),
+            "win_length": Rule(lambda v: 2 <= v <= n_fft, f"from 2 to n_fft={n_fft}"),
+            "power": Rule(lambda v: v in (1, 2), "1 or 2"),
+            # Its logarithm is computed in float32.
+            "floor": between(1e-30, 1.0),
         }
 
+    @classmethod
+    def preset(cls: type[_Spectrogram], name: FrontEnd, **changes: Any) -> _Spectrogram:
+        """Return the feature of a known front end.
+
+        Parameters
+        ----------
+        name : {"hifigan", "whisper", "torchaudio", "librosa"}
+            A key of `FRONT_ENDS`, which says what each is and what its caller does besides.
+        **changes
+            Fields with other values, such as ``n_mels=128`` for the large models of Whisper.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such front end, or a field has no such value.
+
+        Examples
+        --------
+        >>> from distill.audio import SpectrogramConfig
+        >>> SpectrogramConfig.preset("whisper").n_fft
+        400
+        """
+        if name not in FRONT_ENDS:
+            raise ConfigError([f"preset={name!r} must be one of {', '.join(map(repr, FRONT_ENDS))}"])
+        return cls(**{**FRONT_ENDS[name], **changes})
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest waveform that has features."""
+        return self.n_fft // 2 + 1 if self.center else self.n_fft
+
+    def n_frames(self, samples: int) -> int:
+        """Return the number of frames T of a waveform of `samples` samples, `least_samples` or more."""
+        return (samples if self.center else samples - self.n_fft) // self.hop_length + 1
+
     def row_shape(self, chunk_samples: int) -> tuple[int, int, int]:
-        """Return the shape (channels, M, T) of the features of a chunk; T = chunk_samples // hop_length + 1."""
-        return (self.channels, self.n_mels, chunk_samples // self.hop_length + 1)
+        """Return the shape (channels, M, T) of the features of a chunk."""
+        return (self.channels, self.n_mels, self.n_frames(chunk_samples))
+
+    def training_fault(self) -> str | None:
+        """Return why no model can be trained on this feature, or None.
+
+        A model's loss, its levels and its sound are those of log1p of the power of a band, with centred frames.
+        """
+        defaults = {"norm": None, "win_length": None, "center": True, "power": 2, "compression": "log1p"}
+        others = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if not others:
+            return None
+        return "training needs " + ", ".join(
+            f"{name}={defaults[name]} (not {getattr(self, name)!r})" for name in others
+        )
+
+
+# Fields that came later. At their default, files and fingerprints leave them out, so that those of earlier versions
+# stay valid.
+_LATER = frozenset(item.name for item in dataclasses.fields(SpectrogramConfig) if item.kw_only)
+
+
+def spectrogram_fields(config: SpectrogramConfig) -> dict[str, Any]:
+    """Return the fields of a feature as they are kept in files: without options that have their default."""
+    defaults = SpectrogramConfig()
+    return {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _LATER or value != getattr(defaults, name)
+    }
 
 
 def _number(value: Any, default: float) -> Any:
@@ -234,9 +323,11 @@ class TrainingConfig:
             "seed": Rule(lambda v: 0 <= v < 2**63, "from 0 to 2**63 - 1"),
         }
         check_fields(self, rules)
-        chunk_samples, half = self.chunk_samples, _number(self.features.n_fft, 0) // 2
-        if isinstance(chunk_samples, int) and chunk_samples <= half:
-            report_faults([f"chunk_samples={chunk_samples} must be above n_fft/2 = {half}"])
+        chunk_samples, n_fft = self.chunk_samples, _number(self.features.n_fft, 0)
+        if isinstance(chunk_samples, int) and self.features.center is False and chunk_samples < n_fft:
+            report_faults([f"chunk_samples={chunk_samples} must be at least n_fft = {n_fft}, without center"])
+        elif isinstance(chunk_samples, int) and chunk_samples <= n_fft // 2:
+            report_faults([f"chunk_samples={chunk_samples} must be above n_fft/2 = {n_fft // 2}"])
 
     @property
     def features(self) -> SpectrogramConfig:
@@ -288,7 +379,12 @@ def config_to_toml(config: TrainingConfig) -> str:
     """Return `config` as TOML from which `config_from_dict` makes an equal one; fields that are None are left out."""
     lines: list[str] = []
     tables: list[str] = []
-    for name, value in dataclasses.asdict(config).items():
+    for name in (item.name for item in dataclasses.fields(config)):
+        value = getattr(config, name)
+        if isinstance(value, SpectrogramConfig):
+            value = spectrogram_fields(value)
+        elif isinstance(value, AugmentationConfig):
+            value = dataclasses.asdict(value)
         if isinstance(value, dict):
             tables += ["", f"[{name}]", *(_toml_line(key, entry) for key, entry in value.items() if entry is not None)]
         elif value is not None:
@@ -314,9 +410,9 @@ def feature_identity(
     """Return all that decides a row of features, besides the content of the audio file, as plain JSON values.
 
     Leaves out `enabled`, which does not change the numbers, the augmentation if there are no augmented variants, and
-    `partial` if it has its default, so that caches of versions without it stay valid.
+    options of the feature and `partial` if they have their default, so that caches of versions without them stay valid.
     """
-    features = dataclasses.asdict(complex_spectrogram)
+    features = spectrogram_fields(complex_spectrogram)
     del features["enabled"]
     augmented = augmentation_expansion > 0
     return {

@@ -168,18 +168,22 @@ def shown(value: Any) -> str:
     return " ".join(_representation.repr(value).split("\n"))
 
 
-def choice_fault(name: str, value: Any, choices: Sequence[str]) -> str | None:
+def choice_fault(name: str, value: Any, choices: Sequence[str], may_be_left_out: bool = False) -> str | None:
     """Return the fault of a value that is none of `choices`, with the nearest of them."""
     if value in choices:
         return None
     nearest = _did_you_mean(difflib.get_close_matches(str(value), choices, 1))
-    return f"{name}={shown(value)} must be one of {', '.join(map(repr, choices))}{nearest}"
+    must_be = ("left out or " if may_be_left_out else "") + ("one of " if len(choices) > 1 else "")
+    return f"{name}={shown(value)} must be {must_be}{', '.join(map(repr, choices))}{nearest}"
 
 
 def _type_fault(name: str, value: Any, hint: Any) -> str | None:
     choices = get_args(hint) or (hint,)
-    if all(isinstance(choice, str) for choice in choices):
-        return choice_fault(name, value, choices)
+    # A Literal, or one that may be left out.
+    words = [word for choice in choices for word in get_args(choice) or (choice,) if isinstance(word, str)]
+    if words:
+        may_be_left_out = type(None) in choices
+        return None if value is None and may_be_left_out else choice_fault(name, value, words, may_be_left_out)
     kinds = tuple(choice for choice in choices if isinstance(choice, type))
     if dataclasses.is_dataclass(value):
         # A subclass is another kind of feature, and has fields that would be ignored.

@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.errors import DatasetError, DistillError, PreprocessingCancelled, RunError
+from distill.errors import ConfigError, DatasetError, DistillError, PreprocessingCancelled, RunError
 from distill.index import Dataset, Trust
 from distill.latent.analysis import analyze_rows
 from distill.latent.rows import open_rows
@@ -126,6 +126,10 @@ def train(
     dataset, config = _dataset_and_config(
         run if resume else None, dataset_dir, config, files=files, cache_dir=cache_dir, follow_links=follow_links
     )
+    if fault := config.features.training_fault():
+        raise ConfigError(
+            [fault], "distill preprocess and CachedSpectrogramDataset take this feature, for a model of your own"
+        )
     dataset = replace(dataset, trust=trust)
     resolve_device(config.device)
     dataset.check()

@@ -48,10 +48,10 @@ def test_bands_hold_every_weight_once():
 
 def test_a_spec_holds_the_numbers_of_its_configuration():
     both = ComplexSpectrogramConfig(n_mels=64, f_min=50.0, if_masking_threshold=1e-3)
-    assert MelSpec.of(both) == (48_000, 2048, 512, 64, 50.0, None, 1e-3)
+    assert MelSpec.of(both)[:7] == (48_000, 2048, 512, 64, 50.0, None, 1e-3)
     assert MelSpec.of(both).channels == 2
     one = SpectrogramConfig(sample_rate=16_000, hop_length=256, f_max=7_000.0)
-    assert MelSpec.of(one) == (16_000, 2048, 256, 128, 0.0, 7_000.0, None)
+    assert MelSpec.of(one)[:7] == (16_000, 2048, 256, 128, 0.0, 7_000.0, None)
     assert MelSpec.of(one).channels == 1
     assert SPEC.n_frames(47_999) == 94
     np.testing.assert_allclose(SPEC.centres_hz(), mel_bands(SPEC).centre * 48_000 / 2048)

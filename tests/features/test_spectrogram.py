@@ -340,10 +340,8 @@ def test_tables_made_in_inference_mode_work_with_gradients():
 
 @pytest.mark.parametrize("module", [ComplexSpectrogram, AudioSpectrogram])
 def test_faults_of_the_waveform_are_reported(module):
-    with pytest.raises(ValueError, match=r"\[4800\] must be \[batch, 1, samples\]"):
-        module()(torch.zeros(4800))
-    with pytest.raises(ValueError, match=r"\[1, 2, 4800\]"):
-        module()(torch.zeros(1, 2, 4800))
+    with pytest.raises(ValueError, match=r"waveform of shape \[\] must be \["):
+        module()(torch.zeros(()))
     with pytest.raises(ValueError, match=r"1024 samples .* n_fft/2 = 1024"):
         module()(torch.zeros(1, 1, 1024))
     with pytest.raises(ValueError, match=r"torch\.int16"):
@@ -351,7 +349,7 @@ def test_faults_of_the_waveform_are_reported(module):
 
 
 def test_to_hertz_rejects_other_shapes():
-    with pytest.raises(ValueError, match=r"\[1, 2, 64, 5\] must be \[batch, 2, n_mels=128, frames\]"):
+    with pytest.raises(ValueError, match=r"\[1, 2, 64, 5\] must be \[..., 2, n_mels=128, frames\]"):
         ComplexSpectrogram().to_hertz(torch.zeros(1, 2, 64, 5))
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +26,7 @@ from distill.config import (
     Normalize,
     Partial,
     feature_identity,
+    spectrogram_fields,
 )
 from distill.documents import load_json
 from distill.errors import CacheError
@@ -144,7 +144,7 @@ def build_header(rows: RowFormat, totals: _native.Totals, *, created: str) -> di
         "distill_version": __version__,
         "created": created,
         **rows.identity,
-        "complex_spectrogram_config": asdict(rows.config),
+        "complex_spectrogram_config": spectrogram_fields(rows.config),
         "identity": dict(rows.identity),
         "config_fingerprint": rows.fingerprint,
         "expansion_is_chosen": rows.expansion_is_chosen,

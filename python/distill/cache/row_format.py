@@ -100,6 +100,8 @@ class RowFormat:
     def changed_fields(self, other: RowFormat) -> list[str]:
         """Return how this format differs from another one, a line per field."""
         before, now = ({"partial": "use", **rows.identity} for rows in (other, self))
+        name, defaults = "complex_spectrogram_config", asdict(ComplexSpectrogramConfig())
+        before[name], now[name] = ({**defaults, **values[name]} for values in (before, now))
         if before["augmentation_config"] is None or now["augmentation_config"] is None:
             # Only says again that one of them has no variants.
             del before["augmentation_config"], now["augmentation_config"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
+from distill.config import ComplexSpectrogramConfig, Compression, MelScale, SpectrogramConfig
+from distill.features.backend_names import Backend
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +25,7 @@ _ROUNDING = 1e-10
 
 
 class MelSpec(NamedTuple):
-    """The numbers that define a mel feature, in the order of the operator ``torch.ops.distill.complex_mel``."""
+    """The numbers that define a mel feature."""
 
     sample_rate: int
     """Sample rate of the waveform, Hz."""
@@ -39,14 +41,44 @@ class MelSpec(NamedTuple):
     """Upper edge of the highest band, Hz; None: half of `sample_rate`."""
     if_masking_threshold: float | None = 1e-5
     """Band power at or below which channel 1 is 0; None: the feature is channel 0 alone."""
+    norm: Literal["slaney"] | None = None
+    """None: the peak of each band is 1; "slaney": its area over Hz is 1."""
+    mel_scale: MelScale = "htk"
+    """The mel scale: "htk" or "slaney"."""
+    win_length: int | None = None
+    """Length of the window, samples, if it is shorter than the frame."""
+    center: bool = True
+    """Whether frames are centred and the waveform is reflected at its ends."""
+    power: int = 2
+    """What channel 0 adds up over the bins of a band: 2, |X|²; 1, |X|."""
+    compression: Compression = "log1p"
+    """What is done to the sums of channel 0."""
+    floor: float = 1e-10
+    """Least sum of which a logarithm is taken."""
 
     @classmethod
     def of(cls, config: SpectrogramConfig) -> MelSpec:
         """Return the spec of a configuration: two channels for a :class:`ComplexSpectrogramConfig`, else one."""
+        values = {name: getattr(config, name) for name in cls._fields if name != "if_masking_threshold"}
+        if config.win_length == config.n_fft:
+            values["win_length"] = None
         threshold = config.if_masking_threshold if isinstance(config, ComplexSpectrogramConfig) else None
-        return MelSpec(
-            config.sample_rate, config.n_fft, config.hop_length, config.n_mels, config.f_min, config.f_max, threshold
-        )
+        return cls(**values, if_masking_threshold=threshold)
+
+    def arguments(self, backend: Backend) -> tuple[Any, ...]:
+        """Return the arguments of the operator ``torch.ops.distill.complex_mel`` after the waveform.
+
+        The backend stands before the options that the operator did not always have. They are left out if all have their
+        default, so that earlier versions take the call, too.
+        """
+        options = self[_BACKEND:]
+        return (*self[:_BACKEND], backend, *(() if options == _OPTION_DEFAULTS else options))
+
+    @classmethod
+    def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, Backend]:
+        """Return spec and backend from the operator's arguments; the last ones may be missing."""
+        backend: Backend = arguments[_BACKEND] if len(arguments) > _BACKEND else "auto"
+        return cls(*arguments[:_BACKEND], *arguments[_BACKEND + 1 :]), backend
 
     @property
     def channels(self) -> int:
@@ -54,12 +86,22 @@ class MelSpec(NamedTuple):
         return 1 if self.if_masking_threshold is None else 2
 
     def n_frames(self, samples: int) -> int:
-        """Return the number of frames of a waveform of `samples` samples."""
-        return samples // self.hop_length + 1
+        """Return the number of frames of a waveform of `samples` samples, `least_samples` or more."""
+        return (samples if self.center else samples - self.n_fft) // self.hop_length + 1
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest waveform that has features."""
+        return self.n_fft // 2 + 1 if self.center else self.n_fft
 
     def centres_hz(self) -> np.ndarray:
         """Return the centre frequencies of the mel bands, Hz, shape (M,), float64."""
         return mel_bands(self).centre * self.sample_rate / self.n_fft
+
+
+# Place of the backend among the operator's arguments.
+_BACKEND = MelSpec._fields.index("if_masking_threshold") + 1
+_OPTION_DEFAULTS = tuple(MelSpec._field_defaults[name] for name in MelSpec._fields[_BACKEND:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +130,34 @@ class MelBands:
     half_support: np.ndarray
 
 
-def hertz_to_mel(frequency: float) -> float:
-    """Return a frequency in Hz as mels (HTK)."""
-    return 2595.0 * math.log10(1.0 + frequency / 700.0)
+# Slaney's scale: linear up to 1 kHz, then 27 mels for a factor of 6.4 [1]_.
+_SLANEY_HZ, _SLANEY_CORNER = 200.0 / 3.0, 1000.0
+_SLANEY_STEP = math.log(6.4) / 27.0
+
+
+def hertz_to_mel(frequency: float, scale: MelScale = "htk") -> float:
+    """Return a frequency in Hz as mels."""
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + frequency / 700.0)
+    if frequency < _SLANEY_CORNER:
+        return frequency / _SLANEY_HZ
+    return _SLANEY_CORNER / _SLANEY_HZ + math.log(frequency / _SLANEY_CORNER) / _SLANEY_STEP
+
+
+def _mel_to_hertz(mels: np.ndarray, scale: MelScale) -> np.ndarray:
+    """Return mels as frequencies in Hz."""
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    above = np.maximum(mels - _SLANEY_CORNER / _SLANEY_HZ, 0.0)
+    return np.minimum(mels * _SLANEY_HZ, _SLANEY_CORNER) * np.exp(_SLANEY_STEP * above)
 
 
 @lru_cache(maxsize=32)
 def mel_bands(spec: MelSpec) -> MelBands:
-    """Compute HTK mel bands without normalisation, as ``torchaudio.functional.melscale_fbanks(norm=None)``.
+    """Compute mel bands, as ``torchaudio.functional.melscale_fbanks``.
 
     The half support of a band is at least ``n_fft / (2 * hop_length)`` bins: beyond that frequency, the phase turns by
-    more than half a cycle per hop.
+    more than half a cycle per hop. It is that of the triangle whose peak is 1, whatever the norm.
 
     Parameters
     ----------
@@ -109,6 +168,10 @@ def mel_bands(spec: MelSpec) -> MelBands:
     -------
     MelBands
         Cached: the same object for the same spec.
+
+    References
+    ----------
+    .. [1] M. Slaney, "Auditory Toolbox, version 2", Interval Research Corporation, technical report 1998-010.
     """
     n_fft = spec.n_fft
     edges = _edges_hz(spec) * n_fft / spec.sample_rate
@@ -126,10 +189,16 @@ def mel_bands(spec: MelSpec) -> MelBands:
     centre = np.where(total > 0, weighted / np.where(total > 0, total, 1.0), edges[1:-1])
     # (last - first)/2 + 1, with `support` = last - first + 1.
     half_support = np.maximum(np.where(support > 0, (support + 1) / 2, 0.0), n_fft / (2 * spec.hop_length))
-    bands = MelBands(filterbank, first, width, centre, half_support)
+    bands = MelBands(filterbank * band_scale(spec), first, width, centre, half_support)
     for array in vars(bands).values():
         array.flags.writeable = False
     return bands
+
+
+def band_scale(spec: MelSpec) -> np.ndarray:
+    """Return what the norm multiplies each band with, (M,), float64: 1, or 2 over the band's width in Hz."""
+    edges = _edges_hz(spec)
+    return np.ones(spec.n_mels) if spec.norm is None else 2.0 / (edges[2:] - edges[:-2])
 
 
 def empty_bands(spec: MelSpec) -> str | None:
@@ -160,8 +229,8 @@ def _is_empty(spec: MelSpec) -> np.ndarray:
 def _edges_hz(spec: MelSpec) -> np.ndarray:
     """Return the edges of the bands, Hz, (M + 2,): band m reaches from edge m to edge m + 2."""
     top = spec.sample_rate / 2 if spec.f_max is None else spec.f_max
-    edges_mel = np.linspace(hertz_to_mel(spec.f_min), hertz_to_mel(top), spec.n_mels + 2)
-    return 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+    low, high = (hertz_to_mel(frequency, spec.mel_scale) for frequency in (spec.f_min, top))
+    return _mel_to_hertz(np.linspace(low, high, spec.n_mels + 2), spec.mel_scale)
 
 
 def _extent(filterbank: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +239,18 @@ def _extent(filterbank: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
     first = above.argmax(axis=0)
     last = len(above) - 1 - above[::-1].argmax(axis=0)
     return first, np.where(above.any(axis=0), last - first + 1, 0)
+
+
+def short_windows(spec: MelSpec) -> np.ndarray:
+    """Return a window shorter than the frame and its derivative, times n_fft / 2π, (2, n_fft), float64."""
+    assert spec.win_length is not None
+    angle = 2.0 * np.pi * np.arange(spec.win_length) / spec.win_length
+    windows = np.zeros((2, spec.n_fft))
+    start = (spec.n_fft - spec.win_length) // 2
+    inside = windows[:, start : start + spec.win_length]
+    inside[0] = 0.5 - 0.5 * np.cos(angle)
+    inside[1] = 0.5 * spec.n_fft / spec.win_length * np.sin(angle)
+    return windows
 
 
 def hann_window(

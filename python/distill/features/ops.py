@@ -88,7 +88,8 @@ def _warn_once(name: str, reason: str) -> None:
 torch.library.define(
     _NAME,
     "(Tensor waveform, int sample_rate, int n_fft, int hop_length, int n_mels, float f_min, float? f_max, "
-    "float? if_masking_threshold, str backend='auto') -> Tensor",
+    "float? if_masking_threshold, str backend='auto', str? norm=None, str mel_scale='htk', int? win_length=None, "
+    "bool center=True, int power=2, str compression='log1p', float floor=1e-10) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -96,10 +97,11 @@ torch.library.define(
 @torch.library.impl(_NAME, "default")
 def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     """Compute features (B, C, M, T), contiguous, of a waveform (B, S)."""
-    spec, backend = _parse(*arguments)
-    if waveform.ndim != 2 or waveform.shape[1] <= spec.n_fft // 2:
+    spec, backend = MelSpec.of_arguments(arguments)
+    if waveform.ndim != 2 or waveform.shape[1] < spec.least_samples:
         # Checked here, too: the operator can be called directly, and a kernel would read outside the waveform.
-        expected = f"[batch, samples], samples above n_fft/2 = {spec.n_fft // 2}"
+        least = f"above n_fft/2 = {spec.n_fft // 2}" if spec.center else f"at least n_fft = {spec.n_fft}"
+        expected = f"[batch, samples], samples {least}"
         raise ValueError(f"waveform of shape {list(waveform.shape)} must be {expected}")
     name, kernel = _choose(waveform, spec, backend)
     if waveform.shape[0] == 0:
@@ -113,14 +115,8 @@ def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     return reference.complex_mel(waveform.detach(), spec).contiguous()
 
 
-def _parse(*arguments: Any) -> tuple[MelSpec, Backend]:
-    """Return spec and backend from the operator's arguments; the dispatcher omits those that equal their default."""
-    count = len(MelSpec._fields)
-    return MelSpec(*arguments[:count]), arguments[count] if len(arguments) > count else "auto"
-
-
 def _empty_features(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
-    spec, _ = _parse(*arguments)
+    spec, _ = MelSpec.of_arguments(arguments)
     dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
     shape = (waveform.shape[0], spec.channels, spec.n_mels, spec.n_frames(waveform.shape[1]))
     return waveform.new_empty(shape, dtype=dtype)
@@ -132,7 +128,7 @@ torch.library.register_fake(_NAME, _empty_features)
 def _save_waveform(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     waveform, *arguments = inputs
     ctx.save_for_backward(waveform)
-    ctx.spec, _ = _parse(*arguments)
+    ctx.spec, _ = MelSpec.of_arguments(arguments)
 
 
 def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -10,7 +10,9 @@ Each band is three sums over its bins, so that no phase angle has to be computed
     channel 0 = log1p(Σ fb·|X|²)
     channel 1 = Σ fb·((k - c)·|X|² + C)/h  /  Σ fb·|X|²
 
-DC and Nyquist are left out: no triangular band has weight there.
+DC and Nyquist are left out: no triangular band has weight there. That is the feature with its defaults; channel 0 may
+add up ``|X|`` and may be compressed otherwise. A window shorter than the frame is no stencil, so that two windowed FFTs
+give ``X`` and ``C``.
 
 References
 ----------
@@ -30,7 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-from distill.features.mel import MelBands, MelSpec, mel_bands
+from distill.features.compression import compress
+from distill.features.mel import MelBands, MelSpec, mel_bands, short_windows
 
 IF_LIMIT = 2.0
 """Channel 1 is clamped to ± this value; 0.2 % of real sound, attacks, lies beyond."""
@@ -58,6 +61,10 @@ class BandTables(NamedTuple):
     """Number of bands M."""
     with_frequency: bool
     """Whether there are sums for channel 1."""
+    windows: torch.Tensor | None
+    """4 times a window shorter than the frame and, with frequency, its scaled derivative, (1 or 2, n_fft)."""
+    power_rows: int
+    """Number of entries of `rows` for channel 0."""
 
 
 @lru_cache(maxsize=32)
@@ -75,6 +82,7 @@ def band_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) -> Band
         frequency.append((np.concatenate([rows, rows + bins]), np.concatenate([scaled * distance, scaled])))
     sums = power + frequency
     offsets = np.cumsum([0, *(len(rows) for rows, _ in sums)])
+    windows = None if spec.win_length is None else 4.0 * short_windows(spec)[: spec.channels]
     # The first call may come from inference mode or a transform of torch.func; cached tensors must work outside, too.
     with torch.inference_mode(mode=False), torch._C._DisableFuncTorch():
         return BandTables(
@@ -83,6 +91,8 @@ def band_tables(spec: MelSpec, dtype: torch.dtype, device: torch.device) -> Band
             torch.tensor(np.concatenate([weights for _, weights in sums]) * _SCALE, dtype=dtype).to(device),
             spec.n_mels,
             with_frequency,
+            None if windows is None else torch.tensor(windows, dtype=dtype).to(device),
+            int(offsets[spec.n_mels]),
         )
 
 
@@ -98,19 +108,18 @@ def complex_mel(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:
     Parameters
     ----------
     waveform : torch.Tensor
-        Shape (B, S), S above n_fft / 2; any floating type on any device. Differentiable.
+        Shape (B, S), S at least ``spec.least_samples``; any floating type on any device. Differentiable.
     spec : MelSpec
         The feature.
 
     Returns
     -------
     torch.Tensor
-        Shape (B, C, M, T) with C = ``spec.channels`` and T = S // hop_length + 1; float64 for float64, else float32.
-        Channel 0: log1p of the band's power. Channel 1: energy-weighted mean of the reassigned frequency over the
-        band, minus the band's centre, divided by half its support, clamped to ±2.
+        Shape (B, C, M, T) with C = ``spec.channels`` and T = ``spec.n_frames(S)``; float64 for float64, else float32.
+        Channel 0: the band's power or magnitude, compressed. Channel 1: energy-weighted mean of the reassigned
+        frequency over the band, minus the band's centre, divided by half its support, clamped to ±2.
     """
-    tables = _tables_for(waveform, spec)
-    return _features(waveform, tables, spec.n_fft, spec.hop_length, spec.if_masking_threshold or 0.0)
+    return _features(waveform, _tables_for(waveform, spec), spec)
 
 
 def _tables_for(waveform: torch.Tensor, spec: MelSpec) -> BandTables:
@@ -138,26 +147,24 @@ def is_transformed(tensor: torch.Tensor) -> bool:
     return is_wrapped or forward_ad.unpack_dual(tensor).tangent is not None
 
 
-def _features(
-    waveform: torch.Tensor, tables: BandTables, n_fft: int, hop_length: int, threshold: float
-) -> torch.Tensor:
+def _features(waveform: torch.Tensor, tables: BandTables, spec: MelSpec) -> torch.Tensor:
     """Compute features (B, C, M, T) of waveforms (B, S)."""
     waveform = waveform if waveform.dtype == torch.float64 else waveform.float()
-    frames = _frames(waveform, n_fft, hop_length)
+    frames = _frames(waveform, spec.n_fft, spec.hop_length, center=spec.center)
     tracked = (torch.is_grad_enabled() and waveform.requires_grad) or is_transformed(waveform)
     if waveform.device.type != "cpu" or tracked or torch.compiler.is_compiling():
-        features = _frame_features(frames.flatten(0, 1), tables, threshold)
+        features = _frame_features(frames.flatten(0, 1), tables, spec)
         by_clip: torch.Tensor = features.unflatten(-1, frames.shape[:2]).movedim(2, 0)
         return by_clip
     out = waveform.new_empty((frames.shape[0], 1 + tables.with_frequency, tables.n_mels, frames.shape[1]))
     for clip, clip_out in zip(frames, out, strict=True):
         for start in range(0, clip.shape[0], _TILE):
-            clip_out[..., start : start + _TILE] = _frame_features(clip[start : start + _TILE], tables, threshold)
+            clip_out[..., start : start + _TILE] = _frame_features(clip[start : start + _TILE], tables, spec)
     return out
 
 
-def _frames(waveform: torch.Tensor, n_fft: int, hop_length: int) -> torch.Tensor:
-    """Return centred frames (B, T, n_fft), a view of the reflect-padded waveform.
+def _frames(waveform: torch.Tensor, n_fft: int, hop_length: int, *, center: bool = True) -> torch.Tensor:
+    """Return centred frames (B, T, n_fft), a view of the reflect-padded waveform; else a view of the waveform.
 
     ::
 
@@ -165,33 +172,53 @@ def _frames(waveform: torch.Tensor, n_fft: int, hop_length: int) -> torch.Tensor
         padded     [x2 x1] [x0 x1 x2 ...            ... x(S-1)] [x(S-2) x(S-3)]
                    n_fft/2                                           n_fft/2
     """
+    if not center:
+        return waveform.unfold(1, n_fft, hop_length)
     half = n_fft // 2
     # Two flips and one copy: F.pad(mode="reflect") takes 1.5 times as long.
     before, after = waveform[:, 1 : half + 1].flip(1), waveform[:, -half - 1 : -1].flip(1)
     return torch.cat((before, waveform, after), dim=1).unfold(1, n_fft, hop_length)
 
 
-def _frame_features(frames: torch.Tensor, tables: BandTables, threshold: float) -> torch.Tensor:
+def _frame_features(frames: torch.Tensor, tables: BandTables, spec: MelSpec) -> torch.Tensor:
     """Compute features (C, M, F) of frames (F, n_fft)."""
     # Autocast would round spectra and sums to 8 or 11 bits.
     with torch.autocast(frames.device.type, enabled=False):
-        parts = _band_sums(_bin_table(frames, with_frequency=tables.with_frequency), tables)
+        table = _bin_table(frames, tables.windows, with_frequency=tables.with_frequency)
+        if spec.power == 1:
+            magnitude = compress(_magnitude_sums(table[: spec.n_fft // 2 - 1], tables), spec)
+            if not tables.with_frequency:
+                return magnitude[None]
+        parts = _band_sums(table, tables.rows, tables.offsets, tables.weights)
     sums = parts[:, ::2] + parts[:, 1::2]
     power = sums[: tables.n_mels]
+    if spec.power == 2:
+        magnitude = compress(power, spec)
     if not tables.with_frequency:
-        return power.log1p()[None]
+        return magnitude[None]
     # Masked bands are divided by infinity: 0 with a gradient of 0, in one pass and without 0/0.
-    frequency = sums[tables.n_mels :] / F.threshold(power, threshold, float("inf"))
-    return torch.stack((power.log1p(), frequency.clamp(-IF_LIMIT, IF_LIMIT)))
+    frequency = sums[tables.n_mels :] / F.threshold(power, spec.if_masking_threshold or 0.0, float("inf"))
+    return torch.stack((magnitude, frequency.clamp(-IF_LIMIT, IF_LIMIT)))
 
 
-def _bin_table(frames: torch.Tensor, *, with_frequency: bool) -> torch.Tensor:
+def _magnitude_sums(squares: torch.Tensor, tables: BandTables) -> torch.Tensor:
+    """Compute the sums of |X| over bands, (M, F), from the terms of 16·|X|² of each bin (K - 2, 2F)."""
+    power = squares[:, ::2] + squares[:, 1::2]
+    is_silent = power == 0  # where the derivative of the root is infinite
+    magnitude = power.masked_fill(is_silent, 1.0).sqrt().masked_fill(is_silent, 0.0)
+    rows, weights = (values[: tables.power_rows] for values in (tables.rows, tables.weights))
+    return 4.0 * _band_sums(magnitude, rows, tables.offsets[: tables.n_mels + 1], weights)
+
+
+def _bin_table(frames: torch.Tensor, windows: torch.Tensor | None = None, *, with_frequency: bool) -> torch.Tensor:
     """Compute the terms of 16·|X|² and, in the rows below, of 16·C of frames (F, n_fft); shape (K - 2 or 2K - 4, 2F).
 
     Rows are bins. A row holds the real and the imaginary part of each frame in turn, so that neighbouring bins are
     neighbouring rows and every pass runs over contiguous memory. The two parts are added after the sums over bands,
     where there are M rows and not K.
     """
+    if windows is not None:
+        return _windowed_bin_table(frames, windows)
     bins, columns = frames.shape[1] // 2 - 1, 2 * frames.shape[0]
     if frames.requires_grad or torch.compiler.is_compiling() or is_transformed(frames):
         below, here, above = _neighbours(torch.fft.rfft(frames).mT.contiguous())
@@ -208,14 +235,23 @@ def _bin_table(frames: torch.Tensor, *, with_frequency: bool) -> torch.Tensor:
     return table.flatten(0, 1)
 
 
+def _windowed_bin_table(frames: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """Compute the bin table of frames (F, n_fft) with a window that is no stencil, from one FFT for each window."""
+    spectra = torch.fft.rfft(frames * windows[:, None])[..., 1:-1].mT
+    stft, *slopes = (
+        torch.view_as_real(spectrum.contiguous()).flatten(1) for spectrum in (spectra[0], *(spectra[1:] * 1j))
+    )
+    return torch.cat([stft * stft, *(slope * stft for slope in slopes)])
+
+
 def _neighbours(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return bins k-1, k and k+1, k from 1 to K - 2, of a complex spectrum (K, F) as real tensors (K - 2, 2F)."""
     rows = torch.view_as_real(spectrum).flatten(1)
     return rows[:-2], rows[1:-1], rows[2:]
 
 
-def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
-    """Compute the sums over bands, shape (M or 2M, 2F), of a bin table (rows, 2F).
+def _band_sums(table: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Compute the sums over bands, such as (2M, 2F), of a bin table (rows, 2F), with fields of :class:`BandTables`.
 
     A bin lies in two bands at most, so nearly all of the K·M weights are 0. On one core, embedding_bag is several times
     faster than the best dense blocks, and it does not depend on the precision set for matrix products.
@@ -223,15 +259,15 @@ def _band_sums(table: torch.Tensor, tables: BandTables) -> torch.Tensor:
     # embedding_bag has neither a forward-mode derivative nor a rule for vmap.
     if table.device.type in _BAG_DEVICES and not is_transformed(table):
         return F.embedding_bag(
-            tables.rows,
+            rows,
             table,
-            tables.offsets,
+            offsets,
             mode="sum",
-            per_sample_weights=tables.weights,
+            per_sample_weights=weights,
             include_last_offset=True,
         )
-    count = len(tables.offsets) - 1
-    sums = torch.repeat_interleave(torch.arange(count, device=table.device), tables.offsets.diff())
+    count = len(offsets) - 1
+    sums = torch.repeat_interleave(torch.arange(count, device=table.device), offsets.diff())
     dense = torch.zeros((count, table.shape[0]), dtype=table.dtype, device=table.device)
-    dense = dense.index_put((sums, tables.rows), tables.weights)
+    dense = dense.index_put((sums, rows), weights)
     return dense @ table

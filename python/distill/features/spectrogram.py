@@ -19,10 +19,11 @@ from distill.features.reference import complex_mel, is_transformed
 class ComplexSpectrogram(nn.Module):
     """Two mel channels of a waveform: log power and instantaneous frequency.
 
-    Channel 0 is ``log1p`` of the mel power. Channel 1 is the energy-weighted mean of the reassigned frequency [1]_ [2]_
-    over the band, minus the band's centre, divided by half the band's support, clamped to ±2. It is 0 where the band's
-    power is not above ``config.if_masking_threshold``. Frames are centred, with reflect padding and a periodic Hann
-    window.
+    Channel 0 is ``log1p`` of the mel power, unless options of `config` choose another sum or compression. Channel 1 is
+    the energy-weighted mean of the reassigned frequency [1]_ [2]_ over the band, minus the band's centre, divided by
+    half the band's support, clamped to ±2. It is 0 where the band's power, the sum of weights times ``|X|²``, is not
+    above ``config.if_masking_threshold``, whatever channel 0 is. The window is a periodic Hann window; by default
+    frames are centred, with reflect padding. `docs/feature.md` has the formula of each option.
 
     The module has no parameters and no buffers. It works on the device of its input, and ``half()`` does not change it.
     A program that ``torch.export`` saved needs ``import distill.features.ops`` before ``torch.export.load``; that
@@ -38,7 +39,8 @@ class ComplexSpectrogram(nn.Module):
         of the environment variable DISTILL_BACKEND; if it is not set, the Triton kernel on CUDA, the Rust kernel on a
         CPU (the reference if the waveform requires a gradient), and the reference on other devices. If the kernel
         cannot compute the feature, the reference takes its place, and the reason is logged once. The inverse has no
-        Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference", and by torch on a GPU.
+        Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference" or n_fft is no power of
+        two, and by torch on a GPU.
 
     Raises
     ------
@@ -68,28 +70,32 @@ class ComplexSpectrogram(nn.Module):
         self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Compute the features of a batch of mono waveforms.
+        """Compute the features of mono waveforms.
 
         Parameters
         ----------
         waveform : torch.Tensor
-            Shape (B, 1, S), S above n_fft / 2, any floating type, at ``config.sample_rate``. Half precision is
-            computed in float32. Call it once before you capture it in a CUDA graph.
+            Shape (..., 1, S) with three or more dimensions, or (B, S), or (S,); any floating type, at
+            ``config.sample_rate``. S is above n_fft / 2 or, without ``config.center``, at least n_fft. Half precision
+            is computed in float32. Call it once before you capture it in a CUDA graph.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, 2, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+            Shape (..., 2, M, T), (B, 2, M, T) or (2, M, T): the two channels take the place of the waveform's one, or
+            are added if it has no dimension for that. T = ``config.n_frames(S)``, which is S // hop_length + 1 for
+            centred frames. float64 for float64, else float32.
 
         Raises
         ------
         ValueError
-            If shape or type are wrong, or the waveform is too short for the reflect padding.
+            If shape or type are wrong, or the waveform is too short.
         BackendError
             If the backend is "fused" or "rust" and cannot compute the features.
         """
-        _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, self._spec, self.backend)
+        mono = self._mono(waveform)
+        features = _compute(_batch(mono), self._spec, self.backend)
+        return features if mono.ndim == 2 else features.reshape(*mono.shape[:-1], *features.shape[1:])
 
     if TYPE_CHECKING:
 
@@ -98,8 +104,17 @@ class ComplexSpectrogram(nn.Module):
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
-        _check_waveform(waveform, self.config.n_fft)
-        return backend_for(waveform[:, 0], self._spec, self.backend)
+        return backend_for(_batch(self._mono(waveform)), self._spec, self.backend)
+
+    def _mono(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Return a valid waveform without the dimension of its one channel, (..., S)."""
+        if waveform.ndim == 0 or (waveform.ndim > 2 and waveform.shape[-2] != 1):
+            raise ValueError(
+                f"waveform of shape {list(waveform.shape)} must be [batch, 1, samples], [..., 1, samples], "
+                "[batch, samples] or [samples], mono; for the features of each channel, pass waveform.unsqueeze(-2)"
+            )
+        _check_waveform(waveform, self._spec)
+        return waveform.select(-2, 0) if waveform.ndim > 2 else waveform
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
         """Convert channel 1 to Hz.
@@ -107,12 +122,12 @@ class ComplexSpectrogram(nn.Module):
         Parameters
         ----------
         features : torch.Tensor
-            Shape (B, 2, M, T), as from :meth:`forward`.
+            Shape (..., 2, M, T), as from :meth:`forward`.
 
         Returns
         -------
         torch.Tensor
-            Frequency in Hz, shape (B, M, T); for a masked band its centre. float64 for float64, else float32.
+            Frequency in Hz, shape (..., M, T); for a masked band its centre. float64 for float64, else float32.
 
         Raises
         ------
@@ -120,10 +135,11 @@ class ComplexSpectrogram(nn.Module):
             If the shape is wrong.
         """
         n_mels = self.config.n_mels
-        if features.ndim != 4 or features.shape[1:3] != (2, n_mels):
-            raise ValueError(f"features of shape {list(features.shape)} must be [batch, 2, n_mels={n_mels}, frames]")
+        if features.ndim < 3 or features.shape[-3:-1] != (2, n_mels):
+            raise ValueError(f"features of shape {list(features.shape)} must be [..., 2, n_mels={n_mels}, frames]")
         half_support_hz = mel_bands(self._spec).half_support * self.config.sample_rate / self.config.n_fft
-        offset = features[:, 1] if features.dtype == torch.float64 else features[:, 1].float()
+        offset = features.select(-3, 1)
+        offset = offset if features.dtype == torch.float64 else offset.float()
         scale = torch.tensor(half_support_hz, dtype=offset.dtype).to(offset.device)
         centre = torch.tensor(self._spec.centres_hz(), dtype=offset.dtype).to(offset.device)
         return offset * scale[:, None] + centre[:, None]
@@ -153,6 +169,9 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
             `features` are differentiated forwards or transformed by torch.func.
+        ConfigError
+            If the feature does not determine a sound well enough: with ``win_length``, without ``center``, or with
+            ``power=1``.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -165,6 +184,8 @@ class ComplexSpectrogram(nn.Module):
 
 class AudioSpectrogram(nn.Module):
     """One mel channel of a waveform: log power, equal to channel 0 of :class:`ComplexSpectrogram`.
+
+    The shapes are those of ``torchaudio.transforms.MelSpectrogram``.
 
     Parameters
     ----------
@@ -181,9 +202,12 @@ class AudioSpectrogram(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from distill.audio import AudioSpectrogram
+    >>> from distill.audio import AudioSpectrogram, SpectrogramConfig
     >>> AudioSpectrogram()(torch.randn(1, 1, 48_000)).shape
     torch.Size([1, 1, 128, 94])
+    >>> whisper = AudioSpectrogram(SpectrogramConfig.preset("whisper"))
+    >>> whisper(torch.randn(16_000)).shape
+    torch.Size([80, 101])
     """
 
     def __init__(self, config: SpectrogramConfig | None = None, backend: Backend = "auto") -> None:
@@ -193,27 +217,28 @@ class AudioSpectrogram(nn.Module):
         self._spec = MelSpec.of(self.config)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Compute ``log1p`` of the mel power of a batch of mono waveforms.
+        """Compute ``log1p`` of the mel power of waveforms, or what `config` has in its place.
 
         Parameters
         ----------
         waveform : torch.Tensor
-            Shape (B, 1, S), as for :meth:`ComplexSpectrogram.forward`.
+            Shape (..., S), such as (B, 1, S); otherwise as for :meth:`ComplexSpectrogram.forward`.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, 1, M, T), T = S // hop_length + 1; float64 for float64, else float32.
+            Shape (..., M, T), such as (B, 1, M, T); T = ``config.n_frames(S)``. float64 for float64, else float32.
 
         Raises
         ------
         ValueError
-            If shape or type are wrong, or the waveform is too short for the reflect padding.
+            If shape or type are wrong, or the waveform is too short.
         BackendError
             If the backend is "fused" or "rust" and cannot compute the features.
         """
-        _check_waveform(waveform, self.config.n_fft)
-        return _compute(waveform, self._spec, self.backend)
+        _check_waveform(waveform, self._spec)
+        features = _compute(_batch(waveform), self._spec, self.backend)
+        return features.reshape(*waveform.shape[:-1], *features.shape[2:])
 
     if TYPE_CHECKING:
 
@@ -242,6 +267,9 @@ class AudioSpectrogram(nn.Module):
         ValueError
             If shape, type, `n_iter` or `length` are wrong, a value is not finite or too large for a log power, or
             `features` are differentiated forwards or transformed by torch.func.
+        ConfigError
+            If the feature does not determine a sound well enough: with ``win_length``, without ``center``, or with
+            ``power=1``.
         BackendError
             If the backend is "rust" and cannot invert the features.
         """
@@ -252,9 +280,17 @@ class AudioSpectrogram(nn.Module):
         return repr(self.config)
 
 
+def _batch(waveform: torch.Tensor) -> torch.Tensor:
+    """Return waveforms (..., S) as (B, S)."""
+    if waveform.ndim == 2:
+        return waveform
+    return waveform.flatten(0, -2) if waveform.ndim > 2 else waveform[None]
+
+
 def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.Tensor:
+    """Compute features (B, C, M, T) of waveforms (B, S)."""
     if backend == "reference":  # not through the operator, so that torch.compile can see into it
-        return complex_mel(waveform[:, 0], spec)
+        return complex_mel(waveform, spec)
     if is_transformed(waveform):
         # The operator has a gradient, and no other derivative: torch would take it for zero without a word.
         if backend != "auto":
@@ -262,15 +298,16 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
                 f"backend {backend!r} cannot compute forward-mode derivatives or transforms of torch.func; "
                 "choose 'auto' or 'reference'"
             )
-        return complex_mel(waveform[:, 0], spec)
-    features: torch.Tensor = torch.ops.distill.complex_mel(waveform[:, 0], *spec, backend)
+        return complex_mel(waveform, spec)
+    features: torch.Tensor = torch.ops.distill.complex_mel(waveform, *spec.arguments(backend))
     return features
 
 
-def _check_waveform(waveform: torch.Tensor, n_fft: int) -> None:
-    if waveform.ndim != 3 or waveform.shape[1] != 1:
-        raise ValueError(f"waveform of shape {list(waveform.shape)} must be [batch, 1, samples], mono")
+def _check_waveform(waveform: torch.Tensor, spec: MelSpec) -> None:
+    if waveform.ndim == 0:
+        raise ValueError("waveform of shape [] must be [..., samples]")
     if not waveform.is_floating_point():
         raise ValueError(f"waveform of type {waveform.dtype} must be of a floating type, within ±1")
-    if waveform.shape[-1] <= n_fft // 2:
-        raise ValueError(f"waveform of {waveform.shape[-1]} samples must be longer than n_fft/2 = {n_fft // 2} samples")
+    if waveform.shape[-1] < spec.least_samples:
+        least = f"longer than n_fft/2 = {spec.n_fft // 2}" if spec.center else f"at least n_fft = {spec.n_fft}"
+        raise ValueError(f"waveform of {waveform.shape[-1]} samples must be {least} samples")

@@ -284,7 +284,7 @@ def _reconstruct(
     if file.offset:
         offset = decibels(file.offset)
         logger.info("%s: its constant offset (DC) of %s was removed", printable(os.fspath(source)), offset)
-    average = TimeAverage(file.samples // instrument.hop_length + 1)
+    average = TimeAverage(config.features.n_frames(file.samples))
     hold = Hold(instrument)
     pairs = _input_and_output(instrument, hold, file, progress, f"reconstruct {printable(source.name)}")
     features = instrument.join(pairs)

@@ -95,7 +95,7 @@ class Instrument:
         self.config, self.model, self.stats = config, model, stats
         feature = config.features
         self.sample_rate, self.hop_length = feature.sample_rate, feature.hop_length
-        self.n_frames = config.chunk_samples // feature.hop_length + 1
+        self.n_frames = feature.n_frames(config.chunk_samples)
         self._check_fit((2 if is_complex else 1, feature.n_mels, self.n_frames))
         self.step_latents, step_frames = 1, self.n_frames - self.n_frames // 4
         if model.n_latents > 1:
@@ -147,7 +147,7 @@ class Instrument:
 
     def count_windows(self, samples: int) -> int:
         """Return the number of windows in a sound of `samples` samples."""
-        after_first = samples // self.hop_length + 1 - self.n_frames
+        after_first = self.config.features.n_frames(samples) - self.n_frames
         return 1 + max(0, -(-after_first // (self.n_frames - self.shared_frames)))
 
     def count_latents(self, windows: int) -> int:

@@ -8,14 +8,13 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from itertools import takewhile
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from distill.config import TrainingConfig
+from distill.config import TrainingConfig, spectrogram_fields
 from distill.device import resolve_device
 from distill.errors import PreprocessingCancelled, TrainingDivergedError
 from distill.index import Dataset
@@ -327,7 +326,9 @@ class Trainer:
     def _write_model(self, model: ConvVAE) -> None:
         stats = self.data.stats
         level = {"gain_db": measure_gain(model.eval(), self._level_rows, stats), "rows_db": self._latent_levels}
-        save_model(self.run.path, model, features=asdict(self.config.features), statistics=stats, level=level)
+        save_model(
+            self.run.path, model, features=spectrogram_fields(self.config.features), statistics=stats, level=level
+        )
 
     def _check_weights(self) -> None:
         model, optimizer = self.state.model.state_dict(), self.state.optimizer.state_dict()

@@ -23,6 +23,8 @@ const MAX_LANES: usize = 16;
 pub(crate) struct Frames {
     n_fft: usize,
     pub(crate) hop_length: usize,
+    /// Samples of the first frame that lie before the clip.
+    padding: usize,
     /// Number of hops that the group spans.
     columns: usize,
     /// The samples of a group that extends beyond the clip.
@@ -34,12 +36,13 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn new(n_fft: usize, hop_length: usize, lanes: usize) -> Self {
+    pub(crate) fn new(n_fft: usize, hop_length: usize, padding: usize, lanes: usize) -> Self {
         let columns = lanes + (n_fft - 1) / hop_length;
         let place = |sample| (sample % hop_length * columns + sample / hop_length) as u32;
         Frames {
             n_fft,
             hop_length,
+            padding,
             columns,
             padded: vec![0.0; (lanes - 1) * hop_length + n_fft],
             hops: vec![0.0; hop_length.min(n_fft) * columns],
@@ -52,7 +55,7 @@ impl Frames {
     /// have arbitrary values.
     #[inline(always)]
     pub(crate) fn window<'a>(&'a mut self, clip: &'a [f32], first: usize) -> &'a [f32] {
-        let start = (first * self.hop_length) as isize - (self.n_fft / 2) as isize;
+        let start = (first * self.hop_length) as isize - self.padding as isize;
         let length = self.padded.len();
         let inside = usize::try_from(start)
             .ok()
@@ -132,7 +135,7 @@ impl OverlapAdd {
             hops,
             places,
             ..
-        } = Frames::new(n_fft, hop_length, lanes);
+        } = Frames::new(n_fft, hop_length, 0, lanes);
         OverlapAdd {
             hop_length,
             columns,

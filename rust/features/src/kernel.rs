@@ -7,14 +7,14 @@
 //! ```text
 //! 4 X[k] = 2 R[k] - R[k-1] - R[k+1]               the STFT
 //! 4 C[k] = Re((R[k-1] - R[k+1])·conj X[k])        |X|² times (reassigned frequency - k), in bins
-//! channel 0 = log1p(Σ w·|X|²)
+//! channel 0 = log1p(Σ w·|X|²)           or another sum and another compression
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
 
 use fearless_simd::{dispatch, prelude::*, Level};
 
 use crate::bands::{Band, BinWeights};
-use crate::elementary::log1p;
+use crate::elementary::{log, log1p};
 use crate::frames::Frames;
 use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
 use crate::threads::in_threads;
@@ -27,6 +27,9 @@ const LIMIT: f32 = 2.0;
 /// too large by a factor of 64.
 const SCALE: f64 = 1.0 / 64.0;
 
+/// The weights contain SCALE for the 64 |X|² of a power; a magnitude is 8 |X|.
+const MAGNITUDE_SCALE: f32 = 8.0;
+
 /// Minimum work of a thread, in samples of frames. Less takes about 0.2 ms, which
 /// is no longer than starting a thread.
 const MIN_SAMPLES: usize = 1 << 19;
@@ -38,9 +41,56 @@ pub struct Shape {
     pub n_fft: usize,
     /// Samples from one frame to the next; at least 1.
     pub hop_length: usize,
+    /// Whether frames are centred at multiples of `hop_length`, and clips reflected
+    /// at their ends. Otherwise all frames lie inside the clip.
+    pub center: bool,
+    /// What channel 0 adds up.
+    pub sum: Sum,
+    /// What is done to the sums of channel 0.
+    pub compression: Compression,
     /// If the power of a band is at most this, channel 1 is 0. `None`: channel 1
     /// is not computed.
     pub if_masking_threshold: Option<f32>,
+}
+
+/// What is added up over the bins of a band.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sum {
+    /// |X|²
+    Power,
+    /// |X|
+    Magnitude,
+}
+
+/// What is done to the sums of channel 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// log(1 + x)
+    Log1p,
+    /// `factor · log(max(x, floor))`
+    Log {
+        /// Least value of which the logarithm is taken; a normal number above 0.
+        floor: f32,
+        /// What the natural logarithm is multiplied with.
+        factor: f32,
+    },
+}
+
+impl Compression {
+    /// Infinity and NaN are returned unchanged.
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+        match self {
+            Compression::None => x,
+            Compression::Log1p => log1p(simd, x),
+            Compression::Log { floor, factor } => {
+                let result = log(simd, x.max(floor)) * factor;
+                x.simd_lt(f32::INFINITY).select(result, x)
+            }
+        }
+    }
 }
 
 /// Computes features of one shape; can be shared by threads.
@@ -74,6 +124,14 @@ impl Kernel {
                 "hop_length={hop_length} must be from 1 to 2^24"
             )));
         }
+        if let Compression::Log { floor, .. } = shape.compression {
+            if !(f32::MIN_POSITIVE..f32::INFINITY).contains(&floor) {
+                return Err(Error::Invalid(format!(
+                    "floor={floor:e} must be at least {:e} and finite",
+                    f32::MIN_POSITIVE
+                )));
+            }
+        }
         Ok(Kernel {
             shape,
             level: Level::new(),
@@ -91,14 +149,20 @@ impl Kernel {
         self.level = level;
     }
 
+    /// Samples before the first sample of a clip with which its first frame begins.
+    fn padding(&self) -> usize {
+        usize::from(self.shape.center) * self.shape.n_fft / 2
+    }
+
+    fn frames_in(&self, samples: usize) -> usize {
+        let beyond_first = (samples + 2 * self.padding()).saturating_sub(self.shape.n_fft);
+        beyond_first / self.shape.hop_length + 1
+    }
+
     /// Shape of a clip's features: (channels, bands, frames).
     pub fn row_shape(&self, samples: usize) -> [usize; 3] {
         let channels = 1 + usize::from(self.shape.if_masking_threshold.is_some());
-        [
-            channels,
-            self.per_support.len(),
-            samples / self.shape.hop_length + 1,
-        ]
+        [channels, self.per_support.len(), self.frames_in(samples)]
     }
 
     /// Computes the features of clips.
@@ -111,7 +175,7 @@ impl Kernel {
     /// # Errors
     ///
     /// If the lengths do not match, or a clip is too short to be padded by
-    /// reflection.
+    /// reflection or, if frames are not centred, for one frame.
     pub fn compute(
         &self,
         clips: &[f32],
@@ -119,10 +183,16 @@ impl Kernel {
         out: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        let half = self.shape.n_fft / 2;
-        if samples <= half {
+        let Shape { n_fft, center, .. } = self.shape;
+        let half = n_fft / 2;
+        if center && samples <= half {
             return Err(Error::Invalid(format!(
                 "a clip of {samples} samples is too short: it must have more than n_fft/2 = {half}"
+            )));
+        }
+        if !center && samples < n_fft {
+            return Err(Error::Invalid(format!(
+                "a clip of {samples} samples is too short: it must have at least n_fft={n_fft}"
             )));
         }
         let n_clips = clips.len() / samples;
@@ -162,7 +232,10 @@ impl Kernel {
     }
 
     fn frames<S: Simd>(&self, _: S) -> Frames {
-        Frames::new(self.shape.n_fft, self.shape.hop_length, S::f32s::LEN)
+        let Shape {
+            n_fft, hop_length, ..
+        } = self.shape;
+        Frames::new(n_fft, hop_length, self.padding(), S::f32s::LEN)
     }
 }
 
@@ -171,15 +244,15 @@ struct Group<'a, S: Simd, T> {
     simd: S,
     kernel: &'a Kernel,
     spectra: T,
-    /// Sums of power and shift of each band, and of one after the last for bins
-    /// that lie in fewer than two bands.
-    sums: Vec<[S::f32s; 2]>,
+    /// Sums of power, shift and magnitude of each band, and of one after the last
+    /// for bins that lie in fewer than two bands.
+    sums: Vec<[S::f32s; 3]>,
 }
 
 impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
     #[inline(always)]
     fn new(simd: S, kernel: &'a Kernel, spectra: T) -> Self {
-        let sums = vec![[S::f32s::splat(simd, 0.0); 2]; kernel.per_support.len() + 1];
+        let sums = vec![[S::f32s::splat(simd, 0.0); 3]; kernel.per_support.len() + 1];
         Group {
             simd,
             kernel,
@@ -190,26 +263,30 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
 
     #[inline(always)]
     fn compute(&mut self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
-        let frames = samples / self.kernel.shape.hop_length + 1;
+        let frames = self.kernel.frames_in(samples);
+        let Shape { sum, .. } = self.kernel.shape;
         for (clip, out) in clips.chunks_exact(samples).zip(out.chunks_exact_mut(row)) {
             for first in (0..frames).step_by(S::f32s::LEN) {
                 self.spectra.transform(self.simd, clip, first);
-                match self.kernel.shape.if_masking_threshold {
-                    Some(threshold) => {
-                        self.sum::<true>();
-                        self.store_frequency(out, first, frames, threshold);
-                    }
-                    None => self.sum::<false>(),
+                let threshold = self.kernel.shape.if_masking_threshold;
+                match (threshold.is_some(), sum) {
+                    (true, Sum::Power) => self.sum::<true, false>(),
+                    (false, Sum::Power) => self.sum::<false, false>(),
+                    (true, Sum::Magnitude) => self.sum::<true, true>(),
+                    (false, Sum::Magnitude) => self.sum::<false, true>(),
+                }
+                if let Some(threshold) = threshold {
+                    self.store_frequency(out, first, frames, threshold);
                 }
                 self.store_magnitude(out, first, frames);
             }
         }
     }
 
-    /// Adds the power of each bin, and its shift if there is channel 1, to the sums
-    /// of its bands.
+    /// Adds the power of each bin, its shift if there is channel 1, and its magnitude
+    /// if channel 0 needs it, to the sums of its bands.
     #[inline(always)]
-    fn sum<const WITH_FREQUENCY: bool>(&mut self) {
+    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self) {
         let Group {
             simd,
             kernel,
@@ -218,7 +295,7 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
         } = self;
         let simd = *simd;
         let plan = &kernel.bin_weights;
-        sums.fill([S::f32s::splat(simd, 0.0); 2]);
+        sums.fill([S::f32s::splat(simd, 0.0); 3]);
         let mut bin = plan.start;
         let mut below = spectra.bin(simd, bin - 1);
         let mut here = spectra.bin(simd, bin);
@@ -235,6 +312,9 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
                 for (sums, factors) in [(&mut first_sums, first), (&mut second_sums, second)] {
                     let weight = S::f32s::splat(simd, factors.weight);
                     sums[0] = power.mul_add(weight, sums[0]);
+                    if WITH_MAGNITUDE {
+                        sums[2] = power.sqrt().mul_add(weight, sums[2]);
+                    }
                     if WITH_FREQUENCY {
                         let moment = S::f32s::splat(simd, factors.moment);
                         sums[1] = power.mul_add(moment, shift.mul_add(weight, sums[1]));
@@ -251,8 +331,15 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
     #[inline(always)]
     fn store_magnitude(&self, out: &mut [f32], first: usize, frames: usize) {
         let (magnitude, _) = out.split_at_mut(self.kernel.per_support.len() * frames);
-        for (band, [power, _]) in magnitude.chunks_exact_mut(frames).zip(&self.sums) {
-            store::<S>(log1p(self.simd, *power), &mut band[first..]);
+        let Shape {
+            sum, compression, ..
+        } = self.kernel.shape;
+        for (band, [power, _, magnitude]) in magnitude.chunks_exact_mut(frames).zip(&self.sums) {
+            let value = match sum {
+                Sum::Power => *power,
+                Sum::Magnitude => *magnitude * MAGNITUDE_SCALE,
+            };
+            store::<S>(compression.apply(self.simd, value), &mut band[first..]);
         }
     }
 
@@ -264,7 +351,7 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
         let (_, frequency) = out.split_at_mut(self.kernel.per_support.len() * frames);
         let bands = frequency.chunks_exact_mut(frames);
         for ((band, sums), per_support) in bands.zip(&self.sums).zip(&self.kernel.per_support) {
-            let [power, shift] = *sums;
+            let [power, shift, _] = *sums;
             let value = shift / power * *per_support;
             let value = value.simd_gt(limit).select(limit, value);
             let value = value.simd_lt(-limit).select(-limit, value);

@@ -24,12 +24,15 @@
 //! ```
 //! use std::f64::consts::TAU;
 //!
-//! use distill_features::{Band, Kernel, Shape};
+//! use distill_features::{Band, Compression, Kernel, Shape, Sum};
 //!
 //! # fn main() -> Result<(), distill_features::Error> {
 //! let shape = Shape {
 //!     n_fft: 64,
 //!     hop_length: 16,
+//!     center: true,
+//!     sum: Sum::Power,
+//!     compression: Compression::Log1p,
 //!     if_masking_threshold: Some(1e-5),
 //! };
 //! let band = Band {
@@ -74,4 +77,4 @@ mod threads;
 pub use bands::Band;
 pub use error::Error;
 pub use inverse::{FitTables, FrequencyTables, Inverse, Matrices, Sparse};
-pub use kernel::{Kernel, Shape};
+pub use kernel::{Compression, Kernel, Shape, Sum};

@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 use fearless_simd::Level;
 use proptest::prelude::*;
 
-use crate::{Band, Error, Kernel, Shape};
+use crate::{Band, Compression, Error, Kernel, Shape, Sum};
 
 /// The instruction sets of this machine, in ascending order.
 pub(crate) fn levels() -> Vec<Level> {
@@ -55,20 +55,21 @@ fn noise(samples: usize, seed: u32) -> Vec<f32> {
     (0..samples).map(|t| (tone(t) + next()) as f32).collect()
 }
 
-/// Power and mean reassigned frequency of each band, `[band][frame]`, by definition:
-/// two windows, and a sum over samples for each bin.
-fn definition(clip: &[f32], shape: Shape, bands: &[Band]) -> Vec<Vec<(f64, f64)>> {
+/// Channel 0, mean reassigned frequency and power of each band, `[band][frame]`, by
+/// definition: two windows, and a sum over samples for each bin.
+fn definition(clip: &[f32], shape: Shape, bands: &[Band]) -> Vec<Vec<(f64, f64, f64)>> {
     let Shape {
         n_fft, hop_length, ..
     } = shape;
+    let padding = if shape.center { n_fft / 2 } else { 0 };
     let last = clip.len() as isize - 1;
     let sample = |index: isize| {
         let index = index.abs();
         f64::from(clip[index.min(2 * last - index) as usize])
     };
     let mut features = vec![Vec::new(); bands.len()];
-    for frame in 0..=clip.len() / hop_length {
-        let start = (frame * hop_length) as isize - (n_fft / 2) as isize;
+    for frame in 0..=(clip.len() + 2 * padding - n_fft) / hop_length {
+        let start = (frame * hop_length) as isize - padding as isize;
         let bin = |k: usize| {
             let (mut x, mut d) = ((0.0, 0.0), (0.0, 0.0));
             for n in 0..n_fft {
@@ -89,12 +90,24 @@ fn definition(clip: &[f32], shape: Shape, bands: &[Band]) -> Vec<Vec<(f64, f64)>
         };
         let bins: Vec<(f64, f64)> = (0..=n_fft / 2).map(bin).collect();
         for (band, features) in bands.iter().zip(&mut features) {
-            let (mut power, mut moment) = (0.0, 0.0);
+            let (mut power, mut moment, mut magnitude) = (0.0, 0.0, 0.0);
             for (k, weight) in (band.first..).zip(&band.weights) {
                 power += weight * bins[k].0;
+                magnitude += weight * bins[k].0.sqrt();
                 moment += weight * ((k as f64 - band.centre) * bins[k].0 + bins[k].1);
             }
-            features.push((power, moment / band.half_support / power));
+            let sum = match shape.sum {
+                Sum::Power => power,
+                Sum::Magnitude => magnitude,
+            };
+            let value = match shape.compression {
+                Compression::None => sum,
+                Compression::Log1p => sum.ln_1p(),
+                Compression::Log { floor, factor } => {
+                    sum.max(f64::from(floor)).ln() * f64::from(factor)
+                }
+            };
+            features.push((value, moment / band.half_support / power, power));
         }
     }
     features
@@ -117,16 +130,16 @@ fn check(shape: Shape, count: usize, samples: usize, seed: u32) {
     let bands = triangles(shape.n_fft, count);
     let clip = noise(samples, seed);
     let expected = definition(&clip, shape, &bands);
-    let frames = samples / shape.hop_length + 1;
+    let frames = expected[0].len();
     let mut loud = 0;
     for level in levels() {
         let kernel = kernel_at(level, shape, &bands);
         let out = computed(&kernel, &clip, samples, 1);
         let (magnitude, frequency) = out.split_at(count * frames);
-        for (place, &(power, shift)) in expected.iter().flatten().enumerate() {
-            let error = (f64::from(magnitude[place]) - power.ln_1p()).abs();
+        for (place, &(value, shift, power)) in expected.iter().flatten().enumerate() {
+            let error = (f64::from(magnitude[place]) - value).abs();
             assert!(
-                error < 1e-4,
+                error < 1e-4 * value.abs().max(1.0),
                 "{level:?} {shape:?} channel 0 at {place}: off by {error}"
             );
             if power > 1e-2 {
@@ -154,6 +167,9 @@ fn shape(n_fft: usize, hop_length: usize) -> Shape {
     Shape {
         n_fft,
         hop_length,
+        center: true,
+        sum: Sum::Power,
+        compression: Compression::Log1p,
         if_masking_threshold: Some(1e-5),
     }
 }
@@ -184,6 +200,29 @@ fn several_groups_of_frames_match_the_definition() {
     check(shape(64, 1), 6, 83, 2);
     check(shape(64, 64), 6, 64 * 19, 3);
     check(shape(64, 100), 6, 64 * 19, 4);
+}
+
+#[test]
+fn other_frames_sums_and_compressions_match_the_definition() {
+    let log = Compression::Log {
+        floor: 0.1,
+        factor: 4.5,
+    };
+    for center in [true, false] {
+        for sum in [Sum::Power, Sum::Magnitude] {
+            for compression in [Compression::None, Compression::Log1p, log] {
+                for n_fft in [64, 50] {
+                    let shape = Shape {
+                        center,
+                        sum,
+                        compression,
+                        ..shape(n_fft, 20)
+                    };
+                    check(shape, 6, 20 * 37 + 5, 5);
+                }
+            }
+        }
+    }
 }
 
 proptest! {

@@ -1,6 +1,8 @@
 //! `distill._native.MelKernel`.
 
-use distill_features::{Band, Error, Kernel, Shape};
+use std::f32::consts::LOG10_E;
+
+use distill_features::{Band, Compression, Error, Kernel, Shape, Sum};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray4, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,7 +13,7 @@ pub(crate) struct PyMelKernel(Kernel);
 #[pymethods]
 impl PyMelKernel {
     #[new]
-    #[pyo3(signature = (*, n_fft, hop_length, first, width, filterbank, centre, half_support, if_masking_threshold))]
+    #[pyo3(signature = (*, n_fft, hop_length, first, width, filterbank, centre, half_support, if_masking_threshold, center, power, compression, floor))]
     #[allow(clippy::too_many_arguments)] // keyword-only in Python
     fn new(
         n_fft: usize,
@@ -22,6 +24,10 @@ impl PyMelKernel {
         centre: PyReadonlyArray1<f64>,
         half_support: PyReadonlyArray1<f64>,
         if_masking_threshold: Option<f32>,
+        center: bool,
+        power: u32,
+        compression: &str,
+        floor: f32,
     ) -> PyResult<Self> {
         let filterbank = filterbank.as_array();
         let (first, width) = (first.as_array(), width.as_array());
@@ -47,6 +53,9 @@ impl PyMelKernel {
         let shape = Shape {
             n_fft,
             hop_length,
+            center,
+            sum: sum(power)?,
+            compression: compression_of(compression, power, floor)?,
             if_masking_threshold,
         };
         Kernel::new(shape, &bands)
@@ -74,6 +83,33 @@ impl PyMelKernel {
         py.detach(|| self.0.compute(clips, samples, out, threads))
             .map_err(to_python)
     }
+}
+
+fn sum(power: u32) -> PyResult<Sum> {
+    match power {
+        1 => Ok(Sum::Magnitude),
+        2 => Ok(Sum::Power),
+        _ => Err(PyValueError::new_err(format!(
+            "power={power} must be 1 or 2"
+        ))),
+    }
+}
+
+fn compression_of(name: &str, power: u32, floor: f32) -> PyResult<Compression> {
+    let decibels = 20.0 / power as f32;
+    let factor = match name {
+        "none" => return Ok(Compression::None),
+        "log1p" => return Ok(Compression::Log1p),
+        "log" => 1.0,
+        "log10" => LOG10_E,
+        "db" => decibels * LOG10_E,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "compression={name:?} must be log1p, log, log10, db or none"
+            )))
+        }
+    };
+    Ok(Compression::Log { floor, factor })
 }
 
 pub(crate) fn to_python(error: Error) -> PyErr {

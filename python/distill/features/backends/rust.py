@@ -14,6 +14,8 @@ from distill.features.mel import MelSpec, mel_bands
 
 def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     """Return the kernel for waveforms (B, S) on the CPU, or the reason why there is none."""
+    if spec.win_length is not None:
+        return f"win_length={spec.win_length}, while the kernel's window is as long as the frame"
     return fault(waveform.device, "the waveform is") or partial(_compute, spec=spec)
 
 
@@ -46,6 +48,10 @@ def _kernel(spec: MelSpec) -> Any:
         n_fft=spec.n_fft,
         hop_length=spec.hop_length,
         if_masking_threshold=spec.if_masking_threshold,
+        center=spec.center,
+        power=spec.power,
+        compression=spec.compression,
+        floor=spec.floor,
         **vars(mel_bands(spec)),
     )
 

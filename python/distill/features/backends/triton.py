@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from distill.features.backends import Kernel, KernelError
+from distill.features.compression import compress
 from distill.features.mel import MelSpec, mel_bands
 
 # The kernel is tested with this release; earlier ones lack language features that it uses.
@@ -30,6 +31,8 @@ def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     """Return the kernel for waveforms (B, S) like this one, or the reason why there is none."""
     if waveform.shape[1] > _MAX_SAMPLES:
         return f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
+    if option := _option_fault(spec):
+        return option
     with _lock:
         return _failed.get((spec, waveform.dtype, waveform.device)) or _kernel(spec, waveform.device)
 
@@ -58,7 +61,13 @@ def _kernel(spec: MelSpec, device: torch.device) -> Kernel | str:
         plan = thread.submit(make).result()
     if isinstance(plan, str):
         return plan
-    launch = partial(complex_mel, plan=plan, hop_length=spec.hop_length, threshold=spec.if_masking_threshold or 0.0)
+    launch = partial(
+        complex_mel,
+        plan=plan,
+        hop_length=spec.hop_length,
+        threshold=spec.if_masking_threshold or 0.0,
+        log1p=spec.compression == "log1p",
+    )
     return partial(_launch, spec=spec, launch=launch)
 
 
@@ -75,7 +84,20 @@ def _launch(waveform: torch.Tensor, spec: MelSpec, launch: Kernel) -> torch.Tens
         first_line, *_ = str(error).splitlines() or [""]
         _failed[key] = f"{type(error).__name__}: {first_line}"
         raise KernelError(_failed[key]) from error
+    if spec.compression != "log1p":
+        features[:, 0] = compress(features[:, 0], spec)
     return features if spec.channels == 2 else features[:, :1].contiguous()
+
+
+def _option_fault(spec: MelSpec) -> str | None:
+    """Return which option of a feature the kernel does not have, or None."""
+    if spec.win_length is not None:
+        return f"win_length={spec.win_length}, while the kernel's window is as long as the frame"
+    if not spec.center:
+        return "center=False, while the kernel's frames are centred"
+    if spec.power != 2:
+        return f"power={spec.power}, while the kernel adds up powers"
+    return None
 
 
 def _triton_fault(device: torch.device) -> str | None:

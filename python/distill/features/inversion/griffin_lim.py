@@ -14,7 +14,7 @@ from distill.features.backend_names import BACKEND_VARIABLE, Backend
 from distill.features.backends.rust import fault
 from distill.features.inversion import rust
 from distill.features.inversion.bin_power import bin_power
-from distill.features.inversion.limits import check_features
+from distill.features.inversion.limits import check_features, check_power, plain_features
 from distill.features.inversion.phase import initial_phase
 from distill.features.mel import MelSpec, hann_window
 
@@ -59,6 +59,8 @@ def invert(
     ValueError
         If the shape, the type or `n_iter` does not fit, a value is not finite or above any log power of sound, or
         `features` are differentiated forwards or transformed by torch.func.
+    ConfigError
+        If the feature has an option that cannot be inverted.
     BackendError
         If `backend` is "rust" and the kernel cannot compute it.
 
@@ -80,18 +82,22 @@ def invert(
     device = features.device if features.device.type in _FRAMES else torch.device("cpu")
     # A transform of torch.func that is about other tensors would wrap those that are made here, and those in caches.
     with torch.no_grad(), torch._C._DisableFuncTorch():
-        if _use_rust(device, backend):
+        features, spec = plain_features(features, spec)
+        check_power(features)
+        if _use_rust(device, spec, backend):
             waveforms = rust.invert(features.to(device), spec, n_iter, samples)
         else:
             waveforms = _in_parts(features, spec, n_iter, samples, device)
         return _to_length(waveforms, length)[:, None].to(features.device)
 
 
-def _use_rust(device: torch.device, backend: Backend) -> bool:
+def _use_rust(device: torch.device, spec: MelSpec, backend: Backend) -> bool:
     """Return whether the Rust kernel inverts features on `device`; raise if it was requested and cannot."""
     if backend == "reference" or (backend != "rust" and device.type != "cpu"):
         return False
     reason = fault(device, "the features are")
+    if spec.n_fft.bit_count() > 1:
+        reason = reason or f"n_fft={spec.n_fft} is no power of two"
     if reason and backend == "rust":
         raise BackendError(
             f"backend 'rust' cannot invert this: {reason}; "

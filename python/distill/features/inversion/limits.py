@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from distill.features.mel import MelSpec
+from distill.errors import ConfigError
+from distill.features.compression import expand
+from distill.features.mel import MelSpec, band_scale
 from distill.features.reference import IF_LIMIT, is_transformed
 
 # Channel 0 above which the power overflows float32; sound within ±1 and frames of 65 536 samples reach 22.
@@ -13,6 +15,38 @@ _HIGHEST = 80.0
 _LOUDEST = 30.0
 # Magnitude of hiss, in standard deviations of channel 0; docs/notes/inversion.md says how it was chosen.
 _HISS = 0.2
+
+
+def plain_features(features: torch.Tensor, spec: MelSpec) -> tuple[torch.Tensor, MelSpec]:
+    """Return features with channel 0 as log1p of the power of bands without a norm, and their spec.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (B, C, M, T), as :func:`check_features` wants them.
+    spec : MelSpec
+        The feature.
+
+    Raises
+    ------
+    ConfigError
+        If the feature has an option that the inverse does not undo.
+    """
+    options = {"win_length": spec.win_length is not None, "center": not spec.center, "power": spec.power != 2}
+    faults = [
+        f"{name}={getattr(spec, name)} cannot be inverted: the inverse is that of centred frames, of a window as long "
+        "as the frame, and of power=2"
+        for name, is_other in options.items()
+        if is_other
+    ]
+    if faults:
+        raise ConfigError(faults)
+    plain = spec._replace(norm=None, compression="log1p", floor=MelSpec._field_defaults["floor"])
+    if plain == spec:
+        return features, spec
+    scale = torch.tensor(band_scale(spec), dtype=torch.float32).to(features.device)
+    power = expand(features[:, :1].float(), spec) / scale[:, None]
+    return torch.cat([power.log1p(), features[:, 1:].float()], dim=1), plain
 
 
 def check_features(features: torch.Tensor, spec: MelSpec) -> None:
@@ -34,6 +68,10 @@ def check_features(features: torch.Tensor, spec: MelSpec) -> None:
         value = features[tuple(wrong[0])].item()
         where = ", ".join(f"{name} {index}" for name, index in place.items())
         raise ValueError(f"features hold {value} at {where}: all must be finite")
+
+
+def check_power(features: torch.Tensor) -> None:
+    """Raise ValueError if channel 0, log1p of a power, is higher than that of any sound."""
     if features.numel() and (highest := features[:, 0].max().item()) > _HIGHEST:
         raise ValueError(f"features hold a log power of {highest:g}, above {_HIGHEST:g}: undo the normalisation first")
 

@@ -84,7 +84,7 @@ impl<'a, S: Simd> GriffinLim<'a, S> {
         let overlap = OverlapAdd::new(n_fft, hop_length, lanes);
         let spanned = (width - lanes) * hop_length + overlap.span();
         let length = spanned.max(n_fft / 2 + synthesis.samples);
-        let input = Frames::new(n_fft, hop_length, lanes);
+        let input = Frames::new(n_fft, hop_length, n_fft / 2, lanes);
         GriffinLim {
             synthesis,
             spectra: PackedSpectra::new(simd, synthesis.packed, input),

@@ -52,6 +52,9 @@ fn a_glide_and_a_click_come_back_with_every_instruction_set() {
     let shape = Shape {
         n_fft: N_FFT,
         hop_length: HOP,
+        center: true,
+        sum: crate::Sum::Power,
+        compression: crate::Compression::Log1p,
         if_masking_threshold: None,
     };
     let kernel = Kernel::new(shape, &bands).unwrap();
