@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
+from packaging.requirements import Requirement
 
 # Tests start hundreds of processes, and each would compile torch and its like again, for seconds. Only this process
 # writes bytecode: others may be killed, or have no room.
@@ -86,10 +86,10 @@ def _need(item: pytest.Item) -> str:
 
 @functools.cache
 def _is_there(need: str) -> bool:
-    package, _, version = need.partition(">=")
-    if version:
+    if "=" in need:
+        package = Requirement(need)
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return Version(importlib.metadata.version(package)) >= Version(version)
+            return package.specifier.contains(importlib.metadata.version(package.name))
         return False
     if need == "torchaudio":
         return _imports_torchaudio()

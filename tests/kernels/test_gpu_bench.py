@@ -223,7 +223,8 @@ def test_the_pointwise_baseline_compiles():
     ):
         signature = arguments | dict.fromkeys(constants, "constexpr")
         signature = {name: signature[name] for name in kernel.arg_names}
-        compiled = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+        source = ASTSource(kernel, signature, constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
         assert compiled.asm["cubin"]
 
 
