@@ -138,3 +138,10 @@ def test_denormalize_is_the_inverse_of_normalize(dataset):
         normalize(features, {"mag_mean": 0.0, "mag_std": 1.0})
     with pytest.raises(ValueError, match=r"shape \[32, 32\] must be"):
         normalize(features[0, 0], stats)
+
+
+def test_the_inverse_of_normalised_rows_warns(dataset):
+    spectrogram = ComplexSpectrogram(training().complex_spectrogram)
+    with pytest.warns(UserWarning, match=r"% of the log powers are negative.*denormalize\(rows\)"):
+        spectrogram.inverse(dataset[:4])
+    assert spectrogram.inverse(dataset.denormalize(dataset[:4])).std() > 0.01

@@ -151,7 +151,7 @@ class ComplexSpectrogram(nn.Module):
         ----------
         features : torch.Tensor
             Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Negative values of channel 0
-            count as 0.
+            count as 0; if they are many, as in normalised rows, a UserWarning says so.
         n_iter : int, default 8
             Iterations of fast Griffin-Lim. They start from power and phase estimated from both channels.
         length : int, optional
