@@ -21,7 +21,9 @@ class Crops(Dataset):
     """A second of each file, from a random place."""
 
     def __init__(self, folder: str) -> None:
-        self.files = [path for path in Path(folder).rglob("*") if path.suffix in (".wav", ".flac", ".ogg", ".mp3")]
+        self.files = [
+            path for path in Path(folder).rglob("*") if path.suffix.lower() in (".wav", ".flac", ".ogg", ".mp3")
+        ]
 
     def __len__(self) -> int:
         return len(self.files)

@@ -237,3 +237,26 @@ def test_configurations_are_frozen_and_documented():
         assert kind.__doc__
         assert kind() == kind()
         assert hash(kind()) == hash(kind())
+
+
+def test_float16_cannot_hold_powers():
+    feature = ComplexSpectrogramConfig(compression="none")
+    with pytest.raises(ConfigError, match="cache_dtype='float16' cannot hold compression='none'"):
+        TrainingConfig(feature, cache_dtype="float16")
+    assert TrainingConfig(feature).cache_dtype == "float32"
+
+
+def test_a_front_end_is_found_by_its_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean 'hifigan'"):
+        SpectrogramConfig.preset("hifi-gan")
+    with pytest.raises(ConfigError, match=r"field='n_mel' must be .*did you mean 'n_mels'"):
+        SpectrogramConfig.preset("whisper", n_mel=3)
+    with pytest.raises(ConfigError, match="did you mean 'htk'"):
+        SpectrogramConfig(mel_scale="HTK")
+
+
+def test_a_power_may_be_a_float_as_in_torchaudio_and_librosa():
+    assert SpectrogramConfig(power=2.0) == SpectrogramConfig()
+    assert repr(SpectrogramConfig(power=1.0)) == repr(SpectrogramConfig(power=1))
+    with pytest.raises(ConfigError, match=r"power=1.5 must be"):
+        SpectrogramConfig(power=1.5)

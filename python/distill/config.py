@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from distill.device import DEVICE_NAMES, is_device_name
 from distill.errors import ConfigError
-from distill.faults import Rule, at_least, between, check_fields, collecting_faults, replace_fields, report_faults
+from distill.faults import (
+    Rule,
+    at_least,
+    between,
+    check_fields,
+    choice_fault,
+    collecting_faults,
+    replace_fields,
+    report_faults,
+)
 from distill.front_ends import FRONT_ENDS, FrontEnd
 
 MelScale = Literal["htk", "slaney"]
@@ -68,6 +77,9 @@ class SpectrogramConfig:
     """Sums below it count as it in log, log10 and db."""
 
     def __post_init__(self) -> None:
+        power: Any = self.power
+        if isinstance(power, float) and power.is_integer():  # as torchaudio and librosa have it
+            object.__setattr__(self, "power", int(power))
         check_fields(self, self._rules())
 
     def _rules(self) -> dict[str, Rule]:
@@ -109,8 +121,11 @@ class SpectrogramConfig:
         >>> SpectrogramConfig.preset("whisper").n_fft
         400
         """
-        if name not in FRONT_ENDS:
-            raise ConfigError([f"preset={name!r} must be one of {', '.join(map(repr, FRONT_ENDS))}"])
+        if fault := choice_fault("preset", name, list(FRONT_ENDS)):
+            raise ConfigError([fault])
+        fields = [item.name for item in dataclasses.fields(cls)]
+        if faults := [fault for key in changes if (fault := choice_fault("field", key, fields))]:
+            raise ConfigError(faults)
         return cls(**{**FRONT_ENDS[name], **changes})
 
     @property
@@ -323,6 +338,8 @@ class TrainingConfig:
             "seed": Rule(lambda v: 0 <= v < 2**63, "from 0 to 2**63 - 1"),
         }
         check_fields(self, rules)
+        if self.cache_dtype == "float16" and self.complex_spectrogram.compression == "none":
+            report_faults(["cache_dtype='float16' cannot hold compression='none': band powers exceed 65504"])
         chunk_samples, n_fft = self.chunk_samples, _number(self.features.n_fft, 0)
         if isinstance(chunk_samples, int) and self.features.center is False and chunk_samples < n_fft:
             report_faults([f"chunk_samples={chunk_samples} must be at least n_fft = {n_fft}, without center"])

@@ -172,7 +172,7 @@ def choice_fault(name: str, value: Any, choices: Sequence[str], may_be_left_out:
     """Return the fault of a value that is none of `choices`, with the nearest of them."""
     if value in choices:
         return None
-    nearest = _did_you_mean(difflib.get_close_matches(str(value), choices, 1))
+    nearest = _did_you_mean(difflib.get_close_matches(str(value).lower(), choices, 1))
     must_be = ("left out or " if may_be_left_out else "") + ("one of " if len(choices) > 1 else "")
     return f"{name}={shown(value)} must be {must_be}{', '.join(map(repr, choices))}{nearest}"
 

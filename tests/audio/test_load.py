@@ -91,8 +91,16 @@ def test_bad_sources_are_named(stereo, tmp_path):
         file.seek(0)
         with pytest.raises(AudioFileError, match=r"bad.wav: not an audio file"):
             load_audio(file)
-    with pytest.raises(ValueError, match="binary mode"):
-        load_audio(io.StringIO("text"))
+    for other in (io.StringIO("text"), b"RIFF", None, 3):
+        with pytest.raises(TypeError, match=r"binary mode.*, not"):
+            load_audio(other)
+
+
+def test_audio_info_leaves_a_file_object_where_it_is(stereo):
+    for source in (io.BytesIO(b"before" + stereo.read_bytes()), io.BytesIO(stereo.read_bytes())):
+        source.seek(len(source.getvalue()) - len(stereo.read_bytes()))
+        assert audio_info(source).sample_rate == RATE
+        assert torch.equal(load_audio(source), load_audio(stereo))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +112,7 @@ def test_bad_sources_are_named(stereo, tmp_path):
         {"duration": float("inf")},
         {"sample_rate": 0},
         {"sample_rate": 10**9},
+        {"sample_rate": 44_100.5},
     ],
 )
 def test_values_out_of_range_are_refused(stereo, options):

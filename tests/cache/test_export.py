@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -139,6 +140,22 @@ def test_hf_datasets_reads_rows_as_tensors(parquet_files, tmp_path):
     assert [found[index] for index in range(20)] == [
         {**origin, "features": row.tolist()} for origin, row in zip(origins, expected, strict=True)
     ]
+
+
+def test_names_that_are_not_utf8_are_replaced_in_parquet_files(tmp_path):
+    write_dataset(tmp_path / "dataset", 1)
+    name = os.fsencode(tmp_path) + b"/dataset/caf\xe9.wav"
+    next((tmp_path / "dataset").rglob("*.wav")).rename(os.fsdecode(name))
+    cache_dir = preprocess(tmp_path / "dataset", training()).cache_dir
+    for kind in ("parquet", "webdataset"):
+        export(cache_dir, tmp_path / kind, kind)
+    table = parquet.read_table(tmp_path / "parquet" / "000000.parquet")
+    assert set(table["path"].to_pylist()) == {"caf\N{REPLACEMENT CHARACTER}.wav"}
+
+
+def test_an_unknown_format_is_named(made, tmp_path):
+    with pytest.raises(ConfigError, match=r"format='parqet' must be one of .*did you mean 'parquet'"):
+        export(made[1], tmp_path / "out", "parqet")
 
 
 def test_without_pyarrow_parquet_is_refused_before_anything_is_written(made, tmp_path, monkeypatch):

@@ -127,3 +127,21 @@ def test_a_key_of_a_configuration_file_that_does_not_exist_names_the_nearest(run
     code, _, err = run("preprocess", dataset, "--config", config)
     assert code == 2
     assert f"{config}: unknown key '{key}'; did you mean '{nearest}'?" in err
+
+
+def test_words_that_only_begin_like_a_short_flag_are_none(run, tone_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word in ("-out=new", "-owhere", "-seed=3", "-nine"):
+        code, _, err = run("generate", tone_run, word)
+        assert code == 2
+        assert word.partition("=")[0] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_two_dashes_is_a_name(run, tone_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-old.wav", "-fold.wav", "-s"):
+        soundfile.write(tmp_path / name, tones()[0], 16_000, format="WAV")
+    code, _, err = run("reconstruct", tone_run, "-o", "back", "--", "-old.wav", "-fold.wav", "-s")
+    assert code == 0, err
+    assert {path.name for path in (tmp_path / "back").glob("*d.wav")} == {"-old.wav", "-fold.wav"}

@@ -10,6 +10,7 @@ import torch
 
 from definition import LOUD, define, make_signal
 from distill.audio import AudioSpectrogram, ComplexSpectrogram, ComplexSpectrogramConfig, SpectrogramConfig
+from distill.errors import ConfigError
 from distill.features import reference
 from distill.features.mel import MelSpec, mel_bands
 from distill.features.reference import complex_mel
@@ -358,3 +359,17 @@ def test_module_has_no_state():
     assert not spectrogram.state_dict()
     waveform = torch.tensor(make_signal(12_000), dtype=torch.float32)[None, None]
     assert torch.equal(spectrogram(waveform), ComplexSpectrogram()(waveform))
+
+
+def test_a_configuration_of_the_other_module_is_refused_or_means_its_first_channel():
+    waveform = torch.tensor(make_signal(8_000, rate=48_000, seed=1), dtype=torch.float32)[None, None]
+    with pytest.raises(ConfigError, match="SpectrogramConfig, of one channel"):
+        ComplexSpectrogram(SpectrogramConfig())
+    both = ComplexSpectrogram()(waveform)
+    torch.testing.assert_close(AudioSpectrogram(ComplexSpectrogramConfig())(waveform), both[:, :1])
+
+
+def test_arrays_are_named():
+    for module in (ComplexSpectrogram(), AudioSpectrogram()):
+        with pytest.raises(TypeError, match=r"waveform must be a torch\.Tensor, not ndarray"):
+            module(np.zeros((1, 1, 8_000), np.float32))

@@ -213,12 +213,15 @@ def test_waveforms_and_latents_that_are_none_are_refused(instrument):
         with pytest.raises(ValueError, match=reason):
             instrument.encode_waveform(bad)
     latents = instrument.encode_waveform(sine(440.0, 1.0))
-    for bad in (latents[0], latents[:0], latents[None]):
+    assert torch.equal(instrument.decode_latents(latents.double().numpy()), instrument.decode_latents(latents))
+    for bad in (latents[0], latents[:0], latents[None], latents[:, :1], torch.tensor(1.0)):
         with pytest.raises(ValueError, match="latent vectors of shape"):
             instrument.decode_latents(bad)
     for samples in (0, 10**9):
         with pytest.raises(ValueError, match=f"samples={samples}"):
             instrument.decode_latents(latents, samples)
+    with pytest.raises(TypeError):
+        instrument.decode_latents(latents, 1.5)
 
 
 def test_threads_share_an_instrument(instrument):

@@ -9,11 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, SubsetRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from distill.errors import CacheError
 from distill.preprocess.pipeline import preprocess
-from distill.training import CachedSpectrogramDataset, create_complex_data_loaders
+from distill.training import CachedSpectrogramDataset, create_complex_data_loaders, create_data_loaders
 from sounds import training, write_dataset
 
 
@@ -162,8 +168,66 @@ def test_a_state_of_another_order_is_refused(cache, small_config):
         for loader in (other, val):
             with pytest.raises(ValueError, match=f"a loader with {name if loader is other else ''}.*make the loader"):
                 loader.load_state_dict(state)
-    with pytest.raises(ValueError, match="has epoch, step"):
+    with pytest.raises(ValueError, match="epoch=None, which must be"):
         other.load_state_dict({})
+
+
+def test_a_state_of_other_rows_or_another_process_is_refused(cache, small_config):
+    config = replace(small_config, batch_size=2)
+    # As many rows, but others.
+    rows, by_file = CachedSpectrogramDataset(cache), replace(config, split_by="file")
+    chunks = sum(rows.provenance(index).variant == 0 for index in range(len(rows)))
+    other, val = create_complex_data_loaders(cache, by_file)
+    loader, _ = create_complex_data_loaders(cache, config, (len(val.dataset) - 0.5) / chunks)
+    state = loader.state_dict()
+    assert len(other.dataset) == len(loader.dataset)
+    with pytest.raises(ValueError, match="a loader with rows_key"):
+        other.load_state_dict(state)
+    first, second = (
+        create_complex_data_loaders(cache, config, sampler=DistributedSampler(range(8), size, rank, seed=seed))[0]
+        for size, rank, seed in ((2, 0, 1), (4, 3, 9))
+    )
+    with pytest.raises(ValueError, match="a loader with seed=1, this one has 9"):
+        second.load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("name", ["epoch", "step"])
+@pytest.mark.parametrize("value", [-1, 1000, "2", 2.0, None, True])
+def test_a_place_that_is_none_is_refused(cache, small_config, name, value):
+    loader, _ = create_complex_data_loaders(cache, small_config)
+    if (name, value) != ("epoch", 1000):
+        with pytest.raises(ValueError, match=f"{name}={value!r}, which must be"):
+            loader.load_state_dict({**loader.state_dict(), name: value})
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_random_samplers_of_torch_continue(cache, small_config, own_generator):
+    rows = len(CachedSpectrogramDataset(cache, "train", small_config.val_fraction))
+    generators = iter(range(100))
+
+    def make(kind):
+        generator = torch.Generator().manual_seed(5 + next(generators)) if own_generator else None
+        sampler = {
+            "weighted": lambda: WeightedRandomSampler(range(rows), 16, generator=generator),
+            "random": lambda: RandomSampler(range(rows), replacement=True, num_samples=64, generator=generator),
+            "subset": lambda: SubsetRandomSampler(range(16), generator=generator),
+        }[kind]()
+        return create_complex_data_loaders(cache, replace(small_config, batch_size=4), sampler=sampler)[0]
+
+    for kind in ("weighted", "random", "subset"):
+        loader, other = make(kind), make(kind)
+        list(loader)
+        batches = iter(loader)
+        begun = [next(batches), next(batches)]
+        saved = torch.load(io.BytesIO(_saved(loader.state_dict())), weights_only=True)
+        expected = list(batches)
+        before = torch.get_rng_state()
+        other.load_state_dict(saved)
+        found = list(other)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert len(found) == len(expected) >= 2
+        assert all(map(torch.equal, found, expected))
+        assert not torch.equal(found[0], begun[0])
 
 
 def test_a_validation_loader_continues_too(cache, small_config):
@@ -201,3 +265,12 @@ def test_rows_held_on_a_gpu_equal_those_of_the_cache(cache, small_config):
         assert one.is_cuda
         assert other.is_pinned()
         torch.testing.assert_close(one.cpu(), other)
+
+
+def test_a_state_of_other_waveforms_is_refused(sounds, small_config):
+    files = sorted(path for path in sounds.rglob("*") if path.is_file())
+    first, second = (create_data_loaders(chosen, small_config)[0] for chosen in (files[:2], files[2:4]))
+    assert len(first.dataset) == len(second.dataset)
+    second.load_state_dict(second.state_dict())
+    with pytest.raises(ValueError, match="a loader with rows_key"):
+        second.load_state_dict(first.state_dict())

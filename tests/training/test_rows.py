@@ -134,7 +134,7 @@ def test_denormalize_is_the_inverse_of_normalize(dataset):
     torch.testing.assert_close(normalize(features, stats), rows, atol=1e-5, rtol=0)
     magnitude = normalize(features[:, :1], {name: stats[name] for name in ("mag_mean", "mag_std")})
     torch.testing.assert_close(magnitude, rows[:, :1], atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="lack 'if_mean'"):
+    with pytest.raises(ValueError, match="lack if_mean"):
         normalize(features, {"mag_mean": 0.0, "mag_std": 1.0})
     with pytest.raises(ValueError, match=r"shape \[32, 32\] must be"):
         normalize(features[0, 0], stats)
@@ -145,3 +145,33 @@ def test_the_inverse_of_normalised_rows_warns(dataset):
     with pytest.warns(UserWarning, match=r"% of the log powers are negative.*denormalize\(rows\)"):
         spectrogram.inverse(dataset[:4])
     assert spectrogram.inverse(dataset.denormalize(dataset[:4])).std() > 0.01
+
+
+def test_a_content_in_two_folders_has_the_first_label_with_a_warning(tmp_path, caplog):
+    for name in ("b/one.wav", "a/copy.wav", "c/other.wav"):
+        write(tmp_path / name, noise(name.startswith("c"), CHUNK), subtype="PCM_24")
+    dataset = CachedSpectrogramDataset(preprocess(tmp_path, training()).cache_dir)
+    assert dataset.class_names == ["a", "b", "c"]
+    assert sorted(dataset.labels.tolist()) == [0, 2]
+    assert "1 sound found in several folders, and labelled with the first: a/copy.wav, b/one.wav" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("if_std", 0.0), ("mag_std", float("nan")), ("mag_mean", float("inf"))])
+def test_statistics_that_are_none_are_refused(dataset, name, value):
+    stats = {**dataset.normalization_stats, name: value}
+    for use in (
+        lambda: normalize(dataset[:1], stats),
+        lambda: denormalize(dataset[:1], stats),
+        lambda: CachedSpectrogramDataset(dataset.cache_dir, normalization_stats=stats),
+    ):
+        with pytest.raises(ValueError, match=f"{name}={value} of the statistics must be finite"):
+            use()
+    with pytest.raises(ValueError, match="lack if_mean"):
+        CachedSpectrogramDataset(dataset.cache_dir, normalization_stats={"mag_mean": 0.0, "mag_std": 1.0})
+    with pytest.raises(TypeError, match=r"torch\.Tensor, not ndarray"):
+        normalize(dataset[:1].numpy(), dataset.normalization_stats)
+
+
+def test_an_empty_slice_is_empty(dataset):
+    assert dataset[3:3].shape == (0, 2, 32, 32)
+    assert len(CachedSpectrogramDataset(dataset.cache_dir, transform=crop)[3:3]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -69,6 +70,8 @@ def load_audio(
         If the file cannot be used, or ends before `offset`; the message gives the reason.
     ValueError
         If `sample_rate`, `offset` or `duration` is out of range.
+    TypeError
+        If `file` is neither a path nor a binary file object.
 
     Examples
     --------
@@ -78,7 +81,7 @@ def load_audio(
     torch.Size([1, 16000])
     """
     low, high = SAMPLE_RATES
-    if sample_rate is not None and not low <= sample_rate <= high:
+    if sample_rate is not None and not (isinstance(sample_rate, int) and low <= sample_rate <= high):
         raise ValueError(f"sample_rate={sample_rate} must be from {low} to {high} Hz, or None for that of the file")
     if not 0 <= offset < math.inf:
         raise ValueError(f"offset={offset} must be a number of seconds from 0")
@@ -97,7 +100,7 @@ def audio_info(file: PathLike | BinaryIO) -> AudioInfo:
     Parameters
     ----------
     file : path or binary file object
-        As for `load_audio`.
+        As for `load_audio`. A file object that is seekable is left at its position.
 
     Returns
     -------
@@ -114,9 +117,13 @@ def audio_info(file: PathLike | BinaryIO) -> AudioInfo:
     >>> audio_info("recordings/bell.wav")
     AudioInfo(sample_rate=44100, channels=2, duration_s=...)
     """
+    begin = file.tell() if isinstance(file, io.IOBase) and file.seekable() else None
     with _opened(file) as (source, name), opened_sound(source, name) as sound:
         duration_s = None if sound.frames is None else sound.frames / sound.sample_rate
-        return AudioInfo(sound.sample_rate, sound.channels, duration_s)
+        info = AudioInfo(sound.sample_rate, sound.channels, duration_s)
+    if begin is not None:
+        file.seek(begin)
+    return info
 
 
 @contextmanager
@@ -125,13 +132,13 @@ def _opened(file: PathLike | BinaryIO) -> Iterator[tuple[PathLike | ByteSource, 
     if isinstance(file, (str, os.PathLike)):
         yield file, os.fsdecode(file)
         return
+    if isinstance(file, io.TextIOBase) or not hasattr(file, "read"):
+        expected = "a path or a file object that is opened in binary mode, as by open(path, 'rb')"
+        raise TypeError(f"file must be {expected}, not {type(file).__name__}")
     name = getattr(file, "name", None)
     # Readers need to seek, several of them in parallel: a file that can be opened is the one thing that fits them all.
     with tempfile.NamedTemporaryFile(prefix="distill-") as copy:
-        try:
-            shutil.copyfileobj(file, copy)
-        except TypeError as error:
-            raise ValueError("a file object must be opened in binary mode, as by open(path, 'rb')") from error
+        shutil.copyfileobj(file, copy)
         copy.flush()
         with closing(ByteSource(copy.name)) as source:
             yield source, name if isinstance(name, str) else "file object"

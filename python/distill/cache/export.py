@@ -19,7 +19,9 @@ from distill.cache.pack import MAX_PACK_BYTES
 from distill.cache.places import Origins, Provenance
 from distill.cache.reader import CacheReader
 from distill.errors import ConfigError, StorageError
+from distill.faults import choice_fault
 from distill.features.normalization import normalization_arrays
+from distill.index import path_bytes
 from distill.storage import storage_error, write_atomically
 from distill.types import ExportFormat, PathLike, ProgressCallback, no_progress
 
@@ -74,8 +76,10 @@ def export(
     StorageError
         If `output_dir` is not empty, or cannot be written.
     ConfigError
-        If `format` is "parquet" and pyarrow is not installed.
+        If `format` is none of these, or "parquet" and pyarrow is not installed.
     """
+    if fault := choice_fault("format", format, list(_FILES)):
+        raise ConfigError([fault])
     output = Path(output_dir)
     if format == "parquet":
         _require_pyarrow()
@@ -231,13 +235,19 @@ def _parquet_files(reader: CacheReader, pieces: Pieces) -> Files:
         for size in rows.shape[:0:-1]:
             offsets = np.arange(0, len(features) + 1, size, dtype=np.int32)
             features = pa.ListArray.from_arrays(pa.array(offsets), features)
-        found = [_origin(origins.of(index)) for index in range(first, first + len(rows))]
+        found = [_in_utf8(_origin(origins.of(index))) for index in range(first, first + len(rows))]
         others = [pa.array([origin[name] for origin in found], kind) for name, kind in columns.items()]
         table = pa.table([features, *others], names=["features", *columns], metadata=metadata)
         file = io.BytesIO()
         # Features are as good as random to a compressor.
         parquet.write_table(table, file, row_group_size=_PIECE_ROWS, compression="none", use_dictionary=False)
         yield f"{number:06d}.parquet", [file.getbuffer()]
+
+
+def _in_utf8(origin: dict[str, Any]) -> dict[str, Any]:
+    """Return an origin with what is not UTF-8 in its paths replaced: a string of Arrow can hold nothing else."""
+    paths = [path_bytes(path).decode("utf-8", "replace") for path in origin["paths"]]
+    return {**origin, "path": paths[0], "paths": paths}
 
 
 def _huggingface_features(shape: tuple[int, ...]) -> str:

@@ -81,7 +81,7 @@ COMMANDS = {
     ),
     "export": Command(
         "DATASET OUT",
-        "write the features as pt, npy or safetensors files for other tools",
+        "write the features as pt, npy, safetensors, webdataset or parquet files",
         "distill.cli.options:ExportArguments",
         "distill.cli.export:export",
     ),

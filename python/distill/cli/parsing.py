@@ -54,7 +54,8 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
     argv = _with_values(argv)
     flags, short = _flags(kind), short_flags(kind)
-    argv = [_long(argument, short) for argument in argv]
+    options = argv.index("--") if "--" in argv else len(argv)
+    argv = [_long(argument, short) for argument in argv[:options]] + argv[options:]
     _check_choices(argv, flags)
     help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short)}".strip()
     with collecting_faults():
@@ -88,12 +89,12 @@ def _short_help(short: Mapping[str, str]) -> str:
 
 
 def _long(argument: str, short: Mapping[str, str]) -> str:
-    """Write out a short flag, also one with its value, such as -n=4 or -n4."""
-    flag = short.get(argument[:2])
-    if flag is None:
+    """Write out a short flag, also one with its value, such as -n=4 or -n4; a word such as -out is none."""
+    found = re.fullmatch(r"(-\w)(?:=(.*)|(\d+))?", argument, re.DOTALL)
+    if found is None or found[1] not in short:
         return argument
-    value = argument[2:].removeprefix("=")
-    return f"{flag}={value}" if value else flag
+    value = found[2] if found[3] is None else found[3]
+    return short[found[1]] if value is None else f"{short[found[1]]}={value}"
 
 
 def _check_choices(argv: Sequence[str], flags: Mapping[str, Any]) -> None:

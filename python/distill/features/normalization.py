@@ -64,7 +64,7 @@ def normalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
     Raises
     ------
     ValueError
-        If the shape is wrong, or `stats` lack a figure.
+        If the shape is wrong, or a figure of `stats` is missing, not finite or no standard deviation.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def denormalize(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
     Raises
     ------
     ValueError
-        If the shape is wrong, or `stats` lack a figure.
+        If the shape is wrong, or a figure of `stats` is missing, not finite or no standard deviation.
 
     Examples
     --------
@@ -131,16 +131,24 @@ def silence_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
 
 def _means_and_stds(stats: Mapping[str, float], channels: int) -> tuple[list[float], list[float]]:
     names = _CHANNELS[:channels]
-    return [stats[f"{name}_mean"] for name in names], [stats[f"{name}_std"] for name in names]
+    return [_figure(stats, f"{name}_mean") for name in names], [_figure(stats, f"{name}_std") for name in names]
+
+
+def _figure(stats: Mapping[str, float], name: str) -> float:
+    if name not in stats:
+        raise ValueError(f"the statistics lack {name}: pass the normalization_stats of the dataset")
+    value = stats[name]
+    if not math.isfinite(value) or (name.endswith("_std") and value <= 0):
+        raise ValueError(f"{name}={value} of the statistics must be finite, and above 0 if it is a standard deviation")
+    return value
 
 
 def _mean_and_std(features: Tensor, stats: Mapping[str, float]) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of `features`, [C, 1, 1] each, on their device."""
+    if not hasattr(features, "new_tensor"):
+        raise TypeError(f"features must be a torch.Tensor, not {type(features).__name__}")
     if features.ndim < 3 or features.shape[-3] not in (1, 2):
         raise ValueError(f"features of shape {list(features.shape)} must be [..., 1 or 2, n_mels, frames]")
-    try:
-        values = _means_and_stds(stats, features.shape[-3])
-    except KeyError as error:
-        raise ValueError(f"the statistics lack {error}: pass the normalization_stats of the dataset") from error
+    values = _means_and_stds(stats, features.shape[-3])
     mean, std = (features.new_tensor(figures).view(-1, 1, 1) for figures in values)
     return mean, std

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
-from distill.errors import BackendError
+from distill.errors import BackendError, ConfigError
 from distill.features.backend_names import Backend, Computed, resolve_backend
 from distill.features.inversion.griffin_lim import invert
 from distill.features.mel import MelSpec, mel_bands
@@ -45,7 +45,7 @@ class ComplexSpectrogram(nn.Module):
     Raises
     ------
     ConfigError
-        If `backend` or DISTILL_BACKEND is not one of these names.
+        If `backend` or DISTILL_BACKEND is not one of these names, or `config` is one of a single channel.
 
     References
     ----------
@@ -66,6 +66,9 @@ class ComplexSpectrogram(nn.Module):
     def __init__(self, config: ComplexSpectrogramConfig | None = None, backend: Backend = "auto") -> None:
         super().__init__()
         self.config = config or ComplexSpectrogramConfig()
+        if not isinstance(self.config, ComplexSpectrogramConfig):
+            given = type(config).__name__
+            raise ConfigError([f"config is a {given}, of one channel, and must be a ComplexSpectrogramConfig"])
         self.backend = resolve_backend(backend)
         self._spec = MelSpec.of(self.config)
 
@@ -150,8 +153,8 @@ class ComplexSpectrogram(nn.Module):
         Parameters
         ----------
         features : torch.Tensor
-            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Negative values of channel 0
-            count as 0; if they are many, as in normalised rows, a UserWarning says so.
+            Shape (B, 2, M, T), T at least 1, any floating type, before normalisation. Of log1p, negative values of
+            channel 0 count as 0; if they are many, as in normalised rows, a UserWarning says so.
         n_iter : int, default 8
             Iterations of fast Griffin-Lim. They start from power and phase estimated from both channels.
         length : int, optional
@@ -190,7 +193,8 @@ class AudioSpectrogram(nn.Module):
     Parameters
     ----------
     config : SpectrogramConfig, optional
-        Sample rate, frames and bands. Default: ``SpectrogramConfig()``.
+        Sample rate, frames and bands; of a ComplexSpectrogramConfig, those of channel 0. Default:
+        ``SpectrogramConfig()``.
     backend : {"auto", "fused", "rust", "reference"}, default "auto"
         What computes the features, as for :class:`ComplexSpectrogram`.
 
@@ -214,7 +218,7 @@ class AudioSpectrogram(nn.Module):
         super().__init__()
         self.config = config or SpectrogramConfig()
         self.backend = resolve_backend(backend)
-        self._spec = MelSpec.of(self.config)
+        self._spec = MelSpec.of(self.config)._replace(if_masking_threshold=None)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Compute ``log1p`` of the mel power of waveforms, or what `config` has in its place.
@@ -304,6 +308,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
 
 
 def _check_waveform(waveform: torch.Tensor, spec: MelSpec) -> None:
+    if not isinstance(waveform, torch.Tensor):
+        raise TypeError(f"waveform must be a torch.Tensor, not {type(waveform).__name__}")
     if waveform.ndim == 0:
         raise ValueError("waveform of shape [] must be [..., samples]")
     if not waveform.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -200,12 +201,12 @@ class Instrument:
         windows = sound.batches(self.count_windows(sound.samples), BATCH_WINDOWS)
         return self.join_latents(torch.cat([self.encode(self.features(part.waveforms)) for part in windows]))
 
-    def decode_latents(self, latents: Tensor, samples: int | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor | np.ndarray, samples: int | None = None) -> Tensor:
         """Return the sound of latent vectors: the inverse of `encode_waveform`, up to what the model loses.
 
         Parameters
         ----------
-        latents : torch.Tensor
+        latents : torch.Tensor or ndarray
             Shape (L, k), as from `encode_waveform`, or changed.
         samples : int, optional
             Length S of the sound. Default: that of the windows which the vectors stand for.
@@ -228,12 +229,14 @@ class Instrument:
         >>> instrument.decode_latents(mean, samples=48_000).shape
         torch.Size([1, 48000])
         """
-        windows, rest = divmod(len(latents) - self.model.n_latents, self.step_latents)
-        if latents.ndim != 2 or windows < 0 or rest:
+        latents = torch.as_tensor(latents, dtype=torch.float32)
+        count = len(latents) if latents.ndim else 0
+        windows, rest = divmod(count - self.model.n_latents, self.step_latents)
+        if latents.ndim != 2 or latents.shape[1] != self.model.latent_dim or windows < 0 or rest:
             expected = f"[{self.model.n_latents} + n * {self.step_latents}, {self.model.latent_dim}]"
             raise ValueError(f"latent vectors of shape {list(latents.shape)} must be {expected}, n from 0")
         whole = windows * self.step_samples + (self.n_frames - 1) * self.hop_length
-        samples = whole if samples is None else samples
+        samples = whole if samples is None else operator.index(samples)
         if not 1 <= samples <= whole + self.hop_length:
             raise ValueError(f"samples={samples} must be from 1 to {whole}, what {len(latents)} vectors stand for")
         return torch.from_numpy(np.concatenate(list(self.play(latents, samples))))[None]

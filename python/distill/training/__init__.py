@@ -11,7 +11,7 @@ _PUBLIC = {
     "TrainingConfig": "distill.config",
     "AudioTrainingDataset": "distill.training.waveforms",
     "CachedSpectrogramDataset": "distill.training.cached",
-    "ResumableLoader": "distill.training.loaders",
+    "ResumableLoader": "distill.training.resumable",
     "train_epoch": "distill.training.epochs",
     "validate_epoch": "distill.training.epochs",
     "create_complex_data_loaders": "distill.training.loaders",
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from distill.training.epochs import validate_epoch as validate_epoch
     from distill.training.events import TrainEvent as TrainEvent
     from distill.training.events import TrainResult as TrainResult
-    from distill.training.loaders import ResumableLoader as ResumableLoader
     from distill.training.loaders import create_complex_data_loaders as create_complex_data_loaders
     from distill.training.loaders import create_data_loaders as create_data_loaders
+    from distill.training.resumable import ResumableLoader as ResumableLoader
     from distill.training.waveforms import AudioTrainingDataset as AudioTrainingDataset
 else:
     __getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import os
@@ -18,7 +19,10 @@ from distill import _native
 from distill.cache.places import Origins, Provenance
 from distill.cache.reader import CacheReader, reopen
 from distill.features.normalization import denormalize, normalization_arrays, normalize
+from distill.text import counted
 from distill.training.split import VAL_FRACTION, Split, SplitBy, check_split, held_out
+
+logger = logging.getLogger(__name__)
 
 _READ_ROWS = 256
 # What `transform` makes of a row.
@@ -159,7 +163,8 @@ class CachedSpectrogramDataset(Dataset[_Row]):
     def __getitem__(self, index: slice) -> Any: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         if isinstance(index, slice):
-            return collate(self.__getitems__(range(*index.indices(len(self)))))
+            rows = self.__getitems__(range(*index.indices(len(self))))
+            return collate(rows) if isinstance(rows, Batch) or rows else rows
         return self.__getitems__([self._checked(index)])[0]
 
     def _checked(self, index: SupportsIndex) -> int:
@@ -214,14 +219,26 @@ class CachedSpectrogramDataset(Dataset[_Row]):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The folders directly inside the dataset, sorted; "." for files that are in none. The names of `labels`."""
-        return sorted(set(map(_top_folder, self._origins.paths)))
+        """The folders directly inside the dataset, sorted; "." for files that are in none. The names of `labels`.
+
+        All of those with rows, also if none is in this split.
+        """
+        return sorted({_top_folder(path) for paths in self._origins.paths for path in paths})
 
     @cached_property
     def labels(self) -> torch.Tensor:
-        """Index into `class_names` of each row, [N], int64. A file with copies in several folders has the first one."""
+        """Index into `class_names` of each row, [N], int64.
+
+        Files of the same content in several folders have the first of them; a warning is logged.
+        """
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        of_content = np.array([numbers[_top_folder(paths)] for paths in self._origins.paths], np.int64)
+        ambiguous = [paths for paths in self._origins.paths if len(set(map(_top_folder, paths))) > 1]
+        if ambiguous:
+            found = counted(len(ambiguous), "sound")
+            logger.warning(
+                "%s found in several folders, and labelled with the first: %s", found, ", ".join(ambiguous[0])
+            )
+        of_content = np.array([numbers[_top_folder(paths[0])] for paths in self._origins.paths], np.int64)
         return torch.from_numpy(of_content[self._reader.source[self._rows]])
 
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
@@ -231,6 +248,11 @@ class CachedSpectrogramDataset(Dataset[_Row]):
     def denormalize(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the features [..., 2, n_mels, T] of normalised rows, as `ComplexSpectrogram.inverse` needs them."""
         return denormalize(rows, self.normalization_stats)
+
+    @property
+    def rows_key(self) -> str:
+        """Equal for equal rows, of the same cache, in the same order."""
+        return _native.hash_bytes(self._cache[1].encode() + self._rows.astype("<i8").tobytes()).hex()
 
     def content_hashes(self, indices: Sequence[int]) -> list[bytes]:
         """Return the hash of the file that each of some rows comes from."""
@@ -304,8 +326,8 @@ def _select(
     return np.flatnonzero(mask), is_shared, limit
 
 
-def _top_folder(paths: tuple[str, ...]) -> str:
-    folder, _, rest = paths[0].partition("/")
+def _top_folder(path: str) -> str:
+    folder, _, rest = path.partition("/")
     return folder if rest else "."
 
 

@@ -23,8 +23,9 @@ from distill.models.part import Part
 from distill.preprocess.result import log_mixed, log_offsets, log_partial, log_skipped, log_unread, nothing_usable
 from distill.text import counted
 from distill.training.cached import CachedSpectrogramDataset
-from distill.training.loaders import EpochBatchSampler, create_complex_data_loaders, create_data_loaders
+from distill.training.loaders import create_complex_data_loaders, create_data_loaders
 from distill.training.order import EpochSampler
+from distill.training.resumable import EpochBatchSampler
 from distill.training.shifts import shift_rows
 from distill.training.waveforms import AudioTrainingDataset, list_files
 from distill.types import ProgressCallback, no_progress

@@ -4,183 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from typing_extensions import TypeVar
 
 from distill.config import TrainingConfig
 from distill.device import resolve_device
-from distill.models.part import part_bounds
 from distill.training.cached import CachedSpectrogramDataset, collate
 from distill.training.defaults import batch_size_for
-from distill.training.order import BLOCK_BYTES, BUFFER_BYTES, BlockSampler, EpochSampler, Shuffle, shuffle_for
+from distill.training.order import BLOCK_BYTES, BUFFER_BYTES, BlockSampler, EpochSampler, shuffle_for
+from distill.training.resumable import EpochBatchSampler, PrefetchLoader, ResumableLoader
 from distill.training.waveforms import AudioTrainingDataset
 
 logger = logging.getLogger(__name__)
 
-
-class EpochBatchSampler(BatchSampler):
-    """Batches of indices that can continue an interrupted epoch.
-
-    Lightning makes it distributed by another one with a sampler of its own, accelerate by taking every n-th batch.
-
-    Parameters
-    ----------
-    sampler : Sampler
-        An EpochSampler, or any other, such as a DistributedSampler.
-    batch_size : int
-        Rows in a batch; the last may have fewer.
-    drop_last : bool
-        Leave out a last batch that has fewer. Default: False.
-
-    Attributes
-    ----------
-    first_step : int
-        Batches that the next pass leaves out at its beginning, to continue an interrupted epoch. The pass resets it.
-        They are the ones that were used before if the order of the sampler depends on nothing but its epoch.
-    share : tuple of int
-        (rank, size): of each batch, the next pass gives the part of process `rank` of `size`, see `part_bounds`. Where
-        that is empty, it gives one row, so that a batch has a shape. Default: all of it. The pass resets it.
-    """
-
-    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool = False) -> None:
-        super().__init__(sampler, batch_size, drop_last)
-        self.first_step, self.share = 0, (0, 1)
-
-    @property
-    def shuffle(self) -> Shuffle:
-        """How the sampler shuffles."""
-        return cast("EpochSampler", self.sampler).shuffle
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the sampler's next pass."""
-        return int(getattr(self.sampler, "epoch", 0))
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self.set_epoch(epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next pass, if the sampler has epochs."""
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first, share = self.first_step, self.share
-        self.first_step, self.share = 0, (0, 1)
-        if isinstance(self.sampler, EpochSampler):
-            self.sampler.first_row, first = first * self.batch_size, 0
-        for batch in islice(super().__iter__(), first, None):
-            start, stop = part_bounds(len(batch), *share)
-            yield batch[start:stop] or batch[:1]
-
-
 # What `transform` makes of a row; the batches that are made of them have the same structure.
 _Batch = TypeVar("_Batch", default=torch.Tensor)
-
-
-class ResumableLoader(DataLoader[_Batch]):
-    """A DataLoader that can continue where another one was, in the middle of an epoch.
-
-    Its methods are those of torchdata's ``StatefulDataLoader``. A batch counts once it has been handed over, whatever
-    workers or a thread have read ahead.
-
-    Examples
-    --------
-    >>> from distill.audio import ComplexSpectrogramConfig, preprocess_complex_spectrograms
-    >>> from distill.training import ResumableLoader, TrainingConfig, create_complex_data_loaders
-    >>> cache_dir, stats = preprocess_complex_spectrograms(None, "recordings", ComplexSpectrogramConfig())
-    >>> train, val = create_complex_data_loaders(cache_dir, TrainingConfig(batch_size=2))
-    >>> isinstance(train, ResumableLoader)
-    True
-    >>> batches = iter(train)
-    >>> first, state, second = next(batches), train.state_dict(), next(batches)
-    >>> train.load_state_dict(state)
-    >>> next(iter(train)).equal(second)
-    True
-    """
-
-    _position: tuple[int, int] | None = None
-
-    def __iter__(self) -> Iterator[_Batch]:  # type: ignore[override]
-        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
-        epoch, first = sampler.epoch, sampler.first_step
-        self._position = epoch, first
-        for step, batch in enumerate(self._batches(), first + 1):
-            self._position = epoch, step
-            yield batch
-        self._position = None
-
-    def _batches(self) -> Iterator[_Batch]:
-        return super().__iter__()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the loader is: epoch, batches of it that were used, and what their order depends on.
-
-        After an epoch that was not read to its end, that is where it ended, until the next one begins.
-        """
-        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
-        epoch, step = self._position or (sampler.epoch, sampler.first_step)
-        return {"epoch": epoch, "step": step, **self._order()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where another loader was: the next iteration yields the batch after the last one that it yielded.
-
-        Parameters
-        ----------
-        state_dict : dict
-            From `state_dict` of a loader of the same rows, with the same options.
-
-        Raises
-        ------
-        ValueError
-            If the loader has another order, so that it cannot continue there; the message says why.
-        """
-        missing = {"epoch", "step"} - state_dict.keys()
-        if missing:
-            raise ValueError(f"the state of a loader has {', '.join(sorted(missing))}, this one has not")
-        for name, value in self._order().items():
-            if state_dict.get(name) != value:
-                raise ValueError(
-                    f"the state is of a loader with {name}={state_dict.get(name)!r}, this one has {value!r}: "
-                    "make the loader with the same rows and options"
-                )
-        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
-        sampler.set_epoch(state_dict["epoch"])
-        sampler.first_step = state_dict["step"]
-        self._position = None
-
-    def _order(self) -> dict[str, Any]:
-        """Return what the order of the batches depends on besides the epoch."""
-        sampler: EpochBatchSampler = self.batch_sampler  # type: ignore[assignment]
-        order = {
-            "rows": len(self.dataset),  # type: ignore[arg-type]
-            "batch_size": sampler.batch_size,
-            "drop_last": sampler.drop_last,
-            "sampler": type(sampler.sampler).__name__,
-            "content": getattr(self.dataset, "content_key", None),
-        }
-        if isinstance(sampler.sampler, EpochSampler):
-            order |= {"seed": sampler.sampler.seed, "order": sampler.sampler.order_key}
-        return order
-
-
-class _PrefetchLoader(ResumableLoader[_Batch]):
-    """A loader whose thread reads the next batch while the current one is used."""
-
-    def _batches(self) -> Iterator[_Batch]:
-        batches = super()._batches()
-        with ThreadPoolExecutor(1, "distill-read") as reader:
-            pending = reader.submit(next, batches, None)
-            while (batch := pending.result()) is not None:
-                pending = reader.submit(next, batches, None)
-                yield batch
 
 
 def create_complex_data_loaders(
@@ -223,7 +65,8 @@ def create_complex_data_loaders(
         Applied to each training row [2, n_mels, T], before rows are put together to a batch.
     sampler : Sampler, optional
         The order of the training rows, as of a WeightedRandomSampler over
-        ``CachedSpectrogramDataset(cache_dir, "train").labels``. Default: shuffled as described above.
+        ``CachedSpectrogramDataset(cache_dir, "train").labels``. One of torch that has no generator gets one with the
+        seed of `config`. Default: shuffled as described above.
     drop_last : bool
         Leave out a last training batch that has fewer rows. Default: False.
     num_workers : int
@@ -273,7 +116,7 @@ def create_complex_data_loaders(
         _sampler(train, config, fits=fits) if sampler is None else sampler,
         drop_last=drop_last,
         num_workers=num_workers,
-        loader=_PrefetchLoader if reads_ahead else ResumableLoader,
+        loader=PrefetchLoader if reads_ahead else ResumableLoader,
         pin_memory=device.type == "cuda" and not fits,
     )
 
@@ -350,6 +193,9 @@ def _loaders(
     pin_memory: bool = False,
 ) -> tuple[ResumableLoader[Any], ResumableLoader[Any]]:
     size = config.batch_size or batch_size_for(len(train))  # type: ignore[arg-type]
+    if getattr(sampler, "generator", sampler) is None:
+        # Otherwise it would draw from torch's global generator, which cannot continue where it was.
+        sampler.generator = torch.Generator().manual_seed(config.seed)  # type: ignore[attr-defined]
     batches = EpochBatchSampler(sampler, size, drop_last)
     in_order = EpochBatchSampler(SequentialSampler(val), size)  # type: ignore[arg-type]
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": pin_memory}
