@@ -69,8 +69,8 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def _note_skipped(report: pytest.CollectReport | pytest.TestReport) -> None:
-    # A test or file that finds out by itself what it lacks skips itself.
-    if report.skipped and isinstance(report.longrepr, tuple):
+    # A test or file that finds out by itself what it lacks skips itself. Benchmarks are not tests.
+    if report.skipped and isinstance(report.longrepr, tuple) and "--benchmark-skip" not in report.longrepr[2]:
         _not_run[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
 
 

@@ -103,7 +103,10 @@ def test_contents_that_span_several_packs_are_read_correctly(made, tmp_path, req
     request.getfixturevalue("small_packs")
     preprocess(Dataset(made, cache_dir=tmp_path / "small"), config, workers=3)
     manifest = load_cache_manifest(tmp_path / "small")
-    assert [entry["rows"] for entry in manifest["packs"]] == [3] * 6 + [2]
+    rows = [entry["rows"] for entry in manifest["packs"]]
+    assert sum(rows) == 20
+    # A commit, which is due by time, ends a pack early.
+    assert max(rows) == 3
     assert manifest["total_spectrograms"] == 20
     small = rows_by_content(tmp_path / "small")
     assert small.keys() == whole.keys()

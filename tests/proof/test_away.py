@@ -5,11 +5,14 @@ A FUSE file system fails with each error or is killed; without permission to mou
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import resource
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
 from distill.preprocess.verify import verify
 from mounts import MAY_USE_FUSE, shown
-from sounds import rows_by_content, training, write, write_dataset
+from sounds import around_decoding, rows_by_content, training, write, write_dataset
 
 FILES = 12
 ERRORS = ["ENOTCONN", "ESTALE", "EIO", "EHOSTDOWN", "ENODEV", "ETIMEDOUT", "EHOSTUNREACH"] if MAY_USE_FUSE else []
@@ -73,12 +76,27 @@ def assert_nothing_lost(cache_dir: Path, whole: dict, at_least: int) -> int:
 
 
 def run_away(root: Path, cache_dir: Path, stage: str, count: int, act: Callable[[], object]) -> DatasetError:
-    with pytest.raises(DatasetError) as caught:
+    acted, started = threading.Event(), itertools.count()
+
+    def act_now() -> object:
+        done = act()
+        acted.set()
+        return done
+
+    @contextlib.contextmanager
+    def gate(path: str) -> Iterator[None]:
+        # On a busy machine, the workers would be done before the progress is reported.
+        if next(started) >= FILES // 2 + 1 and stage == "features":
+            assert acted.wait(60)
+        yield
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DatasetError) as caught:
+        around_decoding(patch, gate)
         preprocess(
             Dataset(root, cache_dir=cache_dir, trust="content"),
             training(),
             workers=2,
-            progress=at_stage(stage, count, act),
+            progress=at_stage(stage, count, act_now),
         )
     assert str(caught.value).startswith(str(root))
     assert caught.value.tip

@@ -239,7 +239,7 @@ def test_a_forged_header_is_refused_by_every_command_and_replaced(tmp_path, run,
     assert status["damage"]
     code, out, _ = run("status", root)
     assert code == 0
-    assert f"damaged: {status['damage']}\n" in out
+    assert f"cannot be used: {status['damage']}\n" in out
     code, out, _ = run("preprocess", root, *SMALL)
     assert code == 0
     reason = status["damage"].removeprefix("manifest.json: ")
