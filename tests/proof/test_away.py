@@ -90,14 +90,11 @@ def run_away(root: Path, cache_dir: Path, stage: str, count: int, act: Callable[
             assert acted.wait(60)
         yield
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(DatasetError) as caught:
+    dataset, progress = Dataset(root, cache_dir=cache_dir, trust="content"), at_stage(stage, count, act_now)
+    with pytest.MonkeyPatch.context() as patch:
         around_decoding(patch, gate)
-        preprocess(
-            Dataset(root, cache_dir=cache_dir, trust="content"),
-            training(),
-            workers=2,
-            progress=at_stage(stage, count, act_now),
-        )
+        with pytest.raises(DatasetError) as caught:
+            preprocess(dataset, training(), workers=2, progress=progress)
     assert str(caught.value).startswith(str(root))
     assert caught.value.tip
     return caught.value
