@@ -71,8 +71,9 @@ class MelSpec(NamedTuple):
         The backend stands before the options that the operator did not always have. They are left out if all have their
         default, so that earlier versions take the call, too.
         """
-        options = self[_BACKEND:]
-        return (*self[:_BACKEND], backend, *(() if options == _OPTION_DEFAULTS else options))
+        values = (*self,)  # torch 2.6 cannot compile a slice of a named tuple
+        options = values[_BACKEND:]
+        return (*values[:_BACKEND], backend, *(() if options == _OPTION_DEFAULTS else options))
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[Any]) -> tuple[MelSpec, Backend]:
