@@ -191,6 +191,23 @@ def test_a_state_of_other_rows_or_another_process_is_refused(cache, small_config
         second.load_state_dict(first.state_dict())
 
 
+def test_processes_continue_from_the_state_of_one(cache, small_config):
+    """As Lightning saves it."""
+    config = replace(small_config, batch_size=2)
+
+    def make(rank):
+        sampler = DistributedSampler(range(12), 2, rank, seed=1)
+        return create_complex_data_loaders(cache, config, sampler=sampler)[0]
+
+    batches = iter(loader := make(0))
+    next(batches)
+    whole, other = list(make(1)), make(1)
+    other.load_state_dict(loader.state_dict())
+    found = list(other)
+    assert len(found) == len(whole) - 1 == 2
+    assert all(map(torch.equal, found, whole[1:]))
+
+
 @pytest.mark.parametrize("name", ["epoch", "step"])
 @pytest.mark.parametrize("value", [-1, 1000, "2", 2.0, None, True])
 def test_a_place_that_is_none_is_refused(cache, small_config, name, value):

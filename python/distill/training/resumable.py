@@ -176,7 +176,8 @@ class ResumableLoader(DataLoader[_Batch]):
         """Return what the order of the batches depends on besides the epoch."""
         batches = self._sampler
         sampler = batches.sampler
-        names = ("seed", "order_key", "num_replicas", "rank", "shuffle")
+        # Without the rank: Lightning saves the state of one process, from which all of them continue.
+        names = ("seed", "order_key", "num_replicas", "shuffle")
         return {
             "rows": len(self.dataset),  # type: ignore[arg-type]
             "rows_key": _rows_key(self.dataset),
