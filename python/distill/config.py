@@ -33,6 +33,16 @@ Partial = Literal["use", "skip"]
 _Spectrogram = TypeVar("_Spectrogram", bound="SpectrogramConfig")
 
 
+def count_frames(samples: int, n_fft: int, hop_length: int, *, center: bool) -> int:
+    """Return the number of frames of a waveform of `samples` samples, `least_samples` or more."""
+    return (samples if center else samples - n_fft) // hop_length + 1
+
+
+def least_samples(n_fft: int, *, center: bool) -> int:
+    """Return the number of samples of the shortest waveform that has features."""
+    return n_fft // 2 + 1 if center else n_fft
+
+
 @dataclass(frozen=True)
 class SpectrogramConfig:
     """The one-channel feature: a log-mel spectrogram. `docs/feature.md` has the formula of each option.
@@ -131,11 +141,11 @@ class SpectrogramConfig:
     @property
     def least_samples(self) -> int:
         """Samples of the shortest waveform that has features."""
-        return self.n_fft // 2 + 1 if self.center else self.n_fft
+        return least_samples(self.n_fft, center=self.center)
 
     def n_frames(self, samples: int) -> int:
         """Return the number of frames T of a waveform of `samples` samples, `least_samples` or more."""
-        return (samples if self.center else samples - self.n_fft) // self.hop_length + 1
+        return count_frames(samples, self.n_fft, self.hop_length, center=self.center)
 
     def row_shape(self, chunk_samples: int) -> tuple[int, int, int]:
         """Return the shape (channels, M, T) of the features of a chunk."""
@@ -146,13 +156,10 @@ class SpectrogramConfig:
 
         A model's loss, its levels and its sound are those of log1p of the power of a band, with centred frames.
         """
-        defaults = {"norm": None, "win_length": None, "center": True, "power": 2, "compression": "log1p"}
-        others = [name for name, value in defaults.items() if getattr(self, name) != value]
-        if not others:
-            return None
-        return "training needs " + ", ".join(
-            f"{name}={defaults[name]} (not {getattr(self, name)!r})" for name in others
-        )
+        defaults, names = SpectrogramConfig(), ("norm", "win_length", "center", "power", "compression")
+        pairs = [(name, getattr(defaults, name), getattr(self, name)) for name in names]
+        others = [f"{name}={needed} (not {value!r})" for name, needed, value in pairs if value != needed]
+        return f"training needs {', '.join(others)}" if others else None
 
 
 # Fields that came later. At their default, files and fingerprints leave them out, so that those of earlier versions

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distill import _native
 from distill.audio.decode import Block, decode_blocks, peak_of, warn_if_partial
 from distill.audio.levels import CANCELLED, NO_SIGNAL_PEAK, SILENCE_PEAK, Levels, level_of
 from distill.config import Normalize
@@ -185,7 +186,7 @@ class WindowedWaveform(_Windowed):
         super().__init__(window_samples, step_samples, normalize)
         if not waveform.size:
             raise ValueError("the waveform has no samples")
-        low, high = float(waveform.min()), float(waveform.max())
+        low, high = _native.sample_range(waveform)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("the waveform has samples that are NaN or infinite")
         self._waveform = waveform

@@ -84,14 +84,14 @@ def export(
     if format == "parquet":
         _require_pyarrow()
     reader = CacheReader(cache_dir)
-    pieces = _pieces(reader, progress or no_progress)
+    pieces, origins = _pieces(reader, progress or no_progress), Origins(reader)
     with ExitStack() as undo:
         _make_folder(output, undo)
-        for name, parts in _FILES[format](reader, pieces):
+        for name, parts in _FILES[format](reader, pieces, origins):
             _write(output / name, parts, undo)
         path = output / "manifest.json"
         with _errors_of_writing(path):
-            write_atomically(path, json.dumps(_manifest(reader, format), indent=1).encode())
+            write_atomically(path, json.dumps(_manifest(reader, format, origins), indent=1).encode())
         undo.pop_all()
     return len(reader)
 
@@ -139,7 +139,7 @@ def _pieces(reader: CacheReader, progress: ProgressCallback) -> Pieces:
         progress("export", first + len(rows), len(reader))
 
 
-def _pt_files(reader: CacheReader, pieces: Pieces) -> Files:
+def _pt_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
     for first, rows in pieces:
         for number, row in enumerate(rows, first):
             # Into memory, because torch raises RuntimeError for a full disk. A copy, because saving a view saves all
@@ -149,7 +149,7 @@ def _pt_files(reader: CacheReader, pieces: Pieces) -> Files:
             yield f"{number:06d}.pt", [buffer.getbuffer()]
 
 
-def _npy_files(reader: CacheReader, pieces: Pieces) -> Files:
+def _npy_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
     shape = (len(reader), *reader.row_shape)
     head = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
@@ -176,15 +176,13 @@ def _shards(pieces: Pieces) -> Iterator[tuple[int, int, np.ndarray]]:
         yield number, first, np.concatenate(held)
 
 
-def _safetensors_files(reader: CacheReader, pieces: Pieces) -> Files:
+def _safetensors_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
     metadata = {"normalization_stats": json.dumps(reader.header["normalization_stats"])}
     for number, _, rows in _shards(pieces):
         yield f"{number:06d}.safetensors", [save({"features": rows}, metadata)]
 
 
-def _webdataset_files(reader: CacheReader, pieces: Pieces) -> Files:
-    origins = Origins(reader)
-
+def _webdataset_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
     def parts(first: int, rows: np.ndarray) -> Iterator[bytes | memoryview]:
         for index, row in enumerate(rows, first):
             array = io.BytesIO()
@@ -215,11 +213,10 @@ def _require_pyarrow() -> None:
         ) from error
 
 
-def _parquet_files(reader: CacheReader, pieces: Pieces) -> Files:
+def _parquet_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
-    origins = Origins(reader)
     stats = json.dumps(reader.header["normalization_stats"])
     metadata = {"normalization_stats": stats, "huggingface": _huggingface_features(reader.row_shape)}
     columns = {
@@ -266,7 +263,7 @@ def _huggingface_features(shape: tuple[int, ...]) -> str:
     return json.dumps({"info": {"features": features}})
 
 
-_FILES: dict[ExportFormat, Callable[[CacheReader, Pieces], Files]] = {
+_FILES: dict[ExportFormat, Callable[[CacheReader, Pieces, Origins], Files]] = {
     "pt": _pt_files,
     "npy": _npy_files,
     "safetensors": _safetensors_files,
@@ -275,10 +272,9 @@ _FILES: dict[ExportFormat, Callable[[CacheReader, Pieces], Files]] = {
 }
 
 
-def _manifest(reader: CacheReader, format: ExportFormat) -> dict[str, Any]:
+def _manifest(reader: CacheReader, format: ExportFormat, origins: Origins) -> dict[str, Any]:
     # The reader's manifest, not the one on disk, which another process may have replaced since.
     manifest = describe(reader.manifest)
-    origins = Origins(reader)
     del manifest["packs"]
     return {**manifest, "format": format, "rows": [_origin(origins.of(row)) for row in range(len(reader))]}
 

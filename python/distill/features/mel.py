@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from distill.config import ComplexSpectrogramConfig, Compression, MelScale, SpectrogramConfig
+from distill.config import (
+    ComplexSpectrogramConfig,
+    Compression,
+    MelScale,
+    SpectrogramConfig,
+    count_frames,
+    least_samples,
+)
 from distill.features.backend_names import Backend
 
 if TYPE_CHECKING:
@@ -88,12 +95,12 @@ class MelSpec(NamedTuple):
 
     def n_frames(self, samples: int) -> int:
         """Return the number of frames of a waveform of `samples` samples, `least_samples` or more."""
-        return (samples if self.center else samples - self.n_fft) // self.hop_length + 1
+        return count_frames(samples, self.n_fft, self.hop_length, center=self.center)
 
     @property
     def least_samples(self) -> int:
         """Samples of the shortest waveform that has features."""
-        return self.n_fft // 2 + 1 if self.center else self.n_fft
+        return least_samples(self.n_fft, center=self.center)
 
     def centres_hz(self) -> np.ndarray:
         """Return the centre frequencies of the mel bands, Hz, shape (M,), float64."""

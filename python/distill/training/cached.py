@@ -55,8 +55,7 @@ class CachedSpectrogramDataset(Dataset[_Row]):
         Hold out the chunks that a run holds out whose `val_limit` this is, instead of a share of all. Default: None.
     transform : callable, optional
         Applied to each row [2, n_mels, T] that is returned by index, as an augmentation or a crop. `rows` returns them
-        without it. For worker processes it must be picklable. What it returns may be of any type; a type checker takes
-        it for a tensor. Default: None.
+        without it. It may return any type. For worker processes it must be picklable. Default: None.
 
     Attributes
     ----------
@@ -118,6 +117,7 @@ class CachedSpectrogramDataset(Dataset[_Row]):
     ) -> None:
         self._rows, self.is_shared, self.val_limit = _select(reader, split, val_fraction, split_by, val_limit)
         self._split = split, val_fraction, split_by, self.val_limit
+        vars(self).pop("labels", None)
 
     # Of a copy, when it is first used: an error then reaches the process that waits for the rows.
     @cached_property
@@ -149,7 +149,6 @@ class CachedSpectrogramDataset(Dataset[_Row]):
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         other._choose(self._reader, split, val_fraction, split_by, val_limit)
-        vars(other).pop("labels", None)
         return other
 
     def __len__(self) -> int:

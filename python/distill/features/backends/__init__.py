@@ -11,8 +11,17 @@ from collections.abc import Callable
 
 import torch
 
+from distill.features.mel import MelSpec
+
 Kernel = Callable[[torch.Tensor], torch.Tensor]
 """From waveforms (B, S), B at least 1, to contiguous float32 features (B, C, M, T); may raise :class:`KernelError`."""
+
+
+def window_fault(spec: MelSpec) -> str | None:
+    """Return why a kernel whose window is a stencil cannot compute a feature, or None."""
+    if spec.win_length is None:
+        return None
+    return f"win_length={spec.win_length}, while the kernel's window is as long as the frame"
 
 
 class KernelError(Exception):

@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from distill.features.backends import Kernel
+from distill.features.backends import Kernel, window_fault
 from distill.features.mel import MelSpec, mel_bands
 
 
 def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     """Return the kernel for waveforms (B, S) on the CPU, or the reason why there is none."""
-    if spec.win_length is not None:
-        return f"win_length={spec.win_length}, while the kernel's window is as long as the frame"
-    return fault(waveform.device, "the waveform is") or partial(_compute, spec=spec)
+    return window_fault(spec) or fault(waveform.device, "the waveform is") or partial(_compute, spec=spec)
 
 
 def fault(device: torch.device, what_is: str) -> str | None:

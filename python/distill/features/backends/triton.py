@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from distill.features.backends import Kernel, KernelError
+from distill.features.backends import Kernel, KernelError, window_fault
 from distill.features.compression import compress
 from distill.features.mel import MelSpec, mel_bands
 
@@ -91,8 +91,8 @@ def _launch(waveform: torch.Tensor, spec: MelSpec, launch: Kernel) -> torch.Tens
 
 def _option_fault(spec: MelSpec) -> str | None:
     """Return which option of a feature the kernel does not have, or None."""
-    if spec.win_length is not None:
-        return f"win_length={spec.win_length}, while the kernel's window is as long as the frame"
+    if fault := window_fault(spec):
+        return fault
     if not spec.center:
         return "center=False, while the kernel's frames are centred"
     if spec.power != 2:
