@@ -292,4 +292,4 @@ def _as_samples(waveform: Tensor | np.ndarray) -> np.ndarray:
     if not tensor.is_floating_point() or tensor.ndim not in (1, 2) or (tensor.ndim == 2 and len(tensor) != 1):
         found = f"waveform of shape {list(tensor.shape)} and type {tensor.dtype}"
         raise ValueError(f"{found} must be mono, [S] or [1, S], of floats")
-    return tensor.reshape(-1).cpu().float().numpy()
+    return tensor.reshape(-1).cpu().float().contiguous().numpy()
