@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ _SIGNALLED = 128
 # for milliseconds: next to another busy program on two cores, training took 2 to 4 times as long. Alone it makes no
 # difference.
 _SPINS = "20000"
+_SIGNALS_CHECKED_S = 0.2
 
 
 class Terminated(KeyboardInterrupt):
@@ -114,6 +116,9 @@ def is_terminal(stream: TextIO | TolerantOutput | None) -> bool:
 def ask(question: str, stream: TextIO | TolerantOutput) -> bool:
     """Ask a question on a terminal; return whether the answer is yes. The end of the input means no."""
     say(f"{question} [y/N]", stream)
+    # A signal that comes just before a read is noticed only after it; Ctrl-C would seem to do nothing.
+    while not select.select([sys.stdin], [], [], _SIGNALS_CHECKED_S)[0]:
+        pass
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
