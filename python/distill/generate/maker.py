@@ -133,7 +133,8 @@ class SoundMaker:
             If a sound to start from cannot be used.
         """
         moves = self._moves(recipe) if recipe.axis else []
-        sources = [self._open(path) for path in recipe.sources]
+        offsets = recipe.offset or (0.0,) * len(recipe.sources)
+        sources = [self._open(path, offset_s) for path, offset_s in zip(recipe.sources, offsets, strict=True)]
         samples = self._duration_samples(recipe, [source.file for source in sources])
         n_windows = self.instrument.count_windows(samples)
         encoded = [self._encode(source, n_windows, progress) for source in sources]
@@ -162,12 +163,12 @@ class SoundMaker:
             raise ConfigError(faults)
         return moves
 
-    def _open(self, path: Path) -> _Source:
+    def _open(self, path: Path, offset_s: float) -> _Source:
         instrument, config = self.instrument, self.instrument.config
         state = _state_of(path)
         sizes = (config.chunk_samples, instrument.step_samples)
         opened = partial(WindowedFile, path, instrument.sample_rate, *sizes, config.normalize)
-        return _Source(self._files.get(state, opened), state)
+        return _Source(self._files.get(state, opened).starting_at(offset_s), (state, offset_s))
 
     def _duration_samples(self, recipe: Recipe, sources: Sequence[WindowedFile]) -> int:
         instrument = self.instrument
@@ -179,7 +180,7 @@ class SoundMaker:
     def _encode(self, source: _Source, n_windows: int, progress: ProgressCallback) -> tuple[Tensor, Tensor]:
         """Return the latents [S, k] and levels [n_windows] of the first windows of a file; see `_encode`."""
         encode = partial(_encode, self.instrument, source.file, n_windows, progress)
-        return self._encoded.get((source.state, n_windows), encode)
+        return self._encoded.get((source.key, n_windows), encode)
 
     def _sound(
         self, latents: Tensor, moved: Tensor, levels: Tensor, samples: int, report: Callable[[int], object]
@@ -192,10 +193,11 @@ class SoundMaker:
 
 
 class _Source(NamedTuple):
-    """A sound to start from, and the state of its file when it was opened."""
+    """A sound to start from."""
 
     file: WindowedFile
-    state: Hashable
+    key: Hashable
+    """What sounds with the same samples have in common: the state of the file when it was opened, and the offset."""
 
 
 class _Kept(Generic[V]):
@@ -258,7 +260,8 @@ def _paths(
     """
     count, numbers = len(recipe.names), recipe.numbers
     if recipe.kind == "interpolation":
-        for position in path_positions(len(encoded), count):
+        positions = path_positions(len(encoded), count) if recipe.at is None else [recipe.at]
+        for position in positions:
             before = min(int(position), len(encoded) - 2)
             (start, start_levels), (end, end_levels) = encoded[before : before + 2]
             fraction = position - before
