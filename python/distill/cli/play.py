@@ -1,0 +1,77 @@
+"""``distill play``: a page on which a trained run is played."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+import webbrowser
+
+from distill.cli.options import PlayArguments
+from distill.cli.process import say
+from distill.cli.progress import ProgressView
+from distill.cli.signals import interrupted_by_signals
+from distill.errors import ConfigError
+from distill.play.analysis import Analyses
+from distill.play.library import Library
+from distill.play.shelf import Shelf
+from distill.text import counted, printable
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def play(arguments: PlayArguments) -> int:
+    """Run ``distill play``: until Ctrl-C."""
+    try:
+        from distill.play.server import listen, serve  # noqa: PLC0415 - of an extra
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("distill"):
+            raise
+        raise ConfigError([f"distill play needs {error.name}"], "install it: pip install 'distill[play]'") from error
+    analyses = Analyses(arguments.device)
+    library = Library(arguments.run, analyses)
+    host = arguments.host
+    listening = listen(host, arguments.port)
+    token = secrets.token_urlsafe(24)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/?token={token}"
+    with ProgressView() as view, interrupted_by_signals():
+        if host not in _LOCAL:
+            view.line(f"warning: {host} can be reached from other machines: whoever has the address can play the run")
+
+        def started() -> None:
+            say(address)
+            say("Ctrl-C ends it")
+            if arguments.browser and _has_display():
+                # It may wait for the browser.
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+        try:
+            serve(
+                library,
+                analyses,
+                listening,
+                host=host,
+                token=token,
+                device=arguments.device,
+                on_start=started,
+            )
+        except KeyboardInterrupt as error:
+            error.outcome = _kept(library)  # type: ignore[attr-defined]
+            raise
+    return 0
+
+
+def _has_display() -> bool:
+    """Whether a browser would open a window; elsewhere it would take the terminal."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _kept(library: Library) -> str:
+    """Return in words what is kept on disk."""
+    kept = []
+    for path in library.paths():
+        if count := len(Shelf(path).sounds()):
+            kept.append(f"{counted(count, 'sound')} in {printable(str(path / 'shelf.json'))}")
+    return "kept: " + "; ".join(kept) if kept else "no sounds were kept on a shelf"
