@@ -7,12 +7,13 @@ import secrets
 import sys
 import threading
 import webbrowser
+from pathlib import Path
 
 from distill.cli.options import PlayArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.signals import interrupted_by_signals
-from distill.errors import ConfigError
+from distill.errors import ConfigError, DistillError
 from distill.play.analysis import Analyses
 from distill.play.library import Library
 from distill.play.shelf import Shelf
@@ -70,8 +71,14 @@ def _has_display() -> bool:
 
 def _kept(library: Library) -> str:
     """Return in words what is kept on disk."""
-    kept = []
-    for path in library.paths():
-        if count := len(Shelf(path).sounds()):
-            kept.append(f"{counted(count, 'sound')} in {printable(str(path / 'shelf.json'))}")
+    shelves = {path / "shelf.json": _count(path) for path in library.paths()}
+    kept = [f"{counted(count, 'sound')} in {printable(str(path))}" for path, count in shelves.items() if count]
     return "kept: " + "; ".join(kept) if kept else "no sounds were kept on a shelf"
+
+
+def _count(run_dir: Path) -> int:
+    """Return how many sounds are on a run's shelf; 0 if it cannot be read, which its page has said."""
+    try:
+        return len(Shelf(run_dir).sounds())
+    except DistillError:
+        return 0

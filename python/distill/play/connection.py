@@ -157,7 +157,7 @@ class Connection:
             except DistillError as error:
                 await self._tell({"id": request.number, **error_record(error)})
                 continue
-            except Exception as error:  # noqa: BLE001 - the page goes on, and the terminal shows what happened
+            except Exception as error:
                 logger.exception("a sound could not be made")
                 text = f"the sound could not be made: {type(error).__name__}: {error}"
                 await self._tell({"id": request.number, "error": text[:500], "tip": "the terminal shows more"})

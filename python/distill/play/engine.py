@@ -9,6 +9,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ import torch
 from distill.audio.sound_file import levelled, write_sound
 from distill.audio.sound_format import SoundFormat
 from distill.audio.windows import WindowedFile
+from distill.config import Normalize
 from distill.errors import ConfigError, DistillError, RunError, StorageError
 from distill.features.inversion.limits import plain_features
 from distill.features.mel import MelSpec
 from distill.generate.maker import SoundMaker
 from distill.generate.output import level_notes
+from distill.models.store import WEIGHTS_NAME
 from distill.play.settings import FileForm, Settings, Source
 from distill.play.stamps import stamp_of
 from distill.play.view import LONGEST_S, dataset_file, dropped_file
-from distill.models.store import WEIGHTS_NAME
 from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes
 from distill.runs.instrument import Instrument
 from distill.types import ProgressCallback
@@ -143,12 +145,12 @@ class Engine:
         began = time.monotonic()
         self.refresh()
         config, rate = self._instrument.config, self._instrument.sample_rate
-        start = round(source.offset * rate)
+        path = self._locate(source)
         size = round((LONGEST_S if duration is None else duration) * rate)
-        file = WindowedFile(self._locate(source), rate, size, size, config.normalize, start)
+        file = _measured(path, stamp_of(path), rate, size, config.normalize).starting_at(source.offset)
         samples = next(file.batches(1, 1)).waveforms[0, 0]
         if duration is None:
-            samples = samples[: max(1, file.samples - start)]
+            samples = samples[: file.samples]
         raised_db = -20 * math.log10(file.peak)
         raised = {"none": 0.0, "file": raised_db, "chunk": raised_db}[config.normalize]
         notes = [f"the original, {raised:+.1f} dB as for training"] if round(raised, 1) else ["the original"]
@@ -226,6 +228,12 @@ class Engine:
             channels.append((features[0, 1] + _WIDEST) / (2 * _WIDEST))
         shades = (255 * torch.stack(channels)).round().clamp(0, 255).to(torch.uint8)
         return shades.numpy(), high_db
+
+
+@lru_cache(16)
+def _measured(path: Path, stamp: str | None, rate: int, size: int, normalize: Normalize) -> WindowedFile:
+    """Return a file as one window; its levels are measured anew if the stamp is another one."""
+    return WindowedFile(path, rate, size, size, normalize)
 
 
 class Engines:

@@ -103,7 +103,7 @@ def _with_headers(send: Send, host: str) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             added = [(name.encode(), value.format(host=host).encode()) for name, value in _HEADERS.items()]
-            message = message | {"headers": [*message["headers"], *added]}
+            message = {**message, "headers": [*message["headers"], *added]}
         await send(message)
 
     return sending

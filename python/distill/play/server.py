@@ -34,10 +34,10 @@ from distill.faults import Key, Table
 from distill.play import view, watch
 from distill.play.analysis import Analyses
 from distill.play.connection import Connection
+from distill.play.drops import TooLargeError, receive_drop
 from distill.play.engine import Engines, error_record
 from distill.play.guard import Guard
 from distill.play.library import Library
-from distill.play.drops import TooLargeError, receive_drop
 from distill.play.settings import parse_save, parse_settings
 from distill.play.shelf import Shelf
 from distill.play.threads import Threads

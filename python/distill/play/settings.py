@@ -102,11 +102,8 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """Return the settings as `parse_settings` takes them."""
         sources = [source._asdict() for source in self.sources]
-        start = {
-            "sample": lambda: {"temperature": self.amount},
-            "around": lambda: {"source": sources[0], "radius": self.amount},
-            "between": lambda: {"from": sources[0], "to": sources[1], "at": self.amount},
-        }[self.start]()
+        _, names, amount = _STARTS[self.start]
+        start = dict(zip(names, sources, strict=True)) | {amount: self.amount}
         axes = {str(number): value for number, value in sorted(self.axes.items())}
         return {"seed": self.seed, "duration": self.duration, "axes": axes, self.start: start}
 
@@ -119,10 +116,26 @@ _SOURCE = Table(
     },
     others=None,
 )
-_STARTS: dict[str, Table] = {
-    "sample": Table({"temperature": Key(float, between(0, 20))}, others=None),
-    "around": Table({"source": _SOURCE, "radius": Key(float, between(0, 20))}, others=None),
-    "between": Table({"from": _SOURCE, "to": _SOURCE, "at": Key(float, between(0, 1))}, others=None),
+
+
+class _Start(NamedTuple):
+    """What a sound may start from."""
+
+    table: Table
+    sources: tuple[str, ...]
+    """The keys of its sources."""
+    amount: str
+    """The key of its number."""
+
+
+_STARTS = {
+    "sample": _Start(Table({"temperature": Key(float, between(0, 20))}, others=None), (), "temperature"),
+    "around": _Start(
+        Table({"source": _SOURCE, "radius": Key(float, between(0, 20))}, others=None), ("source",), "radius"
+    ),
+    "between": _Start(
+        Table({"from": _SOURCE, "to": _SOURCE, "at": Key(float, between(0, 1))}, others=None), ("from", "to"), "at"
+    ),
 }
 _COMMON: dict[str, Key | Table] = {
     "seed": Key(int, between(0, 2**31 - 1)),
@@ -143,18 +156,16 @@ def parse_settings(values: Any) -> Settings:
     if isinstance(values, Mapping) and len(starts) != 1:
         found = f"they hold {' and '.join(starts)}" if starts else "they hold none of these"
         raise ConfigError([f"settings must hold one of {', '.join(_STARTS)}; {found}"])
-    checked = check_table(values, Table(_COMMON | {name: _STARTS[name] for name in starts}, others=None))
+    checked = check_table(values, Table(_COMMON | {name: _STARTS[name].table for name in starts}, others=None))
     (name,) = starts
-    start = checked[name]
-    names = {"sample": (), "around": ("source",), "between": ("from", "to")}[name]
-    amount = next(value for key, value in start.items() if key not in names)
+    start, kind = checked[name], _STARTS[name]
     return Settings(
         checked["seed"],
         None if checked.get("duration") is None else float(checked["duration"]),
         _axes(checked["axes"]),
         name,  # type: ignore[arg-type]
-        tuple(_source(start[key]) for key in names),
-        float(amount),
+        tuple(_source(start[key]) for key in kind.sources),
+        float(start[kind.amount]),
     )
 
 
