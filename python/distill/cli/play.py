@@ -19,13 +19,14 @@ from distill.play.library import Library
 from distill.play.shelf import Shelf
 from distill.text import counted, printable
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 def play(arguments: PlayArguments) -> int:
     """Run ``distill play``: until Ctrl-C."""
     try:
-        from distill.play.server import listen, serve  # noqa: PLC0415 - of an extra
+        from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
+        from distill.play.server import listen, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("distill"):
             raise
@@ -35,15 +36,20 @@ def play(arguments: PlayArguments) -> int:
     host = arguments.host
     listening = listen(host, arguments.port)
     token = secrets.token_urlsafe(24)
-    shown = f"[{host}]" if ":" in host else host
+    reached = "127.0.0.1" if host in _ANY_ADDRESS else host
+    shown = f"[{reached}]" if ":" in reached else reached
     address = f"http://{shown}:{listening.getsockname()[1]}/?token={token}"
     with ProgressView() as view, interrupted_by_signals():
-        if host not in _LOCAL:
-            view.line(f"warning: {host} can be reached from other machines: whoever has the address can play the run")
+        if host not in LOCAL_HOSTS:
+            view.line(
+                "warning: other machines can reach the page, and nothing is encrypted: use it in networks you trust"
+            )
 
         def started() -> None:
             say(address)
             say("Ctrl-C ends it")
+            if host in _ANY_ADDRESS:
+                say("from other machines, with the name or address of this one in place of 127.0.0.1")
             if arguments.browser and _has_display():
                 # It may wait for the browser.
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import stat
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -54,13 +55,16 @@ async def receive_drop(request: Request, run_dir: Path, threads: Threads) -> dic
         # The final name holds a part of the hash. A temporary file that stays is removed by the next drop.
         received = folder / f".distill-{secrets.token_hex(8)}.tmp"
         hashed, size = hashlib.blake2b(), 0
-        with replacing(received) as file:
+        with ExitStack() as stack:
+            file = stack.enter_context(replacing(received))
             async for piece in request.stream():
                 size += len(piece)
                 if size > LARGEST:
                     raise _too_large()
                 hashed.update(piece)
                 file.write(piece)
+            # In a thread, because it waits for the disk.
+            await threads.do(stack.close)
         try:
             duration_s = await threads.do(lambda: _duration_s(received))
             kept = _name_for(name, hashed.hexdigest())

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
-_OPEN_HOSTS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+"""Where only this machine can reach a server."""
 # The page runs the scripts of this server only, and no other page may show it.
 _HEADERS = {
     "content-security-policy": (
@@ -45,8 +44,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, host: str, port: int) -> None:
         self._app, self._token, self._port = app, token, port
-        self._hosts = {*_LOCAL, f"[{host}]" if ":" in host else host.lower()}
-        self._is_open = host in _OPEN_HOSTS
+        self._is_local = host in LOCAL_HOSTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -81,22 +79,14 @@ class Guard:
         name, port = (name, port) if name and port.isdecimal() else (host.lower(), "80")
         if port != str(self._port):
             return False
-        return name in self._hosts or (self._is_open and _is_address(name))
+        # A machine that others can reach has names that it does not know.
+        return not self._is_local or name.strip("[]") in LOCAL_HOSTS
 
     def _knows_token(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return hmac.compare_digest(given.encode(), self._token.encode())
-
-
-def _is_address(name: str) -> bool:
-    """Whether a host is named by its address, which no other site can make its own."""
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _with_headers(send: Send, host: str) -> Send:
