@@ -42,7 +42,7 @@ def play(arguments: PlayArguments) -> int:
     with ProgressView() as view, interrupted_by_signals():
         if host not in LOCAL_HOSTS:
             view.line(
-                "warning: other machines can reach the page, and nothing is encrypted: use it in networks you trust"
+                "warning: other machines can reach the page, and nothing is encrypted: for networks you trust"
             )
 
         def started() -> None:
