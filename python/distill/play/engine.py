@@ -7,7 +7,8 @@ import math
 import secrets
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from distill.features.inversion.limits import plain_features
 from distill.features.mel import MelSpec
 from distill.generate.maker import SoundMaker
 from distill.generate.output import level_notes
+from distill.generate.recipe import Recipe
 from distill.models.store import WEIGHTS_NAME
 from distill.play.settings import FileForm, Settings, Source
 from distill.play.stamps import stamp_of
@@ -38,6 +40,8 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
+# Threads of torch wait for each other: beside a busy browser, one thread makes a second of sound sooner than two.
+_SHORT_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,13 @@ class Engine:
         The run folder.
     device : str
         Device of the model.
+    threads : int
+        How many threads torch may use.
     """
 
-    def __init__(self, run_dir: Path, device: str) -> None:
+    def __init__(self, run_dir: Path, device: str, threads: int) -> None:
         self.run_dir = run_dir
-        self._device = device
+        self._device, self._threads = device, threads
         self._stamp: str | None = None
         self._analysis_stamp: str | None = None
         self._axes: Axes | None = None
@@ -115,10 +121,14 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        began = time.monotonic()
         self.refresh()
         recipe = settings.recipe(self._locate)
         recipe.check()
+        with _torch_threads(1 if (settings.duration or 1.0) <= _SHORT_S else self._threads):
+            return self._sound(settings, recipe, progress, both_channels=both_channels)
+
+    def _sound(self, settings: Settings, recipe: Recipe, progress: ProgressCallback, *, both_channels: bool) -> Reply:
+        began = time.monotonic()
         made = self._maker.make(recipe, settings.seed, progress)
         if made.samples > LONGEST_S * self._instrument.sample_rate:
             raise ConfigError([f"duration: a sound of more than {LONGEST_S} s"], "use distill generate for it")
@@ -170,12 +180,13 @@ class Engine:
         recipe.check()
         sound_format = SoundFormat(**form._asdict())
         sound_format.check(self._instrument.sample_rate)
-        made = self._maker.make(recipe, settings.seed)
         # Under a name of a temporary file, which is removed even if this process is killed.
         path = self.run_dir / f".distill-{secrets.token_hex(8)}.tmp"
         try:
-            (sound,) = made.sounds()
-            write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
+            # As many threads as `generate` uses: elsewhere, their number may change the last bits.
+            with _torch_threads(self._threads):
+                (sound,) = self._maker.make(recipe, settings.seed).sounds()
+                write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
             return path.read_bytes()
         except StorageError as error:
             raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
@@ -230,6 +241,17 @@ class Engine:
         return shades.numpy(), high_db
 
 
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for the work of this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @lru_cache(16)
 def _measured(path: Path, stamp: str | None, rate: int, size: int, normalize: Normalize) -> WindowedFile:
     """Return a file as one window; its levels are measured anew if the stamp is another one."""
@@ -248,12 +270,12 @@ class Engines:
     _MOST = 3
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self._device, self._threads = device, torch.get_num_threads()
         self._engines: dict[Path, Engine] = {}
 
     def of(self, run_dir: Path) -> Engine:
         """Return the engine of a run. The engine that was used least recently is dropped if there are too many."""
-        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device)
+        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device, self._threads)
         self._engines[run_dir] = engine
         while len(self._engines) > self._MOST:
             del self._engines[next(iter(self._engines))]
