@@ -11,7 +11,8 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from distill.errors import NotFoundError, RunError
 from distill.latent.analysis import analyze
@@ -109,6 +110,23 @@ def test_a_large_map_shows_rows_that_are_chosen_evenly(copied, monkeypatch):
     assert some["offset"] == [full["offset"][row] for row in rows]
     assert [some["files"][file] for file in some["file"]] == [full["files"][full["file"][row]] for row in rows]
     assert some["coordinates"] == [[values[row] for row in rows] for values in full["coordinates"]]
+
+
+def test_a_map_with_a_single_axis(copied):
+    """As of sounds that differ in one way; there is no second axis then."""
+    full, path = sound_map(copied), copied / "latent" / "analysis.safetensors"
+    with safe_open(path, "np") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    report = report_of(copied)
+    for name in ("components", "scale"):
+        tensors[name] = tensors[name][:1]
+    for name in ("names", "is_course", "variance_explained", "ranges"):
+        report[name] = report[name][:1]
+    report["correlations"] = {name: values[:1] for name, values in report["correlations"].items()}
+    save_file(tensors, path, metadata | {"names": json.dumps(report["names"])})
+    path.with_suffix(".json").write_text(json.dumps(report))
+    assert sound_map(copied)["coordinates"] == full["coordinates"][:1]
+    assert [axis["number"] for axis in describe(copied)["axes"]] == [1]
 
 
 def test_an_analysis_of_other_weights_is_outdated_and_a_new_one_is_ready(copied):

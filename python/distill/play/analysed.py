@@ -152,7 +152,7 @@ read_map = KeptByStamp(_read_map, (_REPORT, _TENSORS), 4)
 def _tensors_of(path: Path, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the coordinates of rows on the first axes, [n, up to 6], and their features, [n, F], float64."""
     with safe_open(path, "np") as file:
-        axes = file.get_slice("components")[:_MAPPED_AXES].astype(float).T
+        axes = file.get_tensor("components")[:_MAPPED_AXES].astype(float).T
         mean, scale = (file.get_tensor(name).astype(float) for name in ("mean", "scale"))
         latents, features = file.get_slice("latents"), file.get_tensor("features")
         if latents.get_shape()[0] != count or len(features) != count:
