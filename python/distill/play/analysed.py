@@ -123,7 +123,7 @@ def _read_map(run_dir: Path) -> dict[str, Any]:
     shown = min(len(originals), MAPPED_ROWS)
     rows = originals[np.arange(shown) * len(originals) // max(shown, 1)]
     try:
-        coordinates, features = _tensors_of(path, rows, report["n"])
+        coordinates, features = _tensors_of(path, rows, (report["n"], len(report["units"])))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError(f"{path}: damaged: {printable(str(error)[:200])}", _tip(run_dir)) from error
     if not (np.isfinite(coordinates).all() and np.isfinite(features).all()):
@@ -149,13 +149,17 @@ read_map = KeptByStamp(_read_map, (_REPORT, _TENSORS), 4)
 """Return the map of the last analysis of a run, without `chunk_s`; see `distill.play.view.sound_map`."""
 
 
-def _tensors_of(path: Path, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of rows on the first axes, [n, up to 6], and their features, [n, F], float64."""
+def _tensors_of(path: Path, rows: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of rows on the first axes, [n, up to 6], and their features, [n, F], float64.
+
+    `shape` is that of the features of all rows.
+    """
+    count = shape[0]
     with safe_open(path, "np") as file:
         axes = file.get_tensor("components")[:_MAPPED_AXES].astype(float).T
         mean, scale = (file.get_tensor(name).astype(float) for name in ("mean", "scale"))
         latents, features = file.get_slice("latents"), file.get_tensor("features")
-        if latents.get_shape()[0] != count or len(features) != count:
+        if latents.get_shape()[0] != count or features.shape != shape:
             raise ValueError(f"not of the same analysis as {REPORT_NAME}")
         parts = []
         # The latent vectors of a million rows take gigabytes.
