@@ -80,6 +80,16 @@ class Library:
             raise NotFoundError(f"{name!r}: no run of this name in {self.path}", "reload the list of runs")
         return folder
 
+    def paths(self) -> list[Path]:
+        """Return the folders of the runs, in the order of their names.
+
+        Raises
+        ------
+        RunError
+            If the folder cannot be read any more.
+        """
+        return list(self._folders().values())
+
     def _folders(self) -> dict[str, Path]:
         """Return the runs by name. Links are left out: what they lead to is not in the folder."""
         if self.single:
