@@ -28,10 +28,11 @@ from distill.generate.maker import SoundMaker
 from distill.generate.output import level_notes
 from distill.generate.recipe import Recipe
 from distill.models.store import WEIGHTS_NAME
+from distill.play.analysed import require_own
 from distill.play.settings import FileForm, Settings, Source
 from distill.play.stamps import stamp_of
 from distill.play.view import LONGEST_S, dataset_file, dropped_file
-from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes
+from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes, read_axes
 from distill.runs.instrument import Instrument
 from distill.types import ProgressCallback
 
@@ -109,6 +110,7 @@ class Engine:
         # A new one also for a new analysis: it keeps the axes.
         self._maker, self._axes = SoundMaker(self.run_dir, self._instrument), None
         with suppress(RunError):  # not analysed, or before it was trained on
+            require_own(self.run_dir)
             self._axes = self._maker.axes
         self._stamp, self._analysis_stamp = stamp, analysis
         return before is not None and stamp != before
@@ -121,9 +123,7 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        self.refresh()
-        recipe = settings.recipe(self._locate)
-        recipe.check()
+        recipe = self._recipe(settings)
         with _torch_threads(1 if (settings.duration or 1.0) <= _SHORT_S else self._threads):
             return self._sound(settings, recipe, progress, both_channels=both_channels)
 
@@ -175,9 +175,7 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        self.refresh()
-        recipe = settings.recipe(self._locate)
-        recipe.check()
+        recipe = self._recipe(settings)
         sound_format = SoundFormat(**form._asdict())
         sound_format.check(self._instrument.sample_rate)
         # Under a name of a temporary file, which is removed even if this process is killed.
@@ -192,6 +190,16 @@ class Engine:
             raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
         finally:
             path.unlink(missing_ok=True)
+
+    def _recipe(self, settings: Settings) -> Recipe:
+        """Load what the sound needs, and return its recipe, checked."""
+        self.refresh()
+        if settings.axes and self._axes is None:
+            require_own(self.run_dir)
+            read_axes(self.run_dir)  # says why there are none
+        recipe = settings.recipe(self._locate)
+        recipe.check()
+        return recipe
 
     def command(self, settings: Settings) -> str:
         """Return the command line that writes the sound of the settings."""
