@@ -65,13 +65,13 @@ COMMANDS = {
         "RUN",
         "find the main axes of a model's latent space and the sound features they correlate with",
         "distill.cli.options:AnalyzeArguments",
-        "distill.cli.run:analyze",
+        "distill.cli.analyze:analyze",
     ),
     "generate": Command(
         "RUN",
         "make new sounds: samples, interpolations between two sounds, variations of one",
         "distill.cli.options:GenerateArguments",
-        "distill.cli.run:generate",
+        "distill.cli.generate:generate",
     ),
     "play": Command(
         "RUN",
@@ -83,7 +83,7 @@ COMMANDS = {
         "RUN FILE...",
         "encode and decode sounds with a trained model, each with a picture of input and output",
         "distill.cli.options:ReconstructArguments",
-        "distill.cli.run:reconstruct",
+        "distill.cli.reconstruct:reconstruct",
     ),
     "export": Command(
         "DATASET OUT",

@@ -104,10 +104,12 @@ class TrainArguments(ConfigArguments):
     """Analyse the latent space after training, like distill analyze."""
 
     def check(self) -> None:
-        """Raise DatasetError if there is neither a dataset nor a run to resume."""
+        """Raise DatasetError if there is neither a dataset nor a run to resume, or no such dataset."""
         super().check()
         if self.resume is None and self.dataset is None:
             raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
+        if self.dataset is not None:
+            Dataset(self.dataset).check()
 
     @property
     def run_dir(self) -> Path:
@@ -242,15 +244,28 @@ class DeviceArguments(Arguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyzeArguments(DeviceArguments):
+class RunArguments(DeviceArguments):
+    """Options of the commands that use one trained run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+
+    def check(self) -> None:
+        """Raise RunError if there is no such run, or DeviceError."""
+        from distill.runs.folder import RunFolder  # noqa: PLC0415 - only these commands need it
+
+        super().check()
+        RunFolder(self.run).dataset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeArguments(RunArguments):
     """Analyse the latent space of a run with the sounds of a dataset, and write the result to RUN/latent.
 
     analysis.json holds the axes, their correlations with sound features, and the nearest neighbours of each sound;
     analysis.safetensors holds the latent vectors; scree.png, map.png and sweep.png show them.
     """
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
     dataset: tyro.conf.Positional[Path | None] = None
     """Folder of audio files. Default: the one that the run was trained on."""
     cache_dir: Path | None = None
@@ -261,6 +276,12 @@ class AnalyzeArguments(DeviceArguments):
     """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
     json: bool = False
     """Print one JSON object: the content of analysis.json."""
+
+    def check(self) -> None:
+        """Raise DatasetError if there is no such dataset, RunError or DeviceError."""
+        super().check()
+        if self.dataset is not None:
+            Dataset(self.dataset).check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,18 +302,19 @@ class PlayArguments(DeviceArguments):
     """Open the browser."""
 
     def check(self) -> None:
-        """Raise ConfigError if there can be no such port, or DeviceError."""
+        """Raise ConfigError if there can be no such port, RunError if there is no run, or DeviceError."""
+        from distill.play.folders import check_library  # noqa: PLC0415 - only this command needs it
+
         super().check()
         if not 0 <= self.port <= 65535:
             raise ConfigError([f"--port {self.port} must be from 0 to 65535"])
+        check_library(self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundArguments(DeviceArguments):
+class SoundArguments(RunArguments):
     """Options of the commands that write sounds."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
     out: Path
     """Folder to write to; created if missing."""
     format: FileFormat = "wav"
@@ -306,10 +328,10 @@ class SoundArguments(DeviceArguments):
     """Replace existing files."""
 
     def check(self) -> None:
-        """Raise ConfigError if the files cannot have this form, or DeviceError."""
-        super().check()
+        """Raise ConfigError if the files cannot have this form, RunError or DeviceError."""
         rate = self.sample_rate
         SoundFormat(file_format=self.format, sample_format=self.sample_format, sample_rate=rate).check()
+        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +359,7 @@ class GenerateArguments(SoundArguments, Recipe):
     that were limited, and by how much at most), seed, sample_rate, duration_s, seconds, settings."""
 
     def check(self) -> None:
-        """Raise ConfigError with all faults of the recipe, or DeviceError."""
+        """Raise ConfigError with all faults of the recipe, or as `SoundArguments`."""
         Recipe.check(self)
         SoundArguments.check(self)
 

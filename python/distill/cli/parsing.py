@@ -156,7 +156,7 @@ def base_config(argv: Sequence[str]) -> TrainingConfig:
         return TrainingConfig()  # tyro reports the error
     config = TrainingConfig()
     if named.resume is not None:
-        from distill.runs.folder import RunFolder  # noqa: PLC0415 - imports torch
+        from distill.runs.folder import RunFolder  # noqa: PLC0415 - only resuming needs it
 
         run = RunFolder(named.resume)
         run.dataset()
