@@ -6,19 +6,23 @@ import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
+from distill._lazy import LazyModule
 from distill.audio.sound_format import SoundFormat
 from distill.config import TrainingConfig
 from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
 from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
-from distill.preprocess.ray_cluster import check_ray
 from distill.preprocess.shares import Shard
 from distill.types import ExportFormat, FileFormat, SampleFormat
+
+if TYPE_CHECKING:
+    import tyro
+else:
+    # It takes 0.1 s to import. Only annotations name it, which are evaluated when tyro parses a command line.
+    tyro = LazyModule("tyro")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,8 @@ class ConfigArguments(ScanArguments):
     def check(self) -> None:
         """Raise an error if there can be no such Ray cluster."""
         if self.ray is not None:
+            from distill.preprocess.ray_cluster import check_ray  # noqa: PLC0415 - reads metadata of packages, slowly
+
             check_ray(self.ray)
 
 

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
-import tyro
-
+from distill.cli.flags import flags_of, is_required, read_usual
 from distill.cli.options import Arguments, ConfigArguments
 from distill.config import PRESETS, TrainingConfig, config_from_dict
 from distill.documents import parse_toml, read_file
@@ -46,39 +45,35 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
     SystemExit
         After --help, and after errors that tyro reports.
     """
-    required = [item.name for item in dataclasses.fields(kind) if _is_required(item)]
-    defaults: dict[str, Any] = dict.fromkeys(required, tyro.MISSING)
-    if issubclass(kind, ConfigArguments):
-        defaults["training"] = base_config(argv)
+    configs = {"training": base_config(argv)} if issubclass(kind, ConfigArguments) else {}
     # tyro writes --table.no-field; --no-table.field, the usual form, is accepted too.
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
     argv = _with_values(argv)
-    flags, short = _flags(kind), short_flags(kind)
+    short = short_flags(kind)
     options = argv.index("--") if "--" in argv else len(argv)
     argv = [_long(argument, short) for argument in argv[:options]] + argv[options:]
-    _check_choices(argv, flags)
-    help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short)}".strip()
-    with collecting_faults():
-        arguments = tyro.cli(kind, args=argv, prog=program, description=help_text, default=kind(**defaults))
+    _check_choices(argv, {name: flag.hint for name, flag in flags_of(kind).items()})
+    arguments = read_usual(kind, argv, configs)
+    if arguments is None:
+        arguments = _read_with_tyro(kind, argv, program, configs)
     arguments.check()
     return arguments
 
 
-def _flags(kind: type, table: str = "") -> dict[str, Any]:
-    """Return the type of each flag of a dataclass of options; those of a nested configuration begin with its name."""
-    flags: dict[str, Any] = {}
-    for name, hint in get_type_hints(kind).items():
-        flag = f"{table}{name}".replace("_", "-")
-        # The fields of the training configuration are flags without a prefix.
-        nested = "" if hint is TrainingConfig else f"{flag}."
-        is_nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        flags |= _flags(hint, nested) if is_nested else {f"--{flag}": hint}
-    return flags
+def _read_with_tyro(kind: type[A], argv: Sequence[str], program: str, configs: Mapping[str, Any]) -> A:
+    """Return the options of any command line, or report its faults."""
+    import tyro  # noqa: PLC0415 - takes 0.1 s
+
+    required = [item.name for item in dataclasses.fields(kind) if is_required(item)]
+    default = kind(**dict.fromkeys(required, tyro.MISSING), **configs)
+    help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short_flags(kind))}".strip()
+    with collecting_faults():
+        return tyro.cli(kind, args=argv, prog=program, description=help_text, default=default)
 
 
 def short_flags(kind: type[Arguments]) -> dict[str, str]:
     """Return the short flags of a command, and the flag that each of them stands for."""
-    flags = _flags(kind)
+    flags = flags_of(kind)
     pairs = {short: [name for name in names if name in flags] for short, names in _SHORT.items()}
     return {short: names[0] for short, names in pairs.items() if names}
 
@@ -128,10 +123,6 @@ def _with_values(argv: Sequence[str]) -> list[str]:
         if argument == "--ray" and (index + 1 == len(argv) or argv[index + 1].startswith("-")):
             words.append("local")
     return words
-
-
-def _is_required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def base_config(argv: Sequence[str]) -> TrainingConfig:
