@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distill.cli.options import AnalyzeArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.result import say_json
+from distill.cli.run_options import AnalyzeArguments
 from distill.latent.analysis import analyze as analyze_latent
 from distill.text import counted, printable
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distill.cli.options import GenerateArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.result import say_json
+from distill.cli.run_options import GenerateArguments
 from distill.cli.sounds import common_figures, level_notes_of, line_about, settings_of, sound_options
 from distill.generate.generation import generate as generate_sounds
 from distill.text import counted

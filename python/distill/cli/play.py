@@ -9,9 +9,9 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from distill.cli.options import PlayArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
+from distill.cli.run_options import PlayArguments
 from distill.cli.signals import interrupted_by_signals
 from distill.errors import ConfigError, DistillError
 from distill.play.analysis import Analyses

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distill.cli.options import ReconstructArguments
 from distill.cli.process import say
 from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
+from distill.cli.run_options import ReconstructArguments
 from distill.cli.sounds import common_figures, level_notes_of, line_about, settings_of, sound_options
 from distill.generate.reconstruction import reconstruct as reconstruct_sounds
 from distill.text import counted

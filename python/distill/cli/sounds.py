@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cli.options import SoundArguments
 from distill.cli.progress import ProgressView
+from distill.cli.run_options import SoundArguments
 from distill.generate.output import level_notes
 from distill.text import printable
 
