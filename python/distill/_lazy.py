@@ -1,4 +1,4 @@
-"""Names of a package, and packages, that are imported on first use."""
+"""Names of a package that are imported on first use."""
 
 from __future__ import annotations
 
@@ -26,19 +26,3 @@ def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], 
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find, lambda: sorted(names)
-
-
-class LazyModule:
-    """A module that is imported when something of it is first used.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)

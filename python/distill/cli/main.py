@@ -137,6 +137,7 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
     def body() -> int:
         parse = load("distill.cli.parsing:parse")
         arguments = parse(load(COMMANDS[name].arguments), argv, program or f"distill {name}")
+        arguments.check_paths()
         # Only now, because it may import torch, which takes seconds: --help and wrong options need it not.
         status: int = load(COMMANDS[name].runner)(arguments)
         return status

@@ -6,19 +6,13 @@ import re
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from distill._lazy import LazyModule
+from distill.cli.lazy_tyro import tyro
 from distill.config import TrainingConfig
 from distill.errors import ConfigError, DatasetError
 from distill.index import Dataset, Trust
 from distill.types import ExportFormat
-
-if TYPE_CHECKING:
-    import tyro
-else:
-    # It takes 0.1 s to import. Only annotations name it, which are evaluated when tyro parses a command line.
-    tyro = LazyModule("tyro")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +20,10 @@ class Arguments:
     """Options of a command."""
 
     def check(self) -> None:
-        """Raise an error if the options do not fit together. Called after parsing, before torch is imported."""
+        """Raise an error if the options do not fit together."""
+
+    def check_paths(self) -> None:
+        """Raise an error if a folder that has to be there is not. Called before torch is imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +103,13 @@ class TrainArguments(ConfigArguments):
     """Analyse the latent space after training, like distill analyze."""
 
     def check(self) -> None:
-        """Raise DatasetError if there is neither a dataset nor a run to resume, or no such dataset."""
+        """Raise DatasetError if there is neither a dataset nor a run to resume."""
         super().check()
         if self.resume is None and self.dataset is None:
             raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
+
+    def check_paths(self) -> None:
+        """Raise DatasetError if there is no such dataset."""
         if self.dataset is not None:
             Dataset(self.dataset).check()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from distill.cli.flags import flags_of, is_required, read_usual
+from distill.cli.lazy_tyro import tyro
 from distill.cli.options import Arguments, ConfigArguments
 from distill.config import PRESETS, TrainingConfig, config_from_dict
 from distill.documents import parse_toml, read_file
@@ -62,8 +63,6 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
 
 def _read_with_tyro(kind: type[A], argv: Sequence[str], program: str, configs: Mapping[str, Any]) -> A:
     """Return the options of any command line, or report its faults."""
-    import tyro  # noqa: PLC0415 - takes 0.1 s
-
     required = [item.name for item in dataclasses.fields(kind) if is_required(item)]
     default = kind(**dict.fromkeys(required, tyro.MISSING), **configs)
     help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short_flags(kind))}".strip()

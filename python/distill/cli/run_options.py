@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from distill._lazy import LazyModule
 from distill.audio.sound_format import SoundFormat
+from distill.cli.lazy_tyro import tyro
 from distill.cli.options import Arguments
 from distill.device import check_device_name
 from distill.errors import ConfigError
@@ -16,11 +16,6 @@ from distill.index import Dataset
 from distill.play.folders import check_library
 from distill.runs.folder import RunFolder
 from distill.types import FileFormat, SampleFormat
-
-if TYPE_CHECKING:
-    import tyro
-else:
-    tyro = LazyModule("tyro")  # see `options`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +37,8 @@ class RunArguments(DeviceArguments):
     run: tyro.conf.Positional[Path]
     """Run folder."""
 
-    def check(self) -> None:
-        """Raise RunError if there is no such run, or DeviceError."""
-        super().check()
+    def check_paths(self) -> None:
+        """Raise RunError if there is no such run."""
         RunFolder(self.run).dataset()
 
 
@@ -67,9 +61,9 @@ class AnalyzeArguments(RunArguments):
     json: bool = False
     """Print one JSON object: the content of analysis.json."""
 
-    def check(self) -> None:
-        """Raise DatasetError if there is no such dataset, RunError or DeviceError."""
-        super().check()
+    def check_paths(self) -> None:
+        """Raise RunError if there is no such run, DatasetError if there is no such dataset."""
+        super().check_paths()
         if self.dataset is not None:
             Dataset(self.dataset).check()
 
@@ -92,10 +86,13 @@ class PlayArguments(DeviceArguments):
     """Open the browser."""
 
     def check(self) -> None:
-        """Raise ConfigError if there can be no such port, RunError if there is no run, or DeviceError."""
+        """Raise ConfigError if there can be no such port, or DeviceError."""
         super().check()
         if not 0 <= self.port <= 65535:
             raise ConfigError([f"--port {self.port} must be from 0 to 65535"])
+
+    def check_paths(self) -> None:
+        """Raise RunError if there is no run."""
         check_library(self.run)
 
 
@@ -116,10 +113,10 @@ class SoundArguments(RunArguments):
     """Replace existing files."""
 
     def check(self) -> None:
-        """Raise ConfigError if the files cannot have this form, RunError or DeviceError."""
+        """Raise ConfigError if the files cannot have this form, or DeviceError."""
+        super().check()
         rate = self.sample_rate
         SoundFormat(file_format=self.format, sample_format=self.sample_format, sample_rate=rate).check()
-        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +144,7 @@ class GenerateArguments(SoundArguments, Recipe):
     that were limited, and by how much at most), seed, sample_rate, duration_s, seconds, settings."""
 
     def check(self) -> None:
-        """Raise ConfigError with all faults of the recipe, or as `SoundArguments`."""
+        """Raise ConfigError with all faults of the recipe, or DeviceError."""
         Recipe.check(self)
         SoundArguments.check(self)
 
