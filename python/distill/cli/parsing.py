@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import re
@@ -136,6 +135,10 @@ def base_config(argv: Sequence[str]) -> TrainingConfig:
     RunError
         If the folder of --resume is not a run.
     """
+    if not any(argument.startswith(("--preset", "--config", "--resume")) for argument in argv):
+        return TrainingConfig()
+    import argparse  # noqa: PLC0415 - most command lines have none of these
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--config", type=Path)
