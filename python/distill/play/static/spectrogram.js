@@ -89,7 +89,7 @@ export class Spectrogram {
       const box = { ...area, y: TOP + channel * (each + GAP), height: each };
       this.drawPicture(context, box, this.pictures[channel], frames);
       this.drawHz(context, box, bands);
-      const labels = channel ? ["+2 bands", "0", "−2 bands"] : [high_db, low_db].map((level) => `${level} dB`.replace("-", "−"));
+      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [high_db, low_db].map((level) => `${level.toFixed(0)} dB`.replace("-", "−"));
       drawLegend(context, box, table, labels);
     }
     this.drawSeconds(context, area, height);
