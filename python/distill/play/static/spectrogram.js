@@ -6,7 +6,7 @@ import { ramps, styled } from "./colours.js";
 const LEFT = 46;
 const BOTTOM = 22;
 const TOP = 8;
-const RIGHT = 62;
+const RIGHT = 68;
 const GAP = 8;
 const HZ_TICKS = [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
 

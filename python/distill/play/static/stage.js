@@ -81,7 +81,8 @@ export class Stage {
   }
 
   receive(reply, purpose) {
-    settle("sound");
+    // Whoever hears the next sound has read what was wrong with the last action.
+    settle("sound", "upload", "preview", "save", "shelf");
     this.hideBusy();
     const { kind, key } = purpose ?? { kind: "heard" };
     if (kind === "made") {
