@@ -93,6 +93,10 @@ def _is_there(need: str) -> bool:
         return False
     if need == "torchaudio":
         return _imports_torchaudio()
+    if need == "chromium":
+        from browsing import chromium
+
+        return chromium() is not None
     # Python packages are not on the path.
     return shutil.which(need) is not None or importlib.util.find_spec(need) is not None
 

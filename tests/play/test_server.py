@@ -1,0 +1,223 @@
+"""``distill play`` as a process: its sounds, several runs, and how it starts and ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from distill.runs.folder import RunFolder
+from playing import Server, answer, contents, dataset_source, generated, held_port, play, request, settings
+
+pytestmark = pytest.mark.needs("starlette", "uvicorn", "websockets")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_sound_is_that_of_the_command_that_comes_with_it(server, run, tmp_path, channels):
+    for number, start in enumerate(
+        (
+            {},
+            {"axes": {"1": 1.5, "2": -1.0}, "sample": {"temperature": 0.7}, "seed": 2**31 - 1},
+            {"around": {"source": dataset_source("kind-0/220.wav"), "radius": 0.4}, "axes": {"1": 0.5}},
+            {"between": {"from": dataset_source("kind-0/220.wav"), "to": dataset_source("kind-1/988.wav"), "at": 0.25}},
+        )
+    ):
+        with server.connect("first") as line:
+            asked = json.loads(request(number, **start)) | {"channels": channels}
+            sound = play(line, json.dumps(asked))
+        samples, _ = generated(sound.header["command"], run, tmp_path)
+        np.testing.assert_allclose(sound.samples, samples, rtol=0, atol=2**-22)
+        assert sound.samples.std() > 1e-3
+        assert sound.header["settings"] == asked["settings"]
+        assert sound.spectrogram.shape[:2] == (channels, 32)
+
+
+def test_the_spectrogram_shows_the_pitch_of_a_tone(server, trained):
+    """The brightest band is the one around the frequency, in a file of the dataset."""
+    with server.connect("first") as line:
+        line.send(json.dumps({"id": 1, "original": dataset_source("kind-0/740.wav"), "duration": 0.5, "channels": 2}))
+        sound = answer(line, 1)
+    details = server.ask("/api/runs/first").json
+    brightest = sound.spectrogram[0].mean(axis=1).argmax()
+    centres = np.array(details["bands_hz"])
+    assert abs(brightest - np.abs(centres - 740).argmin()) <= 1
+    written, rate = soundfile.read(RunFolder(trained).dataset().root / "kind-0" / "740.wav", dtype="float32")
+    assert (sound.header["kind"], sound.header["sample_rate"]) == ("original", rate)
+    assert _same_up_to_scale(sound.samples, written[: len(sound.samples)])
+
+
+def _same_up_to_scale(first: np.ndarray, second: np.ndarray) -> bool:
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second)) > 0.9999
+
+
+def test_two_runs_are_played_at_once_each_with_its_own_model(server, run, tmp_path):
+    with server.connect("first") as first, server.connect("second") as second:
+        for number in range(3):
+            for line in (first, second):
+                line.send(request(number, seed=number))
+            heard = [answer(line, number) for line in (first, second)]
+        for name, sound in zip(("first", "second"), heard, strict=True):
+            assert f"/{name} " in sound.header["command"]
+            samples, _ = generated(sound.header["command"], run, tmp_path)
+            np.testing.assert_allclose(sound.samples, samples, rtol=0, atol=2**-22)
+    assert not np.array_equal(heard[0].samples, heard[1].samples)
+
+
+def test_a_shelf_is_kept_in_the_run_and_named_anew(server, runs):
+    kept = server.ask("/api/runs/second/shelf", {"name": "first <b>", "settings": settings(seed=5)})
+    assert kept.status == 201
+    entry = kept.json
+    assert entry["settings"]["seed"] == 5
+    target = f"/api/runs/second/shelf/{entry['id']}"
+    assert server.ask(target, {"name": "ü"}, method="PUT").status == 200
+    (found,) = server.ask("/api/runs/second/shelf").json["sounds"]
+    assert found["name"] == "ü"
+    assert found == json.loads((runs / "second" / "shelf.json").read_text("utf-8"))["sounds"][0]
+    assert "--seed 5" in found["command"]
+    assert server.ask(target, method="DELETE").status in (200, 204)
+    assert server.ask("/api/runs/second/shelf").json["sounds"] == []
+
+
+def test_ctrl_c_ends_at_once_with_the_status_of_other_commands(runs):
+    with Server(runs / "first") as server:
+        server.ask("/api/runs")
+        status, out, err = server.stop()
+    assert status == 128 + signal.SIGINT
+    assert out.count(server.address) == 1
+    assert "kept" in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_at_once_while_pages_are_open_and_sounds_are_made(runs):
+    with Server(runs) as server:
+        lines = [server.connect("first") for _ in range(3)]
+        play(lines[0], request(1))
+        for number in range(2, 20):
+            for line in lines:
+                line.send(request(number, duration=60.0))
+        status, _, err = server.stop(timeout_s=5)
+        for line in lines:
+            line.close()
+    assert status == 128 + signal.SIGINT
+    assert "kept" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_analyses_and_what_is_there_is_kept(runs, tmp_path, number):
+    shutil.copytree(runs / "second", tmp_path / "run")
+    target = "/api/runs/run/analysis"
+    with Server(tmp_path / "run") as server:
+        name = server.ask("/api/runs").json["runs"][0]["name"]
+        target = f"/api/runs/{name}/analysis"
+        started = server.ask(target, b"")
+        assert started.status == 202
+        assert started.json["state"] == "running"
+        status, _, err = server.stop(number)
+    assert status == 128 + number
+    assert "kept" in err
+    assert "Traceback" not in err
+    assert contents(tmp_path / "run").keys() >= {"model.safetensors", "run.json", "config.toml"}
+    with Server(tmp_path / "run") as server:
+        assert _analysed(server, name)["axes"]
+
+
+def _analysed(server: Server, name: str) -> dict:
+    """Details of a run once it is analysed, which is asked for if it is not yet."""
+    details = server.ask(f"/api/runs/{name}").json
+    if details["analysis"]["state"] in ("missing", "outdated"):
+        assert server.ask(f"/api/runs/{name}/analysis", b"").status == 202
+    done = threading.Event()
+    while (details := server.ask(f"/api/runs/{name}").json)["analysis"]["state"] == "running":
+        done.wait(0.1)
+    assert details["analysis"]["state"] == "ready"
+    return details
+
+
+def test_a_run_that_another_process_trains_is_not_analysed(runs, tmp_path):
+    shutil.copytree(runs / "second", tmp_path / "run")
+    with Server(tmp_path) as server, RunFolder(tmp_path / "run").lock():
+        reply = server.ask("/api/runs/run/analysis", b"")
+        assert reply.status == 409
+        assert "process" in reply.json["error"]
+        assert server.ask("/api/runs").json["runs"][0]["state"] == "training"
+        with server.connect("run") as line:
+            assert play(line, request(1)).samples.std() > 1e-3
+
+
+def test_a_port_in_use_is_an_error_with_a_remedy(run, runs):
+    with held_port() as holder:
+        port = holder.getsockname()[1]
+        code, out, err = run("play", runs, "--no-browser", "--port", port)
+    assert code == 2
+    assert str(port) in err
+    assert "tip: " in err
+    assert "--port" in err
+    assert "http://" not in out
+
+
+@pytest.mark.parametrize("name", ["starlette", "uvicorn", "websockets"])
+def test_without_the_packages_the_error_says_how_to_install_them(runs, monkeypatch, run, name):
+    import sys
+
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    for module in [module for module in sys.modules if module.startswith("distill.play")]:
+        monkeypatch.delitem(sys.modules, module)
+    code, _, err = run("play", runs, "--no-browser")
+    assert code == 2
+    assert "pip install 'distill[play]'" in err
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("run")])
+def test_what_is_no_run_is_an_error_that_names_it(run, tmp_path, make):
+    make(tmp_path / "nothing here")
+    code, _, err = run("play", tmp_path / "nothing here", "--no-browser")
+    assert code == 2
+    assert "nothing here" in err
+    assert "tip: " in err
+
+
+# Files that only root may read are imported before.
+UNPRIVILEGED = """
+import os, sys
+from distill.cli.main import COMMANDS, load, main
+for command in COMMANDS.values():
+    load(command.runner)
+load("distill.cli.parsing:parse")
+import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto, uvicorn.loops.auto, uvicorn.lifespan.on
+import distill.play.server
+if os.geteuid() == 0:
+    os.seteuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_may_only_be_read_is_played_and_saving_to_it_says_why_not(trained, unprivileged):
+    folder = unprivileged / "run"
+    shutil.copytree(trained, folder)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    before = contents(folder)
+    with Server(folder, code=UNPRIVILEGED) as server:
+        name = server.ask("/api/runs").json["runs"][0]["name"]
+        with server.connect(name) as line:
+            assert play(line, request(1)).samples.std() > 1e-3
+        saved = server.ask(f"/api/runs/{name}/save", {"settings": settings(), "format": "wav"})
+        assert (saved.status, saved.body[:4]) == (200, b"RIFF")
+        for target, body in (
+            ("shelf", {"name": "a", "settings": settings()}),
+            ("sounds?name=a.wav", saved.body),
+            ("analysis", b""),
+        ):
+            reply = server.ask(f"/api/runs/{name}/{target}", body)
+            assert reply.status in (400, 403, 409, 500), target
+            assert "cannot be written" in reply.json["error"], target
+            assert reply.json["tip"], target
+    assert contents(folder) == before
