@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 # Root may start Chromium without a sandbox only, and sounds play without a click.
 _ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 _WAIT_MS = 60_000
+# Of the 24 bits in which files are written.
+_LEAST_STEP = 2**-22
 
 
 @functools.cache
@@ -66,16 +69,37 @@ def opened(browser, **options: object) -> Iterator[object]:
 
 def last_sound(page) -> np.ndarray:
     """The samples that the page played last."""
-    return np.array(page.evaluate("Array.from(window.lastSound)"), dtype=np.float32)
+    return np.array(page.evaluate("Array.from(window.lastSound ?? [])"), dtype=np.float32)
 
 
-class Played:
-    """Waits for a sound other than the one that was played last when it was made."""
+def wait_until_ready(page) -> None:
+    """Wait until a run can be played on the page."""
+    page.get_by_role("button", name="Play", exact=True).wait_for()
+    page.wait_for_function("document.querySelector('#command').textContent.includes('distill generate')")
 
-    def __init__(self, page) -> None:
-        self._page = page
-        page.evaluate("window.soundBefore = window.lastSound")
 
-    def next(self) -> np.ndarray:
-        self._page.wait_for_function("window.lastSound && window.lastSound !== window.soundBefore")
-        return last_sound(self._page)
+def played(page, act) -> np.ndarray:
+    """The first sound that is played after `act`."""
+    page.evaluate("window.soundBefore = window.lastSound")
+    act()
+    page.wait_for_function("window.lastSound && window.lastSound !== window.soundBefore")
+    return last_sound(page)
+
+
+def command_of(page) -> str:
+    """The command line that the page shows."""
+    return page.locator("#command").inner_text()
+
+
+def shown_sound(page, generate) -> np.ndarray:
+    """The sound that was played last, once it is that of the command line that is shown, as `generate` makes it."""
+    deadline, made = time.monotonic() + _WAIT_MS / 1000, {}
+    while True:
+        command = command_of(page)
+        if command not in made:
+            made[command] = generate(command)
+        sound = last_sound(page)
+        if sound.shape == made[command].shape and np.abs(sound - made[command]).max() <= _LEAST_STEP:
+            return sound
+        assert time.monotonic() < deadline, command
+        page.wait_for_timeout(50)

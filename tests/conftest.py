@@ -35,6 +35,7 @@ _failed: set[str] = set()
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--soak", action="store_true", help="run tests with large numbers, for minutes")
+    parser.addoption("--screenshot", metavar="RUN", help="write docs/play.png, which shows this run")
     # On a GPU machine there may be no plugins. Their options in pyproject.toml are then accepted and ignored.
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")

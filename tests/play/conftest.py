@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from browsing import started
 from distill.config import TrainingConfig
 from distill.runs.folder import RunFolder
 from distill.training import train
@@ -47,3 +48,10 @@ def runs(trained: Path, tmp_path_factory) -> Path:
 def server(runs: Path):
     with Server(runs) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Of one module, because the event loop of Playwright runs in this thread until the browser is closed."""
+    with started() as browser:
+        yield browser

@@ -52,7 +52,7 @@ CHANGES = [
     ({"axes": {"1": 20.5}}, "axes"),
     ({"axes": {"1": "2"}}, "axes"),
     ({"axes": {"1": None}}, "axes"),
-    ({"axes": {str(number): 1 for number in range(1, 10_000)}}, "axes"),
+    ({"axes": {str(number): 1 for number in range(1, 200)}}, "axes"),
     ({"sample": {"temperature": -1}}, "temperature"),
     ({"sample": {"temperature": 21}}, "temperature"),
     ({"sample": {"temperature": {}}}, "temperature"),
