@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 
 import pytest
@@ -30,6 +31,7 @@ GARBAGE = [
     ('{"id": 1, "original": 3}', "original"),
     ('{"id": 1, "settings": {}, "original": {}}', ""),
 ]
+TONE, NONE = dataset_source("tones/tone-0.wav"), dataset_source("none.wav")
 CHANGES = [
     ({"seed": -1}, "seed"),
     ({"seed": 2**31}, "seed"),
@@ -60,19 +62,25 @@ CHANGES = [
     ({"sample": None}, "sample"),
     ({"sample": {"temperature": 1, "more": 1}}, "more"),
     ({"unknown": 1}, "unknown"),
-    ({"sample": {"temperature": 1}, "around": {"source": dataset_source("kind-0/220.wav"), "radius": 0}}, "around"),
-    ({"around": {"source": dataset_source("kind-0/220.wav"), "radius": -1}}, "radius"),
-    ({"around": {"source": dataset_source("kind-0/220.wav")}}, "radius"),
-    ({"around": {"source": dataset_source("kind-0/220.wav", offset=-1), "radius": 0}}, "offset"),
-    ({"around": {"source": dataset_source("kind-0/220.wav", offset=9000), "radius": 0}}, "9000"),
-    ({"around": {"source": dataset_source("kind-0/220.wav", kind="file"), "radius": 0}}, "kind"),
-    ({"around": {"source": dataset_source("none.wav"), "radius": 0}}, "none.wav"),
+    ({"sample": {"temperature": 1}, "around": {"source": TONE, "radius": 0}}, "around"),
+    ({"around": {"source": TONE, "radius": -1}}, "radius"),
+    ({"around": {"source": TONE}}, "radius"),
+    ({"around": {"source": dataset_source("tones/tone-0.wav", offset=-1), "radius": 0}}, "offset"),
+    ({"around": {"source": dataset_source("tones/tone-0.wav", offset=9000), "radius": 0}}, "9000"),
+    ({"around": {"source": dataset_source("tones/tone-0.wav", kind="file"), "radius": 0}}, "kind"),
+    ({"around": {"source": NONE, "radius": 0}}, "none.wav"),
     ({"around": {"source": dataset_source(""), "radius": 0}}, "name"),
     ({"around": {"source": dataset_source(7), "radius": 0}}, "name"),
-    ({"around": {"source": "kind-0/220.wav", "radius": 0}}, "source"),
-    ({"between": {"from": dataset_source("kind-0/220.wav"), "to": dataset_source("none.wav"), "at": 0.5}}, "none.wav"),
-    ({"between": {"from": dataset_source("kind-0/220.wav"), "at": 0.5}}, "to"),
-    ({"between": {"from": dataset_source("kind-0/220.wav"), "to": dataset_source("kind-0/740.wav"), "at": 1.5}}, "at"),
+    ({"around": {"source": "tones/tone-0.wav", "radius": 0}}, "source"),
+    (
+        {"between": {"from": TONE, "to": NONE, "at": 0.5}},
+        "none.wav",
+    ),
+    ({"between": {"from": TONE, "at": 0.5}}, "to"),
+    (
+        {"between": {"from": TONE, "to": TONE, "at": 1.5}},
+        "at",
+    ),
 ]
 MESSAGES = [
     *GARBAGE,
@@ -86,23 +94,29 @@ MESSAGES = [
 
 
 def test_garbage_gets_an_error_that_names_the_value_and_the_next_sound_is_played(server):
-    from websockets.exceptions import ConnectionClosed
-
-    line, ends = server.connect("first"), []
-    for number, (message, named) in enumerate(MESSAGES, 100):
-        try:
-            error = refusal(line, message)
-        except ConnectionClosed as ended:
-            ends.append((message[:200], ended.rcvd and ended.rcvd.code))
-            line = server.connect("first")
-        else:
-            assert named in error["error"], (message[:200], error)
-            assert "Traceback" not in error["error"]
-        assert play(line, request(number)).samples.std() > 1e-3
-    line.close()
+    rest, ends = list(enumerate(MESSAGES, 100)), []
+    while rest:
+        with server.connect("first") as line:
+            ends += _send_until_closed(line, rest)
     # Only what is no text, or too long, ends the connection.
     assert {code for _, code in ends} <= {1003, 1007, 1009}, ends
     assert {message for message, _ in ends} <= {message[:200] for message, _ in GARBAGE}
+
+
+def _send_until_closed(line, rest: list) -> list:
+    """Send messages, which are taken from the list, and check the answers; return the one that closed the line."""
+    from websockets.exceptions import ConnectionClosed
+
+    while rest:
+        number, (message, named) = rest.pop(0)
+        try:
+            error = refusal(line, message)
+        except ConnectionClosed as ended:
+            return [(message[:200], ended.rcvd and ended.rcvd.code)]
+        assert named in error["error"], (message[:200], error)
+        assert "Traceback" not in error["error"]
+        assert play(line, request(number)).samples.std() > 1e-3
+    return []
 
 
 def test_a_message_of_many_megabytes_closes_its_own_connection_only(server):
@@ -117,11 +131,14 @@ def test_a_message_of_many_megabytes_closes_its_own_connection_only(server):
 
 
 def test_bytes_that_are_no_websocket_frames_do_no_harm(server):
-    line = server.connect("first")
-    line.socket.sendall(b"\xff" * 5_000 + struct.pack("!BBQ", 0x82, 127, 2**62))
-    with server.connect("first") as other:
-        assert play(other, request(1)).samples.std() > 1e-3
-    line.close()
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        head = f"GET {server.run('first', 'play')}?token={server.token} HTTP/1.1\r\nHost: {server.netloc}\r\n"
+        key = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + "A" * 22
+        line.sendall(f"{head}{key}==\r\n\r\n".encode())
+        assert line.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        line.sendall(b"\xff" * 5_000 + struct.pack("!BBQ", 0x82, 127, 2**62))
+        with server.connect("first") as other:
+            assert play(other, request(1)).samples.std() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import soundfile
 
 from browsing import command_of, last_sound, opened, played, shown_sound, wait_until_ready
 from distill.runs.folder import RunFolder
-from instruments import PITCHES, pitch_of
+from instruments import pitch_of
 from playing import Server, generated
 from sounds import RATE, sine, write
 
@@ -126,7 +126,7 @@ def test_a_dot_of_the_map_plays_the_sound_as_the_model_makes_it_and_its_original
     number, pixel = _dot(page, len(dots["file"]))
     name, offset = dots["files"][dots["file"][number]], dots["offset"][number]
     played(page, lambda: page.mouse.click(pixel["x"], pixel["y"]))
-    file = RunFolder(own_run).dataset().root / name
+    file = RunFolder(own_run).dataset().path / name
     sound = shown_sound(page, generate)
     assert value_of(page, "--around") == str(file)
     assert ("--offset" in command_of(page)) == (offset > 0)
@@ -188,7 +188,7 @@ def test_dragging_on_the_map_plays_what_lies_between_the_dots(page, player, gene
 
 @pytest.mark.parametrize("how", ["dropped", "chosen"])
 def test_a_file_is_encoded_and_played(page, own_run, generate, tmp_path, how):
-    pitch = PITCHES[4 if how == "dropped" else 2]
+    pitch = 220.0 if how == "dropped" else 440.0
     content = write(tmp_path / f"{how}.wav", sine(pitch, 0.9), subtype="PCM_16").read_bytes()
     put = _drop if how == "dropped" else _choose
     played(page, lambda: put(page, f"{how}.wav", content))
@@ -313,7 +313,7 @@ def test_values_can_be_typed(page, axes, generate):
 
 def test_a_sound_between_two_others(page, generate):
     page.get_by_role("radio", name="From A to B").check(force=True)
-    for label, name in (("Sound A", "kind-0/220.wav"), ("Sound B", "kind-0/1760.wav")):
+    for label, name in (("Sound A", "tones/tone-0.wav"), ("Sound B", "tones/tone-3.wav")):
         page.get_by_label(label, exact=True).fill(name)
         page.get_by_label(label, exact=True).press("Enter")
     pitches = []
@@ -321,7 +321,7 @@ def test_a_sound_between_two_others(page, generate):
         played(page, lambda position=position: slider(page, "Position from A to B").fill(position))
         pitches.append(pitch_of(shown_sound(page, generate)))
         assert float(value_of(page, "--at")) == float(position)
-    assert pitches == pytest.approx([220, 1760], abs=25)
+    assert pitches == pytest.approx([220, 220 * 2**1.5], abs=25)
 
 
 def test_more_axes_and_both_channels(page, axes, generate):

@@ -36,7 +36,7 @@ def root(trained: Path, tmp_path_factory) -> Path:
     (outside / f"{HIDDEN}.png").write_bytes(b"\x89PNG " + HIDDEN.encode())
     (outside / f"{HIDDEN}.json").write_text(json.dumps(_shelf()))
     (outside / "empty").mkdir()
-    sounds = RunFolder(trained).dataset().root
+    sounds = RunFolder(trained).dataset().path
     shutil.copytree(sounds, root / "sounds")
     (root / "sounds" / "link.wav").symlink_to(outside / f"{HIDDEN}.wav")
     (root / "sounds" / "folder").symlink_to(outside)
@@ -205,18 +205,18 @@ def test_targets_that_no_client_sends_get_an_error(server, target):
 
 SOURCES = [
     f"../outside/{HIDDEN}.wav",
-    f"kind-0/../../outside/{HIDDEN}.wav",
+    f"tones/../../outside/{HIDDEN}.wav",
     f"/{HIDDEN}.wav",
     "/etc/passwd",
     "/dev/zero",
     "/proc/self/mem",
     "link.wav",
     f"folder/{HIDDEN}.wav",
-    "kind-0/220.wav\0.wav",
-    "kind-0",
+    "tones/tone-0.wav\0.wav",
+    "tones",
     ".",
     "..",
-    "kind-0/../../sounds/kind-0/220.wav",
+    "tones/../../sounds/tones/tone-0.wav",
 ]
 
 
@@ -291,7 +291,7 @@ def test_links_in_a_run_are_not_followed(server, root):
         reply = server.ask(f"{linked}/{target}")
         assert reply.status < 500, target
         _gives_nothing(reply)
-    content = (root / "sounds" / "kind-0" / "220.wav").read_bytes()
+    content = (root / "sounds" / "tones" / "tone-0.wav").read_bytes()
     for target, body in (
         ("sounds?name=a.wav", content),
         (f"sounds?name={HIDDEN}.wav", content),

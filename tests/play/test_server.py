@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import tempfile
 import threading
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +23,13 @@ pytestmark = pytest.mark.needs("starlette", "uvicorn", "websockets")
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_sound_is_that_of_the_command_that_comes_with_it(server, run, tmp_path, channels):
+    drum = dataset_source("drums/drum-3.wav")
     for number, start in enumerate(
         (
             {},
             {"axes": {"1": 1.5, "2": -1.0}, "sample": {"temperature": 0.7}, "seed": 2**31 - 1},
-            {"around": {"source": dataset_source("kind-0/220.wav"), "radius": 0.4}, "axes": {"1": 0.5}},
-            {"between": {"from": dataset_source("kind-0/220.wav"), "to": dataset_source("kind-1/988.wav"), "at": 0.25}},
+            {"around": {"source": drum, "radius": 0.4}, "axes": {"1": 0.5}},
+            {"between": {"from": drum, "to": dataset_source("tones/tone-2.wav", offset=0.25), "at": 0.25}},
         )
     ):
         with server.connect("first") as line:
@@ -40,13 +45,13 @@ def test_a_sound_is_that_of_the_command_that_comes_with_it(server, run, tmp_path
 def test_the_spectrogram_shows_the_pitch_of_a_tone(server, trained):
     """The brightest band is the one around the frequency, in a file of the dataset."""
     with server.connect("first") as line:
-        line.send(json.dumps({"id": 1, "original": dataset_source("kind-0/740.wav"), "duration": 0.5, "channels": 2}))
+        line.send(json.dumps({"id": 1, "original": dataset_source("tones/tone-2.wav"), "duration": 0.5, "channels": 2}))
         sound = answer(line, 1)
     details = server.ask("/api/runs/first").json
     brightest = sound.spectrogram[0].mean(axis=1).argmax()
     centres = np.array(details["bands_hz"])
-    assert abs(brightest - np.abs(centres - 740).argmin()) <= 1
-    written, rate = soundfile.read(RunFolder(trained).dataset().root / "kind-0" / "740.wav", dtype="float32")
+    assert abs(brightest - np.abs(centres - 440).argmin()) <= 1
+    written, rate = soundfile.read(RunFolder(trained).dataset().path / "tones" / "tone-2.wav", dtype="float32")
     assert (sound.header["kind"], sound.header["sample_rate"]) == ("original", rate)
     assert _same_up_to_scale(sound.samples, written[: len(sound.samples)])
 
@@ -94,15 +99,13 @@ def test_ctrl_c_ends_at_once_with_the_status_of_other_commands(runs):
 
 
 def test_ctrl_c_ends_at_once_while_pages_are_open_and_sounds_are_made(runs):
-    with Server(runs) as server:
-        lines = [server.connect("first") for _ in range(3)]
+    with Server(runs) as server, ExitStack() as stack:
+        lines = [stack.enter_context(server.connect("first")) for _ in range(3)]
         play(lines[0], request(1))
         for number in range(2, 20):
             for line in lines:
                 line.send(request(number, duration=60.0))
         status, _, err = server.stop(timeout_s=5)
-        for line in lines:
-            line.close()
     assert status == 128 + signal.SIGINT
     assert "kept" in err
     assert "Traceback" not in err
@@ -199,25 +202,39 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_run_that_may_only_be_read_is_played_and_saving_to_it_says_why_not(trained, unprivileged):
-    folder = unprivileged / "run"
-    shutil.copytree(trained, folder)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o500 if path.is_dir() else 0o400)
-    before = contents(folder)
+def test_a_run_that_may_only_be_read_is_played_and_saving_to_it_says_why_not(trained):
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        folder = Path(open_to_all) / "run"
+        shutil.copytree(trained, folder)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = contents(folder)
+        try:
+            _play_without_writing(folder)
+            assert contents(folder) == before
+        finally:
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o755)
+
+
+def _play_without_writing(folder: Path) -> None:
     with Server(folder, code=UNPRIVILEGED) as server:
-        name = server.ask("/api/runs").json["runs"][0]["name"]
-        with server.connect(name) as line:
-            assert play(line, request(1)).samples.std() > 1e-3
-        saved = server.ask(f"/api/runs/{name}/save", {"settings": settings(), "format": "wav"})
-        assert (saved.status, saved.body[:4]) == (200, b"RIFF")
+        with server.connect("run") as line:
+            sound = play(line, request(1))
+            assert sound.samples.std() > 1e-3
+        content = BytesIO()
+        soundfile.write(content, sound.samples, sound.header["sample_rate"], format="WAV")
         for target, body in (
+            ("save", {"settings": settings(), "format": "wav"}),
             ("shelf", {"name": "a", "settings": settings()}),
-            ("sounds?name=a.wav", saved.body),
+            ("sounds?name=a.wav", content.getvalue()),
             ("analysis", b""),
         ):
-            reply = server.ask(f"/api/runs/{name}/{target}", body)
-            assert reply.status in (400, 403, 409, 500), target
-            assert "cannot be written" in reply.json["error"], target
+            reply = server.ask(f"/api/runs/run/{target}", body)
+            if target == "save" and reply.status == 200:
+                assert reply.body[:4] == b"RIFF"
+                continue
+            assert 400 <= reply.status <= 500, target
+            assert "writ" in reply.json["error"], (target, reply.json)
             assert reply.json["tip"], target
-    assert contents(folder) == before

@@ -49,7 +49,7 @@ class Drag(threading.Thread):
 
     def __init__(self, server: Server, seed: int, ends: threading.Event) -> None:
         super().__init__()
-        self._line, self._seed, self._ends = server.connect(server.name), seed, ends
+        self._server, self._seed, self._ends = server, seed, ends
         self.sounds: list[int] = []
         self.moves = 0
         self.last: Sound | None = None
@@ -60,7 +60,7 @@ class Drag(threading.Thread):
         return request(self.moves, seed=self._seed, axes={"1": round(3 * np.sin(self.moves / 20), 3)})
 
     def run(self) -> None:
-        with self._line as line:
+        with self._server.connect(self._server.name) as line:
             reader = threading.Thread(target=self._read, args=(line,))
             reader.start()
             while not self._ends.wait(_EVERY_S):
