@@ -20,7 +20,7 @@ RUST = Path(__file__).parent.parent / "rust"
 LAYERS = [
     "train demo",
     "cli demo_sounds",
-    "pipeline demo_m4a",
+    "pipeline demo_m4a play",
     "training latent generate",
     "preprocess runs",
     "cache",

@@ -171,6 +171,14 @@ class RunError(DistillError):
     exit_code = 2
 
 
+class RunBusyError(RunError):
+    """A run that another process trains or analyses."""
+
+
+class NotFoundError(RunError):
+    """Something that was asked of a run, or of a folder of runs, and that it does not hold."""
+
+
 class DeviceError(DistillError):
     """A device that this machine does not have."""
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from distill.audio import sound_file
-from distill.audio.sound_file import write_sound
+from distill.audio.sound_file import levelled, write_sound
 from distill.audio.sound_format import SoundFormat
 from distill.errors import ConfigError, StorageError
 from ogg_files import pages_of
@@ -190,6 +190,25 @@ def test_a_recording_keeps_its_level_up_to_full_scale(tmp_path):
     found = soundfile.read(tmp_path / "a.wav")[0]
     np.testing.assert_allclose(found[100:], samples[100:], atol=2**-22)
     assert 0.999 < found[7] <= 1
+
+
+@pytest.mark.parametrize(("kind", "step"), [("pcm16", 2**-15), ("pcm24", 2**-23), ("float", 0.0)])
+@pytest.mark.parametrize("rate", [None, 22_050])
+@pytest.mark.parametrize("sound", [sine(300, 0.5), snare(2.0, 9.0), snare(10.0), 3 * sine(60, 0.7)])
+def test_what_is_levelled_in_memory_is_what_is_written(tmp_path, kind, step, rate, sound):
+    """Up to the rounding to integers, which is less than a step."""
+    form, samples = SoundFormat(sample_format=kind, sample_rate=rate), sound.astype(np.float32)
+    written = write_sound(tmp_path / "a.wav", np.array_split(samples, 3), RATE, form)
+    found, report = levelled(samples, RATE, form)
+    assert found.dtype == np.float32
+    assert report == written
+    np.testing.assert_allclose(found, soundfile.read(tmp_path / "a.wav")[0], rtol=0, atol=step)
+
+
+def test_without_a_form_what_is_levelled_is_what_is_written_without_one(tmp_path):
+    samples = snare(4.0).astype(np.float32)
+    write_sound(tmp_path / "a.wav", [samples], RATE)
+    np.testing.assert_allclose(levelled(samples, RATE)[0], soundfile.read(tmp_path / "a.wav")[0], rtol=0, atol=2**-23)
 
 
 FILES = {

@@ -10,7 +10,7 @@ import pytest
 from distill.audio.chunking import Chunks
 from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError
-from sounds import RATE, noise, sine, write
+from sounds import RATE, let_blocks_be_small, noise, sine, write
 
 SIZE, STEP = 1000, 700
 
@@ -93,6 +93,43 @@ def test_files_that_cannot_be_used_give_a_reason_and_a_tip(tmp_path):
         with pytest.raises(AudioFileError, match=re.escape(f"{path}: {reason}")) as error:
             WindowedFile(path, RATE, SIZE, STEP, "file")
         assert tip in error.value.tip
+
+
+@pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_a_window_that_starts_where_a_chunk_does_is_the_chunk(tmp_path, monkeypatch, normalize, rate):
+    """With the levels and the offset (DC) of the whole file, whose loudest part comes before."""
+    let_blocks_be_small(monkeypatch, 700)
+    time = np.arange(2 * rate) / rate
+    sound = 0.1 + 0.6 * np.exp(-2 * time) * np.sin(2 * np.pi * 300 * time)
+    path = write(tmp_path / "a.wav", sound, rate)
+    file, chunks = WindowedFile(path, RATE, SIZE, STEP, normalize), list(Chunks(path, RATE, SIZE, normalize))
+    assert len(chunks) == -(-2 * RATE // SIZE)
+    for number, chunk in enumerate(chunks):
+        later = file.starting_at(number * SIZE / RATE)
+        (window,), _ = read(later, 1)
+        np.testing.assert_array_equal(window, chunk)
+        assert later.samples == 2 * RATE - number * SIZE
+    assert abs(np.mean(chunks)) < 0.01 < np.std(chunks)
+    # The windows after it follow at the same step.
+    for found, expected in zip(read(file.starting_at(2 * STEP / RATE), 30), read(file, 32), strict=True):
+        np.testing.assert_array_equal(found, expected[2:])
+
+
+def test_what_is_left_of_a_file_may_be_a_sample_but_not_nothing(tmp_path):
+    path = write(tmp_path / "a.wav", noise(1, 3 * SIZE))
+    file = WindowedFile(path, RATE, SIZE, STEP, "none")
+    last = file.starting_at((3 * SIZE - 1) / RATE)
+    assert last.samples == 1
+    (window,), _ = read(last, 1)
+    assert window[0] == np.float32(noise(1, 3 * SIZE)[-1]) != 0
+    assert not window[1:].any()
+    length = 3 * SIZE / RATE
+    for offset in (length, 1e6):
+        with pytest.raises(AudioFileError, match=re.escape(f"{path}: is {length:.3f} s long")) as error:
+            file.starting_at(offset)
+        assert f"offset of {offset:g} s" in str(error.value)
+        assert "--offset" in error.value.tip
 
 
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])

@@ -306,6 +306,22 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
     assert not (tmp_path / "refused").exists()
 
 
+def test_generate_at_a_position_and_from_offsets(run, tone_run, tone, tmp_path):
+    other = write(tmp_path / "in" / "other.wav", sine(PITCHES[5], 2.0, level=0.3))
+    between = ("generate", tone_run, "--from", tone, "--to", other, "--at", 0.25, "--json", *CPU)
+    result = one_object(*run(*between, "--offset", 0.5, 1.5, "--out", tmp_path / "a"))
+    assert result["files"] == [str(tmp_path / "a" / "interpolation-001.wav")]
+    assert result["duration_s"] == 0.8  # the longest of what is left
+    assert {"at": 0.25, "offset": [0.5, 1.5], "steps": None}.items() <= result["settings"].items()
+    whole = one_object(*run(*between, "--out", tmp_path / "b"))
+    assert (whole["duration_s"], whole["settings"]["offset"]) == (2.0, [])
+    code, _, err = run(*between, "--offset", 0.5, 7, "--out", tmp_path / "c")
+    assert code == 1
+    assert f"{other}: is 2.000 s long: nothing is left of it at the offset of 7 s" in err
+    assert "tip: give a smaller --offset" in err
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
@@ -318,6 +334,16 @@ def test_default_numbers_are_reported_and_numbers_without_effect_are_refused(run
         (("--through", "a.wav"), 2, "--through a.wav needs two or more sounds"),
         (("--through", "a.wav", "b.wav", "--from", "c.wav"), 2, "--through excludes --from, --to and --around"),
         (("--through", "a.wav", "b.wav", "c.wav", "--steps", "2"), 2, "--steps 2 must be at least 3"),
+        (("--at", "0.5"), 2, "--at 0.5 has no effect without --from and --to"),
+        (("--at", "0.5", "--around", "a.wav"), 2, "--at 0.5 has no effect without --from and --to"),
+        (("--at", "0.5", "--through", "a.wav", "b.wav"), 2, "--at 0.5 excludes --through"),
+        (("--at", "0.5", "--steps", "3", "--from", "a.wav", "--to", "b.wav"), 2, "--at 0.5 and --steps 3 exclude"),
+        (("--at", "1.5", "--from", "a.wav", "--to", "b.wav"), 2, "--at 1.5 must be from 0 to 1"),
+        (("--offset", "1"), 2, "--offset 1.0 has no effect without a sound to start from"),
+        (("--offset", "1", "--from", "a.wav", "--to", "b.wav"), 2, "--offset 1.0: there must be one number for each"),
+        (("--offset", "1", "2", "--around", "a.wav"), 2, "each sound to start from, 1 in all"),
+        (("--offset", "-1", "--around", "a.wav"), 2, "--offset -1.0 of a.wav must be from 0 to 172800 seconds"),
+        (("--offset", "0", "nan", "--through", "a.wav", "b.wav"), 2, "--offset nan of b.wav must be from 0"),
         (("--format", "aiff"), 2, "flac"),
         (("--format", "ogg", "--sample-format", "pcm16"), 2, "--sample-format pcm16 has no effect with --format ogg"),
         (("--format", "mp3", "--sample-rate", "96000"), 2, "give --sample-rate 44100"),

@@ -137,6 +137,19 @@ def test_levels_along_an_interpolation_are_on_the_line_between_its_ends(play, tm
     assert np.abs(levels - np.linspace(levels[0], levels[-1], 10)).max() < 1.5
 
 
+def test_an_offset_chooses_the_part_of_a_file_that_a_sound_starts_from(play, tmp_path):
+    """Each source its own: here the last two of three tones, one second each, which are as loud as the first."""
+    three = write(tmp_path / "three.wav", np.concatenate([sine(pitch, 1.0) for pitch in PITCHES[:3]]))
+    (variation,) = play(around=three, count=1, radius=0.0, offset=(1.0,))
+    assert variation.shape == (2 * RATE,)  # what is left of the file
+    pitches = [pitch_of(piece[1000:-1000]) for piece in np.split(variation, 2)]
+    np.testing.assert_allclose(pitches, PITCHES[1:3], atol=5)
+    ends = play(start=three, end=three, steps=2, offset=(2.25, 1.25), duration=0.5)
+    np.testing.assert_allclose([pitch_of(sound) for sound in ends], [PITCHES[2], PITCHES[1]], atol=5)
+    through = play(through=(three, three, three), steps=3, offset=(1.25, 0.25, 2.25), duration=0.5)
+    np.testing.assert_allclose([pitch_of(sound) for sound in through], [PITCHES[n] for n in (1, 0, 2)], atol=5)
+
+
 @pytest.mark.parametrize(("steps", "at"), [(None, (0, 4, 8)), (3, (0, 1, 2)), (6, (0, 2, 5))])
 def test_a_path_through_sounds_that_were_not_trained_on_passes_each_of_them(play, tmp_path, steps, at):
     pitches = (PITCHES[5], 500.0, PITCHES[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -129,9 +130,7 @@ def write_sounds(
     """
     sound_format = sound_format or SoundFormat()
     rate = sound_format.sample_rate or sample_rate
-    # What integers are rounded to is not above the ceiling either. Float files can hold more than 1; players clip it.
-    headroom = 1.0 if keeps_level else _HEADROOM
-    ceiling = 1.0 if sound_format.sample_format == "float" else headroom - _STEP
+    ceiling = _ceiling(sound_format, keeps_level=keeps_level)
     path = paths[0]
     try:
         with tempfile.TemporaryFile(dir=path.parent) as samples:
@@ -142,10 +141,10 @@ def write_sounds(
                 written = []
                 for path, peaks in zip(paths, stored, strict=True):
                     with replacing(path) as file:
-                        blocks = _scaled(samples, peaks.samples, gain)
-                        limited = Limiter(ceiling, rate)
-                        peak = _write(file, limited.process(blocks), peaks.samples, rate, sound_format)
-                        written.append(Written(peaks.samples, peak, gain, limited.share, limited.reduction_db))
+                        limiter = Limiter(ceiling, rate)
+                        blocks = limiter.process(_scaled(samples, peaks.samples, gain))
+                        peak = _write(file, blocks, peaks.samples, rate, sound_format)
+                        written.append(_written(peaks, peak, gain, limiter))
                 highest = max(sound.peak for sound in written)
                 if highest <= 1.0:
                     break
@@ -155,6 +154,47 @@ def write_sounds(
     except soundfile.LibsndfileError as error:
         raise storage_error(path, OSError(str(error)), _TIP) from error
     return written
+
+
+def levelled(
+    samples: np.ndarray, sample_rate: int, sound_format: SoundFormat | None = None
+) -> tuple[np.ndarray, Written]:
+    """Return what `write_sound` writes, in memory: what is heard is then what is saved.
+
+    Parameters
+    ----------
+    samples : ndarray [S], float32
+        A sound, S at least 1.
+    sample_rate, sound_format
+        As for `write_sound`.
+
+    Returns
+    -------
+    levelled : ndarray [S], float32
+        The samples of the file before they are rounded to integers; those of a "float" file. Of a lossy format, what is
+        encoded first: `write_sound` may encode it again, quieter.
+    written : Written
+        What was done to the level.
+    """
+    sound_format = sound_format or SoundFormat()
+    rate, ceiling = sound_format.sample_rate or sample_rate, _ceiling(sound_format)
+    stored = io.BytesIO()
+    peaks = _store(stored, _resampled([samples], sample_rate, rate))
+    stored.seek(0)
+    gain, limiter = peaks.gain(ceiling), Limiter(ceiling, rate)
+    sound = np.concatenate(list(limiter.process(_scaled(stored, peaks.samples, gain))))
+    return sound, _written(peaks, float(np.abs(sound).max()), gain, limiter)
+
+
+def _ceiling(sound_format: SoundFormat, *, keeps_level: bool = False) -> float:
+    """Return the largest magnitude that a file may hold."""
+    # What integers are rounded to is not above the ceiling either. Float files can hold more than 1; players clip it.
+    headroom = 1.0 if keeps_level else _HEADROOM
+    return 1.0 if sound_format.sample_format == "float" else headroom - _STEP
+
+
+def _written(peaks: Peaks, peak: float, gain: float, limiter: Limiter) -> Written:
+    return Written(peaks.samples, peak, gain, limiter.share, limiter.reduction_db)
 
 
 def _resampled(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:

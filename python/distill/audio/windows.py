@@ -8,6 +8,7 @@ window 2                   |------------|
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -26,6 +27,7 @@ from distill.errors import AudioFileError
 
 _FORMATS_TIP = "give an intact audio file, such as WAV, FLAC, MP3, M4A or OGG"
 _SILENT_TIP = "give a sound that can be heard"
+_OFFSET_TIP = "give a smaller --offset"
 
 
 class Windows(NamedTuple):
@@ -120,7 +122,7 @@ class WindowedFile(_Windowed):
     Attributes
     ----------
     samples : int
-        Length of the file at `sample_rate`.
+        Length of the file at `sample_rate`, from where the first window begins.
     peak : float
         Largest magnitude in the file, without the offset.
     offset : float
@@ -143,7 +145,7 @@ class WindowedFile(_Windowed):
         normalize: Normalize,
     ) -> None:
         super().__init__(window_samples, step_samples, normalize)
-        self._path, self._rate = path, sample_rate
+        self._path, self._rate, self._start = path, sample_rate, 0
         _check_file(Path(path))
         decoding = decode_blocks(path, sample_rate)
         try:
@@ -157,8 +159,33 @@ class WindowedFile(_Windowed):
             raise AudioFileError(os.fspath(path), reason, _SILENT_TIP)
         warn_if_partial(path, self.partial)
 
+    def starting_at(self, offset_s: float) -> WindowedFile:
+        """Return the same file, whose first window begins later. Its levels and offset (DC) remain those of the file.
+
+        Parameters
+        ----------
+        offset_s : float
+            Seconds from the start of the file, from 0.
+
+        Raises
+        ------
+        AudioFileError
+            If the file ends before.
+        """
+        later = copy.copy(self)
+        later._start = round(offset_s * self._rate)
+        length = self._start + self.samples
+        if later._start >= length:
+            reason = f"is {length / self._rate:.3f} s long: nothing is left of it at the offset of {offset_s:g} s"
+            raise AudioFileError(os.fspath(self._path), reason, _OFFSET_TIP)
+        later.samples = length - later._start
+        return later
+
     def _samples(self) -> Iterator[np.ndarray]:
-        return (block.samples for block in decode_blocks(self._path, self._rate))
+        left_out = self._start
+        for block in decode_blocks(self._path, self._rate):
+            yield block.samples[left_out:]
+            left_out = max(0, left_out - block.samples.size)
 
 
 class WindowedWaveform(_Windowed):

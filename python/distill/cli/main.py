@@ -73,6 +73,12 @@ COMMANDS = {
         "distill.cli.options:GenerateArguments",
         "distill.cli.run:generate",
     ),
+    "play": Command(
+        "RUN",
+        "play a run, or a folder of runs, on a page in the browser",
+        "distill.cli.options:PlayArguments",
+        "distill.cli.play:play",
+    ),
     "reconstruct": Command(
         "RUN FILE...",
         "encode and decode sounds with a trained model, each with a picture of input and output",

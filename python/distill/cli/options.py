@@ -264,6 +264,30 @@ class AnalyzeArguments(DeviceArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlayArguments(DeviceArguments):
+    """Play a trained run on a page in the browser: move along its axes, and hear it change. Ctrl-C ends it.
+
+    Needs pip install 'distill[play]'. docs/play.md describes the page, and how programs use it.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, or a folder of run folders."""
+    port: int = 0
+    """Port to listen on. Default: one that is free."""
+    host: str = "127.0.0.1"
+    """Address to listen on. With another one than the default, other machines can reach the page; nothing is
+    encrypted."""
+    browser: bool = True
+    """Open the browser."""
+
+    def check(self) -> None:
+        """Raise ConfigError if there can be no such port, or DeviceError."""
+        super().check()
+        if not 0 <= self.port <= 65535:
+            raise ConfigError([f"--port {self.port} must be from 0 to 65535"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoundArguments(DeviceArguments):
     """Options of the commands that write sounds."""
 

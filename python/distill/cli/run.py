@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from distill.cli.progress import ProgressView
 from distill.cli.result import reason_entries, say_json
 from distill.generate.generation import Generated
 from distill.generate.generation import generate as generate_sounds
+from distill.generate.output import level_notes
 from distill.generate.reconstruction import Reconstructed
 from distill.generate.reconstruction import reconstruct as reconstruct_sounds
 from distill.latent.analysis import analyze as analyze_latent
@@ -19,8 +19,6 @@ from distill.text import counted, printable
 
 _AXES_SHOWN = 8
 _CORRELATIONS_SHOWN = 3
-# A change of level that is less is not heard.
-_HELD_SHOWN_DB = 1.0
 
 
 def analyze(arguments: AnalyzeArguments) -> int:
@@ -109,15 +107,7 @@ def _line(file: Path, notes: list[str]) -> str:
 
 def _level_notes(result: Generated | Reconstructed, index: int) -> list[str]:
     """Return in words what was done to the level of a sound, and so that it does not clip."""
-    held_db = result.held_db[index]
-    notes = [f"level held by {held_db:+.1f} dB"] if abs(held_db) >= _HELD_SHOWN_DB else []
-    lowered_db, limited_db = round(-20 * math.log10(result.gains[index]), 1), round(result.limited_db[index], 1)
-    if lowered_db > 0:
-        notes.append(f"lowered by {lowered_db} dB to avoid clipping")
-    if limited_db > 0:
-        share = f"{100 * result.limited[index]:.2g} %"
-        notes.append(f"peaks limited by up to {limited_db} dB in {share} of the sound")
-    return notes
+    return level_notes(result.held_db[index], result.gains[index], result.limited[index], result.limited_db[index])
 
 
 def _settings(arguments: SoundArguments) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The folder that generated sounds are written to."""
+"""What generated sounds are written to, and what is said of their levels."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from distill.text import printable
 from distill.types import PathLike
 
 logger = logging.getLogger(__name__)
+
+# A change of level that is less is not heard.
+_HELD_SHOWN_DB = 1.0
 
 
 def make_out_folder(out: Path, run_dir: PathLike) -> None:
@@ -34,3 +38,14 @@ def make_out_folder(out: Path, run_dir: PathLike) -> None:
             "now on; choose a new folder with --out to keep it apart",
             printable(str(out)),
         )
+
+
+def level_notes(held_db: float, gain: float, limited: float, limited_db: float) -> list[str]:
+    """Return in words what was done to the level of a sound; see `Generated` for the figures."""
+    notes = [f"level held by {held_db:+.1f} dB"] if abs(held_db) >= _HELD_SHOWN_DB else []
+    lowered_db, limited_db = round(-20 * math.log10(gain), 1), round(limited_db, 1)
+    if lowered_db > 0:
+        notes.append(f"lowered by {lowered_db} dB to avoid clipping")
+    if limited_db > 0:
+        notes.append(f"peaks limited by up to {limited_db} dB in {100 * limited:.2g} % of the sound")
+    return notes

@@ -13,6 +13,8 @@ _SHORTEST_S = 0.01
 _MOST_SOUNDS = 10_000
 # In standard deviations. Decoded features are noise long before this.
 _FARTHEST = 20.0
+# Longer files are not read.
+_LATEST_S = 48 * 3600.0
 
 # The options of each kind of sound, and their defaults.
 _DEFAULTS: dict[str, dict[str, float]] = {
@@ -36,9 +38,9 @@ class Recipe:
     """What to generate.
 
     Without sounds to start from: samples, close to the sounds that the model was trained on. With `start` and `end`, or
-    `through`: an interpolation between two sounds, or through several. With `around`: variations of a sound. In samples
-    and variations that are longer than a chunk, the latent vectors change over time. An option that would be ignored is
-    a fault.
+    `through`: an interpolation between two sounds, or through several; with `at`, only one sound of it. With `around`:
+    variations of a sound. In samples and variations that are longer than a chunk, the latent vectors change over time.
+    An option that would be ignored is a fault.
 
     Faults are raised by `check` and not when a recipe is made, so that a command can report them with others.
 
@@ -65,10 +67,15 @@ class Recipe:
     steps: int | None = None
     """How many sounds an interpolation has, including those that are given. Default: 5; of --through, 4 more for each
     sound after the second."""
+    at: float | None = None
+    """Make one sound instead of all steps: the one at this position between --from, at 0, and --to, at 1."""
     around: Path | None = None
     """A sound to vary."""
     radius: float | None = None
     """Distance of variations from it, in standard deviations of the training sounds' latent vectors. Default: 0.5."""
+    offset: tuple[float, ...] = field(default_factory=tuple)
+    """Where the sounds to start from begin in their files, seconds: one number for each, that of --from before that of
+    --to. Default: at the start."""
     axis: tuple[str, ...] = field(default_factory=tuple)
     """NUMBER=VALUE or NAME=VALUE: move along an axis that distill analyze found, in standard deviations."""
 
@@ -86,7 +93,12 @@ class Recipe:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The options of this kind among count, temperature, steps and radius, with defaults filled in."""
+        """The options of this kind among count, temperature, steps and radius, with defaults filled in.
+
+        With `at` there are none.
+        """
+        if self.at is not None:
+            return {}
         given: dict[str, float | None] = {name: getattr(self, name) for name in _DEFAULTS[self.kind]}
         defaults = dict(_DEFAULTS[self.kind])
         if self.through:
@@ -97,7 +109,7 @@ class Recipe:
     def names(self) -> list[str]:
         """The names of the sounds, in order."""
         numbers = self.numbers
-        count = int(numbers["steps" if self.kind == "interpolation" else "count"])
+        count = 1 if self.at is not None else int(numbers["steps" if self.kind == "interpolation" else "count"])
         width = max(3, len(str(count)))
         return [f"{self.kind}-{number:0{width}d}" for number in range(1, count + 1)]
 
@@ -109,6 +121,7 @@ class Recipe:
     def check(self) -> None:
         """Raise ConfigError if the recipe has faults, naming all of them."""
         faults = [*self._range_faults(), *self._axis_faults(), *self._through_faults()]
+        faults += [*self._at_faults(), *self._offset_faults()]
         if self.start is not None and self.end is None:
             faults.append(f"--from {self.start} needs --to: the last sound")
         if self.end is not None and self.start is None:
@@ -130,6 +143,7 @@ class Recipe:
             ("temperature", 0, _FARTHEST, ""),
             ("steps", 2, _MOST_SOUNDS, ""),
             ("radius", 0, _FARTHEST, ""),
+            ("at", 0, 1, ""),
         )
         return [
             f"--{name} {value} must be from {low:g} to {high:g}{unit}"
@@ -149,6 +163,32 @@ class Recipe:
         if self.steps is not None and 2 <= self.steps < count:
             faults.append(f"--steps {self.steps} must be at least {count}, the number of sounds of --through")
         return faults
+
+    def _at_faults(self) -> list[str]:
+        if self.at is None:
+            return []
+        faults = []
+        if self.steps is not None:
+            faults.append(f"--at {self.at} and --steps {self.steps} exclude each other: give one of them")
+        if self.through:
+            faults.append(f"--at {self.at} excludes --through: give two sounds to --from and --to instead")
+        elif self.kind != "interpolation":
+            faults.append(f"--at {self.at} has no effect without --from and --to: give them, or leave it out")
+        return faults
+
+    def _offset_faults(self) -> list[str]:
+        if not self.offset:
+            return []
+        given, sources = f"--offset {' '.join(map(str, self.offset))}", self.sources
+        if not sources:
+            return [f"{given} has no effect without a sound to start from: give one, or leave it out"]
+        if len(self.offset) != len(sources):
+            return [f"{given}: there must be one number for each sound to start from, {len(sources)} in all"]
+        return [
+            f"--offset {offset} of {path} must be from 0 to {_LATEST_S:g} seconds"
+            for offset, path in zip(self.offset, sources, strict=True)
+            if not 0 <= offset <= _LATEST_S
+        ]
 
     def _axis_faults(self) -> list[str]:
         faults = []

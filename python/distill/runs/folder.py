@@ -10,6 +10,8 @@ loss.png, quality.png, reconstruction.png
 previews/            epoch-NNN: sounds, the originals of reconstructions, and a picture
 latent/              the axes of the latent space
 tensorboard/         if requested
+shelf.json           sounds that were kept while playing: the settings that make them
+dropped/             sounds that were dropped on the page, to play from
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distill.cache import lease, mounts
-from distill.errors import RunError
+from distill.errors import RunBusyError
 from distill.storage import NO_LOCKS, open_regular
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[lease.Lease | None]:
 
     Raises
     ------
-    RunError
+    RunBusyError
         If the lock is held already; it names the process.
     OSError
         If the lock file cannot be made.
@@ -68,6 +68,46 @@ def locked(folder: Path) -> Iterator[lease.Lease | None]:
             os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process, this one included, holds the lock of a run folder.
+
+    It may be asked at any time: unlike an attempt to take the lock, it is never in the way of a process that does.
+    Where locks do not reach other machines, it tells of processes on this one.
+    """
+    try:
+        descriptor = open_regular(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # A file that a killed process left, or that is being made: trying the lock could be in the next holder's way.
+        if _has_ended(descriptor):
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether the lock file names no process, or one of this machine that is not there."""
+    pid, host = _named(descriptor)
+    if not pid.isdigit() or len(pid) > 10:
+        return True
+    if host != platform.node():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
 def _take_lease(path: Path) -> lease.Lease:
     taken, has_logged = lease.Lease(path.parent), False
     while not taken.try_acquire():
@@ -80,8 +120,8 @@ def _take_lease(path: Path) -> lease.Lease:
     return taken
 
 
-def _held_by(path: Path, owner: str) -> RunError:
-    return RunError(
+def _held_by(path: Path, owner: str) -> RunBusyError:
+    return RunBusyError(
         f"{path}: locked: {owner} is training or analysing this run", "wait until it has ended, or end it and try again"
     )
 
@@ -120,10 +160,16 @@ def _lock(path: Path, descriptor: int) -> bool:
 
 def _holder(descriptor: int) -> str:
     """Return the process that wrote its name into the lock file, in words."""
-    pid, _, host = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip().partition(" ")
+    pid, host = _named(descriptor)
     if not pid.isdigit():
         return "another process"
     return f"process {pid}" if host == platform.node() else f"process {pid} on {host}"
+
+
+def _named(descriptor: int) -> tuple[str, str]:
+    """Return process number and host that the lock file names, as text."""
+    pid, _, host = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip().partition(" ")
+    return pid, host
 
 
 def _is_in_place(path: Path, descriptor: int) -> bool:
