@@ -218,6 +218,13 @@ def refusal(line, message: str | bytes) -> dict[str, Any]:
             return text
 
 
+def wait_for_the_analysis(server: Server, name: str) -> dict[str, Any]:
+    """Return the state of the analysis of a run once it is not running."""
+    while (analysis := server.ask(server.run(name)).json["analysis"])["state"] == "running":
+        time.sleep(0.1)
+    return analysis
+
+
 def held_port() -> socket.socket:
     """A socket that holds a port of this machine."""
     holder = socket.socket()

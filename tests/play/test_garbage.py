@@ -35,7 +35,7 @@ TONE, NONE = dataset_source("tones/tone-0.wav"), dataset_source("none.wav")
 CHANGES = [
     ({"seed": -1}, "seed"),
     ({"seed": 2**31}, "seed"),
-    ({"seed": 10**400}, "seed"),
+    ({"seed": 10**400}, "1000000"),
     ({"seed": 1.5}, "seed"),
     ({"seed": "7"}, "seed"),
     ({"seed": True}, "seed"),
@@ -141,31 +141,30 @@ def test_bytes_that_are_no_websocket_frames_do_no_harm(server):
             assert play(other, request(1)).samples.std() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("method", "target", "body"),
-    [
-        ("GET", "/api/runs/none", None),
-        ("GET", "/api/runs/first/previews/99/sample-1", None),
-        ("GET", "/api/runs/first/previews/x/sample-1", None),
-        ("GET", "/api/runs/first/training?after=x", None),
-        ("POST", "/api/runs/first/save", b"{"),
-        ("POST", "/api/runs/first/save", b"[" * 100_000),
-        ("POST", "/api/runs/first/save", {"settings": settings(), "format": "exe"}),
-        ("POST", "/api/runs/first/save", {"settings": settings(), "format": "wav", "sample_rate": -1}),
-        ("POST", "/api/runs/first/save", {"settings": settings(seed=-1), "format": "wav"}),
-        ("POST", "/api/runs/first/shelf", {"name": "", "settings": settings(seed=-1)}),
-        ("POST", "/api/runs/first/shelf", {"name": 7, "settings": settings()}),
-        ("POST", "/api/runs/first/shelf", {"settings": settings()}),
-        ("PUT", "/api/runs/first/shelf/none", {"name": "a"}),
-        ("DELETE", "/api/runs/first/shelf/none", None),
-        ("POST", "/api/runs/first/sounds?name=noise.wav", b"RIFF and no sound"),
-        ("POST", "/api/runs/first/sounds", b"RIFF"),
-        ("POST", "/api/runs/first/sounds?name=empty.wav", b""),
-        ("DELETE", "/api/runs/first", None),
-        ("PATCH", "/api/runs", b"{}"),
-    ],
-    ids=str,
-)
+BAD = [
+    ("GET", "/api/runs/none", None),
+    ("GET", "/api/runs/first/previews/99/sample-1", None),
+    ("GET", "/api/runs/first/previews/x/sample-1", None),
+    ("GET", "/api/runs/first/training?after=x", None),
+    ("POST", "/api/runs/first/save", b"{"),
+    ("POST", "/api/runs/first/save", b"[" * 100_000),
+    ("POST", "/api/runs/first/save", {"settings": settings(), "format": "exe"}),
+    ("POST", "/api/runs/first/save", {"settings": settings(), "format": "wav", "sample_rate": -1}),
+    ("POST", "/api/runs/first/save", {"settings": settings(seed=-1), "format": "wav"}),
+    ("POST", "/api/runs/first/shelf", {"name": "", "settings": settings(seed=-1)}),
+    ("POST", "/api/runs/first/shelf", {"name": 7, "settings": settings()}),
+    ("POST", "/api/runs/first/shelf", {"settings": settings()}),
+    ("PUT", "/api/runs/first/shelf/none", {"name": "a"}),
+    ("DELETE", "/api/runs/first/shelf/none", None),
+    ("POST", "/api/runs/first/sounds?name=noise.wav", b"RIFF and no sound"),
+    ("POST", "/api/runs/first/sounds", b"RIFF"),
+    ("POST", "/api/runs/first/sounds?name=empty.wav", b""),
+    ("DELETE", "/api/runs/first", None),
+    ("PATCH", "/api/runs", b"{}"),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "body"), BAD, ids=[f"{m} {t} {str(b)[:30]}" for m, t, b in BAD])
 def test_bad_requests_get_an_error_and_change_nothing(server, runs, method, target, body):
     before = contents(runs)
     reply = server.ask(target, body, method=method)
