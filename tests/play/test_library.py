@@ -26,11 +26,11 @@ def test_one_run(trained):
     library = Library(trained)
     assert library.single
     (run,) = library.runs()
-    assert library.find("small") == trained
+    assert library.find(trained.name) == trained
     lines = lines_of(trained)
     best = min(lines, key=lambda line: line["val_loss"])
     assert run == {
-        "name": "small",
+        "name": trained.name,
         "date": datetime.fromtimestamp(int((trained / "model.safetensors").stat().st_mtime), timezone.utc).isoformat(),
         "epochs": len(lines),
         "val_loss": best["val_loss"],
@@ -47,8 +47,8 @@ def test_one_run(trained):
 def test_a_relative_path_to_one_run_has_its_name(trained, monkeypatch):
     monkeypatch.chdir(trained)
     (run,) = Library(".").runs()
-    assert run["name"] == "small"
-    assert Library(".").find("small").samefile(trained)
+    assert run["name"] == trained.name
+    assert Library(".").find(trained.name).samefile(trained)
 
 
 def test_the_runs_of_a_folder_are_looked_up_again_each_time(copied):

@@ -21,7 +21,7 @@ COMMAND = "distill generate runs/first --seed 7"
 
 def test_a_sound_is_kept_renamed_and_removed(tmp_path):
     shelf = Shelf(tmp_path)
-    assert shelf.sounds() == {"sounds": []}
+    assert shelf.sounds() == []
     assert not (tmp_path / "shelf.json").exists()
     first, second = shelf.add("Bell", SETTINGS, COMMAND), shelf.add("Glöckchen 🔔", SETTINGS | {"seed": 8}, COMMAND)
     assert first == {"id": first["id"], "name": "Bell", "kept": first["kept"], "settings": SETTINGS, "command": COMMAND}
@@ -29,13 +29,13 @@ def test_a_sound_is_kept_renamed_and_removed(tmp_path):
     assert first["id"] != second["id"]
     age = datetime.now(timezone.utc) - datetime.fromisoformat(first["kept"])
     assert abs(age.total_seconds()) < 3600
-    assert Shelf(tmp_path).sounds() == {"sounds": [first, second]}
+    assert Shelf(tmp_path).sounds() == [first, second]
     assert json.loads((tmp_path / "shelf.json").read_text())["sounds"] == [first, second]
     renamed = shelf.rename(first["id"], "Gong")
     assert renamed == first | {"name": "Gong"}
-    assert shelf.sounds() == {"sounds": [renamed, second]}
+    assert shelf.sounds() == [renamed, second]
     shelf.remove(first["id"])
-    assert shelf.sounds() == {"sounds": [second]}
+    assert shelf.sounds() == [second]
 
 
 def test_an_unknown_sound_is_named(tmp_path):
@@ -116,11 +116,11 @@ def test_a_full_shelf_says_so(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"full: at most 2 sounds") as caught:
         shelf.add("c", SETTINGS, COMMAND)
     assert "remove" in caught.value.tip
-    assert shelf.sounds() == {"sounds": kept}
+    assert shelf.sounds() == kept
     monkeypatch.setattr(module, "_LARGEST", 1500)
     with pytest.raises(ConfigError, match="full"):
         shelf.rename(kept[0]["id"], "🔔" * 150)
-    assert shelf.sounds() == {"sounds": kept}
+    assert shelf.sounds() == kept
 
 
 def add_some(folder: Path, of: str) -> None:
@@ -138,7 +138,7 @@ def test_nothing_is_lost_if_several_processes_and_threads_keep_sounds(tmp_path):
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    names = [entry["name"] for entry in Shelf(tmp_path).sounds()["sounds"]]
+    names = [entry["name"] for entry in Shelf(tmp_path).sounds()]
     kinds = [*(f"process {number}" for number in range(2)), *(f"thread {number}" for number in range(3))]
     assert sorted(names) == sorted(f"{kind}-{number}" for kind in kinds for number in range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["shelf.json"]

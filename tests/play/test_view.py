@@ -11,7 +11,8 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from distill.errors import NotFoundError, RunError
 from distill.latent.analysis import analyze
@@ -47,10 +48,10 @@ def replace_weights(run: Path) -> None:
 def test_a_run_is_described_by_its_files(trained):
     found = describe(trained)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert (found["name"], found["path"]) == ("small", str(trained))
+    assert (found["name"], found["path"]) == (trained.name, str(trained))
     assert found["dataset"] == json.loads((trained / "run.json").read_text())["dataset"]
     assert (found["sample_rate"], found["channels"], found["chunk_s"]) == (RATE, 2, 0.5)
-    assert (found["hop_s"], found["longest_s"]) == (256 / RATE, 60)
+    assert (found["hop_s"], found["longest_s"]) == (RunFolder(trained).config().features.hop_length / RATE, 60)
     edges = librosa.mel_frequencies(34, fmin=0, fmax=RATE / 2, htk=True)
     # A band's centre is its bin with the most weight, which is up to half a bin away.
     np.testing.assert_allclose(found["bands_hz"], edges[1:-1], atol=RATE / 512)
@@ -71,6 +72,10 @@ def test_the_axes_are_those_of_the_report(trained):
         assert all(value == report["correlations"][name][index] for name, value in axis["correlations"].items())
 
 
+def dataset_of(run: Path) -> Path:
+    return Path(json.loads((run / "run.json").read_text())["dataset"])
+
+
 def coordinates_of(run: Path) -> np.ndarray:
     """Coordinates [N, 6] of all rows, by numpy."""
     tensors = {name: tensor.astype(float) for name, tensor in load_file(run / "latent/analysis.safetensors").items()}
@@ -78,20 +83,23 @@ def coordinates_of(run: Path) -> np.ndarray:
     return (centred @ tensors["components"].T / tensors["scale"])[:, :6]
 
 
-def test_the_map_agrees_with_numpy(trained):
-    found, report = sound_map(trained), report_of(trained)
+def test_the_map_agrees_with_numpy(copied):
+    report = report_of(copied)
+    report["rows"]["variant"][1::4] = [1] * len(report["rows"]["variant"][1::4])  # as if they were augmented
+    (copied / "latent" / "analysis.json").write_text(json.dumps(report))
+    found = sound_map(copied)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     originals = [row for row, variant in enumerate(report["rows"]["variant"]) if variant == 0]
     assert 12 < len(originals) < report["n"]
     assert (found["of"], found["shown"], found["chunk_s"]) == (len(originals), len(originals), 0.5)
-    np.testing.assert_allclose(np.transpose(found["coordinates"]), coordinates_of(trained)[originals], atol=6e-5)
+    np.testing.assert_allclose(np.transpose(found["coordinates"]), coordinates_of(copied)[originals], atol=6e-5)
     assert np.std(found["coordinates"]) > 0.5
     names = [found["files"][file] for file in found["file"]]
     assert names == [report["files"][report["rows"]["file"][row]] for row in originals]
-    assert sorted(found["files"]) == files_of(trained.parents[1] / "dataset")
+    assert set(found["files"]) == set(names) <= set(files_of(dataset_of(copied)))
     assert found["offset"] == [report["rows"]["offset_s"][row] for row in originals]
     assert {0.0, 0.5} == set(found["offset"])
-    features = load_file(trained / "latent/analysis.safetensors")["features"][originals]
+    features = load_file(copied / "latent/analysis.safetensors")["features"][originals]
     assert list(found["features"]) == FEATURES
     for column, feature in enumerate(found["features"].values()):
         np.testing.assert_allclose(feature["values"], features[:, column], atol=6e-5)
@@ -109,6 +117,23 @@ def test_a_large_map_shows_rows_that_are_chosen_evenly(copied, monkeypatch):
     assert some["offset"] == [full["offset"][row] for row in rows]
     assert [some["files"][file] for file in some["file"]] == [full["files"][full["file"][row]] for row in rows]
     assert some["coordinates"] == [[values[row] for row in rows] for values in full["coordinates"]]
+
+
+def test_a_map_with_a_single_axis(copied):
+    """As of sounds that differ in one way; there is no second axis then."""
+    full, path = sound_map(copied), copied / "latent" / "analysis.safetensors"
+    with safe_open(path, "np") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    report = report_of(copied)
+    for name in ("components", "scale"):
+        tensors[name] = tensors[name][:1]
+    for name in ("names", "is_course", "variance_explained", "ranges"):
+        report[name] = report[name][:1]
+    report["correlations"] = {name: values[:1] for name, values in report["correlations"].items()}
+    save_file(tensors, path, metadata | {"names": json.dumps(report["names"])})
+    path.with_suffix(".json").write_text(json.dumps(report))
+    assert sound_map(copied)["coordinates"] == full["coordinates"][:1]
+    assert [axis["number"] for axis in describe(copied)["axes"]] == [1]
 
 
 def test_an_analysis_of_other_weights_is_outdated_and_a_new_one_is_ready(copied):
@@ -183,8 +208,8 @@ def test_a_run_with_one_channel(tmp_path):
 
 
 def test_sounds_are_those_of_the_dataset_and_those_that_were_dropped(copied, trained, tmp_path):
-    dataset = trained.parents[1] / "dataset"
-    assert sound_names(copied) == {"dataset": files_of(dataset), "dataset_of": 12, "dropped": []}
+    dataset = dataset_of(trained)
+    assert sound_names(copied) == {"dataset": files_of(dataset), "dataset_of": len(files_of(dataset)), "dropped": []}
     dropped = copied / "dropped"
     for name in ("b.wav", os.fsdecode(b"\xff.wav")):
         write(dropped / name, sine(440))
@@ -203,7 +228,7 @@ def test_sounds_are_those_of_the_dataset_and_those_that_were_dropped(copied, tra
 
 def test_without_analysis_the_names_are_those_of_the_cache_or_none(copied, trained):
     shutil.rmtree(copied / "latent")
-    assert sound_names(copied)["dataset"] == files_of(trained.parents[1] / "dataset")
+    assert sound_names(copied)["dataset"] == files_of(dataset_of(trained))
     record = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps(record | {"cache_dir": str(copied / "nothing")}))
     assert sound_names(copied) == {"dataset": [], "dataset_of": 0, "dropped": []}
@@ -212,7 +237,7 @@ def test_without_analysis_the_names_are_those_of_the_cache_or_none(copied, train
 @pytest.fixture
 def moved(copied, tmp_path, trained):
     """A copy of the run on a copy of its dataset."""
-    dataset = shutil.copytree(trained.parents[1] / "dataset", tmp_path / "dataset")
+    dataset = shutil.copytree(dataset_of(trained), tmp_path / "dataset")
     record = json.loads((copied / "run.json").read_text()) | {"dataset": str(dataset)}
     (copied / "run.json").write_text(json.dumps(record))
     report = report_of(copied) | {"dataset": str(dataset)}

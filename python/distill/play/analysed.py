@@ -21,7 +21,8 @@ from distill.text import printable
 MAPPED_ROWS = 20_000
 _MAPPED_AXES = 6
 _ROWS_AT_ONCE = 4096
-_REPORT = os.path.join(LATENT_NAME, REPORT_NAME)
+REPORT = os.path.join(LATENT_NAME, REPORT_NAME)
+"""Path in a run folder of the report of its analysis."""
 _TENSORS = os.path.join(LATENT_NAME, TENSORS_NAME)
 
 
@@ -52,8 +53,16 @@ def _tip(run_dir: Path) -> str:
     return f"run: distill analyze {run_dir}"
 
 
+def require_own(run_dir: Path) -> None:
+    """Raise RunError if the folder of the analysis is a link, which would lead out of the run."""
+    folder = run_dir / LATENT_NAME
+    if folder.is_symlink():
+        raise RunError(f"{folder}: a link, which is not followed here", "put the folder itself in its place")
+
+
 def _read_report(run_dir: Path) -> dict[str, Any]:
-    return read_document(run_dir / _REPORT, _parse_report, _tip(run_dir))
+    require_own(run_dir)
+    return read_document(run_dir / REPORT, _parse_report, _tip(run_dir))
 
 
 def _parse_report(content: bytes) -> dict[str, Any]:
@@ -74,21 +83,22 @@ def _parse_report(content: bytes) -> dict[str, Any]:
     return report
 
 
-read_report = KeptByStamp(_read_report, (_REPORT,), 8)
+read_report = KeptByStamp(_read_report, (REPORT,), 8)
 """Return what analysis.json of a run says, checked; also of an analysis of earlier weights. RunError if it cannot."""
 
 
 def _read_state(run_dir: Path) -> dict[str, Any]:
     """Return `state` and `reason` of the analysis on disk."""
-    if not (run_dir / _TENSORS).exists():
-        return {"state": "missing", "reason": None}
     try:
+        require_own(run_dir)
+        if not (run_dir / _TENSORS).exists():
+            return {"state": "missing", "reason": None}
         axes, report = read_axes(run_dir), read_report(run_dir)
     except RunError as error:
         return {"state": "outdated" if _is_outdated(run_dir) else "missing", "reason": str(error)}
     if report["names"] != axes.names:
         # As between the two writes of an analysis.
-        return {"state": "missing", "reason": f"{run_dir / _REPORT}: not of the same analysis as {TENSORS_NAME}"}
+        return {"state": "missing", "reason": f"{run_dir / REPORT}: not of the same analysis as {TENSORS_NAME}"}
     return {"state": "ready", "reason": None}
 
 
@@ -102,7 +112,7 @@ def _is_outdated(run_dir: Path) -> bool:
         return False
 
 
-_kept_state = KeptByStamp(_read_state, (_REPORT, _TENSORS, WEIGHTS_NAME, DESCRIPTION_NAME), 1000)
+_kept_state = KeptByStamp(_read_state, (REPORT, _TENSORS, WEIGHTS_NAME, DESCRIPTION_NAME), 1000)
 
 
 def analysis_state(run_dir: Path) -> dict[str, Any]:
@@ -123,7 +133,7 @@ def _read_map(run_dir: Path) -> dict[str, Any]:
     shown = min(len(originals), MAPPED_ROWS)
     rows = originals[np.arange(shown) * len(originals) // max(shown, 1)]
     try:
-        coordinates, features = _tensors_of(path, rows, report["n"])
+        coordinates, features = _tensors_of(path, rows, (report["n"], len(report["units"])))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError(f"{path}: damaged: {printable(str(error)[:200])}", _tip(run_dir)) from error
     if not (np.isfinite(coordinates).all() and np.isfinite(features).all()):
@@ -145,17 +155,21 @@ def _read_map(run_dir: Path) -> dict[str, Any]:
     }
 
 
-read_map = KeptByStamp(_read_map, (_REPORT, _TENSORS), 4)
+read_map = KeptByStamp(_read_map, (REPORT, _TENSORS), 4)
 """Return the map of the last analysis of a run, without `chunk_s`; see `distill.play.view.sound_map`."""
 
 
-def _tensors_of(path: Path, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of rows on the first axes, [n, up to 6], and their features, [n, F], float64."""
+def _tensors_of(path: Path, rows: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of rows on the first axes, [n, up to 6], and their features, [n, F], float64.
+
+    `shape` is that of the features of all rows.
+    """
+    count = shape[0]
     with safe_open(path, "np") as file:
-        axes = file.get_slice("components")[:_MAPPED_AXES].astype(float).T
+        axes = file.get_tensor("components")[:_MAPPED_AXES].astype(float).T
         mean, scale = (file.get_tensor(name).astype(float) for name in ("mean", "scale"))
         latents, features = file.get_slice("latents"), file.get_tensor("features")
-        if latents.get_shape()[0] != count or len(features) != count:
+        if latents.get_shape()[0] != count or features.shape != shape:
             raise ValueError(f"not of the same analysis as {REPORT_NAME}")
         parts = []
         # The latent vectors of a million rows take gigabytes.

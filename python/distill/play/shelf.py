@@ -63,15 +63,15 @@ class Shelf:
         self._run_dir = run_dir
         self.path = run_dir / SHELF_NAME
 
-    def sounds(self) -> dict[str, Any]:
-        """Return {"sounds": entries}, each with id, name, kept (ISO, UTC), settings and command, the oldest first.
+    def sounds(self) -> list[dict[str, Any]]:
+        """Return the entries, each with id, name, kept (ISO, UTC), settings and command, the oldest first.
 
         Raises
         ------
         RunError
             If the file is damaged.
         """
-        return {"sounds": self._read()}
+        return self._read()
 
     def add(self, name: str, settings: dict[str, Any], command: str) -> dict[str, Any]:
         """Keep a sound; return its entry.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from distill.cache.manifest import load_manifest
+from distill.cache.manifest import MANIFEST_NAME, read_manifest
 from distill.errors import DistillError, NotFoundError, RunError
 from distill.features.mel import MelSpec
 from distill.index import Dataset, ManifestError
 from distill.models.store import WEIGHTS_NAME, load_description
-from distill.play.analysed import analysis_state, read_map, read_report
+from distill.play.analysed import REPORT, analysis_state, read_map, read_report
 from distill.play.analysis import Analyses
-from distill.play.stamps import stamp_of
+from distill.play.stamps import KeptByStamp, stamp_of
 from distill.preprocess.plan import dataset_slot
 from distill.runs.folder import RunFolder
 
@@ -194,25 +195,41 @@ def dropped_file(run_dir: Path, name: str) -> Path:
     return run_dir / DROPPED_NAME / name
 
 
+def _read_analysed_names(run_dir: Path) -> tuple[Path, frozenset[str]]:
+    report = read_report(run_dir)
+    return Path(report["dataset"]), frozenset(report["files"])
+
+
+# A million names take a tenth of a second to read, and each sound that is played looks one up.
+_analysed_names = KeptByStamp(_read_analysed_names, (REPORT,), 4)
+_dataset = KeptByStamp(lambda run_dir: RunFolder(run_dir).dataset(), ("run.json",), 100)
+
+
 def _dataset_of(run_dir: Path) -> tuple[Path, frozenset[str], bool]:
     """Return the folder of a run's dataset, the names of its sounds, and whether links out of it are followed.
 
     An analysis may be of another dataset than the run's; the map then shows the sounds of that one.
     """
-    dataset = RunFolder(run_dir).dataset()
+    dataset = _dataset(run_dir)
     try:
-        report = read_report(run_dir)
+        return (*_analysed_names(run_dir), dataset.follow_links)
     except RunError:
         return dataset.path, _cached_names(run_dir, dataset), dataset.follow_links
-    return Path(report["dataset"]), frozenset(report["files"]), dataset.follow_links
 
 
 def _cached_names(run_dir: Path, dataset: Dataset) -> frozenset[str]:
     """Return the names of the files that have rows in the cache; none if there is no cache to look into."""
     try:
-        manifest = load_manifest(dataset_slot(dataset, RunFolder(run_dir).config()))
+        path = dataset_slot(dataset, RunFolder(run_dir).config()) / MANIFEST_NAME
+        return _names_in(path, stamp_of(path))
     except (DistillError, ManifestError):
         return frozenset()
+
+
+@lru_cache(4)
+def _names_in(manifest_path: Path, stamp: str | None) -> frozenset[str]:
+    """Return the names of the files that have rows, by a manifest that has this stamp."""
+    manifest = read_manifest(manifest_path)
     return frozenset(str(file["path"]) for file in manifest.files() if file["rows"]) if manifest else frozenset()
 
 
