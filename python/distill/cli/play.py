@@ -25,6 +25,8 @@ _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 def play(arguments: PlayArguments) -> int:
     """Run ``distill play``: until Ctrl-C."""
     try:
+        import websockets  # noqa: F401, PLC0415 - what the server speaks it with
+
         from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
         from distill.play.server import listen, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -41,9 +43,7 @@ def play(arguments: PlayArguments) -> int:
     address = f"http://{shown}:{listening.getsockname()[1]}/?token={token}"
     with ProgressView() as view, interrupted_by_signals():
         if host not in LOCAL_HOSTS:
-            view.line(
-                "warning: other machines can reach the page, and nothing is encrypted: use it in networks you trust"
-            )
+            view.line("warning: other machines can reach the page, and nothing is encrypted: for networks you trust")
 
         def started() -> None:
             say(address)

@@ -53,7 +53,15 @@ def _tip(run_dir: Path) -> str:
     return f"run: distill analyze {run_dir}"
 
 
+def require_own(run_dir: Path) -> None:
+    """Raise RunError if the folder of the analysis is a link, which would lead out of the run."""
+    folder = run_dir / LATENT_NAME
+    if folder.is_symlink():
+        raise RunError(f"{folder}: a link, which is not followed here", "put the folder itself in its place")
+
+
 def _read_report(run_dir: Path) -> dict[str, Any]:
+    require_own(run_dir)
     return read_document(run_dir / REPORT, _parse_report, _tip(run_dir))
 
 
@@ -81,9 +89,10 @@ read_report = KeptByStamp(_read_report, (REPORT,), 8)
 
 def _read_state(run_dir: Path) -> dict[str, Any]:
     """Return `state` and `reason` of the analysis on disk."""
-    if not (run_dir / _TENSORS).exists():
-        return {"state": "missing", "reason": None}
     try:
+        require_own(run_dir)
+        if not (run_dir / _TENSORS).exists():
+            return {"state": "missing", "reason": None}
         axes, report = read_axes(run_dir), read_report(run_dir)
     except RunError as error:
         return {"state": "outdated" if _is_outdated(run_dir) else "missing", "reason": str(error)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.errors import DistillError, PreprocessingCancelled, RunBusyError
 from distill.latent.analysis import analyze
-from distill.play.analysed import analysis_state
+from distill.play.analysed import analysis_state, require_own
 from distill.runs.lock import is_locked
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,14 @@ class Analyses:
         ------
         RunBusyError
             If another process trains or analyses the run.
+        RunError
+            If the folder for its result is a link.
         """
         key = _key(run_dir)
         with self._lock:
             job = self._jobs.get(key)
             if job is None or job.is_over.is_set():
+                require_own(run_dir)
                 if is_locked(run_dir):
                     tip = "wait until it has ended, or end it and try again"
                     raise RunBusyError(f"{run_dir}: another process is training or analysing this run", tip)

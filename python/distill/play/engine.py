@@ -7,7 +7,8 @@ import math
 import secrets
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,11 +26,13 @@ from distill.features.inversion.limits import plain_features
 from distill.features.mel import MelSpec
 from distill.generate.maker import SoundMaker
 from distill.generate.output import level_notes
+from distill.generate.recipe import Recipe
 from distill.models.store import WEIGHTS_NAME
+from distill.play.analysed import require_own
 from distill.play.settings import FileForm, Settings, Source
 from distill.play.stamps import stamp_of
 from distill.play.view import LONGEST_S, dataset_file, dropped_file
-from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes
+from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes, read_axes
 from distill.runs.instrument import Instrument
 from distill.types import ProgressCallback
 
@@ -38,6 +41,8 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
+# Threads of torch wait for each other: beside a busy browser, one thread makes a second of sound sooner than two.
+_SHORT_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,13 @@ class Engine:
         The run folder.
     device : str
         Device of the model.
+    threads : int
+        How many threads torch may use.
     """
 
-    def __init__(self, run_dir: Path, device: str) -> None:
+    def __init__(self, run_dir: Path, device: str, threads: int) -> None:
         self.run_dir = run_dir
-        self._device = device
+        self._device, self._threads = device, threads
         self._stamp: str | None = None
         self._analysis_stamp: str | None = None
         self._axes: Axes | None = None
@@ -103,6 +110,7 @@ class Engine:
         # A new one also for a new analysis: it keeps the axes.
         self._maker, self._axes = SoundMaker(self.run_dir, self._instrument), None
         with suppress(RunError):  # not analysed, or before it was trained on
+            require_own(self.run_dir)
             self._axes = self._maker.axes
         self._stamp, self._analysis_stamp = stamp, analysis
         return before is not None and stamp != before
@@ -115,10 +123,12 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
+        recipe = self._recipe(settings)
+        with _torch_threads(1 if (settings.duration or 1.0) <= _SHORT_S else self._threads):
+            return self._sound(settings, recipe, progress, both_channels=both_channels)
+
+    def _sound(self, settings: Settings, recipe: Recipe, progress: ProgressCallback, *, both_channels: bool) -> Reply:
         began = time.monotonic()
-        self.refresh()
-        recipe = settings.recipe(self._locate)
-        recipe.check()
         made = self._maker.make(recipe, settings.seed, progress)
         if made.samples > LONGEST_S * self._instrument.sample_rate:
             raise ConfigError([f"duration: a sound of more than {LONGEST_S} s"], "use distill generate for it")
@@ -165,22 +175,31 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        self.refresh()
-        recipe = settings.recipe(self._locate)
-        recipe.check()
+        recipe = self._recipe(settings)
         sound_format = SoundFormat(**form._asdict())
         sound_format.check(self._instrument.sample_rate)
-        made = self._maker.make(recipe, settings.seed)
         # Under a name of a temporary file, which is removed even if this process is killed.
         path = self.run_dir / f".distill-{secrets.token_hex(8)}.tmp"
         try:
-            (sound,) = made.sounds()
-            write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
+            # As many threads as `generate` uses: elsewhere, their number may change the last bits.
+            with _torch_threads(self._threads):
+                (sound,) = self._maker.make(recipe, settings.seed).sounds()
+                write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
             return path.read_bytes()
         except StorageError as error:
             raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
         finally:
             path.unlink(missing_ok=True)
+
+    def _recipe(self, settings: Settings) -> Recipe:
+        """Load what the sound needs, and return its recipe, checked."""
+        self.refresh()
+        if settings.axes and self._axes is None:
+            require_own(self.run_dir)
+            read_axes(self.run_dir)  # says why there are none
+        recipe = settings.recipe(self._locate)
+        recipe.check()
+        return recipe
 
     def command(self, settings: Settings) -> str:
         """Return the command line that writes the sound of the settings."""
@@ -230,6 +249,17 @@ class Engine:
         return shades.numpy(), high_db
 
 
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads for the work of this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @lru_cache(16)
 def _measured(path: Path, stamp: str | None, rate: int, size: int, normalize: Normalize) -> WindowedFile:
     """Return a file as one window; its levels are measured anew if the stamp is another one."""
@@ -248,12 +278,12 @@ class Engines:
     _MOST = 3
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self._device, self._threads = device, torch.get_num_threads()
         self._engines: dict[Path, Engine] = {}
 
     def of(self, run_dir: Path) -> Engine:
         """Return the engine of a run. The engine that was used least recently is dropped if there are too many."""
-        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device)
+        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device, self._threads)
         self._engines[run_dir] = engine
         while len(self._engines) > self._MOST:
             del self._engines[next(iter(self._engines))]

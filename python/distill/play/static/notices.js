@@ -1,0 +1,48 @@
+// Messages: what happened, and what went wrong with a tip what to do.
+
+const byId = (id) => document.getElementById(id);
+let shown = null;
+let timer = 0;
+
+/** Say something in the status region; it fades from view after some seconds. */
+export function say(/** @type {string} */ text) {
+  const status = byId("status");
+  status.textContent = text;
+  status.classList.add("fresh");
+  clearTimeout(timer);
+  timer = setTimeout(() => status.classList.remove("fresh"), 6000);
+}
+
+/** Show an error. One with the same `about` replaces it or, with `settle`, takes it away. */
+export function complain(/** @type {Error & {tip?: string | null}} */ error, about = "page") {
+  shown = about;
+  byId("notice-error").textContent = error.message;
+  byId("notice-tip").textContent = error.tip ?? "";
+  byId("notice").hidden = false;
+}
+
+/** Take away the error about something that works again. */
+export function settle(/** @type {string[]} */ ...about) {
+  if (about.includes(shown)) dismiss();
+}
+
+function dismiss() {
+  shown = null;
+  byId("notice").hidden = true;
+  byId("notice-error").textContent = "";
+  byId("notice-tip").textContent = "";
+}
+
+/** Run an action; its error is shown. */
+export async function attempt(action, about = "page") {
+  try {
+    const result = await action();
+    settle(about);
+    return result;
+  } catch (error) {
+    complain(error, about);
+    return undefined;
+  }
+}
+
+byId("notice-close").addEventListener("click", dismiss);
