@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 from collections.abc import Mapping
-from urllib.parse import parse_qs, unquote_to_bytes
+from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,7 +53,7 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if (fault := self._fault(scope, headers)) is None:
-            await self._app(_with_exact_path(scope), receive, _with_headers(send, headers["host"]))
+            await self._app(scope, receive, _with_headers(send, headers["host"]))
         elif scope["type"] == "websocket":
             # Before it was accepted: the handshake is answered with 403.
             await receive()
@@ -88,11 +87,6 @@ class Guard:
         if scheme.lower() != "bearer":
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return hmac.compare_digest(given.encode(), self._token.encode())
-
-
-def _with_exact_path(scope: Scope) -> Scope:
-    """Decode the path as Python decodes names of files: a run's may hold bytes that are no UTF-8."""
-    return {**scope, "path": os.fsdecode(unquote_to_bytes(scope["raw_path"]))} if scope.get("raw_path") else scope
 
 
 def _with_headers(send: Send, host: str) -> Send:
