@@ -57,7 +57,7 @@ export class Instrument {
   }
 
   async open() {
-    byId("instrument").hidden = false;
+    byId("instrument").hidden = byId("keys").hidden = false;
     byId("title").textContent = this.run;
     document.title = `${this.run} · distill play`;
     const details = await requestJson(runPath(this.run));

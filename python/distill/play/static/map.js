@@ -2,7 +2,7 @@
 
 import { onCanvas } from "./canvas.js";
 import { styled } from "./colours.js";
-import { MapData, MapView } from "./map_data.js";
+import { MapView } from "./map_data.js";
 import { Nearest } from "./nearest.js";
 
 const CLICK_PX = 4;
@@ -33,7 +33,7 @@ export class SoundMap {
     this.listen();
   }
 
-  show(/** @type {MapData} */ data) {
+  show(/** @type {import("./map_data.js").MapData | null} */ data) {
     this.data = data;
     this.focused = this.hovered = -1;
     this.index = null;
