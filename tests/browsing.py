@@ -67,6 +67,18 @@ def opened(browser, **options: object) -> Iterator[object]:
     assert hosts - {""} == {own}  # blobs and data have no host
 
 
+def until(page, condition: str, argument: object = None) -> object:
+    """Wait until an expression, or a function of `argument`, is true on the page; return its value.
+
+    Playwright's own way evaluates it in the page, which the page's content security policy forbids.
+    """
+    deadline = time.monotonic() + _WAIT_MS / 1000
+    while not (value := page.evaluate(condition, argument)):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+    return value
+
+
 def last_sound(page) -> np.ndarray:
     """The samples that the page played last."""
     return np.array(page.evaluate("Array.from(window.lastSound ?? [])"), dtype=np.float32)
@@ -75,14 +87,14 @@ def last_sound(page) -> np.ndarray:
 def wait_until_ready(page) -> None:
     """Wait until a run can be played on the page."""
     page.get_by_role("button", name="Play", exact=True).wait_for()
-    page.wait_for_function("document.querySelector('#command').textContent.includes('distill generate')")
+    until(page, "document.querySelector('#command').textContent.includes('distill generate')")
 
 
 def played(page, act) -> np.ndarray:
     """The first sound that is played after `act`."""
     page.evaluate("window.soundBefore = window.lastSound")
     act()
-    page.wait_for_function("window.lastSound && window.lastSound !== window.soundBefore")
+    until(page, "window.lastSound && window.lastSound !== window.soundBefore")
     return last_sound(page)
 
 

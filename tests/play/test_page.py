@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from browsing import command_of, last_sound, opened, played, shown_sound, wait_until_ready
+from browsing import command_of, last_sound, opened, played, shown_sound, until, wait_until_ready
 from distill.runs.folder import RunFolder
 from instruments import pitch_of
 from playing import Server, generated
@@ -109,7 +109,7 @@ def test_the_sound_follows_a_drag_and_the_latest_move_wins(browser, player, axes
         page.mouse.down()
         for share in np.concatenate([np.linspace(0.5, 0.05, 60), np.linspace(0.05, 0.9, 120)]):
             page.mouse.move(box["x"] + share * box["width"], y)
-        while_held = page.wait_for_function("window.heard.length > 1 && window.heard.length").json_value()
+        while_held = until(page, "window.heard.length > 1 && window.heard.length")
         page.mouse.up()
         sound = shown_sound(page, generate)
         assert moves_of(page)[1] > 1
@@ -146,7 +146,7 @@ def test_a_dot_of_the_map_plays_the_sound_as_the_model_makes_it_and_its_original
 
 def _dot(page, count: int, after: int = -1) -> tuple[int, dict]:
     """The first dot in view that no other one covers."""
-    page.wait_for_function("window.soundMap && window.soundMap.pixelOf(0) !== undefined")
+    until(page, "window.soundMap && window.soundMap.pixelOf(0) !== undefined")
     page.locator("#map").scroll_into_view_if_needed()
     pixels = [page.evaluate("number => window.soundMap.pixelOf(number)", number) for number in range(count)]
     places = np.array([[pixel["x"], pixel["y"]] if pixel else [np.inf, np.inf] for pixel in pixels])
@@ -264,7 +264,7 @@ def test_what_is_undone_can_be_done_again(page, axes, generate):
     assert np.array_equal(played(page, lambda: page.keyboard.press("Control+z")), heard[0])
     assert np.array_equal(played(page, lambda: page.keyboard.press("Control+Shift+Z")), heard[1])
     button(page, f"Reset {name}").click()
-    page.wait_for_function("!document.querySelector('#command').textContent.includes('--axis')")
+    until(page, "!document.querySelector('#command').textContent.includes('--axis')")
 
 
 def test_a_kept_sound_is_on_the_shelf_after_a_reload(page, own_run, axes, generate):
@@ -361,7 +361,7 @@ def test_the_keyboard_alone_is_enough(page, axes, own_run, generate):
     assert np.array_equal(last_sound(page), sound)
     before = page.locator("#shelf li").count()
     press("k")
-    page.wait_for_function("before => document.querySelectorAll('#shelf li').length > before", arg=before)
+    until(page, "before => document.querySelectorAll('#shelf li').length > before", before)
     with page.expect_download() as download:
         press("s")
     assert Path(download.value.path()).read_bytes()[:4] == b"RIFF"

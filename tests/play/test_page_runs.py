@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from browsing import command_of, opened, played, shown_sound, wait_until_ready
+from browsing import command_of, opened, played, shown_sound, until, wait_until_ready
 from distill.runs.folder import RunFolder
 from playing import Server, generated
 
@@ -79,7 +79,7 @@ def test_a_run_without_an_analysis_offers_it(page, several, generate):
     played(page, lambda: slider.fill("2"))
     shown_sound(page, generate)
     assert "--axis 1=2" in command_of(page)
-    page.wait_for_function("window.soundMap && window.soundMap.pixelOf(0)")
+    until(page, "window.soundMap && window.soundMap.pixelOf(0)")
 
 
 def test_replaced_weights_are_noticed(page, several, runs, generate):
@@ -90,8 +90,8 @@ def test_replaced_weights_are_noticed(page, several, runs, generate):
         new = several / "replaced" / f"{name}.new"
         shutil.copy(runs / "second" / name, new)
         new.replace(several / "replaced" / name)
-    page.wait_for_function("document.querySelector('[role=status]').textContent.trim()")
-    page.wait_for_function("/analy/i.test(document.querySelector('#no-analysis').innerText)")
+    until(page, "document.querySelector('[role=status]').textContent.trim()")
+    until(page, "/analy/i.test(document.querySelector('#no-analysis').innerText)")
     played(page, button(page, "Play").click)
     after = shown_sound(page, generate)
     assert before.shape == after.shape
@@ -171,7 +171,7 @@ def test_the_screenshot_of_the_readme(browser, trained, tmp_path, request):
     with Server(Path(run) if run else trained) as server, opened(browser) as page:
         page.goto(server.address)
         wait_until_ready(page)
-        page.wait_for_function("window.soundMap && window.soundMap.pixelOf(0)")
+        until(page, "window.soundMap && window.soundMap.pixelOf(0)")
         pixel = page.evaluate("window.soundMap.pixelOf(7)")
         played(page, lambda: page.mouse.click(pixel["x"], pixel["y"]))
         sliders = page.locator("#axes input[type=range]")
