@@ -83,7 +83,7 @@ export class SoundMap {
   /** The dots are drawn again, not only what lies over them. */
   refresh() {
     this.isStale = true;
-    this.redraw();
+    this.hover(-1, 0, 0);
   }
 
   layOut() {
@@ -180,7 +180,7 @@ export class SoundMap {
     on("pointerleave", () => this.hover(-1, 0, 0));
     on("keydown", (event) => this.onKey(event));
     on("focus", () => this.redraw());
-    on("blur", () => this.redraw());
+    on("blur", () => this.hover(-1, 0, 0));
     this.canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
   }
 
@@ -263,7 +263,7 @@ export class SoundMap {
   }
 
   hover(number, x, y) {
-    if (number === this.hovered) return;
+    if (number === this.hovered && number >= 0) return;
     this.hovered = number;
     this.handlers.onHover(number, x, y);
     this.redraw();

@@ -6,7 +6,7 @@ import { ramps, styled } from "./colours.js";
 const LEFT = 46;
 const BOTTOM = 22;
 const TOP = 8;
-const RIGHT = 62;
+const RIGHT = 68;
 const GAP = 8;
 const HZ_TICKS = [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
 
@@ -89,7 +89,7 @@ export class Spectrogram {
       const box = { ...area, y: TOP + channel * (each + GAP), height: each };
       this.drawPicture(context, box, this.pictures[channel], frames);
       this.drawHz(context, box, bands);
-      const labels = channel ? ["+2 bands", "0", "−2 bands"] : [`${high_db} dB`, `${low_db} dB`];
+      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [high_db, low_db].map((level) => `${level.toFixed(0)} dB`.replace("-", "−"));
       drawLegend(context, box, table, labels);
     }
     this.drawSeconds(context, area, height);

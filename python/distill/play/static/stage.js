@@ -33,7 +33,6 @@ export class Stage {
   /** Use the details of the run: anew after its weights were replaced. */
   use(details) {
     this.spectrogram.setScales(details.bands_hz, details.hop_s);
-    this.longestS = details.longest_s;
     if (!details.playable) return;
     this.wire ??= new Wire(this.run, {
       onReply: (reply, purpose) => this.receive(reply, purpose),
@@ -67,11 +66,11 @@ export class Stage {
   key = () => JSON.stringify([this.settings, this.channels]);
   originalKey = () => JSON.stringify([this.original, this.duration, this.channels]);
 
-  /** The length of the model's sound, seconds: the recording is played as long. */
+  /** The length of the model's sound, seconds, if it is known: the recording is played as long. */
   get duration() {
     if (this.settings?.duration) return this.settings.duration;
     const { reply } = this.made?.key === this.key() ? this.made : {};
-    return reply ? reply.samples.length / reply.sample_rate : this.longestS;
+    return reply ? reply.samples.length / reply.sample_rate : null;
   }
 
   send(message, purpose) {
@@ -82,7 +81,8 @@ export class Stage {
   }
 
   receive(reply, purpose) {
-    settle("sound");
+    // Whoever hears the next sound has read what was wrong with the last action.
+    settle("sound", "upload", "preview", "save", "shelf");
     this.hideBusy();
     const { kind, key } = purpose ?? { kind: "heard" };
     if (kind === "made") {
