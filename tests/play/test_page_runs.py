@@ -14,7 +14,10 @@ from browsing import command_of, opened, played, shown_sound, until, wait_until_
 from distill.runs.folder import RunFolder
 from playing import Server, generated
 
-pytestmark = pytest.mark.needs("starlette", "uvicorn", "websockets", "playwright", "chromium")
+pytestmark = [
+    pytest.mark.needs("starlette", "uvicorn", "websockets", "playwright", "chromium"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 ROOT = Path(__file__).parent.parent.parent
 
