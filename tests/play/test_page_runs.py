@@ -114,8 +114,8 @@ def test_a_run_that_trains_shows_its_curves_and_plays_its_previews(page, several
             assert _is_drawn(page, canvas)
         epoch = last["epoch"] + 3
         preview = several / "training" / "previews" / f"epoch-{epoch:03d}"
-        shutil.copytree(several / "training" / "previews" / "epoch-001", preview)
-        sound = panel.get_by_role("button").filter(has_text="sample").first
+        shutil.copytree(several / "training" / "previews" / "epoch-001", several / "copy").rename(preview)
+        sound = panel.locator(f"[data-epoch='{epoch}']").get_by_role("button").filter(has_text="sample").first
         sound.wait_for()
         samples = played(page, sound.click)
     written, _ = soundfile.read(preview / "sample-1.wav", dtype="float32")
