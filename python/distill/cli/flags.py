@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -50,7 +49,6 @@ class Flag(NamedTuple):
     """What its type is marked with."""
 
 
-@cache
 def flags_of(kind: type, above: tuple[str, ...] = (), table: str = "") -> dict[str, Flag]:
     """Return the flags of a dataclass of options; those of a nested configuration begin with its name."""
     flags: dict[str, Flag] = {}

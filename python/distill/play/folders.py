@@ -37,13 +37,13 @@ def run_folders(path: Path) -> dict[str, Path]:
         If the folder cannot be read.
     """
     if is_run(path):
-        return {path.resolve().name or "run": path}
+        return {name_of(path): path}
     try:
         with os.scandir(path) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}", _TIP) from error
-    return {name: path / name for name in names if is_run(path / name)}
+    return {name_of(path / name): path / name for name in names if is_run(path / name)}
 
 
 def is_run(folder: Path) -> bool:
@@ -52,3 +52,8 @@ def is_run(folder: Path) -> bool:
         return (folder / RUN_FILE).is_file()
     except OSError:
         return False
+
+
+def name_of(run_dir: Path) -> str:
+    """Return the name by which a run is asked for: that of its folder. Bytes that are no UTF-8 are escaped."""
+    return os.fsencode(run_dir.resolve().name).decode("utf-8", "backslashreplace") or "run"

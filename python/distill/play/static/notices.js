@@ -22,8 +22,8 @@ export function complain(/** @type {Error & {tip?: string | null}} */ error, abo
 }
 
 /** Take away the error about something that works again. */
-export function settle(/** @type {string} */ about) {
-  if (shown === about) dismiss();
+export function settle(/** @type {string[]} */ ...about) {
+  if (about.includes(shown)) dismiss();
 }
 
 function dismiss() {

@@ -123,7 +123,7 @@ export class Sounds {
     bar.hidden = true;
     if (!reply) return;
     this.dropped.add(reply.source.name);
-    say(others.length ? `The first of ${others.length + 1} files is used: ${file.name}` : `Here is ${file.name}`);
+    say(others.length ? `The first of ${others.length + 1} files is used: ${file.name}` : `Loaded: ${file.name}`);
     onSource(reply.source);
   }
 }

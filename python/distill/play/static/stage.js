@@ -33,7 +33,6 @@ export class Stage {
   /** Use the details of the run: anew after its weights were replaced. */
   use(details) {
     this.spectrogram.setScales(details.bands_hz, details.hop_s);
-    this.longestS = details.longest_s;
     if (!details.playable) return;
     this.wire ??= new Wire(this.run, {
       onReply: (reply, purpose) => this.receive(reply, purpose),
@@ -47,7 +46,8 @@ export class Stage {
       onOpen: () => settle("connection"),
     });
     this.asked = this.made = this.recorded = null;
-    if (this.settings) this.ask();
+    // A sound that nobody asked for is not played, unless it takes the place of one that plays.
+    if (this.settings) this.ask(true);
   }
 
   /** Make the sound of settings, if they are others than before. `original` is the recording behind it. */
@@ -58,20 +58,20 @@ export class Stage {
     if (isNew && settings) this.ask();
   }
 
-  ask() {
+  ask(isUnasked = false) {
     this.listenTo(false);
     this.asked = this.key();
-    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked });
+    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked, isUnasked });
   }
 
   key = () => JSON.stringify([this.settings, this.channels]);
   originalKey = () => JSON.stringify([this.original, this.duration, this.channels]);
 
-  /** The length of the model's sound, seconds: the recording is played as long. */
+  /** The length of the model's sound, seconds, if it is known: the recording is played as long. */
   get duration() {
     if (this.settings?.duration) return this.settings.duration;
     const { reply } = this.made?.key === this.key() ? this.made : {};
-    return reply ? reply.samples.length / reply.sample_rate : this.longestS;
+    return reply ? reply.samples.length / reply.sample_rate : null;
   }
 
   send(message, purpose) {
@@ -82,16 +82,19 @@ export class Stage {
   }
 
   receive(reply, purpose) {
-    settle("sound");
+    // Whoever hears the next sound has read what was wrong with the last action.
+    settle("sound", "upload", "preview", "save", "shelf");
     this.hideBusy();
-    const { kind, key } = purpose ?? { kind: "heard" };
+    const { kind, key, isUnasked } = purpose ?? { kind: "heard" };
     if (kind === "made") {
       this.made = { reply, key };
       this.handlers.onSound(reply);
     }
     if (kind === "original") this.recorded = { reply, key };
     // A/B may have gone to the other one meanwhile.
-    if (kind === "heard" || (kind === "original") === this.isOriginal) this.present(reply);
+    if (kind === "heard" || (kind === "original") === this.isOriginal) {
+      this.present(reply, isUnasked && this.player.position === null);
+    }
   }
 
   fail(error, purpose) {
@@ -101,10 +104,10 @@ export class Stage {
     complain(error, "sound");
   }
 
-  present(reply) {
+  present(reply, isQuiet = false) {
     this.shown = reply;
     this.spectrogram.show(reply);
-    this.player.play(reply.samples, reply.sample_rate);
+    this.player.play(reply.samples, reply.sample_rate, isQuiet);
     const seconds = `${(reply.samples.length / reply.sample_rate).toFixed(2)} s`;
     const made = reply.kind === "sound" ? [`made in ${Math.round(reply.made_ms)} ms`] : [];
     const parts = [reply.kind === "original" ? "Original" : "", seconds, inWords(levels(reply.samples)), ...made];
