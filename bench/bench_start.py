@@ -21,7 +21,8 @@ from distill.index import Dataset, FileTable, Manifest
 from instruments import tones, write_run
 from sounds import age, write_dataset
 
-ROUNDS = 10
+ROUNDS = 5
+pytestmark = pytest.mark.timeout(1800)
 DISTILL = [sys.executable, "-c", "import sys; from distill.cli.main import main; sys.exit(main())"]
 OPTIONS = ["--complex-spectrogram.sample-rate", CONFIG.sample_rate, "--complex-spectrogram.n-fft", CONFIG.n_fft]
 OPTIONS += ["--complex-spectrogram.hop-length", CONFIG.hop_length, "--complex-spectrogram.n-mels", CONFIG.n_mels]
@@ -69,9 +70,9 @@ def test_preprocess_compared_with_version_and_scan(benchmark, request, name):
     root = request.getfixturevalue(name)
     command = [*DISTILL, "preprocess", root, *OPTIONS]
     processor_s(command)
-    files = manifest_of(root).stat()
+    written = manifest_of(root).stat().st_mtime_ns
     version, ours, status = least([*DISTILL, "--version"], command, [*DISTILL, "status", root])
-    assert manifest_of(root).stat() == files
+    assert manifest_of(root).stat().st_mtime_ns == written
     baseline = version + scan_s(root)
     benchmark.extra_info["ratio_to_version_and_scan"] = round(ours / baseline, 2)
     benchmark.extra_info["status_ratio_to_version_and_scan"] = round(status / baseline, 2)
