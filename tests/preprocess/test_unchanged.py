@@ -103,6 +103,8 @@ CHANGES = {
     "a touched pack": lambda root: os.utime(pack_of(root), (1e9, 1e9)),
     "a missing pack": lambda root: pack_of(root).unlink(),
     "a pack that is cut": lambda root: os.truncate(pack_of(root), 2000),
+    "a pack that no manifest names": lambda root: shutil.copy2(pack_of(root), pack_of(root).with_stem(16 * "0")),
+    "a manifest that was being written": lambda root: (slot_of(root) / f".distill-{0:016x}.tmp").touch(),
     "no manifest": lambda root: (slot_of(root) / "manifest.json").unlink(),
     "a damaged manifest": lambda root: os.truncate(slot_of(root) / "manifest.json", 100),
     "no table of files": lambda root: (root / ".cache" / "files.json").unlink(),

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from distill import _native
 from distill.audio.versions import installed_decoder_version
 from distill.cache.folder import FILES_NAME, is_prepared
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, PARTS_NAME, load_manifest
-from distill.cache.pack_info import PackInfo, has_stamps
+from distill.cache.pack_info import PackInfo, has_stamps, is_pack_name
 from distill.cache.row_format import fingerprint
 from distill.cache.slots import exists, slot_path
 from distill.config import TrainingConfig
@@ -26,6 +27,7 @@ from distill.features.scales import has_wide_bands
 from distill.index import Dataset, check_workers
 from distill.preprocess.identity import chosen_before, row_identity
 from distill.preprocess.result import PreprocessResult, known_result, log_found
+from distill.storage import TEMPORARY
 from distill.types import ProgressCallback, Reason, hands_on_errors_of_progress
 
 logger = logging.getLogger(__name__)
@@ -122,8 +124,10 @@ def _compared(
         return None
     if has_ffmpeg(loads=False) and any(Reason.of(reason).code == NEEDS_FFMPEG for _, reason in manifest.skipped()):
         return None
-    packs = map(PackInfo.of, manifest.packs())
+    packs = [PackInfo.of(entry) for entry in manifest.packs()]
     if not all(has_stamps(slot / PACKS_NAME / info.name, info) for info in packs):
+        return None
+    if _has_leftovers(dataset.cache_path, slot, {info.name for info in packs}):
         return None
     # FFmpeg is not loaded: if it is there and fails to load, files that need it were skipped, or are not known.
     scan = dataset.scan(manifest, known=known, workers=workers, hashing="none", loads_ffmpeg=False, progress=progress)
@@ -131,3 +135,10 @@ def _compared(
     if not scan.n_files or scan.n_todo or scan.faults or manifest.apply(scan) or known.apply(scan):
         return None
     return manifest, scan
+
+
+def _has_leftovers(cache_dir: Path, slot: Path, packs: Collection[str]) -> bool:
+    """Whether a writer that was killed left files that `preprocess` removes."""
+    partial = any(TEMPORARY.fullmatch(path.name) for folder in (cache_dir, slot) for path in folder.iterdir())
+    named = (path.name for path in (slot / PACKS_NAME).iterdir())
+    return partial or any(is_pack_name(name) and name not in packs for name in named)
