@@ -49,8 +49,11 @@ def started() -> Iterator[object]:
 
 
 @contextmanager
-def opened(browser, **options: object) -> Iterator[object]:
-    """A page with an empty profile; at its end, nothing may be on its console or have been asked of another host."""
+def opened(browser, refused: str | None = None, **options: object) -> Iterator[object]:
+    """A page with an empty profile; at its end, nothing may be on its console or have been asked of another host.
+
+    With `refused`, its console may say that requests were refused with this status, as Chromium does.
+    """
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"} | options)
     context.set_default_timeout(_WAIT_MS)
     page, faults, hosts = context.new_page(), [], set()
@@ -63,8 +66,20 @@ def opened(browser, **options: object) -> Iterator[object]:
         own = urlsplit(page.url).netloc
     finally:
         context.close()
-    assert not faults, faults
+    assert not [fault for fault in faults if refused is None or f"a status of {refused}" not in fault], faults
     assert hosts - {""} == {own}  # blobs and data have no host
+
+
+def until(page, condition: str, argument: object = None) -> object:
+    """Wait until an expression, or a function of `argument`, is true on the page; return its value.
+
+    Playwright's own way evaluates it in the page, which the page's content security policy forbids.
+    """
+    deadline = time.monotonic() + _WAIT_MS / 1000
+    while not (value := page.evaluate(condition, argument)):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+    return value
 
 
 def last_sound(page) -> np.ndarray:
@@ -75,14 +90,14 @@ def last_sound(page) -> np.ndarray:
 def wait_until_ready(page) -> None:
     """Wait until a run can be played on the page."""
     page.get_by_role("button", name="Play", exact=True).wait_for()
-    page.wait_for_function("document.querySelector('#command').textContent.includes('distill generate')")
+    until(page, "document.querySelector('#command').textContent.includes('distill generate')")
 
 
 def played(page, act) -> np.ndarray:
     """The first sound that is played after `act`."""
-    page.evaluate("window.soundBefore = window.lastSound")
+    page.evaluate("window.lastSound = null")
     act()
-    page.wait_for_function("window.lastSound && window.lastSound !== window.soundBefore")
+    until(page, "window.lastSound")
     return last_sound(page)
 
 

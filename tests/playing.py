@@ -72,8 +72,10 @@ class Server:
         command = [sys.executable, "-c", code, "play", *map(str, argv), "--no-browser"]
         if "--port" not in argv:
             command += ["--port", "0"]
+        # With one thread, sounds are the same to the last bit as those of a test that uses `one_thread`.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, env=os.environ | environment
+            command, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err, env=environment
         )
         self.status: int | None = None
 

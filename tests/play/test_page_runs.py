@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from browsing import command_of, opened, played, shown_sound, wait_until_ready
+from browsing import command_of, opened, played, shown_sound, until, wait_until_ready
 from distill.runs.folder import RunFolder
 from playing import Server, generated
 
-pytestmark = pytest.mark.needs("starlette", "uvicorn", "websockets", "playwright", "chromium")
+pytestmark = [
+    pytest.mark.needs("starlette", "uvicorn", "websockets", "playwright", "chromium"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -79,7 +82,7 @@ def test_a_run_without_an_analysis_offers_it(page, several, generate):
     played(page, lambda: slider.fill("2"))
     shown_sound(page, generate)
     assert "--axis 1=2" in command_of(page)
-    page.wait_for_function("window.soundMap && window.soundMap.pixelOf(0)")
+    until(page, "window.soundMap && window.soundMap.pixelOf(0)")
 
 
 def test_replaced_weights_are_noticed(page, several, runs, generate):
@@ -90,8 +93,8 @@ def test_replaced_weights_are_noticed(page, several, runs, generate):
         new = several / "replaced" / f"{name}.new"
         shutil.copy(runs / "second" / name, new)
         new.replace(several / "replaced" / name)
-    page.wait_for_function("document.querySelector('[role=status]').textContent.trim()")
-    page.wait_for_function("/analy/i.test(document.querySelector('#no-analysis').innerText)")
+    until(page, "document.querySelector('[role=status]').textContent.trim()")
+    until(page, "/analy/i.test(document.querySelector('#no-analysis').innerText)")
     played(page, button(page, "Play").click)
     after = shown_sound(page, generate)
     assert before.shape == after.shape
@@ -111,8 +114,8 @@ def test_a_run_that_trains_shows_its_curves_and_plays_its_previews(page, several
             assert _is_drawn(page, canvas)
         epoch = last["epoch"] + 3
         preview = several / "training" / "previews" / f"epoch-{epoch:03d}"
-        shutil.copytree(several / "training" / "previews" / "epoch-001", preview)
-        sound = panel.get_by_role("button").filter(has_text="sample").first
+        shutil.copytree(several / "training" / "previews" / "epoch-001", several / "copy").rename(preview)
+        sound = panel.locator(f"[data-epoch='{epoch}']").get_by_role("button").filter(has_text="sample").first
         sound.wait_for()
         samples = played(page, sound.click)
     written, _ = soundfile.read(preview / "sample-1.wav", dtype="float32")
@@ -171,7 +174,7 @@ def test_the_screenshot_of_the_readme(browser, trained, tmp_path, request):
     with Server(Path(run) if run else trained) as server, opened(browser) as page:
         page.goto(server.address)
         wait_until_ready(page)
-        page.wait_for_function("window.soundMap && window.soundMap.pixelOf(0)")
+        until(page, "window.soundMap && window.soundMap.pixelOf(0)")
         pixel = page.evaluate("window.soundMap.pixelOf(7)")
         played(page, lambda: page.mouse.click(pixel["x"], pixel["y"]))
         sliders = page.locator("#axes input[type=range]")

@@ -28,7 +28,7 @@ from playing import (
     wait_for_the_analysis,
 )
 
-pytestmark = pytest.mark.needs("starlette", "uvicorn", "websockets")
+pytestmark = [pytest.mark.needs("starlette", "uvicorn", "websockets"), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
