@@ -2,7 +2,7 @@
 
 import { categories, colourAt, ramps, styled } from "./colours.js";
 
-const FOLDERS = 7;
+const FOLDERS = 9;
 const EDGE = 18;
 
 const words = (name) => name.replaceAll("_", " ");
