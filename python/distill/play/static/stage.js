@@ -33,7 +33,11 @@ export class Stage {
   /** Use the details of the run: anew after its weights were replaced. */
   use(details) {
     this.spectrogram.setScales(details.bands_hz, details.hop_s);
-    if (!details.playable) return;
+    if (!details.playable) {
+      this.showBusy(details.reason ?? "This run cannot be played yet.");
+      return;
+    }
+    this.hideBusy();
     this.wire ??= new Wire(this.run, {
       onReply: (reply, purpose) => this.receive(reply, purpose),
       onError: (error, purpose) => this.fail(error, purpose),
