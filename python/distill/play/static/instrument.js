@@ -84,7 +84,7 @@ export class Instrument {
     byId("both-label").hidden = details.channels < 2;
     this.sliders.setAxes(details.axes);
     this.showAnalysis(details.analysis);
-    if (!details.playable) say(details.reason ?? "This run cannot be played yet.");
+    if (!details.playable) this.play();
     this.stage.use(details);
     this.follow();
   }
@@ -95,7 +95,7 @@ export class Instrument {
 
   bind() {
     const actions = {
-      play: () => this.stage.play(),
+      play: () => this.play(),
       stop: () => this.stage.stop(),
       random: () => this.start.random(),
       vary: () => this.start.vary(),
@@ -142,6 +142,11 @@ export class Instrument {
 
   showListening() {
     byId("original").setAttribute("aria-pressed", String(this.stage.isOriginal));
+  }
+
+  play() {
+    if (this.details.playable) this.stage.play();
+    else say(this.details.reason ?? "This run cannot be played yet.");
   }
 
   toggleOriginal() {

@@ -10,6 +10,7 @@ const COARSE = 1;
 const FINE = 0.01;
 
 const title = (name) => name.replaceAll("_", " ").replace(/^axis(\d+)$/, "axis $1");
+const percent = (share) => `${(100 * share).toFixed(share < 0.0095 ? 1 : 0)} %`;
 const signed = (value) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
 
 function element(tag, properties = {}, ...children) {
@@ -34,7 +35,7 @@ class Slider {
     this.reset.setAttribute("aria-label", `Reset ${name}`);
     this.band = element("span", { className: "band" });
     const label = element("span", { className: "name", textContent: title(name), title: this.explanation() });
-    const share = element("span", { className: "share muted", textContent: `${(100 * axis.share).toFixed(0)} %` });
+    const share = element("span", { className: "share muted", textContent: percent(axis.share) });
     if (axis.is_course) share.append(" · over time");
     share.title = "Share of the variance of the training sounds";
     const rail = element("div", { className: "rail" }, this.band, element("span", { className: "tick" }), this.range);
