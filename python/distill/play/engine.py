@@ -7,8 +7,7 @@ import math
 import secrets
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,8 +40,6 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
-# Threads of torch wait for each other: beside a busy browser, one thread makes a second of sound sooner than two.
-_SHORT_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -78,13 +75,11 @@ class Engine:
         The run folder.
     device : str
         Device of the model.
-    threads : int
-        How many threads torch may use.
     """
 
-    def __init__(self, run_dir: Path, device: str, threads: int) -> None:
+    def __init__(self, run_dir: Path, device: str) -> None:
         self.run_dir = run_dir
-        self._device, self._threads = device, threads
+        self._device = device
         self._stamp: str | None = None
         self._analysis_stamp: str | None = None
         self._axes: Axes | None = None
@@ -123,12 +118,8 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        recipe = self._recipe(settings)
-        with _torch_threads(1 if (settings.duration or 1.0) <= _SHORT_S else self._threads):
-            return self._sound(settings, recipe, progress, both_channels=both_channels)
-
-    def _sound(self, settings: Settings, recipe: Recipe, progress: ProgressCallback, *, both_channels: bool) -> Reply:
         began = time.monotonic()
+        recipe = self._recipe(settings)
         made = self._maker.make(recipe, settings.seed, progress)
         if made.samples > LONGEST_S * self._instrument.sample_rate:
             raise ConfigError([f"duration: a sound of more than {LONGEST_S} s"], "use distill generate for it")
@@ -181,10 +172,8 @@ class Engine:
         # Under a name of a temporary file, which is removed even if this process is killed.
         path = self.run_dir / f".distill-{secrets.token_hex(8)}.tmp"
         try:
-            # As many threads as `generate` uses: elsewhere, their number may change the last bits.
-            with _torch_threads(self._threads):
-                (sound,) = self._maker.make(recipe, settings.seed).sounds()
-                write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
+            (sound,) = self._maker.make(recipe, settings.seed).sounds()
+            write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
             return path.read_bytes()
         except StorageError as error:
             raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
@@ -249,17 +238,6 @@ class Engine:
         return shades.numpy(), high_db
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for the work of this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @lru_cache(16)
 def _measured(path: Path, stamp: str | None, rate: int, size: int, normalize: Normalize) -> WindowedFile:
     """Return a file as one window; its levels are measured anew if the stamp is another one."""
@@ -278,12 +256,12 @@ class Engines:
     _MOST = 3
 
     def __init__(self, device: str) -> None:
-        self._device, self._threads = device, torch.get_num_threads()
+        self._device = device
         self._engines: dict[Path, Engine] = {}
 
     def of(self, run_dir: Path) -> Engine:
         """Return the engine of a run. The engine that was used least recently is dropped if there are too many."""
-        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device, self._threads)
+        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device)
         self._engines[run_dir] = engine
         while len(self._engines) > self._MOST:
             del self._engines[next(iter(self._engines))]

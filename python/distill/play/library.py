@@ -10,7 +10,7 @@ from typing import Any
 from distill.errors import DistillError, NotFoundError, RunError
 from distill.play.analysed import analysis_state
 from distill.play.analysis import Analyses
-from distill.play.view import unplayable_reason
+from distill.play.view import name_of, unplayable_reason
 from distill.play.watch import PICTURES, is_training, read_metrics
 from distill.types import PathLike
 
@@ -93,13 +93,13 @@ class Library:
     def _folders(self) -> dict[str, Path]:
         """Return the runs by name. Links are left out: what they lead to is not in the folder."""
         if self.single:
-            return {self.path.resolve().name or "run": self.path}
+            return {name_of(self.path): self.path}
         try:
             with os.scandir(self.path) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be read: {error.strerror or error}", _TIP) from error
-        return {name: self.path / name for name in names if _is_run(self.path / name)}
+        return {name_of(self.path / name): self.path / name for name in names if _is_run(self.path / name)}
 
     def _summary(self, name: str, folder: Path) -> dict[str, Any]:
         summary: dict[str, Any] = {

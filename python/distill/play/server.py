@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
+from starlette.responses import JSONResponse as PlainJSONResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -62,6 +64,14 @@ _KEPT = Table({"name": Key(str), "settings": Key(dict)}, others=None)
 _NAMED = Table({"name": Key(str)}, others=None)
 
 Handler = Callable[[Request, Path], Awaitable[Response]]
+
+
+class JSONResponse(PlainJSONResponse):
+    """JSON in ASCII: names of files may hold bytes that are no UTF-8, which Python keeps as lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def describe(run_dir: Path, analyses: Analyses | None = None) -> dict[str, Any]:
     feature, reason = config.features, unplayable_reason(run_dir)
     analysis = analyses.state(run_dir) if analyses else analysis_state(run_dir)
     return {
-        "name": run_dir.resolve().name or "run",
+        "name": name_of(run_dir),
         "path": str(run_dir.absolute()),
         "dataset": str(dataset.path),
         "sample_rate": feature.sample_rate,
@@ -64,6 +64,11 @@ def describe(run_dir: Path, analyses: Analyses | None = None) -> dict[str, Any]:
         "analysis": analysis,
         "axes": _axes(read_report(run_dir)) if analysis["state"] == "ready" else [],
     }
+
+
+def name_of(run_dir: Path) -> str:
+    """Return the name by which a run is asked for: that of its folder. Bytes that are no UTF-8 are escaped."""
+    return os.fsencode(run_dir.resolve().name).decode("utf-8", "backslashreplace") or "run"
 
 
 def unplayable_reason(run_dir: Path) -> str | None:

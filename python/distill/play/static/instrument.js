@@ -20,6 +20,7 @@ const onClick = (id, action) => byId(id).addEventListener("click", action);
 export class Instrument {
   constructor(/** @type {string} */ run) {
     this.run = run;
+    this.isTraining = false;
     /** @type {History<import("./form.js").Form>} */
     this.history = new History(INITIAL);
     this.sounds = new Sounds(run);
@@ -57,7 +58,7 @@ export class Instrument {
   }
 
   async open() {
-    byId("instrument").hidden = false;
+    byId("instrument").hidden = byId("keys").hidden = false;
     byId("title").textContent = this.run;
     document.title = `${this.run} · distill play`;
     const details = await requestJson(runPath(this.run));
@@ -176,12 +177,13 @@ export class Instrument {
   async onNews(news) {
     const { weights, analysis } = this.details;
     const hasWeights = news.weights !== weights;
+    this.isTraining = news.state === "training";
     this.showAnalysis(news.analysis);
     if (!hasWeights && (news.analysis.state === analysis.state || news.analysis.state === "running")) return;
     const details = await requestJson(runPath(this.run));
     this.use(details);
     await this.loadMap();
-    if (hasWeights) say("The weights of the run were replaced: sounds are made with the new ones.");
+    if (hasWeights) say(`New weights${news.epoch ? `, of epoch ${news.epoch}` : ""}: sounds are made with them.`);
     else if (details.analysis.state === "ready") say("The run was analysed: sliders and map are ready.");
   }
 
@@ -192,9 +194,11 @@ export class Instrument {
       running: `Analysing${progress ? `: ${progress.stage}, ${progress.current} of ${progress.total}` : " …"}`,
       failed: "The analysis failed.",
     };
+    // The run is locked until its training has ended, which ends with an analysis.
+    if (this.isTraining) texts.missing = texts.outdated = "Sliders and map come with the analysis, when training ends.";
     byId("no-analysis").hidden = state === "ready";
     byId("no-analysis-text").textContent = [texts[state], state === "failed" ? reason : ""].filter(Boolean).join(" ");
-    byId("analyse").hidden = state === "running";
+    byId("analyse").hidden = state === "running" || this.isTraining;
     const bar = byId("analysis-progress");
     bar.hidden = state !== "running";
     if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.current });

@@ -2,7 +2,7 @@
 
 import { onCanvas } from "./canvas.js";
 import { styled } from "./colours.js";
-import { MapData, MapView } from "./map_data.js";
+import { MapView } from "./map_data.js";
 import { Nearest } from "./nearest.js";
 
 const CLICK_PX = 4;
@@ -33,7 +33,7 @@ export class SoundMap {
     this.listen();
   }
 
-  show(/** @type {MapData} */ data) {
+  show(/** @type {import("./map_data.js").MapData | null} */ data) {
     this.data = data;
     this.focused = this.hovered = -1;
     this.index = null;
@@ -50,7 +50,7 @@ export class SoundMap {
   /** Mark where the present sound is, and the sounds that it starts from. */
   mark(coordinates, sources) {
     this.present = coordinates;
-    this.sources = this.data ? sources.map((source) => this.data.find(source)).filter((i) => i >= 0) : [];
+    this.sources = this.data ? sources.map((source) => this.data.find(source)) : [];
     this.redraw();
   }
 
@@ -142,19 +142,28 @@ export class SoundMap {
   }
 
   drawMarks(context) {
-    const ring = (i, radius, colour, width) => {
-      const [x, y] = this.view.ofDot(i);
-      context.strokeStyle = colour;
-      context.lineWidth = width;
-      context.beginPath();
-      context.arc(x, y, radius, 0, 2 * Math.PI);
-      context.stroke();
-    };
-    const ink = styled("--ink");
-    for (const i of this.sources) ring(i, this.radius + 4, ink, 1.5);
-    if (this.hovered >= 0) ring(this.hovered, this.radius + 3, ink, 1);
-    if (this.focused >= 0 && document.activeElement === this.canvas) ring(this.focused, this.radius + 7, ink, 2);
+    context.strokeStyle = context.fillStyle = styled("--ink");
+    this.sources.forEach((i, k) => i >= 0 && this.drawSource(context, i, this.sources.length > 1 ? "AB"[k] : ""));
+    if (this.hovered >= 0) this.ring(context, this.hovered, this.radius + 3, 1);
+    const isFocused = this.focused >= 0 && document.activeElement === this.canvas;
+    if (isFocused) this.ring(context, this.focused, this.radius + 7, 2);
     if (this.present) this.drawPresent(context, this.view.ofCoordinates(...this.present));
+  }
+
+  ring(context, i, radius, width) {
+    const [x, y] = this.view.ofDot(i);
+    context.lineWidth = width;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.stroke();
+  }
+
+  /** A sound that the present one starts from. */
+  drawSource(context, i, letter) {
+    this.ring(context, i, this.radius + 4, 1.5);
+    const [x, y] = this.view.ofDot(i);
+    context.font = "bold 13px system-ui, sans-serif";
+    context.fillText(letter, x + this.radius + 8, y + 5);
   }
 
   drawPresent(context, [x, y]) {
@@ -293,7 +302,8 @@ export class SoundMap {
     if (this.focused < 0) {
       const { clientWidth: width, clientHeight: height } = this.canvas;
       this.layOut();
-      this.focused = this.nearest(...(this.present ? this.view.ofCoordinates(...this.present) : [width / 2, height / 2])).number;
+      const place = this.present ? this.view.ofCoordinates(...this.present) : [width / 2, height / 2];
+      this.focused = this.nearest(...place).number;
     }
     return this.focused;
   }

@@ -38,14 +38,24 @@ export class MapPanel {
     select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
     select.value = this.map.by = chosen;
     byId("map-count").textContent = count < of ? `${count} of ${of} sounds` : `${count} sounds`;
-    byId("map-empty").hidden = true;
+    this.showWhether(true);
     this.map.colours = null;
     this.map.show(this.data);
   }
 
+  /** There is no map without an analysis. */
   clear() {
+    this.data = null;
+    this.map.show(null);
+    byId("map-count").textContent = "";
     byId("map-empty").textContent = "The map comes with the analysis.";
-    byId("map-empty").hidden = this.data !== null;
+    this.showWhether(false);
+  }
+
+  showWhether(hasMap) {
+    for (const id of ["map-zoom", "map-foot", "map-help"]) byId(id).hidden = !hasMap;
+    byId("map-empty").hidden = hasMap;
+    byId("map").tabIndex = hasMap ? 0 : -1;
   }
 
   mark(coordinates, sources) {

@@ -10,6 +10,7 @@ const RIGHT = 68;
 const GAP = 8;
 const HZ_TICKS = [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
 
+const inDb = (level) => `${level.toFixed(0)} dB`.replace("-", "−");
 const hz = (value) => (value >= 1000 ? `${value / 1000}k` : `${value}`);
 
 /** Steps of 1, 2 or 5 that leave room for the labels. */
@@ -89,7 +90,7 @@ export class Spectrogram {
       const box = { ...area, y: TOP + channel * (each + GAP), height: each };
       this.drawPicture(context, box, this.pictures[channel], frames);
       this.drawHz(context, box, bands);
-      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [high_db, low_db].map((level) => `${level.toFixed(0)} dB`.replace("-", "−"));
+      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [high_db, low_db].map(inDb);
       drawLegend(context, box, table, labels);
     }
     this.drawSeconds(context, area, height);

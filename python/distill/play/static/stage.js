@@ -46,7 +46,8 @@ export class Stage {
       onOpen: () => settle("connection"),
     });
     this.asked = this.made = this.recorded = null;
-    if (this.settings) this.ask();
+    // A sound that nobody asked for is not played, unless it takes the place of one that plays.
+    if (this.settings) this.ask(true);
   }
 
   /** Make the sound of settings, if they are others than before. `original` is the recording behind it. */
@@ -57,10 +58,10 @@ export class Stage {
     if (isNew && settings) this.ask();
   }
 
-  ask() {
+  ask(isUnasked = false) {
     this.listenTo(false);
     this.asked = this.key();
-    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked });
+    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked, isUnasked });
   }
 
   key = () => JSON.stringify([this.settings, this.channels]);
@@ -84,14 +85,16 @@ export class Stage {
     // Whoever hears the next sound has read what was wrong with the last action.
     settle("sound", "upload", "preview", "save", "shelf");
     this.hideBusy();
-    const { kind, key } = purpose ?? { kind: "heard" };
+    const { kind, key, isUnasked } = purpose ?? { kind: "heard" };
     if (kind === "made") {
       this.made = { reply, key };
       this.handlers.onSound(reply);
     }
     if (kind === "original") this.recorded = { reply, key };
     // A/B may have gone to the other one meanwhile.
-    if (kind === "heard" || (kind === "original") === this.isOriginal) this.present(reply);
+    if (kind === "heard" || (kind === "original") === this.isOriginal) {
+      this.present(reply, isUnasked && this.player.position === null);
+    }
   }
 
   fail(error, purpose) {
@@ -101,10 +104,10 @@ export class Stage {
     complain(error, "sound");
   }
 
-  present(reply) {
+  present(reply, isQuiet = false) {
     this.shown = reply;
     this.spectrogram.show(reply);
-    this.player.play(reply.samples, reply.sample_rate);
+    this.player.play(reply.samples, reply.sample_rate, isQuiet);
     const seconds = `${(reply.samples.length / reply.sample_rate).toFixed(2)} s`;
     const made = reply.kind === "sound" ? [`made in ${Math.round(reply.made_ms)} ms`] : [];
     const parts = [reply.kind === "original" ? "Original" : "", seconds, inWords(levels(reply.samples)), ...made];

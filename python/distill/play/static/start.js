@@ -1,6 +1,6 @@
 // The panel "Start from": a random sound, a sound, or what lies between two, with seed and duration.
 
-import { LONGEST_SEED, randomSeed } from "./form.js";
+import { LARGEST_SEED, randomSeed } from "./form.js";
 import { stepWithKeys } from "./keys.js";
 
 const byId = (id) => document.getElementById(id);
@@ -34,9 +34,14 @@ export class Start {
       range.addEventListener("input", () => this.preview({ [key]: Number(range.value) }));
       range.addEventListener("change", () => this.history.commit());
     }
-    this.bindNumber("seed", (text) => /^\d+$/.test(text) && Number(text) <= LONGEST_SEED);
-    this.bindNumber("duration", (text) => text === "" || (Number(text) > 0 && Number(text) <= 60));
-    const bind = (id, take) => this.sounds.bind(byId(id), take, (text) => this.hint(`There is no sound “${text}”.`));
+    this.bindNumber("seed", `A whole number up to ${LARGEST_SEED}.`, (text) => {
+      return /^\d+$/.test(text) && Number(text) <= LARGEST_SEED;
+    });
+    this.bindNumber("duration", "More than 0, and up to 60 seconds.", (text) => {
+      return text === "" || (Number(text) > 0 && Number(text) <= 60);
+    });
+    const unknown = (text) => this.hint(`There is no sound “${text}”.`);
+    const bind = (id, take) => this.sounds.bind(byId(id), take, unknown);
     bind("dataset-sound", (source) => this.from(source));
     bind("sound-a", (source) => this.change({ a: source }));
     bind("sound-b", (source) => this.change({ b: source }));
@@ -52,18 +57,19 @@ export class Start {
     this.history.preview({ ...this.history.present, ...changes });
   }
 
-  bindNumber(id, isGood) {
+  bindNumber(id, rule, isGood) {
     const field = byId(id);
     field.addEventListener("input", () => {
       const good = !field.validity.badInput && isGood(field.value);
-      field.toggleAttribute("aria-invalid", false);
+      this.hint(good ? "" : rule);
+      field.setAttribute("aria-invalid", String(!good));
       if (good) this.preview({ [id]: field.value === "" ? null : Number(field.value) });
-      else field.setAttribute("aria-invalid", "true");
     });
     field.addEventListener("change", () => {
       this.history.commit();
       // A value that is not good goes back to the last good one.
       field.removeAttribute("aria-invalid");
+      this.show(this.history.present);
       field.value = this.history.present[id] ?? "";
     });
   }

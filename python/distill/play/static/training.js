@@ -35,7 +35,7 @@ function caption(id, name, lines) {
 
 export class Training {
   /**
-   * @param {{onState: (state: object) => void, onSamples: (samples: Float32Array, sampleRate: number) => void}} handlers
+   * @param {{onState: (news: object) => void, onSamples: (samples: Float32Array, rate: number) => void}} handlers
    */
   constructor(run, sampleRate, handlers) {
     this.run = run;

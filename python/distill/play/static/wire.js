@@ -4,6 +4,7 @@ import { ApiError, requestJson, socketAddress } from "./api.js";
 
 const FIRST_WAIT_S = 0.5;
 const LONGEST_WAIT_S = 10;
+const SLOW_MS = 3000;
 
 /** A message with a sound: its header, samples and spectrogram; docs/play.md describes it. */
 export function parseReply(/** @type {ArrayBuffer} */ buffer) {
@@ -50,7 +51,16 @@ export class Wire {
     this.waiting = null;
     const { message, purpose } = this.inFlight;
     this.purposes.set(message.id, purpose);
+    this.expectSlow(this.inFlight);
     this.socket.send(JSON.stringify(message));
+  }
+
+  /** A request that gets no reply for long is not waited for. */
+  expectSlow(request) {
+    setTimeout(() => {
+      request.isSlow = true;
+      if (this.inFlight === request) this.flush();
+    }, SLOW_MS);
   }
 
   connect() {
@@ -99,9 +109,8 @@ export class Wire {
 
   async lost() {
     // What was on its way is sent again, unless there is something newer.
-    this.waiting ??= this.inFlight;
+    this.waiting ??= this.inFlight && { message: this.inFlight.message, purpose: this.inFlight.purpose };
     this.inFlight = null;
-    if (this.waiting) this.waiting.isSlow = false;
     const seconds = this.wait;
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT_S);
     setTimeout(() => this.connect(), 1000 * seconds);
