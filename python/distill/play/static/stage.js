@@ -1,7 +1,7 @@
 // The sound on stage: asks for it, plays it, shows its spectrogram and level. A/B goes between model and original.
 
 import { levels, inWords, Meter } from "./meter.js";
-import { complain, settle } from "./notices.js";
+import { complain, say, settle } from "./notices.js";
 import { Player } from "./player.js";
 import { Spectrogram } from "./spectrogram.js";
 import { Wire } from "./wire.js";
@@ -39,11 +39,8 @@ export class Stage {
       onError: (error, purpose) => this.fail(error, purpose),
       onProgress: ({ stage, current, total }) => this.showBusy(`${stage}: ${current} of ${total}`),
       onChanged: this.handlers.onChanged,
-      onLost: (error, seconds) => {
-        const again = `${error.tip ?? ""} Trying again in ${Math.ceil(seconds)} s.`;
-        complain(Object.assign(error, { tip: again.trim() }), "connection");
-      },
-      onOpen: () => settle("connection"),
+      onLost: (error) => complain(error, "server"),
+      onOpen: () => settle("server") && say("The connection to distill play is back."),
     });
     this.asked = this.made = this.recorded = null;
     // A sound that nobody asked for is not played, unless it takes the place of one that plays.
