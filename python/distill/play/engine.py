@@ -95,6 +95,8 @@ class Engine:
         """
         stamp = stamp_of(self.run_dir / WEIGHTS_NAME)
         analysis = stamp_of(self.run_dir / LATENT_NAME / TENSORS_NAME)
+        if not self.run_dir.is_dir():
+            raise RunError(f"{self.run_dir}: not there any more", "put the folder back, or choose another run")
         if stamp is None:
             raise RunError(f"{self.run_dir}: no trained model yet", "wait until the first epoch has ended")
         before = self._stamp

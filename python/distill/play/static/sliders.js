@@ -2,6 +2,7 @@
 
 import { FARTHEST } from "./form.js";
 import { stepWithKeys } from "./keys.js";
+import { say } from "./notices.js";
 
 const FIRST = 6;
 const SPAN = 5;
@@ -89,7 +90,9 @@ class Slider {
       const typed = field.valueAsNumber;
       field.replaceWith(this.number);
       if (isFocused) this.number.focus();
-      if (isKept && Number.isFinite(typed)) this.put(Math.max(-FARTHEST, Math.min(FARTHEST, typed)));
+      if (!isKept || !Number.isFinite(typed)) return;
+      if (Math.abs(typed) > FARTHEST) say(`An axis moves by at most ${FARTHEST} standard deviations.`);
+      this.put(Math.max(-FARTHEST, Math.min(FARTHEST, typed)));
     };
     field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== "Escape") return;
