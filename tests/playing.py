@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,14 +167,18 @@ class Server:
         """Return the target of a part of the interface to a run."""
         return "/".join(["/api/runs", quote(name, safe=""), *rest])
 
-    def connect(self, name: str, *, token: str | None = "", **options: Any):
-        """Connect to the websocket of a run."""
+    @contextmanager
+    def connect(self, name: str, *, token: str | None = "", **options: Any) -> Iterator[Any]:
+        """Connect to the websocket of a run, until the context is left."""
         from websockets.sync.client import connect
 
         token = self.token if token == "" else token
         query = "" if token is None else f"?token={token}"
-        options = {"max_size": None, "compression": None, "proxy": None} | options
-        return connect(f"ws://{self.netloc}{self.run(name, 'play')}{query}", **options)
+        # A socket that is given is not that of a proxy.
+        with socket.create_connection(("127.0.0.1", self.port)) as sock:
+            options = {"max_size": None, "compression": None, "sock": sock} | options
+            with connect(f"ws://{self.netloc}{self.run(name, 'play')}{query}", **options) as line:
+                yield line
 
     def memory(self, figure: str = "VmRSS") -> int:
         """Return the memory of the process in bytes, as Linux counts it."""

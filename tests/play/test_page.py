@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from browsing import command_of, last_sound, opened, played, shown_sound, until, wait_until_ready
 from distill.runs.folder import RunFolder
@@ -164,11 +165,11 @@ def _dot(page, count: int, after: int = -1) -> tuple[int, dict]:
 def _is_a_part_of(sound: np.ndarray, file: Path, offset: float) -> None:
     """A sound is what soundfile reads from there, up to a gain and the end, which may be faded or padded."""
     samples, rate = soundfile.read(file, dtype="float32")
-    assert rate == RATE
-    samples = samples[round(offset * rate) :][: len(sound)]
+    samples = soxr.resample(samples, rate, RATE)
+    samples = samples[round(offset * RATE) :][: len(sound)]
     sound = sound[: len(samples)]
     cosine = sound @ samples / np.linalg.norm(sound) / np.linalg.norm(samples)
-    assert len(samples) > 0.25 * rate
+    assert len(samples) > 0.25 * RATE
     assert cosine > 0.999
 
 
@@ -191,8 +192,8 @@ def test_dragging_on_the_map_plays_what_lies_between_the_dots(page, player, gene
 
 @pytest.mark.parametrize("how", ["dropped", "chosen"])
 def test_a_file_is_encoded_and_played(page, own_run, generate, tmp_path, how):
-    pitch = 220.0 if how == "dropped" else 440.0
-    content = write(tmp_path / f"{how}.wav", sine(pitch, 0.9), subtype="PCM_16").read_bytes()
+    pitch, rate = (220.0, RATE) if how == "dropped" else (440.0, 44_100)
+    content = write(tmp_path / f"{how}.wav", sine(pitch, 0.9, rate), rate, "PCM_16").read_bytes()
     put = _drop if how == "dropped" else _choose
     played(page, lambda: put(page, f"{how}.wav", content))
     sound = shown_sound(page, generate)

@@ -171,11 +171,13 @@ def test_the_screenshot_of_the_readme(browser, trained, tmp_path, request):
     """Written to docs with ``--screenshot RUN``; otherwise only tried."""
     run = request.config.getoption("--screenshot")
     path = ROOT / "docs" / "play.png" if run else tmp_path / "play.png"
-    with Server(Path(run) if run else trained) as server, opened(browser) as page:
+    with Server(run or trained) as server, opened(browser) as page:
         page.goto(server.address)
         wait_until_ready(page)
         until(page, "window.soundMap && window.soundMap.pixelOf(0)")
-        pixel = page.evaluate("window.soundMap.pixelOf(7)")
+        name = server.ask("/api/runs").json["runs"][0]["name"]
+        onsets = server.ask(server.run(name, "map")).json["features"]["onset_strength"]["values"]
+        pixel = page.evaluate("number => window.soundMap.pixelOf(number)", int(np.argmax(onsets)))
         played(page, lambda: page.mouse.click(pixel["x"], pixel["y"]))
         sliders = page.locator("#axes input[type=range]")
         for number, value in enumerate(("1.4", "-0.8")):

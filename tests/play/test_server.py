@@ -102,7 +102,7 @@ def test_ctrl_c_ends_at_once_with_the_status_of_other_commands(runs):
     with Server(runs / "first") as server:
         server.ask("/api/runs")
         status, out, err = server.stop()
-    assert status == 128 + signal.SIGINT
+    assert status == 128 + signal.SIGINT, err
     assert out.count(server.address) == 1
     assert "kept" in err
     assert "Traceback" not in err
@@ -116,7 +116,7 @@ def test_ctrl_c_ends_at_once_while_pages_are_open_and_sounds_are_made(runs):
             for line in lines:
                 line.send(request(number, duration=60.0))
         status, _, err = server.stop(timeout_s=5)
-    assert status == 128 + signal.SIGINT
+    assert status == 128 + signal.SIGINT, err
     assert "kept" in err
     assert "Traceback" not in err
 
@@ -132,7 +132,7 @@ def test_a_signal_ends_it_while_it_analyses_and_what_is_there_is_kept(runs, tmp_
         assert started.status == 202
         assert started.json["state"] == "running"
         status, _, err = server.stop(number)
-    assert status == 128 + number
+    assert status == 128 + number, err
     assert "kept" in err
     assert "Traceback" not in err
     assert contents(tmp_path / "run").keys() >= {"model.safetensors", "run.json", "config.toml"}

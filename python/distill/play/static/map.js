@@ -102,6 +102,7 @@ export class SoundMap {
     if (isNew || this.isStale) this.drawDots(width, height);
     context.drawImage(this.layer, 0, 0, width, height);
     this.drawMarks(context);
+    if (this.present) this.drawPresent(context, width, height);
   }
 
   drawDots(width, height) {
@@ -147,7 +148,6 @@ export class SoundMap {
     if (this.hovered >= 0) this.ring(context, this.hovered, this.radius + 3, 1);
     const isFocused = this.focused >= 0 && document.activeElement === this.canvas;
     if (isFocused) this.ring(context, this.focused, this.radius + 7, 2);
-    if (this.present) this.drawPresent(context, this.view.ofCoordinates(...this.present));
   }
 
   ring(context, i, radius, width) {
@@ -166,16 +166,22 @@ export class SoundMap {
     context.fillText(letter, x + this.radius + 8, y + 5);
   }
 
-  drawPresent(context, [x, y]) {
+  /** Where the present sound is: a dot with a halo, or a ring at the edge of the map if it is beyond. */
+  drawPresent(context, width, height) {
+    const [x, y] = this.view.ofCoordinates(...this.present);
+    const [u, v] = [Math.max(9, Math.min(width - 9, x)), Math.max(9, Math.min(height - 9, y))];
+    const isBeyond = u !== x || v !== y;
+    const disc = (radius) => {
+      context.beginPath();
+      context.arc(u, v, radius, 0, 2 * Math.PI);
+    };
     context.fillStyle = styled("--halo");
-    context.beginPath();
-    context.arc(x, y, 16, 0, 2 * Math.PI);
+    disc(16);
     context.fill();
-    context.fillStyle = styled("--present");
-    context.strokeStyle = styled("--panel");
+    context.fillStyle = styled(isBeyond ? "--panel" : "--present");
+    context.strokeStyle = styled(isBeyond ? "--present" : "--panel");
     context.lineWidth = 2;
-    context.beginPath();
-    context.arc(x, y, 6, 0, 2 * Math.PI);
+    disc(6);
     context.fill();
     context.stroke();
   }

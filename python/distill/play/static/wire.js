@@ -19,7 +19,7 @@ export class Wire {
   /**
    * @param {string} run
    * @param {{onReply: Function, onError: Function, onProgress: Function, onChanged: Function,
-   *   onLost: (error: ApiError, waitSeconds: number) => void, onOpen: () => void}} handlers
+   *   onLost: (error: ApiError) => void, onOpen: () => void}} handlers
    */
   constructor(run, handlers) {
     this.run = run;
@@ -120,6 +120,6 @@ export class Wire {
     } catch (reason) {
       error = reason;
     }
-    if (this.socket.readyState !== WebSocket.OPEN) this.handlers.onLost(error, seconds);
+    if (this.socket.readyState !== WebSocket.OPEN) this.handlers.onLost(error);
   }
 }
