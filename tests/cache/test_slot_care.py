@@ -194,7 +194,7 @@ def test_each_damaged_slot_is_repaired(dataset):
     for limit in (0, 1000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "_SMALL_DATASET_FILES", limit)
-            patch.setattr(plan, "_chosen_before", lambda *given: None)
+            patch.setattr(plan, "chosen_before", lambda *given: None)
             slots.append(preprocess(dataset, training(augmentation_expansion=None)).cache_dir)
     assert slots[0] != slots[1]
     for slot in slots:
