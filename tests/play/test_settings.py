@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.cli.options import GenerateArguments
 from distill.cli.parsing import parse
+from distill.cli.run_options import GenerateArguments
 from distill.errors import ConfigError
 from distill.play.settings import parse_save, parse_settings
 
