@@ -14,6 +14,7 @@ from distill.cli.options import PlayArguments
 from distill.cli.process import Terminated, say, status_after
 from distill.cli.progress import ProgressView
 from distill.cli.signals import interrupted_by_signals
+from distill.device import resolve_device
 from distill.errors import ConfigError, DistillError
 from distill.play.analysis import Analyses
 from distill.play.library import Library
@@ -37,6 +38,7 @@ def play(arguments: PlayArguments) -> int:
         if error.name is None or error.name.startswith("distill"):
             raise
         raise ConfigError([f"distill play needs {error.name}"], "install it: pip install 'distill[play]'") from error
+    resolve_device(arguments.device)
     analyses = Analyses(arguments.device)
     library = Library(arguments.run, analyses)
     host = arguments.host
