@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import struct
 import time
 from contextlib import suppress
@@ -33,6 +32,7 @@ from distill.play.stamps import stamp_of
 from distill.play.view import LONGEST_S, dataset_file, dropped_file
 from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes, read_axes
 from distill.runs.instrument import Instrument
+from distill.storage import storage_error, temporary_file
 from distill.types import ProgressCallback
 
 _SHOWN_DB = 80.0
@@ -40,6 +40,7 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
+_UNWRITABLE_TIP = "make the run folder writable, or play a copy of it"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Engine:
         """
         stamp = stamp_of(self.run_dir / WEIGHTS_NAME)
         analysis = stamp_of(self.run_dir / LATENT_NAME / TENSORS_NAME)
+        if not self.run_dir.is_dir():
+            raise RunError(f"{self.run_dir}: not there any more", "put the folder back, or choose another run")
         if stamp is None:
             raise RunError(f"{self.run_dir}: no trained model yet", "wait until the first epoch has ended")
         before = self._stamp
@@ -169,16 +172,16 @@ class Engine:
         recipe = self._recipe(settings)
         sound_format = SoundFormat(**form._asdict())
         sound_format.check(self._instrument.sample_rate)
-        # Under a name of a temporary file, which is removed even if this process is killed.
-        path = self.run_dir / f".distill-{secrets.token_hex(8)}.tmp"
+        (sound,) = self._maker.make(recipe, settings.seed).sounds()
         try:
-            (sound,) = self._maker.make(recipe, settings.seed).sounds()
-            write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
-            return path.read_bytes()
+            # Its name is removed by the next writer of the run if this process is killed.
+            with temporary_file(self.run_dir) as (path, _):
+                write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
+                return path.read_bytes()
+        except OSError as error:
+            raise storage_error(self.run_dir, error, _UNWRITABLE_TIP) from error
         except StorageError as error:
-            raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
-        finally:
-            path.unlink(missing_ok=True)
+            raise StorageError(str(error), _UNWRITABLE_TIP) from error
 
     def _recipe(self, settings: Settings) -> Recipe:
         """Load what the sound needs, and return its recipe, checked."""

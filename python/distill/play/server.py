@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -106,7 +107,7 @@ class Server:
             ("GET", run + "/map", self._of_run(view.sound_map)),
             ("GET", run + "/training", self._training),
             ("GET", run + "/picture", self._picture),
-            ("GET", run + "/previews/{epoch:int}/{sound}", self._preview),
+            ("GET", run + "/previews/{epoch}/{sound}", self._preview),
             ("GET", run + "/sounds", self._of_run(view.sound_names)),
             ("POST", run + "/sounds", self._drop),
             ("POST", run + "/analysis", self._analyze),
@@ -154,7 +155,7 @@ class Server:
         return Response(await self.others.do(lambda: watch.picture(folder)), media_type="image/png")
 
     async def _preview(self, request: Request, folder: Path) -> Response:
-        epoch, sound = request.path_params["epoch"], request.path_params["sound"]
+        epoch, sound = _whole(request.path_params["epoch"], "epoch"), request.path_params["sound"]
         content = await self.others.do(lambda: watch.preview(folder, epoch, sound))
         return Response(content, media_type="image/png" if sound == "picture" else "audio/wav")
 
@@ -184,8 +185,8 @@ class Server:
     async def _save(self, request: Request, folder: Path) -> Response:
         settings, form = parse_save(await _json(request))
         content = await self.sounds.do(lambda: self.engines.of(folder).save(settings, form))
-        name = f"{settings.start}-{settings.seed}.{form.file_format}"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        name = quote(f"{settings.name}.{form.file_format}", safe="")
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
         return Response(content, media_type=_MEDIA_TYPES[form.file_format], headers=headers)
 
     async def _drop(self, request: Request, folder: Path) -> Response:

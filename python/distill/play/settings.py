@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from distill.documents import check_table
@@ -67,6 +67,16 @@ class Settings:
     def moves(self) -> tuple[str, ...]:
         """The values of --axis."""
         return tuple(f"{number}={value!r}" for number, value in sorted(self.axes.items()))
+
+    @property
+    def name(self) -> str:
+        """A name for a file of the sound, without an extension."""
+        names = [PurePath(source.name).stem for source in self.sources]
+        if self.start == "between":
+            return f"{names[0]} to {names[1]} {self.amount:.2f}"
+        if self.start == "sample":
+            return f"sample-{self.seed}"
+        return f"{names[0]}-{self.seed}" if self.amount else names[0]
 
     def recipe(self, locate: Locate) -> Recipe:
         """Return the recipe, with the files of the sources."""

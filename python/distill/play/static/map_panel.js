@@ -30,14 +30,17 @@ export class MapPanel {
     byId("zoom-all").addEventListener("click", () => this.map.zoom(0));
   }
 
-  async load() {
+  /** Load the map; `names` are those of the axes across and up. */
+  async load(/** @type {string[]} */ names) {
     this.data = new MapData(await requestJson(runPath(this.run, "/map")));
     const { choices, count, of } = this.data;
     const select = byId("colour-by");
     const chosen = choices.some(([value]) => value === select.value) ? select.value : choices[0][0];
     select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
     select.value = this.map.by = chosen;
-    byId("map-count").textContent = count < of ? `${count} of ${of} sounds` : `${count} sounds`;
+    const chunks = count < of ? `${count} of ${of} chunks` : `${count} chunks`;
+    const [across, up] = names.map((name) => name.replaceAll("_", " "));
+    byId("map-count").textContent = `${chunks} · across: ${across}${up ? ` · up: ${up}` : ""}`;
     this.showWhether(true);
     this.map.colours = null;
     this.map.show(this.data);

@@ -14,6 +14,23 @@ export function say(/** @type {string} */ text) {
   timer = setTimeout(() => status.classList.remove("fresh"), 6000);
 }
 
+const STAGES = {
+  decode: "Reading the files",
+  effect: "Measuring the axes",
+  encode: "Encoding",
+  features: "Computing features",
+  generate: "Making the sound",
+  hash: "Looking for changes",
+  lengths: "Reading the files",
+  neighbours: "Comparing the sounds",
+  scan: "Looking for changes",
+};
+
+/** What is being done, in words, and how far it is. */
+export function inProgress({ stage, current, total }) {
+  return `${STAGES[stage] ?? stage}${total ? `: ${Math.floor((100 * current) / total)} %` : " …"}`;
+}
+
 /** Show an error; `settle` takes it away when what it is about works again. */
 export function complain(/** @type {Error & {tip?: string | null}} */ error, about = "page") {
   // The server is asked again and again: an error is not told twice, nor after it was dismissed.

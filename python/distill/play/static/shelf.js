@@ -59,7 +59,12 @@ export class Shelf {
 
   async remove(entry) {
     await attempt(async () => {
-      await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "DELETE" });
+      try {
+        await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "DELETE" });
+      } catch (error) {
+        // Another page may have deleted it.
+        if (error.status !== 404) throw error;
+      }
       this.sounds = this.sounds.filter((other) => other !== entry);
       this.show();
       say(`Deleted: ${entry.name}`);

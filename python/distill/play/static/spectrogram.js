@@ -90,7 +90,7 @@ export class Spectrogram {
       const box = { ...area, y: TOP + channel * (each + GAP), height: each };
       this.drawPicture(context, box, this.pictures[channel], frames);
       this.drawHz(context, box, bands);
-      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [high_db, low_db].map(inDb);
+      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [0, low_db - high_db].map(inDb);
       drawLegend(context, box, table, labels);
     }
     this.drawSeconds(context, area, height);

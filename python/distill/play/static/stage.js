@@ -1,7 +1,7 @@
 // The sound on stage: asks for it, plays it, shows its spectrogram and level. A/B goes between model and original.
 
 import { levels, inWords, Meter } from "./meter.js";
-import { complain, say, settle } from "./notices.js";
+import { complain, inProgress, say, settle } from "./notices.js";
 import { Player } from "./player.js";
 import { Spectrogram } from "./spectrogram.js";
 import { Wire } from "./wire.js";
@@ -33,11 +33,15 @@ export class Stage {
   /** Use the details of the run: anew after its weights were replaced. */
   use(details) {
     this.spectrogram.setScales(details.bands_hz, details.hop_s);
-    if (!details.playable) return;
+    if (!details.playable) {
+      this.showBusy(details.reason ?? "This run cannot be played yet.");
+      return;
+    }
+    this.hideBusy();
     this.wire ??= new Wire(this.run, {
       onReply: (reply, purpose) => this.receive(reply, purpose),
       onError: (error, purpose) => this.fail(error, purpose),
-      onProgress: ({ stage, current, total }) => this.showBusy(`${stage}: ${current} of ${total}`),
+      onProgress: (progress) => this.showBusy(inProgress(progress)),
       onChanged: this.handlers.onChanged,
       onLost: (error) => complain(error, "server"),
       onOpen: () => settle("server") && say("The connection to distill play is back."),
@@ -79,8 +83,7 @@ export class Stage {
   }
 
   receive(reply, purpose) {
-    // Whoever hears the next sound has read what was wrong with the last action.
-    settle("sound", "upload", "preview", "save", "shelf");
+    settle("sound");
     this.hideBusy();
     const { kind, key, isUnasked } = purpose ?? { kind: "heard" };
     if (kind === "made") {

@@ -6,6 +6,8 @@ import { stepWithKeys } from "./keys.js";
 const byId = (id) => document.getElementById(id);
 const KINDS = ["sample", "around", "between"];
 const RADIUS = 0.5;
+const SHORTEST_S = 0.01;
+const FIELDS = ["seed", "duration", "dataset-sound", "sound-a", "sound-b"];
 
 export class Start {
   /**
@@ -16,8 +18,19 @@ export class Start {
     this.history = history;
     this.sounds = sounds;
     this.chunkS = null;
+    /** @type {Set<HTMLElement>} fields in which somebody types */
+    this.typedIn = new Set();
+    for (const id of FIELDS) this.follow(byId(id));
     this.listen();
     this.show(history.present);
+  }
+
+  /** Know whether somebody types in a field. */
+  follow(field) {
+    field.addEventListener("input", () => this.typedIn.add(field));
+    const end = () => this.typedIn.delete(field);
+    for (const type of ["change", "blur"]) field.addEventListener(type, end);
+    field.addEventListener("keydown", (event) => event.key === "Enter" && end());
   }
 
   change(changes) {
@@ -37,8 +50,8 @@ export class Start {
     this.bindNumber("seed", `A whole number up to ${LARGEST_SEED}.`, (text) => {
       return /^\d+$/.test(text) && Number(text) <= LARGEST_SEED;
     });
-    this.bindNumber("duration", "More than 0, and up to 60 seconds.", (text) => {
-      return text === "" || (Number(text) > 0 && Number(text) <= 60);
+    this.bindNumber("duration", `From ${SHORTEST_S} to 60 seconds.`, (text) => {
+      return text === "" || (Number(text) >= SHORTEST_S && Number(text) <= 60);
     });
     const unknown = (text) => this.hint(`There is no sound “${text}”.`);
     const bind = (id, take) => this.sounds.bind(byId(id), take, unknown);
@@ -126,7 +139,7 @@ export class Start {
   /** Text is not replaced while it is typed. */
   write(id, text) {
     const field = byId(id);
-    if (field !== document.activeElement && field.value !== text) field.value = text;
+    if (!this.typedIn.has(field) && field.value !== text) field.value = text;
   }
 
   /** Show the duration that is used when none is given. */
