@@ -194,6 +194,9 @@ def unprivileged() -> Iterator[Path]:
     is_root = os.geteuid() == 0
     if is_root:
         # Python may be installed where only root can read, so lazily imported modules are imported now.
+        import rich.progress  # noqa: F401
+        import tyro  # noqa: F401
+
         from distill.cli.main import COMMANDS, load
 
         load("distill.cli.parsing:parse")

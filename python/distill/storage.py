@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -108,7 +107,7 @@ def _create_temporary(folder: Path) -> tuple[Path, int]:
     # O_EXCL: neither a file nor a link that is there already is written to.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        path = folder / f".distill-{secrets.token_hex(8)}.tmp"
+        path = folder / f".distill-{os.urandom(8).hex()}.tmp"
         try:
             descriptor = os.open(path, flags, 0o666)
         except FileExistsError:

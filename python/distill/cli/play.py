@@ -10,9 +10,9 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from distill.cli.options import PlayArguments
 from distill.cli.process import Terminated, say, status_after
 from distill.cli.progress import ProgressView
+from distill.cli.run_options import PlayArguments
 from distill.cli.signals import interrupted_by_signals
 from distill.device import resolve_device
 from distill.errors import ConfigError, DistillError

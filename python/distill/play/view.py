@@ -15,6 +15,7 @@ from distill.index import Dataset, ManifestError
 from distill.models.store import WEIGHTS_NAME, load_description
 from distill.play.analysed import REPORT, analysis_state, read_map, read_report
 from distill.play.analysis import Analyses
+from distill.play.folders import name_of
 from distill.play.stamps import KeptByStamp, stamp_of
 from distill.preprocess.plan import dataset_slot
 from distill.runs.folder import RunFolder
@@ -64,11 +65,6 @@ def describe(run_dir: Path, analyses: Analyses | None = None) -> dict[str, Any]:
         "analysis": analysis,
         "axes": _axes(read_report(run_dir)) if analysis["state"] == "ready" else [],
     }
-
-
-def name_of(run_dir: Path) -> str:
-    """Return the name by which a run is asked for: that of its folder. Bytes that are no UTF-8 are escaped."""
-    return os.fsencode(run_dir.resolve().name).decode("utf-8", "backslashreplace") or "run"
 
 
 def unplayable_reason(run_dir: Path) -> str | None:
