@@ -305,10 +305,7 @@ def test_links_in_a_run_are_not_followed(server, root):
 def test_a_latent_folder_that_is_a_link_is_neither_read_nor_written(server, root):
     target = "/api/runs/latent-away"
     assert server.ask(f"{target}/map").status >= 400
-<<<<<<< HEAD
     assert server.ask(f"{target}/picture").body != (root / "outside" / "run" / "latent" / "map.png").read_bytes()
-=======
->>>>>>> main
     assert server.ask(target).json["analysis"]["state"] in ("missing", "failed")
     if server.ask(f"{target}/analysis", b"").status == 202:
         assert wait_for_the_analysis(server, "latent-away")["state"] == "failed"
