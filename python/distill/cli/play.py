@@ -10,7 +10,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from distill.cli.process import Terminated, say, status_after
+from distill.cli.process import Terminated, ended_by_ctrl_c, say, status_after
 from distill.cli.progress import ProgressView
 from distill.cli.run_options import PlayArguments
 from distill.cli.signals import interrupted_by_signals
@@ -30,10 +30,11 @@ _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 def play(arguments: PlayArguments) -> int:
     """Run ``distill play``: until Ctrl-C."""
     try:
-        import websockets  # noqa: F401, PLC0415 - what the server speaks it with
+        with ended_by_ctrl_c():
+            import websockets  # noqa: F401, PLC0415 - what the server speaks it with
 
-        from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
-        from distill.play.server import listen, serve  # noqa: PLC0415
+            from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
+            from distill.play.server import listen, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("distill"):
             raise
