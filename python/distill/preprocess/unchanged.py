@@ -20,7 +20,7 @@ from distill.cache.row_format import fingerprint
 from distill.cache.slots import exists, slot_path
 from distill.config import TrainingConfig
 from distill.errors import CacheError, DatasetError
-from distill.extensions import NEEDS_FFMPEG, has_ffmpeg
+from distill.extensions import NEEDS_FFMPEG
 from distill.features import FEATURE_VERSION
 from distill.features.backend_names import resolve_backend
 from distill.features.scales import has_wide_bands
@@ -122,7 +122,7 @@ def _compared(
     manifest = load_manifest(slot, known, progress)
     if manifest is None or slot.name != json.loads(manifest.header)["config_fingerprint"][: len(slot.name)]:
         return None
-    if has_ffmpeg(loads=False) and any(Reason.of(reason).code == NEEDS_FFMPEG for _, reason in manifest.skipped()):
+    if any(Reason.of(reason).code == NEEDS_FFMPEG for _, reason in manifest.skipped()):
         return None
     packs = [PackInfo.of(entry) for entry in manifest.packs()]
     if not all(has_stamps(slot / PACKS_NAME / info.name, info) for info in packs):
