@@ -83,6 +83,8 @@ class Plan:
     owners: tuple[int, ...]
     """Group of each block; -1 for none."""
     tables: Tables
+    compiled: dict[Any, Any] = field(default_factory=dict, init=False)
+    """What the launcher keeps for each kind of waveform."""
     _moved: dict[torch.device, Tables] = field(default_factory=dict)
 
     @property
@@ -92,9 +94,10 @@ class Plan:
 
     def on(self, device: torch.device) -> Tables:
         """Return the tables on `device`; they are copied once."""
-        if device not in self._moved:
-            self._moved[device] = Tables(*(table.to(device) for table in self.tables))
-        return self._moved[device]
+        tables = self._moved.get(device)
+        if tables is None:
+            tables = self._moved[device] = Tables(*(table.to(device) for table in self.tables))
+        return tables
 
 
 def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | str:
