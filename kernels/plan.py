@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -87,7 +88,7 @@ class Plan:
     """What the launcher keeps for each kind of waveform."""
     _moved: dict[torch.device, Tables] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def frames_per_program(self) -> int:
         """Number of frames that one program computes."""
         return self.rows * max(1, 2048 // self.n_fft)

@@ -38,9 +38,9 @@ class ComplexSpectrogram(nn.Module):
         Rust kernel, likewise. "reference": plain torch, which torch.compile can fuse with other code. "auto": the value
         of the environment variable DISTILL_BACKEND; if it is not set, the Triton kernel on CUDA, the Rust kernel on a
         CPU (the reference if the waveform requires a gradient), and the reference on other devices. If the kernel
-        cannot compute the feature, the reference takes its place, and the reason is logged once. The inverse has no
-        Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference" or n_fft is no power of
-        two, and by torch on a GPU.
+        cannot compute the feature or be launched, the reference takes its place, and the reason is logged once. The
+        inverse has no Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference" or n_fft is
+        no power of two, and by torch on a GPU.
 
     Raises
     ------
@@ -94,7 +94,9 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If shape or type are wrong, or the waveform is too short.
         BackendError
-            If the backend is "fused" or "rust" and cannot compute the features.
+            If the backend is "fused" or "rust" and cannot compute the features, or the first call is captured.
+        DeviceError
+            If the GPU has failed, because of an earlier error of any kernel.
         """
         mono = self._mono(waveform)
         features = _compute(_batch(mono), self._spec, self.backend)
