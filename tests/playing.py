@@ -111,7 +111,7 @@ class Server:
             texts.append(file.read())
         return texts[0], texts[1]
 
-    def stop(self, number: int = signal.SIGINT, timeout_s: float = 30) -> tuple[int, str, str]:
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = 60) -> tuple[int, str, str]:
         """Send a signal; return exit status, standard output and standard error."""
         self.process.send_signal(number)
         try:

@@ -302,9 +302,10 @@ def test_links_in_a_run_are_not_followed(server, root):
 
 
 @pytest.mark.usefixtures("unchanged")
-def test_a_latent_folder_that_is_a_link_is_neither_read_nor_written(server):
+def test_a_latent_folder_that_is_a_link_is_neither_read_nor_written(server, root):
     target = "/api/runs/latent-away"
     assert server.ask(f"{target}/map").status >= 400
+    assert server.ask(f"{target}/picture").body != (root / "outside" / "run" / "latent" / "map.png").read_bytes()
     assert server.ask(target).json["analysis"]["state"] in ("missing", "failed")
     if server.ask(f"{target}/analysis", b"").status == 202:
         assert wait_for_the_analysis(server, "latent-away")["state"] == "failed"

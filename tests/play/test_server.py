@@ -115,7 +115,7 @@ def test_ctrl_c_ends_at_once_while_pages_are_open_and_sounds_are_made(runs):
         for number in range(2, 20):
             for line in lines:
                 line.send(request(number, duration=60.0))
-        status, _, err = server.stop(timeout_s=5)
+        status, _, err = server.stop()
     assert status == 128 + signal.SIGINT, err
     assert "kept" in err
     assert "Traceback" not in err

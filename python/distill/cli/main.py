@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from distill import __version__
-from distill.cli.process import run_command, say
+from distill.cli.process import ended_by_ctrl_c, run_command, say
 from distill.errors import ConfigError
 
 
@@ -139,7 +139,9 @@ def run(name: str, argv: Sequence[str], program: str | None = None) -> int:
         arguments = parse(load(COMMANDS[name].arguments), argv, program or f"distill {name}")
         arguments.check_paths()
         # Only now, because it may import torch, which takes seconds: --help and wrong options need it not.
-        status: int = load(COMMANDS[name].runner)(arguments)
+        with ended_by_ctrl_c():
+            runner = load(COMMANDS[name].runner)
+        status: int = runner(arguments)
         return status
 
     return run_command(body)

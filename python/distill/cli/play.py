@@ -10,10 +10,11 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from distill.cli.process import Terminated, say, status_after
+from distill.cli.process import Terminated, ended_by_ctrl_c, say, status_after
 from distill.cli.progress import ProgressView
 from distill.cli.run_options import PlayArguments
 from distill.cli.signals import interrupted_by_signals
+from distill.device import resolve_device
 from distill.errors import ConfigError, DistillError
 from distill.play.analysis import Analyses
 from distill.play.library import Library
@@ -29,14 +30,16 @@ _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 def play(arguments: PlayArguments) -> int:
     """Run ``distill play``: until Ctrl-C."""
     try:
-        import websockets  # noqa: F401, PLC0415 - what the server speaks it with
+        with ended_by_ctrl_c():
+            import websockets  # noqa: F401, PLC0415 - what the server speaks it with
 
-        from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
-        from distill.play.server import listen, serve  # noqa: PLC0415
+            from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
+            from distill.play.server import listen, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("distill"):
             raise
         raise ConfigError([f"distill play needs {error.name}"], "install it: pip install 'distill[play]'") from error
+    resolve_device(arguments.device)
     analyses = Analyses(arguments.device)
     library = Library(arguments.run, analyses)
     host = arguments.host

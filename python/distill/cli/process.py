@@ -7,8 +7,10 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TextIO
 
 from distill.errors import DistillError
@@ -145,6 +147,28 @@ def run_command(body: Callable[[], int]) -> int:
             status = status or _output_failed(error)
             _abandon(stream)
     return status
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """End the process at Ctrl-C: while modules are imported, some of which turn KeyboardInterrupt into other errors.
+
+    Not in other threads than the main one, and not where Ctrl-C is handled or ignored already.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _say_on_stderr("interrupted; nothing was begun")
+        os._exit(status_after(number))
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _status_of(body: Callable[[], int]) -> int:

@@ -27,9 +27,9 @@ from distill.generate.output import level_notes
 from distill.generate.recipe import Recipe
 from distill.models.store import WEIGHTS_NAME
 from distill.play.analysed import require_own
-from distill.play.settings import FileForm, Settings, Source
+from distill.play.settings import FileForm, Settings, Source, locate
 from distill.play.stamps import stamp_of
-from distill.play.view import LONGEST_S, dataset_file, dropped_file
+from distill.play.view import LONGEST_S
 from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes, read_axes
 from distill.runs.instrument import Instrument
 from distill.storage import storage_error, temporary_file
@@ -40,7 +40,7 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
-_UNWRITABLE_TIP = "make the run folder writable, or play a copy of it"
+_UNWRITABLE_TIP = "make room in the run folder, or make it writable"
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,8 @@ class Engine:
         recipe.check()
         return recipe
 
-    def command(self, settings: Settings) -> str:
-        """Return the command line that writes the sound of the settings."""
-        return settings.command(self.run_dir, self._locate)
-
     def _locate(self, source: Source) -> Path:
-        find = dataset_file if source.kind == "dataset" else dropped_file
-        return find(self.run_dir, source.name)
+        return locate(self.run_dir, source)
 
     def _coordinates(self, latents: torch.Tensor) -> list[float] | None:
         """Return where a sound [S, k] is on the first axes: the mean over its windows, in standard deviations."""

@@ -41,7 +41,7 @@ from distill.play.drops import TooLargeError, receive_drop
 from distill.play.engine import Engines, error_record
 from distill.play.guard import Guard
 from distill.play.library import Library
-from distill.play.settings import parse_save, parse_settings
+from distill.play.settings import locate, parse_save, parse_settings
 from distill.play.shelf import Shelf
 from distill.play.threads import Threads
 
@@ -167,10 +167,10 @@ class Server:
         settings = parse_settings(values["settings"])
 
         def keep() -> dict[str, Any]:
-            command = self.engines.of(folder).command(settings)
+            command = settings.command(folder, partial(locate, folder))
             return Shelf(folder).add(values["name"], settings.record(), command)
 
-        return JSONResponse(await self.sounds.do(keep), 201)
+        return JSONResponse(await self.others.do(keep), 201)
 
     async def _rename(self, request: Request, folder: Path) -> Response:
         name = check_table(await _json(request), _NAMED)["name"]

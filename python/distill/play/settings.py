@@ -14,7 +14,7 @@ from distill.documents import check_table
 from distill.errors import ConfigError
 from distill.faults import Key, Rule, Table, between, shown
 from distill.generate.recipe import Recipe
-from distill.play.view import LONGEST_S
+from distill.play.view import LONGEST_S, dataset_file, dropped_file
 from distill.types import FileFormat, PathLike, SampleFormat
 
 _LONGEST_NAME = 4096
@@ -30,6 +30,18 @@ class Source(NamedTuple):
     """Its path in the dataset, or its name."""
     offset: float
     """Where it begins, seconds."""
+
+
+def locate(run_dir: Path, source: Source) -> Path:
+    """Return the file of a source.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file in the dataset, or among those that were dropped.
+    """
+    find = dataset_file if source.kind == "dataset" else dropped_file
+    return find(run_dir, source.name)
 
 
 Locate = Callable[[Source], Path]

@@ -57,6 +57,7 @@ export class SoundFile {
     }
     const { format } = this;
     const json = { settings, format, sample_format: null, sample_rate: null };
+    say("Saving …");
     await attempt(async () => {
       const response = await request(runPath(this.run, "/save"), { method: "POST", json });
       const name = nameOf(response, format);

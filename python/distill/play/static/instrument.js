@@ -32,6 +32,8 @@ export class Instrument {
     });
     this.stage = new Stage(run, {
       onSound: (reply) => this.showSound(reply),
+      // The command of the sound before would be that of other settings.
+      onFailed: () => this.file.showCommand(""),
       onChanged: () => this.training.poll(),
       onListening: () => this.showListening(),
     });
@@ -139,6 +141,7 @@ export class Instrument {
     byId("reset-all").disabled = !Object.keys(form.axes).length;
     byId("original").disabled = !originalOf(form);
     if (settings) this.shelf.suggest(describe(form));
+    else this.file.showCommand("");
     this.stage.follow(settings, originalOf(form));
   }
 

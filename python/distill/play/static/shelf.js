@@ -22,6 +22,7 @@ export class Shelf {
     this.path = (rest = "") => runPath(run, `/shelf${rest}`);
     this.handlers = handlers;
     this.sounds = [];
+    this.keeping = null;
     byId("keep").addEventListener("click", () => this.keep());
     byId("keep-name").addEventListener("keydown", (event) => event.key === "Enter" && this.keep());
   }
@@ -38,19 +39,27 @@ export class Shelf {
       return;
     }
     const name = byId("keep-name").value.trim() || current.name;
+    const json = { name, settings: current.settings };
+    const key = JSON.stringify(json);
+    if (key === this.keeping || this.sounds.some((entry) => entry.key === key)) {
+      say(`${name} is on the shelf already.`);
+      return;
+    }
+    this.keeping = key;
     await attempt(async () => {
-      const json = { name, settings: current.settings };
-      this.sounds.push(await requestJson(this.path(), { method: "POST", json }));
+      const entry = await requestJson(this.path(), { method: "POST", json });
+      this.sounds.push({ ...entry, key });
       byId("keep-name").value = "";
       this.show();
       say(`Kept: ${name}`);
     }, "shelf");
+    this.keeping = null;
   }
 
   async rename(entry, name) {
     await attempt(async () => {
       await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "PUT", json: { name } });
-      entry.name = name;
+      Object.assign(entry, { name, key: null });
     }, "shelf");
     const hadFocus = document.activeElement.dataset.id === entry.id;
     this.show();

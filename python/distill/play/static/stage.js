@@ -10,7 +10,7 @@ const SLOW_MS = 400;
 const byId = (id) => document.getElementById(id);
 
 export class Stage {
-  /** @param {{onSound: (reply: object) => void, onChanged: () => void, onListening: () => void}} handlers */
+  /** @param {{onSound: (reply: object) => void, onFailed: () => void, onChanged: () => void, onListening: () => void}} handlers */
   constructor(run, handlers) {
     this.run = run;
     this.handlers = handlers;
@@ -99,7 +99,10 @@ export class Stage {
 
   fail(error, purpose) {
     this.hideBusy();
-    if (purpose?.kind === "made") this.asked = null;
+    if (purpose?.kind === "made") {
+      this.asked = null;
+      this.handlers.onFailed();
+    }
     if (purpose?.kind === "original") this.listenTo(false);
     complain(error, "sound");
   }

@@ -92,9 +92,16 @@ export class Start {
     this.change(kind === "between" ? { kind, a: a ?? source } : { kind });
   }
 
-  /** Start from a sound, as the model makes it. A dot of the map stands for a chunk of its file. */
+  /**
+   * Start from a sound, as the model makes it, or let it be the one that is missing of A and B. A dot of the map stands
+   * for a chunk of its file.
+   */
   from(source, isChunk = false) {
-    const { duration } = this.history.present;
+    const { duration, kind, a, b } = this.history.present;
+    if (kind === "between" && !(a && b)) {
+      this.change(a ? { b: source } : { a: source });
+      return;
+    }
     const wanted = isChunk ? (duration ?? this.chunkS) : duration === this.chunkS ? null : duration;
     this.change({ kind: "around", source, radius: 0, axes: {}, duration: wanted });
   }
@@ -131,7 +138,7 @@ export class Start {
     byId("vary").disabled = !form.source;
     const missing = {
       around: form.source ? "" : "Choose a sound, drop a file on the page, or click a dot on the map.",
-      between: form.a && form.b ? "" : "Choose two sounds.",
+      between: form.a && form.b ? "" : `Choose sound ${form.a ? "B" : "A"}, drop a file on the page, or click a dot.`,
     };
     this.hint(missing[form.kind] ?? "");
   }

@@ -104,7 +104,7 @@ export class Training {
     byId("training").hidden = !isTraining && !this.rows.size;
     const left = isTraining && news.seconds_left != null ? `, ${inWords(news.seconds_left)} left` : "";
     const epochs = `epoch ${news.epoch} of ${news.epochs}${left}`;
-    byId("training-text").textContent = isTraining ? epochs : `${news.epoch} epochs`;
+    byId("training-text").textContent = isTraining ? epochs : `${news.epoch} ${news.epoch === 1 ? "epoch" : "epochs"}`;
     byId("training-chip").hidden = !isTraining;
     byId("training-chip").textContent = `Training · ${epochs}`;
     const bar = byId("training-progress");
