@@ -1,8 +1,8 @@
 """`distill play`: the time from a move to its sound, over the websocket, for a second of sound.
 
 `pytest bench/bench_play.py --benchmark-only`. The run has the default configuration. The baseline is
-`Instrument.decode_latents` of the same sound in this process, with one thread as for `play`; they take turns. While a
-slider is dragged, a move comes every 1/60 s, and a sound counts from the move that it belongs to.
+`Instrument.decode_latents` of the same sound in this process, with as many threads; they take turns. While a slider is
+dragged, a move comes every 1/60 s, and a sound counts from the move that it belongs to.
 """
 
 import threading
@@ -28,14 +28,6 @@ MOVES = 200
 WARM = 20
 TURN = 5
 EVERY_S = 1 / 60
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,7 @@ def test_moves(benchmark, run, start):
         return instrument.decode_latents(axes.move(latents, 0, moved(number)), 48_000)[0].numpy()
 
     times = {"play": [], "decode_latents": []}
-    with Server(run) as server, server.connect("run") as line:
+    with Server(run, OMP_NUM_THREADS=str(torch.get_num_threads())) as server, server.connect("run") as line:
         for number in range(WARM + MOVES):
             began = time.perf_counter()
             sound = play(line, request(number, axes={"1": moved(number)}, **changes))
