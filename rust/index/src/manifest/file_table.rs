@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::binary;
 use super::file::{open_sealed, read_error, replace_with};
 use super::lines::Text;
 use super::read::{in_memory, parse_files, start};
@@ -55,8 +56,11 @@ impl FileTable {
     /// [`Error::Newer`] if a later version of this program wrote it, and
     /// [`Error::Interrupted`].
     pub fn load(path: &Path, progress: &dyn Progress) -> Result<Self> {
-        let failed = |error| read_error(path, error);
-        FileTable::parse(&open_sealed(path)?, progress, failed)
+        let sealed = open_sealed(path)?;
+        match binary::load(path, &sealed, progress)? {
+            Some(table) => Ok(table),
+            None => FileTable::parse(&sealed, progress, |error| read_error(path, error)),
+        }
     }
 
     /// Replaces the table at `path` durably and atomically.
@@ -166,6 +170,14 @@ impl Manifest {
     pub fn load(path: &Path, known: Option<&FileTable>, progress: &dyn Progress) -> Result<Self> {
         let known = known.and_then(|table| Some((table.text?, &table.files)));
         Manifest::load_with(path, known, progress)
+    }
+
+    /// Shares a table of files, if this manifest has the same.
+    pub(super) fn share_files(&mut self, files: &Arc<Files>) {
+        if self.files == *files {
+            self.contents.renumber_files(files);
+            self.files = Arc::clone(files);
+        }
     }
 
     /// The files as a table of their own, which is shared if all are selected.
