@@ -170,7 +170,10 @@ impl<'a> Input<'a> {
         let lengths = self.column(self.head.files as usize, |bytes| {
             Some(u32::from_le_bytes(bytes))
         })?;
-        let bytes = self.column(self.head.paths as usize, |[byte]: [u8; 1]| Some(byte))?;
+        let mut bytes = Vec::with_capacity(self.head.paths as usize);
+        while let left @ 1.. = self.head.paths as usize - bytes.len() {
+            bytes.extend_from_slice(self.bytes(left.min(BLOCK_BYTES))?);
+        }
         Paths::from_lengths(bytes, &lengths)
     }
 
