@@ -190,7 +190,8 @@ def scan_and_apply(slot: str, root: Path, tried: Counter[str]) -> tuple[Manifest
     if slot == "a":
         # What is loaded from now on is the binary copies.
         manifest.save_copy(path)
-        table.save_copy(table_path)
+        if table_path.exists():
+            table.save_copy(table_path)
     tried["scans that trusted every stamp"] += not hashed
     return Manifest.load(path), scan
 
