@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 
 use hashbrown::HashTable;
 
-use super::tables::Manifest;
 use crate::files::Files;
 use crate::hash::Hash;
 use crate::records::{Content, Pack, Segment};
@@ -116,23 +115,24 @@ impl Placed {
 }
 
 impl Contents {
-    /// The contents of these columns, and of another manifest, which holds those that are kept as a
+    /// The contents of these columns, and of another table, which holds those that are kept as a
     /// whole. `None` if a rule is broken, besides those that are about all contents.
     pub(super) fn from_columns(
         hashes: Vec<Hash>,
         placed: Vec<Placed>,
         sums: Vec<[f64; 5]>,
-        rare: &Manifest,
+        rare: &Contents,
+        packs: &[Pack],
     ) -> Option<Self> {
         let is_rare = |placed: &&Placed| placed.rows == ELSEWHERE;
-        let is_fine = |placed: &Placed| is_rare(&placed) || placed.is_in(&rare.packs);
+        let is_fine = |placed: &Placed| is_rare(&placed) || placed.is_in(packs);
         let is_sorted = hashes.is_sorted_by(|a, b| a < b);
         let n_rare = placed.iter().filter(is_rare).count();
-        if !is_sorted || !placed.iter().all(is_fine) || n_rare != rare.contents.len() {
+        if !is_sorted || !placed.iter().all(is_fine) || n_rare != rare.len() {
             return None;
         }
         let mut others = HashMap::with_capacity(n_rare);
-        for (hash, content) in rare.contents.iter() {
+        for (hash, content) in rare.iter() {
             let number = hashes.binary_search(hash).ok()?;
             let is_same = content.sums == sums[number];
             if !is_rare(&&placed[number]) || !is_same {

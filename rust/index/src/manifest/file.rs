@@ -1,4 +1,4 @@
-//! Loading the manifest file, and replacing it atomically.
+//! Opening the manifest file, and replacing it atomically.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -6,17 +6,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::binary;
 use super::format::{split_seal, SEAL_BYTES};
-use super::read::parse;
-use super::sealed::{Sealed, TextId};
+use super::sealed::Sealed;
 use super::tables::Manifest;
 use super::write::{sealed, Writer};
-use crate::files::Files;
 use crate::progress::Progress;
 use crate::{Error, Result};
 
@@ -31,21 +27,6 @@ const SPARSE_FRACTION: u64 = 16;
 const BLOCK_BYTES: u64 = 512;
 
 impl Manifest {
-    pub(super) fn load_with(
-        path: &Path,
-        known: Option<(TextId, &Arc<Files>)>,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        let sealed = open_sealed(path)?;
-        let Some(mut manifest) = binary::load::<Manifest>(path, &sealed, progress)? else {
-            return parse(&sealed, known, progress, |error| read_error(path, error));
-        };
-        if let Some((_, files)) = known {
-            manifest.share_files(files);
-        }
-        Ok(manifest)
-    }
-
     /// Replaces the manifest at `path` durably and atomically: a reader, now or
     /// after a crash, gets either the old one or the new one.
     ///

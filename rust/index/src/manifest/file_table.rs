@@ -6,8 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::binary;
-use super::file::{open_sealed, read_error, replace_with};
+use super::file::replace_with;
 use super::lines::Text;
 use super::read::{in_memory, parse_files, start};
 use super::sealed::{Sealed, TextId};
@@ -48,21 +47,6 @@ impl FileTable {
         &self.files
     }
 
-    /// Reads and checks the table at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
-    /// [`Error::Newer`] if a later version of this program wrote it, and
-    /// [`Error::Interrupted`].
-    pub fn load(path: &Path, progress: &dyn Progress) -> Result<Self> {
-        let sealed = open_sealed(path)?;
-        match binary::load(path, &sealed, progress)? {
-            Some(table) => Ok(table),
-            None => FileTable::parse(&sealed, progress, |error| read_error(path, error)),
-        }
-    }
-
     /// Replaces the table at `path` durably and atomically.
     ///
     /// # Errors
@@ -81,7 +65,7 @@ impl FileTable {
         FileTable::parse(&Sealed::bytes(bytes)?, &NoProgress, in_memory)
     }
 
-    fn parse<T: Text>(
+    pub(super) fn parse<T: Text>(
         sealed: &Sealed<T>,
         progress: &dyn Progress,
         failed: impl Fn(io::Error) -> Error + Sync,
@@ -159,27 +143,6 @@ impl FileTable {
 }
 
 impl Manifest {
-    /// Reads and checks the manifest at `path`. If its files are those of the table `known`,
-    /// they are shared: one of both costs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
-    /// [`Error::Newer`] if a later version of this program wrote it, and
-    /// [`Error::Interrupted`].
-    pub fn load(path: &Path, known: Option<&FileTable>, progress: &dyn Progress) -> Result<Self> {
-        let known = known.and_then(|table| Some((table.text?, &table.files)));
-        Manifest::load_with(path, known, progress)
-    }
-
-    /// Shares a table of files, if this manifest has the same.
-    pub(super) fn share_files(&mut self, files: &Arc<Files>) {
-        if self.files == *files {
-            self.contents.renumber_files(files);
-            self.files = Arc::clone(files);
-        }
-    }
-
     /// The files as a table of their own, which is shared if all are selected.
     pub fn file_table(&self) -> FileTable {
         match self.files.iter().all(|file| file.selected) {

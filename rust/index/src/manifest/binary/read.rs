@@ -10,12 +10,13 @@ use blake3::Hasher;
 
 use super::super::check;
 use super::super::contents::{Contents, Placed, NO_CONTENT};
-use super::super::file::open_regular;
+use super::super::file::{open_regular, open_sealed, read_error};
 use super::super::file_table::FileTable;
 use super::super::lines::{self, Text};
+use super::super::read::parse;
 use super::super::sealed::Sealed;
 use super::super::tables::Manifest;
-use super::{copy_of, Head, BLOCK_BYTES, CHECKSUM_BYTES, HEAD_BYTES};
+use super::head::{copy_of, Head, BLOCK_BYTES, CHECKSUM_BYTES, HEAD_BYTES};
 use crate::files::Files;
 use crate::hash::Hash;
 use crate::paths::Paths;
@@ -24,8 +25,55 @@ use crate::stat::StatKey;
 use crate::threads::both;
 use crate::{Error, Result};
 
+impl Manifest {
+    /// Reads and checks the manifest at `path`. If its files are those of the table `known`,
+    /// they are shared: one of both costs no memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
+    /// [`Error::Newer`] if a later version of this program wrote it, and
+    /// [`Error::Interrupted`].
+    pub fn load(path: &Path, known: Option<&FileTable>, progress: &dyn Progress) -> Result<Self> {
+        let known = known.and_then(|table| Some((table.text?, &table.files)));
+        let sealed = open_sealed(path)?;
+        let Some(mut manifest) = read_copy::<Manifest>(path, &sealed, progress)? else {
+            return parse(&sealed, known, progress, |error| read_error(path, error));
+        };
+        if let Some((_, files)) = known {
+            manifest.share_files(files);
+        }
+        Ok(manifest)
+    }
+
+    /// Shares a table of files, if this manifest has the same.
+    fn share_files(&mut self, files: &Arc<Files>) {
+        if self.files == *files {
+            self.contents.renumber_files(files);
+            self.files = Arc::clone(files);
+        }
+    }
+}
+
+impl FileTable {
+    /// Reads and checks the table at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
+    /// [`Error::Newer`] if a later version of this program wrote it, and
+    /// [`Error::Interrupted`].
+    pub fn load(path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let sealed = open_sealed(path)?;
+        match read_copy(path, &sealed, progress)? {
+            Some(table) => Ok(table),
+            None => FileTable::parse(&sealed, progress, |error| read_error(path, error)),
+        }
+    }
+}
+
 /// Tables that a copy can be of.
-pub(in super::super) trait Tables: Sized {
+pub(super) trait Tables: Sized {
     /// Bytes of the last column: the content of each file.
     const BYTES_OF_CONTENT: u64;
 
@@ -35,7 +83,7 @@ pub(in super::super) trait Tables: Sized {
 
 /// Reads the copy of a JSON file, and the text of that file for its checksum. `None` unless
 /// both are as they have to be.
-pub(in super::super) fn load<T: Tables + Send>(
+fn read_copy<T: Tables + Send>(
     path: &Path,
     sealed: &Sealed<File>,
     progress: &dyn Progress,
@@ -96,7 +144,7 @@ pub(super) fn is_there<T: Tables>(path: &Path, sealed: &Sealed<File>) -> bool {
 }
 
 /// The parts of a copy, from the first to the last.
-pub(in super::super) struct Input<'a> {
+pub(super) struct Input<'a> {
     file: &'a File,
     head: Head,
     is_stopped: &'a AtomicBool,
@@ -163,7 +211,7 @@ impl<'a> Input<'a> {
             let sums = <[[u8; 8]; 5]>::try_from(sums).ok()?.map(f64::from_le_bytes);
             sums.iter().all(|sum| sum.is_finite()).then_some(sums)
         })?;
-        Contents::from_columns(hashes, places, sums, rare)
+        Contents::from_columns(hashes, places, sums, &rare.contents, &rare.packs)
     }
 
     fn paths(&mut self) -> Option<Paths> {

@@ -10,8 +10,8 @@ use super::super::file_table::FileTable;
 use super::super::sealed::TextId;
 use super::super::tables::Manifest;
 use super::super::write::{file_table, text_id, Writer};
+use super::head::{copy_of, Head, BLOCK_BYTES};
 use super::read::{is_there, Tables};
-use super::{copy_of, Head, BLOCK_BYTES};
 use crate::files::Files;
 use crate::{Error, Result};
 
