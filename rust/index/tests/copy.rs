@@ -164,7 +164,7 @@ fn scan_all(manifest: &Manifest, folder: &Path) -> distill_index::Scan {
 fn damage_of_the_json_is_found_in_spite_of_a_copy() {
     let (_folder, path, _) = saved();
     let json = fs::read(&path).unwrap();
-    for at in 0..json.len() {
+    for at in (0..json.len()).step_by(7) {
         let mut bad = json.clone();
         bad[at] ^= 1 << (at % 8);
         fs::write(&path, bad).unwrap();

@@ -232,11 +232,10 @@ impl<'a> Input<'a> {
     }
 
     /// Whether what was read is everything, and has the checksum at its end.
-    fn is_whole(mut self) -> bool {
+    fn is_whole(&self) -> bool {
         let hash = self.hasher.finalize();
         let mut checksum = [0; CHECKSUM_BYTES];
         let read = self.file.read_exact_at(&mut checksum, self.at);
-        self.block.clear();
         read.is_ok() && hash == blake3::Hash::from_bytes(checksum)
     }
 }
