@@ -65,7 +65,7 @@ kernel-report: $(INSTALLED) ## Compile the kernel for all GPUs, and report what 
 	$(BIN)/python bench/kernel_report.py
 	$(BIN)/python -m pytest tests/kernels/test_compiled.py --soak
 
-soak: $(INSTALLED) ## Run the crash tests of the cache and of the readers with large numbers: 30 minutes
+soak: $(INSTALLED) ## Run the crash tests of the cache and of the readers, and the load of distill play, with large numbers: 30 minutes
 	$(BIN)/python -m pytest tests/proof tests/cache/test_many_packs.py tests/audio/test_mutations.py --soak --timeout 3600
 
 # Coverage for libFuzzer with a stable compiler. --target keeps the flags away from build scripts.

@@ -19,6 +19,7 @@ import triton.language as tl
 
 from distill.features.mel import MelSpec, mel_bands
 from distill.features.reference import complex_mel
+from gpu_report import one_line
 
 LANES = 32
 FRAMES = 4
@@ -161,14 +162,22 @@ def baselines(spec: MelSpec, device: torch.device) -> dict[str, Method | str]:
     def reference(x: torch.Tensor) -> torch.Tensor:
         return complex_mel(x, spec)
 
-    return {
-        "eager reference": Method(reference, channels=2),
+    makers: dict[str, Callable[[], Method | str]] = {
+        "eager reference": lambda: Method(reference, channels=2),
         # Compiled for each shape: with static shapes the compiler does its best.
-        "compiled reference": Method(torch.compile(reference, fullgraph=True, dynamic=False), channels=2),
-        "cuFFT + pointwise": cufft_and_pointwise(spec, device),
-        "torchaudio": _mel_spectrogram("torchaudio.transforms", spec, device),
-        "flashmel": _mel_spectrogram("flashmel", spec, device),
+        "compiled reference": lambda: Method(torch.compile(reference, fullgraph=True, dynamic=False), channels=2),
+        "cuFFT + pointwise": lambda: cufft_and_pointwise(spec, device),
+        "torchaudio": lambda: _mel_spectrogram("torchaudio.transforms", spec, device),
+        "flashmel": lambda: _mel_spectrogram("flashmel", spec, device),
     }
+    return {name: _made(make) for name, make in makers.items()}
+
+
+def _made(make: Callable[[], Method | str]) -> Method | str:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 - the others are measured, whatever one lacks
+        return one_line(error)
 
 
 def _mel_spectrogram(library: str, spec: MelSpec, device: torch.device) -> Method | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -77,7 +78,25 @@ def row(
 
 def left_out(method: str, *, n_clips: int, seconds: float, reason: str) -> Row:
     """Return the result of a method that was not timed at a size: the reason, in one line."""
-    return {"method": method, "clips": n_clips, "seconds": seconds, "left_out": " ".join(reason.split())[:200]}
+    return {"method": method, "clips": n_clips, "seconds": seconds, "left_out": _shortened(reason)}
+
+
+def one_line(error: BaseException) -> str:
+    """Return type and message of an error."""
+    return _shortened(f"{type(error).__name__}: {error}")
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def finite(value: Any) -> Any:
+    """Return a value with None for each number that is none, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def add_ratios(rows: list[Row]) -> None:
@@ -130,8 +149,9 @@ def slug(gpu: str) -> str:
 def table(report: Row) -> str:
     """Format a report as text."""
     lines = [
-        f"{report['gpu']}, copies {report['copy_gb_per_s']:.0f} GB/s: "
-        f"I/O alone takes {report['io_floor_us_per_audio_second']:.3f} µs per audio-second",
+        _machine(report),
+        *(f"FAILED, {step}: {reason}" for step, reason in report["failed"].items()),
+        *(f"the kernel, {name} waveforms: {reason}" for name, reason in report["disagrees"].items()),
         *(f"parity, {name}: {_parity(errors)}" for name, errors in report["parity"].items()),
         *(_kernel(kernel) for kernel in report["kernels"]),
         "",
@@ -144,6 +164,15 @@ def table(report: Row) -> str:
     if report["sweep"]:
         lines += ["", "other shapes of the kernel, µs per audio-second", *map(_sweep_line, report["sweep"])]
     return "\n".join(lines)
+
+
+def _machine(report: Row) -> str:
+    if report["copy_gb_per_s"] is None:
+        return str(report["gpu"])
+    floor = report["io_floor_us_per_audio_second"]
+    return (
+        f"{report['gpu']}, copies {report['copy_gb_per_s']:.0f} GB/s: I/O alone takes {floor:.3f} µs per audio-second"
+    )
 
 
 def _parity(errors: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -92,6 +93,26 @@ class CudaTimer:
             events.append((start, end))
         torch.cuda.synchronize()
         return [1e3 * start.elapsed_time(end) / calls for start, end in events]
+
+
+class HostTimer:
+    """Times by the clock of the host, for a dry run on a CPU."""
+
+    def __call__(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
+        """Return the time of a call on each of some buffers, µs."""
+        samples = []
+        for buffer in buffers[:3]:
+            start = time.perf_counter()
+            call(buffer)
+            samples.append(1e6 * (time.perf_counter() - start))
+        return samples
+
+    def graph(self, call: Call, buffers: Sequence[torch.Tensor]) -> list[float]:
+        """Raise, as a capture may: there are no graphs on a CPU."""
+        raise RuntimeError("a CPU has no graphs")
+
+    def free(self) -> None:
+        """Nothing is cached."""
 
 
 def _elapsed_us(work: Callable[[], None]) -> float:

@@ -1,5 +1,7 @@
 """The kernel that computes both mel channels of a batch of waveforms, its parts, and its launcher; see README.md."""
 
+import threading
+
 import torch
 import triton
 import triton.language as tl
@@ -212,6 +214,11 @@ def complex_mel_kernel(
         tl.store(out_p + o_out + tl.cast(M, tl.int64) * T, offset, mask=m_out)
 
 
+# Compiling takes seconds: one thread does it, the others wait and then find the result in Triton's cache. Triton's
+# interpreter takes one launch at a time.
+_compiling = threading.Lock()
+
+
 def complex_mel(
     waveform: torch.Tensor, plan: Plan, *, hop_length: int, threshold: float, log1p: bool = True
 ) -> torch.Tensor:
@@ -235,19 +242,37 @@ def complex_mel(
     -------
     torch.Tensor
         Shape (B, 2, M, T), T = S // hop_length + 1; float32.
+
+    Notes
+    -----
+    For each launch Triton binds 17 arguments and derives from them which machine code to use, in more than 10 µs. Here
+    only the pointer, type and stride of the waveform can change that, so the code is kept in the plan for each kind of
+    waveform, and launched directly.
     """
     n_clips, n_samples = waveform.shape
     n_frames = n_samples // hop_length + 1
     out = waveform.new_empty((n_clips, 2, plan.n_mels, n_frames), dtype=torch.float32)
-    if out.numel():
-        tables = plan.on(waveform.device)
-        grid = (n_clips * triton.cdiv(n_frames, plan.frames_per_program),)
-        complex_mel_kernel[grid](
-            waveform, out, tables.twiddles, tables.bins, tables.weights,
-            n_samples, n_frames, waveform.stride(0), threshold,
-            N_FFT=plan.n_fft, HOP=hop_length, M=plan.n_mels, W=plan.rows,
-            BLOCKS=plan.blocks, DEPTH=plan.depth, OWNERS=plan.owners, LOG1P=log1p, **plan.options,
-        )  # fmt: skip
+    if n_clips == 0:
+        return out
+    stride = waveform.stride(0)
+    variant = (waveform.device, waveform.dtype, waveform.data_ptr() % 16 == 0, stride < 2**31, hop_length, log1p)
+    if torch.version.hip:  # loads and stores in buffers that 32 bits can address differ
+        variant += tuple(tensor.untyped_storage().nbytes() < 2**31 for tensor in (waveform, out))
+    numbers = (n_samples, n_frames, stride, threshold)
+    grid = (n_clips * -(-n_frames // plan.frames_per_program), 1, 1)
+    kept = plan.compiled.get(variant)
+    if kept is not None:
+        code, tables, constants = kept
+        code[grid](waveform, out, *tables, *numbers, *constants)  # on the current stream of the current device
+        return out
+    tables = plan.on(waveform.device)
+    constants = (
+        plan.n_fft, hop_length, plan.n_mels, plan.rows, plan.blocks, plan.depth, plan.owners, log1p,
+    )  # fmt: skip
+    with _compiling:
+        code = complex_mel_kernel[grid](waveform, out, *tables, *numbers, *constants, **plan.options)
+    if code is not None:  # compiled, and not interpreted
+        plan.compiled[variant] = code, tables, constants
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -83,18 +84,21 @@ class Plan:
     owners: tuple[int, ...]
     """Group of each block; -1 for none."""
     tables: Tables
+    compiled: dict[Any, Any] = field(default_factory=dict, init=False)
+    """What the launcher keeps for each kind of waveform."""
     _moved: dict[torch.device, Tables] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def frames_per_program(self) -> int:
         """Number of frames that one program computes."""
         return self.rows * max(1, 2048 // self.n_fft)
 
     def on(self, device: torch.device) -> Tables:
         """Return the tables on `device`; they are copied once."""
-        if device not in self._moved:
-            self._moved[device] = Tables(*(table.to(device) for table in self.tables))
-        return self._moved[device]
+        tables = self._moved.get(device)
+        if tables is None:
+            tables = self._moved[device] = Tables(*(table.to(device) for table in self.tables))
+        return tables
 
 
 def make_plan(bands: Bands, *, n_fft: int, backend: str = "cuda", wave: int = 32) -> Plan | str:

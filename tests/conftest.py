@@ -35,6 +35,7 @@ _failed: set[str] = set()
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--soak", action="store_true", help="run tests with large numbers, for minutes")
+    parser.addoption("--screenshot", metavar="RUN", help="write docs/play.png, which shows this run")
     # On a GPU machine there may be no plugins. Their options in pyproject.toml are then accepted and ignored.
     if not pluginmanager.hasplugin("benchmark"):
         parser.addoption("--benchmark-skip", action="store_true", help="of pytest-benchmark, which is not installed")
@@ -93,6 +94,10 @@ def _is_there(need: str) -> bool:
         return False
     if need == "torchaudio":
         return _imports_torchaudio()
+    if need == "chromium":
+        from browsing import chromium
+
+        return chromium() is not None
     # Python packages are not on the path.
     return shutil.which(need) is not None or importlib.util.find_spec(need) is not None
 
@@ -189,6 +194,9 @@ def unprivileged() -> Iterator[Path]:
     is_root = os.geteuid() == 0
     if is_root:
         # Python may be installed where only root can read, so lazily imported modules are imported now.
+        import rich.progress  # noqa: F401
+        import tyro  # noqa: F401
+
         from distill.cli.main import COMMANDS, load
 
         load("distill.cli.parsing:parse")

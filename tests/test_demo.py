@@ -36,6 +36,7 @@ def test_the_demo_writes_sounds_and_pictures_and_replaces_those_of_an_earlier_de
     for path in wavs:
         path.write_bytes(b"of another run")
     (run_dir,) = tmp_path.glob("sounds-*")
+    assert out.splitlines()[-1] == f"play it:  distill play {run_dir}"
     heard = {family: next((tmp_path / "sounds").glob(f"{family}00.*")) for family in FAMILIES}
     assert play(run_dir, tmp_path, heard) == 0
     for path in wavs:

@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import importlib
 import inspect
+import os
 import re
 import shutil
 import sys
@@ -82,6 +83,8 @@ def examples(sounds, tmp_path_factory, one_thread):
 def workplace(examples, monkeypatch) -> Path:
     """The working directory of an example: a folder with `recordings` and the run `runs/first`."""
     monkeypatch.chdir(examples[0])
+    # The command `distill` is installed beside the Python that runs the tests.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     return examples[0]
 
 

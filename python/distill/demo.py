@@ -137,6 +137,7 @@ def play(run_dir: Path, folder: Path, heard: dict[str, Path]) -> int:
     say(f"  {generated}: new sounds, an interpolation from a pluck to a pad in five steps, and a variation of a bell")
     say(f"  {reconstructed}: six sounds that were not in the dataset, reconstructed by the model, with pictures")
     say(f"  {run_dir}: loss.png, reconstruction.png")
+    say(f"play it:  distill play {shlex.quote(str(run_dir))}")
     return 0
 
 

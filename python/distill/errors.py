@@ -180,7 +180,7 @@ class NotFoundError(RunError):
 
 
 class DeviceError(DistillError):
-    """A device that this machine does not have."""
+    """A device that this machine does not have, or that has failed."""
 
     exit_code = 2
 

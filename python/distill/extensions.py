@@ -32,6 +32,9 @@ FFMPEG_EXTENSIONS: tuple[str, ...] = (
 )
 """Extensions of files that are read where FFmpeg's libraries are installed, as the Python package av."""
 
+NEEDS_FFMPEG = "needs-ffmpeg"
+"""The code of the reason of files that only FFmpeg reads."""
+
 _INSTALL = "pip install 'distill[ffmpeg]'"
 _REPAIR = "pip install --force-reinstall av, which is installed and cannot be loaded"
 _EXPORT = "export WAV from a program that opens them"
@@ -50,9 +53,12 @@ _UNREAD: dict[str, str] = {
 """Extensions of other audio files, and what to do about them."""
 
 
-def has_ffmpeg() -> bool:
-    """Whether FFmpeg's libraries are there, as the Python package av, and can be loaded."""
-    return _is_installed() and _is_loadable()
+def has_ffmpeg(*, loads: bool = True) -> bool:
+    """Whether FFmpeg's libraries are there, as the Python package av, and can be loaded.
+
+    `loads`: find out whether they can, by loading them.
+    """
+    return _is_installed() and (not loads or _is_loadable())
 
 
 def ffmpeg_remedy() -> str:
@@ -76,14 +82,14 @@ def _is_loadable() -> bool:
     return True
 
 
-def read_extensions() -> tuple[str, ...]:
-    """Return the extensions of the files that are read with what is installed."""
-    return AUDIO_EXTENSIONS + FFMPEG_EXTENSIONS if has_ffmpeg() else AUDIO_EXTENSIONS
+def read_extensions(*, loads_ffmpeg: bool = True) -> tuple[str, ...]:
+    """Return the extensions of the files that are read with what is installed; `loads_ffmpeg`: see `has_ffmpeg`."""
+    return AUDIO_EXTENSIONS + FFMPEG_EXTENSIONS if has_ffmpeg(loads=loads_ffmpeg) else AUDIO_EXTENSIONS
 
 
-def unread_extensions() -> tuple[str, ...]:
+def unread_extensions(*, loads_ffmpeg: bool = True) -> tuple[str, ...]:
     """Return the extensions of other audio and video files. They are counted, so that a message can name them."""
-    return tuple(_UNREAD) if has_ffmpeg() else (*FFMPEG_EXTENSIONS, *_UNREAD)
+    return tuple(_UNREAD) if has_ffmpeg(loads=loads_ffmpeg) else (*FFMPEG_EXTENSIONS, *_UNREAD)
 
 
 def unread_lines(unread: Mapping[str, int]) -> list[str]:

@@ -160,6 +160,7 @@ class Dataset:
         workers: int | None = None,
         hash_added: bool = True,
         hashing: Hashing = "all",
+        loads_ffmpeg: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Scan:
         """Compare the files with a cache's manifest. No audio is decoded.
@@ -176,6 +177,8 @@ class Dataset:
             If False, new files are listed but not opened; see `Manifest.scan`. Default: True.
         hashing : {"all", "same-size", "none"}
             Which new and changed files are hashed; see `Manifest.scan`. Default: "all".
+        loads_ffmpeg : bool
+            If False, FFmpeg counts as there where it is installed, without an attempt to load it. Default: True.
         progress : callable, optional
             Called with stage ("scan" or "hash"), current and total, at most every 50 ms.
 
@@ -191,8 +194,8 @@ class Dataset:
         try:
             return manifest.scan(
                 self.folder,
-                extensions=read_extensions(),
-                unread=unread_extensions(),
+                extensions=read_extensions(loads_ffmpeg=loads_ffmpeg),
+                unread=unread_extensions(loads_ffmpeg=loads_ffmpeg),
                 exclude=(self.cache_path / SLOTS_NAME,),
                 files=self._relative_files(),
                 known=known,

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -43,12 +42,37 @@ _OTHER_OUT_TIP = "choose another --out"
 
 
 @contextmanager
+def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Make a temporary file, which is removed at the end unless it was renamed.
+
+    Its name is short and random. It is locked as long as its process lives, which tells `remove_leftovers` that it is
+    in use.
+
+    Yields
+    ------
+    path, file
+        The file, for reading and writing.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path, descriptor = _create_temporary(folder)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield path, file
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that replaces another one atomically: a reader finds the old content or the new, never a part of it.
 
-    The file is temporary until the block ends: it has a short random name in the same folder, so neither a long name
-    nor another writer of the same file is in the way. It is locked as long as its process lives, which tells
-    `remove_leftovers` that it is in use. After an exception the old file is still in place.
+    The file is temporary until the block ends, see `temporary_file`: neither a long name nor another writer of the same
+    file is in the way. After an exception the old file is still in place.
 
     Yields
     ------
@@ -60,17 +84,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     OSError
         If it cannot be written.
     """
-    temporary, descriptor = _create_temporary(path.parent)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-            temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with temporary_file(path.parent) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -89,7 +107,7 @@ def _create_temporary(folder: Path) -> tuple[Path, int]:
     # O_EXCL: neither a file nor a link that is there already is written to.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        path = folder / f".distill-{secrets.token_hex(8)}.tmp"
+        path = folder / f".distill-{os.urandom(8).hex()}.tmp"
         try:
             descriptor = os.open(path, flags, 0o666)
         except FileExistsError:

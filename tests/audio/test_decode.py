@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from distill.audio.decode import decode_blocks, estimated_duration_s
 from distill.audio.readers.pcm import Encoding, Part, PcmSound
 from distill.audio.readers.protocol import Pcm
 from distill.audio.readers.table import READERS
+from distill.audio.versions import installed_decoder_version
 from distill.errors import AudioFileError
 from sounds import let_blocks_be_small, noise, sine, write
 
@@ -189,6 +192,37 @@ def test_the_decoder_version_names_libsndfile_and_soxr():
     library = soundfile.__libsndfile_version__
     assert f"libsndfile {library}, soxr {soxr.__version__}" in decode.DECODER_VERSION
     assert all(version.split(".")[0].isdecimal() for version in (library, soxr.__version__))
+
+
+def test_the_decoder_version_is_told_without_importing_the_decoders():
+    code = (
+        "import sys; from distill.audio.versions import installed_decoder_version; print(installed_decoder_version())"
+    )
+    code += "; print(sorted({'numpy', 'soundfile', 'soxr'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [decode.DECODER_VERSION, "[]"]
+
+
+@pytest.mark.parametrize("broken", ["missing", "no version", "two versions"])
+def test_a_decoder_whose_version_is_not_certain_has_none(tmp_path, monkeypatch, broken):
+    data, soxr_dir = tmp_path / "_soundfile_data", tmp_path / "soxr"
+    for folder in (data, soxr_dir):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    (data / "libsndfile_x86_64.so").write_bytes(b"\x7fELF libsndfile-1.2.3\0 more")
+    (soxr_dir / "_version.py").write_text("__version__ = version = '0.9.1'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Packages that are imported already are found where they are.
+    for name in [name for name in sys.modules if name.split(".")[0] in ("_soundfile_data", "soxr")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert installed_decoder_version() == "readers 1, libsndfile 1.2.3, soxr 0.9.1"
+    if broken == "missing":
+        (data / "libsndfile_x86_64.so").unlink()
+    elif broken == "no version":
+        (soxr_dir / "_version.py").write_text("")
+    else:
+        (data / "libsndfile_x86_64.so").write_bytes(b"libsndfile-1.2.3\0libsndfile-1.2.4\0")
+    assert installed_decoder_version() is None
 
 
 def test_a_riff_size_that_is_a_few_bytes_off_is_accepted(tmp_path):

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from distill import _native
 from distill.cache import CacheReader
-from distill.cache.pack import PackInfo, PackWriter
+from distill.cache.pack import PackWriter
+from distill.cache.pack_info import PackInfo
 from distill.cache.pack_reader import PackReader
 from distill.errors import DamagedPackError, UnreadablePackError
 from distill.preprocess.pipeline import preprocess

@@ -5,6 +5,7 @@ Commands run in this process, except where only a new one proves the point.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -189,6 +190,28 @@ def test_status_shows_progress(run, dataset, monkeypatch):
     assert run("status", dataset)[0] == 0
     total = sum(path.stat().st_size for path in dataset.rglob("*.wav"))
     assert ("hash", total, total) in shown
+
+
+def test_on_a_terminal_a_bar_is_shown_for_what_takes_longer_than_a_moment(monkeypatch):
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("distill.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with ProgressView() as view:
+        view.progress("scan", 1, 9)
+        view.line("found")
+        assert stream.getvalue() == "found\n"
+        now[0] = 1.0
+        view.progress("features", 3, 9)
+        view.line("half")
+        view.progress("features", 9, 9)
+    shown = stream.getvalue()
+    assert "scan" not in shown
+    assert "half" in shown
+    assert "features" in shown
+    assert "9/9" in shown
 
 
 def test_torch_is_not_imported_if_nothing_has_changed(run, dataset):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from distill.cli.main import COMMANDS
+from distill.cli import parsing
+from distill.cli.main import COMMANDS, load
 from instruments import tones, write_run
 from sounds import SMALL, write_dataset
 
@@ -145,3 +146,77 @@ def test_what_follows_two_dashes_is_a_name(run, tone_run, tmp_path, monkeypatch)
     code, _, err = run("reconstruct", tone_run, "-o", "back", "--", "-old.wav", "-fold.wav", "-s")
     assert code == 0, err
     assert {path.name for path in (tmp_path / "back").glob("*d.wav")} == {"-old.wav", "-fold.wav"}
+
+
+LINES = [
+    ("preprocess", "in"),
+    ("preprocess", "in --json --yes --trust stat --cache-dir c --workers 3"),
+    ("preprocess", "--complex-spectrogram.n-mels=64 in --no-yes --complex-spectrogram.no-center"),
+    ("preprocess", "in --no-complex-spectrogram.center --complex_spectrogram.f_max 8000 --preset quick"),
+    ("preprocess", "in --learning-rate 1e-3 --augmentation.gain-db 3 --val-fraction 0.2 --seed 0"),
+    ("preprocess", "in --complex-spectrogram.norm slaney --cache-dtype float16 --augmentation-expansion 2"),
+    ("preprocess", "in --complex-spectrogram.norm None --augmentation-expansion None"),
+    ("preprocess", "in --ray --shard 1/2"),
+    ("train", "in --out o -e 3 -s7 --no-analyze --tensorboard --batch-size 8 --no-complex-spectrogram.enabled"),
+    ("train", "--dropout .5 in --out=a=b"),
+    ("status", "in --follow-links"),
+    ("clean", "in --slot a b --older-than 3d"),
+    ("export", "in out -f npy"),
+    ("export", "in --slot 00ff out"),
+    ("generate", "run -o new -n 2 --temperature 0.5 --json --axis 1=2 --axis 2=1"),
+    ("generate", "run -o new --from a.wav --to b.wav --steps 3"),
+    ("generate", "run -o new --around a.wav --radius 1 --no-force --sample-format pcm16"),
+    ("analyze", "run in --seed 3"),
+    ("analyze", "run --json"),
+    ("reconstruct", "run a.wav b.wav --out o --format flac"),
+    ("play", "run --no-browser --port 8000"),
+]
+USUAL = 15
+
+
+def read(name, line):
+    """Read a command line, without the checks that look at the disk."""
+    kind = load(COMMANDS[name].arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "check", lambda arguments: None)
+        return parsing.parse(kind, line.split(), "distill")
+
+
+@pytest.mark.parametrize(("name", "line"), LINES, ids=" ".join)
+def test_a_command_line_means_what_tyro_says(name, line, monkeypatch):
+    found = read(name, line)
+    monkeypatch.setattr(parsing, "read_usual", lambda *arguments: None)
+    assert repr(found) == repr(read(name, line))
+
+
+def test_most_command_lines_need_no_tyro(monkeypatch):
+    needed = []
+    monkeypatch.setattr(parsing, "_read_with_tyro", lambda *arguments: needed.append(arguments) or read("status", "in"))
+    for name, line in LINES:
+        read(name, line)
+    assert len(LINES) - len(needed) >= USUAL
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("status", ""),
+        ("status", "in more"),
+        ("status", "in --json=yes"),
+        ("status", "in --jsn"),
+        ("status", "in --cache-dir"),
+        ("status", "in --no-cache-dir"),
+        ("preprocess", "in --seed 1.5"),
+        ("preprocess", "in --n-mels 3"),
+        ("preprocess", "in --learning-rate fast"),
+        ("preprocess", "in --seed 1_0_x"),
+        ("generate", "run"),
+        ("generate", "run --out"),
+        ("generate", "run --start a.wav --out o"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_with_a_fault_is_refused(name, line, run):
+    with pytest.raises(SystemExit) as left:
+        read(name, line)
+    assert left.value.code == 2

@@ -318,7 +318,7 @@ def test_generate_at_a_position_and_from_offsets(run, tone_run, tone, tmp_path):
     code, _, err = run(*between, "--offset", 0.5, 7, "--out", tmp_path / "c")
     assert code == 1
     assert f"{other}: is 2.000 s long: nothing is left of it at the offset of 7 s" in err
-    assert "tip: give a smaller --offset" in err
+    assert "tip: give a smaller offset" in err
     assert not (tmp_path / "c").exists()
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.audio import load_cache_manifest
+from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
 from distill.errors import BackendError, ConfigError
+from distill.features import ops
 from distill.index import Dataset
 from distill.preprocess.pipeline import preprocess
+from no_gpu import no_gpu
 from sounds import CHUNK, noise, rows_by_path, training, write, write_dataset
 
 
@@ -83,6 +85,22 @@ def test_an_unavailable_backend_is_an_error_before_anything_is_computed(dataset,
     with pytest.raises(ConfigError, match="DISTILL_BACKEND='fast'"):
         preprocess(dataset, training())
     assert not list(dataset.rglob("*.safetensors"))
+
+
+@pytest.mark.needs("triton>=3.6")
+def test_packs_do_not_record_a_kernel_that_could_not_be_launched(dataset, monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("Triton Error [CUDA]: device kernel image is invalid")
+
+    monkeypatch.setitem(ops._AUTO, "cpu", "fused")
+    # A feature that no other test computes, because the failure is remembered.
+    config = training(augmentation_expansion=0, complex_spectrogram=ComplexSpectrogramConfig(n_mels=41))
+    with no_gpu() as driver:
+        driver.on_compile = fail
+        result = preprocess(dataset, config)
+    assert result.decoded == 5
+    assert backends(result.cache_dir) == ["reference"]
+    assert caplog.text.count("device kernel image is invalid") == 1
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 """MelSpec, window and mel bands, against torch's and torchaudio's own."""
 
+import itertools
 import re
 import warnings
 
@@ -10,6 +11,7 @@ import torch
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.features.mel import MelSpec, empty_bands, hann_window, mel_bands
+from distill.features.scales import has_wide_bands
 
 SPEC = MelSpec(48_000, 2048, 512, 128)
 
@@ -78,5 +80,17 @@ def test_empty_bands_are_those_of_librosa_and_each_remedy_leaves_none(rate, n_ff
     assert (len(empty(n_mels=fewer)), len(empty(n_mels=fewer + 1)) > 0) == (0, True)
 
 
+@pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
+def test_bands_that_are_wide_without_a_look_at_them_are_not_empty(mel_scale):
+    found = set()
+    for n_fft, n_mels, f_min, rate in itertools.product((128, 256, 512, 2048), (4, 16, 64), (0, 40, 900), (8e3, 48e3)):
+        config = SpectrogramConfig(int(rate), n_fft, 64, n_mels, f_min=f_min, mel_scale=mel_scale)
+        is_empty = empty_bands(MelSpec.of(config)) is not None
+        found.add((has_wide_bands(config), is_empty))
+    assert (True, True) not in found
+    assert {(True, False), (False, True)} <= found
+
+
 def test_the_default_feature_has_no_empty_bands():
     assert empty_bands(MelSpec.of(ComplexSpectrogramConfig())) is None
+    assert has_wide_bands(ComplexSpectrogramConfig())

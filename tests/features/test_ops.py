@@ -264,7 +264,7 @@ def test_without_a_c_compiler_the_reference_computes_and_the_reason_is_logged(mo
     config = ComplexSpectrogramConfig(n_mels=63)
     with caplog.at_level(logging.WARNING, "distill"):
         assert ComplexSpectrogram(config).backend_for(waveform) == "reference"
-    assert "triton cannot start (Failed to find C compiler)" in caplog.text
+    assert "triton cannot start (RuntimeError: Failed to find C compiler; install a C compiler" in caplog.text
 
 
 @pytest.mark.needs("triton>=3.6")
@@ -366,26 +366,3 @@ def test_the_interpreted_kernel_computes_cpu_tensors():
         "compiled True",
         "threads True",
     ]
-
-
-@pytest.mark.needs("triton>=3.6")
-def test_a_kernel_that_fails_to_launch_is_tried_once(monkeypatch):
-    from triton import knobs
-    from triton.runtime.errors import OutOfResources
-
-    from distill import kernels
-
-    calls = []
-
-    def refuse(waveform, **plan):
-        calls.append(waveform.shape)
-        raise OutOfResources(300_000, 232_448, "shared memory")
-
-    monkeypatch.setattr(kernels, "complex_mel", refuse)
-    monkeypatch.setattr(knobs.runtime, "interpret", True)
-    # A spec that no other test uses, because the failure is remembered.
-    spec = MelSpec(48_000, 512, 131, 37)
-    for _ in range(2):
-        with pytest.raises(BackendError, match=r"cannot compute this: OutOfResources: .*shared memory.*'auto'"):
-            torch.ops.distill.complex_mel(signals(1, 1_000), *spec.arguments("fused"))
-    assert calls == [(1, 1_000)]

@@ -164,4 +164,4 @@ def test_without_the_extension_the_reference_computes_and_the_reason_is_logged(m
     assert torch.equal(spectrogram(waveform), expected)
     assert caplog.text.count("the rust kernel cannot be used, features are computed by the slower reference") == 1
     with pytest.raises(BackendError, match="the extension cannot be imported"):
-        AudioSpectrogram(backend="rust")(waveform)
+        AudioSpectrogram(SpectrogramConfig(n_mels=31), "rust")(waveform)

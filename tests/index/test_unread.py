@@ -90,7 +90,7 @@ def test_a_line_names_the_kind_and_a_true_remedy():
 
 
 def test_what_ffmpeg_reads_is_named_with_the_package_to_install(folder, run, monkeypatch):
-    monkeypatch.setattr("distill.extensions.has_ffmpeg", lambda: False)
+    monkeypatch.setattr("distill.extensions.has_ffmpeg", lambda **options: False)
     touch(folder / "videos/*.MP4", 20)
     touch(folder / "track.stem.mp4")
     for command in (("preprocess", *SMALL), ("status",)):

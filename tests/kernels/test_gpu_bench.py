@@ -63,8 +63,7 @@ def written(tmp_path_factory):
     """The report that a run writes, and the table that it prints."""
     folder = tmp_path_factory.mktemp("out")
     code = """
-report = gpu.run(setup)
-report["sweep"] = gpu.sweep(setup, gpu.SHAPES[-1:])
+report = gpu.run(setup._replace(shapes=gpu.SHAPES[-1:]))
 print(gpu.write(report))
 print(gpu.table(report))
 """
@@ -105,11 +104,11 @@ def test_a_report_holds_what_comparisons_need(written):
     report, _ = written
     assert report["gpu"] == "cpu"
     assert report["versions"]["torch"] == torch.__version__
-    assert report["versions"].keys() == {"torch", "triton", "cuda", "driver"}
+    assert report["versions"].keys() == {"python", "numpy", "torch", "triton", "cuda", "driver"}
     assert np.datetime64(report["date"].removesuffix("+00:00")) > np.datetime64("2025-01-01")
     assert report["config"]["n_fft"] == 2048
     assert report["sizes"] == [1, 2]
-    assert report["clocks"] == {}
+    assert report["clocks"] == report["failed"] == report["disagrees"] == {}
     assert report["kernels"] == []
     row = of(report, "distill")[0]
     assert row.keys() == {
@@ -132,19 +131,40 @@ def test_ratios_are_relative_to_our_kernel_at_the_same_size(written):
     assert table.count("1.00") >= 2
 
 
-def test_a_kernel_that_disagrees_is_not_timed():
+def test_a_kernel_that_disagrees_is_reported_with_its_features_and_the_others_are_timed(tmp_path):
     code = """
 launch = gpu.launch
 gpu.launch = lambda *given, **named: 1.001 * launch(*given, **named)
-try:
-    gpu.run(setup)
-except SystemExit as left:
-    print(left)
+gpu.run(setup._replace(sizes=(1,)))
 """
-    assert "the kernel, random waveforms: disagrees" in in_a_process(code)
+    in_a_process(code, OUT=str(tmp_path))
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    assert report["parity"]["random"]["channel_0"] > report["gates"]["channel_0"]
+    assert report["disagrees"]["random"].startswith("disagrees with the float64 reference: channel_0")
+    assert "disagrees" in of(report, "distill")[0]["left_out"]
+    assert "us" in of(report, "eager reference")[0]
+    with np.load(tmp_path / "cpu.npz") as features:
+        assert features["random"].shape == features["tonal"].shape == (2, 2, 128, 7)
+        assert features["random"].std() > 0.1
 
 
-def test_a_baseline_that_disagrees_or_fails_is_omitted_and_the_others_are_timed():
+def test_a_step_that_fails_loses_nothing_of_the_others(tmp_path):
+    """Also if the kernel cannot be launched, or the device fails in the middle."""
+    code = """
+def fail(*given, **named):
+    raise RuntimeError("CUDA error: an illegal memory access\\nwas encountered")
+gpu.launch = gpu.copy_bandwidth = fail
+gpu.run(setup._replace(sizes=(1,)))
+"""
+    in_a_process(code, OUT=str(tmp_path))
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    reason = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert {step: report["failed"][step] for step in ("check", "copies")} == {"check": reason, "copies": reason}
+    assert {row["left_out"] for row in of(report, "distill")} <= {reason}
+    assert report["versions"]["torch"] == torch.__version__
+
+
+def test_a_baseline_that_disagrees_or_fails_is_omitted_and_the_others_are_timed(tmp_path):
     code = """
 from gpu_baselines import Method
 from triton.runtime.errors import PTXASError
@@ -161,7 +181,7 @@ gpu.baselines = lambda *_: {
 }
 print(json.dumps(gpu.run(setup)["results"]))
 """
-    rows = json.loads(in_a_process(code))
+    rows = json.loads(in_a_process(code, OUT=str(tmp_path)))
     outcome = {(row["method"], row["clips"]): row.get("left_out", "timed") for row in rows}
     assert outcome["wrong", 1].startswith("disagrees with the float64 reference: channel_0")
     assert outcome["failing", 1] == "OutOfMemoryError: tried to allocate more than there is"

@@ -1,6 +1,7 @@
 """The figures of bench/gpu.py against hand-computed ones: times of a call, summaries, ratios, targets, the table."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def test_a_table_shows_every_part_of_a_report():
     report = {
         "gpu": "Some Card", "copy_gb_per_s": 3000.0, "io_floor_us_per_audio_second": 0.096,
         "parity": {"random": {"channel_0": 1e-6}}, "kernels": [kernel], "results": rows,
+        "failed": {"graphs": "RuntimeError: no"}, "disagrees": {"tonal": "disagrees: channel_1"},
         "targets": gpu_report.targets(rows),
         "sweep": [
             {"shape": {"rows": 4}, "us_per_audio_second": 0.8768},
@@ -84,9 +86,19 @@ def test_a_table_shows_every_part_of_a_report():
         *("Some Card", "0.096", "random: channel 0 1.0e-06", "128 registers, 0 spills", "4.25", "10.00"),
         *("torchaudio           left out: does not fit the memory", "batch 1, µs a call at most 15: met (14)"),
         *("in the end at most 0.3: NOT met (0.9)", "flashmel at most 2: not measured", "rows 4: 0.877"),
-        "rows 16: left out: shared memory",
+        *("rows 16: left out: shared memory", "FAILED, graphs: RuntimeError: no"),
+        "the kernel, tonal waveforms: disagrees: channel_1",
     ):
         assert text in table
+
+
+def test_numbers_that_json_does_not_have_become_null():
+    report = {"parity": {"channel_0": math.nan, "channel_1": 1.0}, "rows": [(1, math.inf)], "gpu": "card"}
+    assert gpu_report.finite(report) == {
+        "parity": {"channel_0": None, "channel_1": 1.0},
+        "rows": [[1, None]],
+        "gpu": "card",
+    }
 
 
 def test_a_report_is_named_after_the_card():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from browsing import started
+from distill.runs.folder import RunFolder
 from distill.training import train
+from playing import Server
 from sounds import CHUNK, RATE, noise, sine, training, write
 
 FOLDERS = ("drums", "noises", "tones")
@@ -43,3 +47,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained`, with the same dataset, which a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "runs" / "copied"))
+
+
+@pytest.fixture(scope="module")
+def runs(trained: Path, tmp_path_factory) -> Path:
+    """A folder of two runs; the second one is not analysed."""
+    folder = tmp_path_factory.mktemp("play") / "runs"
+    shutil.copytree(trained, folder / "first")
+    config = RunFolder(trained).config()
+    config, dataset = replace(config, seed=1, epochs=1, preview_epochs=0), RunFolder(trained).dataset()
+    train(dataset.path, folder / "second", config, cache_dir=dataset.cache_dir, analyze=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(runs: Path):
+    with Server(runs) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Of one module, because the event loop of Playwright runs in this thread until the browser is closed."""
+    with started() as browser:
+        yield browser

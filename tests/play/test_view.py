@@ -19,6 +19,7 @@ from distill.latent.analysis import analyze
 from distill.models import load_model, save_model
 from distill.models.store import load_description
 from distill.play import analysed
+from distill.play.analysis import Analyses
 from distill.play.view import dataset_file, describe, dropped_file, sound_map, sound_names
 from distill.runs.folder import RunFolder
 from instruments import tones, write_run
@@ -156,6 +157,19 @@ def test_a_run_without_analysis_offers_none(copied):
     assert (found["analysis"]["state"], found["axes"], found["playable"]) == ("missing", [], True)
     with pytest.raises(NotFoundError, match="not been analysed"):
         sound_map(copied)
+
+
+@pytest.mark.parametrize("name", ["latent", "latent/analysis.json", "latent/analysis.safetensors"])
+def test_an_analysis_behind_a_link_is_not_read(copied, tmp_path, name):
+    (copied / name).rename(tmp_path / "away")
+    (copied / name).symlink_to(tmp_path / "away")
+    found = describe(copied)
+    assert (found["analysis"]["state"], found["axes"]) == ("missing", [])
+    assert str(copied / name) in found["analysis"]["reason"]
+    for look in (sound_map, Analyses("cpu").start):
+        with pytest.raises(RunError):
+            look(copied)
+    assert sound_names(copied)["dataset"] == files_of(dataset_of(copied))  # those of the cache
 
 
 def cut(path: Path) -> None:

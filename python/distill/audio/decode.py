@@ -17,6 +17,7 @@ from distill import _native
 from distill.audio.readers.pcm import PcmSound
 from distill.audio.readers.protocol import UNFORESEEN, ByteSource, Pcm, Sound, SoundError
 from distill.audio.readers.table import open_sound
+from distill.audio.versions import decoder_version
 from distill.errors import AudioFileError
 from distill.text import printable
 from distill.types import PathLike, Reason
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_CHANNELS = 64
 MAX_DURATION_S = 48 * 3600
 SAMPLE_RATES = (1_000, 768_000)
-DECODER_VERSION = f"readers 1, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+DECODER_VERSION = decoder_version(soundfile.__libsndfile_version__, soxr.__version__)
 
 # The lowest bit rate of compressed sound, 8 kbit/s, and a usual one, 128 kbit/s: for estimates of lengths.
 _LOWEST_BYTES_PER_S, _USUAL_BYTES_PER_S = 1_000, 16_000

@@ -27,7 +27,7 @@ from distill.errors import AudioFileError
 
 _FORMATS_TIP = "give an intact audio file, such as WAV, FLAC, MP3, M4A or OGG"
 _SILENT_TIP = "give a sound that can be heard"
-_OFFSET_TIP = "give a smaller --offset"
+_OFFSET_TIP = "give a smaller offset"
 
 
 class Windows(NamedTuple):

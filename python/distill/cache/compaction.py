@@ -15,7 +15,8 @@ import numpy as np
 from distill.cache.disk import cache_write_error
 from distill.cache.leftovers import remove_abandoned
 from distill.cache.manifest import MANIFEST_NAME, require_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack, is_pack_name, rows_that_fit
+from distill.cache.pack import PackWriter, add_pack, rows_that_fit
+from distill.cache.pack_info import PackInfo, is_pack_name
 from distill.cache.pack_reader import PackReader
 from distill.cache.parts import is_shared, part_files
 from distill.cache.removal import remove_slot

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distill.cache.pack import PackInfo
+from distill.cache.pack_info import PackInfo
 from distill.cache.pack_reader import PackReader
 from distill.cache.row_format import RowFormat
 from distill.errors import DamagedPackError, MissingPackError, UnreadablePackError
@@ -22,15 +22,6 @@ class Damage(NamedTuple):
 
     rows: np.ndarray | None
     reason: Reason
-
-
-def has_stamps(path: Path, info: PackInfo) -> bool:
-    """Whether a pack exists with the size and times that it had when it was last known to be undamaged."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (info.bytes, info.mtime_ns, info.ctime_ns)
 
 
 def find_damage(

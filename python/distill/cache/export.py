@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save
 
 from distill.cache.manifest import describe
@@ -140,6 +139,8 @@ def _pieces(reader: CacheReader, progress: ProgressCallback) -> Pieces:
 
 
 def _pt_files(reader: CacheReader, pieces: Pieces, origins: Origins) -> Files:
+    import torch  # noqa: PLC0415 - only this format needs it
+
     for first, rows in pieces:
         for number, row in enumerate(rows, first):
             # Into memory, because torch raises RuntimeError for a full disk. A copy, because saving a view saves all

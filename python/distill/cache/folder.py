@@ -13,7 +13,7 @@ from distill import _native
 from distill.cache.binary import copy_path
 from distill.cache.lease import OWNER_NAME
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
-from distill.cache.pack import is_pack_name
+from distill.cache.pack_info import is_pack_name
 from distill.cache.slots import entries, exists, list_slots, slot_path, unreadable
 from distill.index import SLOTS_NAME
 from distill.storage import TEMPORARY, sync_folder, write_atomically
@@ -27,6 +27,7 @@ _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This folder is a cache of distill. What is in it can be computed again.
 # About this file: https://bford.info/cachedir/
 """
+_MARKS = {"CACHEDIR.TAG": _TAG, ".gitignore": b"*\n"}
 _PREDECESSOR_ROW = re.compile(r"\d{6,}\.pt")
 
 
@@ -44,9 +45,9 @@ def prepare_folder(cache_dir: Path) -> None:
     CacheError
         If a later version of distill wrote what is there.
     """
-    marked = cache_dir if _is_ours(cache_dir) else cache_dir / SLOTS_NAME
+    marked = _marked(cache_dir)
     marked.mkdir(exist_ok=True)
-    for name, content in (("CACHEDIR.TAG", _TAG), (".gitignore", b"*\n")):
+    for name, content in _MARKS.items():
         if not os.path.lexists(marked / name):
             write_atomically(marked / name, content)
     if exists(cache_dir / MANIFEST_NAME):
@@ -57,6 +58,23 @@ def prepare_folder(cache_dir: Path) -> None:
         logger.warning(
             "%s: holds %s of %s, which is not used and left alone; %s", cache_dir, unused.words, size, remedy
         )
+
+
+def is_prepared(cache_dir: Path) -> bool:
+    """Whether `prepare_folder` would find nothing to do or to say.
+
+    Raises
+    ------
+    OSError, CacheError
+        If the folder cannot be read.
+    """
+    if exists(cache_dir / MANIFEST_NAME) or leftover(cache_dir):
+        return False
+    return all(os.path.lexists(_marked(cache_dir) / name) for name in _MARKS)
+
+
+def _marked(cache_dir: Path) -> Path:
+    return cache_dir if _is_ours(cache_dir) else cache_dir / SLOTS_NAME
 
 
 def _is_ours(cache_dir: Path) -> bool:

@@ -6,9 +6,7 @@ import errno
 import json
 import logging
 import os
-import platform
 import re
-import secrets
 import threading
 import time
 from contextlib import suppress
@@ -59,7 +57,7 @@ class Lease:
         self._folder = folder
         self._number = 0
         self._renewals = 0
-        self._token = secrets.token_hex(16)
+        self._token = os.urandom(16).hex()
         self.is_renewed = False
         self._seen: tuple[int, bytes] | None = None
         self._seen_at = 0.0
@@ -185,7 +183,7 @@ class Lease:
         record = {
             "number": self._number,
             "state": "free" if self._ended.is_set() else "held",
-            "host": platform.node()[:100],
+            "host": os.uname().nodename[:100],
             "pid": os.getpid(),
             "machine": _machine(),
             "token": self._token,

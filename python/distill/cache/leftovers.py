@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distill.cache.manifest import MANIFEST_NAME, PARTS_NAME
-from distill.cache.pack import is_pack_name
+from distill.cache.pack_info import is_pack_name
 from distill.cache.parts import is_part_name, is_shared, packs_of, part_files
 from distill.storage import TEMPORARY
 

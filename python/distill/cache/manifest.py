@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from distill import __version__, _native
 from distill.availability import remedy
 from distill.cache.row_format import RowFormat
@@ -30,7 +28,7 @@ from distill.config import (
 )
 from distill.documents import load_json
 from distill.errors import CacheError
-from distill.features.normalization import normalization_stats
+from distill.features.statistics import normalization_stats
 from distill.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -38,6 +36,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_NAME = "manifest.json"
 PARTS_NAME = "parts"
 PACKS_NAME = "packs"
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 # A header has at most 64 KiB.
 _HEADER_LINES_BYTES = (64 << 10) + 100
 
@@ -197,7 +196,7 @@ def _rebuilt_header(header: Mapping[str, Any], totals: _native.Totals) -> dict[s
     """Return the header built from the fields of `header` that no other field decides, each of them checked."""
     expected = build_header(_row_format(header), totals, created=_entry(header, "created", str))
     stats = expected["normalization_stats"]
-    if not all(abs(value) <= np.finfo(np.float32).max for value in stats.values()):
+    if not all(abs(value) <= _LARGEST_FLOAT32 for value in stats.values()):
         raise ValueError(f"normalization_stats={stats} must be finite")
     return expected
 

@@ -16,46 +16,27 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from distill import _native
+from distill.cache.pack_info import PACK_SUFFIX, PackInfo
 from distill.storage import sync_folder
 
 HEADER_BYTES = 1024
 CHECKSUM_BYTES = 8
-PACK_SUFFIX = ".safetensors"
 MAX_PACK_BYTES = 128 << 20
 PIECE_BYTES = 4 << 20
-_NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(PACK_SUFFIX)}")
 
 Checksum = Literal["CRC-64/NVME", "BLAKE3"]
 CHECKSUMS: tuple[Checksum, ...] = ("CRC-64/NVME", "BLAKE3")
 """How rows are checked: what is written first, then what is also read."""
 
 _DTYPES = {"float32": "F32", "float16": "F16"}
-
-
-class PackInfo(NamedTuple):
-    """The manifest's entry for a pack. The times are those of when it was last known to be undamaged."""
-
-    name: str
-    rows: int
-    bytes: int
-    checksum: str
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> PackInfo:
-        """Return the PackInfo for an entry of `Manifest.packs`."""
-        return cls(*(entry[name] for name in cls._fields))
 
 
 def header_of(rows: int, row_shape: tuple[int, ...], dtype: str, checksum: Checksum = CHECKSUMS[0]) -> bytes:
@@ -82,11 +63,6 @@ def row_bytes_of(row_shape: tuple[int, ...], dtype: str) -> int:
 def rows_that_fit(row_shape: tuple[int, ...], dtype: str) -> int:
     """Return how many rows fit into a pack; at least one, however large it is."""
     return max(1, (MAX_PACK_BYTES - HEADER_BYTES) // (row_bytes_of(row_shape, dtype) + CHECKSUM_BYTES))
-
-
-def is_pack_name(name: str) -> bool:
-    """Whether a file name is one that `PackWriter` makes. Other files in the folder are not ours."""
-    return _NAME.fullmatch(name) is not None
 
 
 def add_pack(manifest: _native.Manifest, info: PackInfo, backend: str) -> int:

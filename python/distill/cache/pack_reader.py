@@ -14,7 +14,8 @@ import numpy as np
 from distill import _native
 from distill.availability import remedy
 from distill.cache.descriptors import descriptors
-from distill.cache.pack import CHECKSUM_BYTES, CHECKSUMS, HEADER_BYTES, PIECE_BYTES, PackInfo, header_of, row_bytes_of
+from distill.cache.pack import CHECKSUM_BYTES, CHECKSUMS, HEADER_BYTES, PIECE_BYTES, header_of, row_bytes_of
+from distill.cache.pack_info import PackInfo
 from distill.errors import CacheError, DamagedPackError, MissingPackError, UnreadablePackError
 
 OpenPack = tuple[_native.PackFile, _native.Checksums]

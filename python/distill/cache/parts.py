@@ -22,7 +22,8 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, PARTS_NAME, build_header, read_manifest
-from distill.cache.pack import PackInfo, PackWriter, add_pack
+from distill.cache.pack import PackWriter, add_pack
+from distill.cache.pack_info import PackInfo
 from distill.cache.row_format import RowFormat
 from distill.storage import sync_folder
 

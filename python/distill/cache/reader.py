@@ -14,7 +14,8 @@ import numpy as np
 
 from distill import _native
 from distill.cache.manifest import PACKS_NAME, require_manifest
-from distill.cache.pack import HEADER_BYTES, PackInfo, row_bytes_of
+from distill.cache.pack import HEADER_BYTES, row_bytes_of
+from distill.cache.pack_info import PackInfo
 from distill.cache.pack_reader import Fault, OpenPack, PackReader, read_from
 from distill.cache.slots import choose_slot
 from distill.errors import CacheError, DamagedPackError, MissingPackError

@@ -16,13 +16,13 @@ import numpy as np
 
 from distill import _native
 from distill.cache.binary import save_copy
-from distill.cache.damage import find_damage, has_stamps
+from distill.cache.damage import find_damage
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
 from distill.cache.leftovers import remove_unnamed
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, PARTS_NAME, build_header, open_manifest, require_manifest
-from distill.cache.pack import PackInfo
+from distill.cache.pack_info import PackInfo, has_stamps
 from distill.cache.pack_reader import require_packs_folder
 from distill.cache.parts import Part, PartWriter, in_groups, listed_by, load_parts, place_packs, wait_for
 from distill.cache.row_format import RowFormat

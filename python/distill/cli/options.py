@@ -1,4 +1,4 @@
-"""The options of each command, as dataclasses; their docstrings are the help texts."""
+"""The options of the commands that work on a dataset, as dataclasses; their docstrings are the help texts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from distill.audio.sound_format import SoundFormat
+from distill.cli.lazy_tyro import tyro
 from distill.config import TrainingConfig
-from distill.device import check_device_name
 from distill.errors import ConfigError, DatasetError
-from distill.generate.recipe import Recipe
 from distill.index import Dataset, Trust
-from distill.preprocess.ray_cluster import check_ray
-from distill.preprocess.shares import Shard
-from distill.types import ExportFormat, FileFormat, SampleFormat
+from distill.types import ExportFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +20,10 @@ class Arguments:
     """Options of a command."""
 
     def check(self) -> None:
-        """Raise an error if the options do not fit together. Called after parsing, before torch is imported."""
+        """Raise an error if the options do not fit together."""
+
+    def check_paths(self) -> None:
+        """Raise an error if a folder that has to be there is not. Called before torch is imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +77,8 @@ class ConfigArguments(ScanArguments):
     def check(self) -> None:
         """Raise an error if there can be no such Ray cluster."""
         if self.ray is not None:
+            from distill.preprocess.ray_cluster import check_ray  # noqa: PLC0415 - reads metadata of packages, slowly
+
             check_ray(self.ray)
 
 
@@ -108,6 +107,11 @@ class TrainArguments(ConfigArguments):
         super().check()
         if self.resume is None and self.dataset is None:
             raise DatasetError("no dataset was given", "give the folder that holds your recordings, or --resume RUN")
+
+    def check_paths(self) -> None:
+        """Raise DatasetError if there is no such dataset."""
+        if self.dataset is not None:
+            Dataset(self.dataset).check()
 
     @property
     def run_dir(self) -> Path:
@@ -146,6 +150,8 @@ class PreprocessArguments(ConfigArguments, DatasetArguments):
         """Raise ConfigError if there is no such shard, or if there is a Ray cluster, too."""
         super().check()
         if self.shard is not None:
+            from distill.preprocess.shares import Shard  # noqa: PLC0415 - few need it
+
             Shard.parse(self.shard)
             if self.ray is not None:
                 raise ConfigError(["--shard and --ray: both divide the work among machines"], "give one of them")
@@ -227,135 +233,3 @@ class ExportArguments(DatasetArguments):
     safetensors: tensors `features` [n, 2, n_mels, T] in files of up to 128 MB. webdataset: tar files of KEY.npy and
     KEY.json, where the row comes from. parquet: files with a column `features` and others that say where rows come
     from; needs distill[parquet]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceArguments(Arguments):
-    """Options of the commands that run a trained model."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-
-    def check(self) -> None:
-        """Raise DeviceError if `device` is none of these."""
-        check_device_name(self.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalyzeArguments(DeviceArguments):
-    """Analyse the latent space of a run with the sounds of a dataset, and write the result to RUN/latent.
-
-    analysis.json holds the axes, their correlations with sound features, and the nearest neighbours of each sound;
-    analysis.safetensors holds the latent vectors; scree.png, map.png and sweep.png show them.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    dataset: tyro.conf.Positional[Path | None] = None
-    """Folder of audio files. Default: the one that the run was trained on."""
-    cache_dir: Path | None = None
-    """Cache folder for features. Default: that of the run, or DATASET/.cache."""
-    seed: int = 0
-    """Seed of the choice of sounds on the map, if there are too many to show all."""
-    yes: bool = False
-    """Do not ask before more than 100 MB of features are computed. Without a terminal, nothing is asked."""
-    json: bool = False
-    """Print one JSON object: the content of analysis.json."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayArguments(DeviceArguments):
-    """Play a trained run on a page in the browser: move along its axes, and hear it change. Ctrl-C ends it.
-
-    Needs pip install 'distill[play]'. docs/play.md describes the page, and how programs use it.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder, or a folder of run folders."""
-    port: int = 0
-    """Port to listen on. Default: one that is free."""
-    host: str = "127.0.0.1"
-    """Address to listen on. With another one than the default, other machines can reach the page; nothing is
-    encrypted."""
-    browser: bool = True
-    """Open the browser."""
-
-    def check(self) -> None:
-        """Raise ConfigError if there can be no such port, or DeviceError."""
-        super().check()
-        if not 0 <= self.port <= 65535:
-            raise ConfigError([f"--port {self.port} must be from 0 to 65535"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoundArguments(DeviceArguments):
-    """Options of the commands that write sounds."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    out: Path
-    """Folder to write to; created if missing."""
-    format: FileFormat = "wav"
-    """Kind of the files: wav, flac, ogg (Vorbis) or mp3. Peaks that would clip are limited; if they are very high, or
-    many, the whole sound is made quieter."""
-    sample_format: SampleFormat | None = None
-    """pcm16, pcm24 or, for wav, float; not for ogg and mp3. Default: pcm24."""
-    sample_rate: int | None = None
-    """Sample rate of the files in Hz, from 8000 to 192000. Default: that of the model."""
-    force: bool = False
-    """Replace existing files."""
-
-    def check(self) -> None:
-        """Raise ConfigError if the files cannot have this form, or DeviceError."""
-        super().check()
-        rate = self.sample_rate
-        SoundFormat(file_format=self.format, sample_format=self.sample_format, sample_rate=rate).check()
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateArguments(SoundArguments, Recipe):
-    """Make new sounds with a trained model: samples, interpolations between sounds, or variations of one.
-
-    Writes OUT/sample-001.wav and so on, or interpolation-001.wav, or variation-001.wav.
-    """
-
-    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Sound to interpolate from."""
-    end: Annotated[Path | None, tyro.conf.arg(name="to")] = None
-    """Sound to interpolate to."""
-    through: tuple[Path, ...] = ()
-    """Two or more sounds to interpolate through, instead of --from and --to: --through A B C. Each is one of the steps.
-    Like all sounds that are given here, they need not have been trained on."""
-    axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NUMBER=VALUE or NAME=VALUE: move by VALUE standard deviations along an axis that distill analyze found. Repeat
-    it for more axes."""
-    seed: int | None = None
-    """The same seed gives the same sounds; interpolations do not depend on it. Default: random, and printed."""
-    json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), held_db
-    (by how much its power was changed to that of known sounds), limited and limited_db (share of its samples
-    that were limited, and by how much at most), seed, sample_rate, duration_s, seconds, settings."""
-
-    def check(self) -> None:
-        """Raise ConfigError with all faults of the recipe, or DeviceError."""
-        Recipe.check(self)
-        SoundArguments.check(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructArguments(SoundArguments):
-    """Encode and decode sounds with a trained model.
-
-    Writes OUT/NAME.wav, as long and as loud as the input, OUT/NAME (original).wav, the input itself in the same form,
-    and OUT/NAME.png, a picture of both. Files that cannot be used are reported and skipped.
-    """
-
-    files: tyro.conf.Positional[tuple[Path, ...]]
-    """Audio files."""
-    seed: int = 0
-    """No effect, since nothing here is random; accepted for consistency with generate."""
-    json: bool = False
-    """Print one JSON object: files, gains (below 1 for a sound that was made quieter so that it does not clip), held_db
-    (by how much its power was changed to that of known sounds), limited and limited_db (share of its samples
-    that were limited, and by how much at most), originals, pictures, sources, skipped and partial (path, reason
-    and code of each file that is left out, or used in part), seed, sample_rate, seconds, settings."""

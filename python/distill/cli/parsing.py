@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
-import tyro
-
+from distill.cli.flags import flags_of, is_required, read_usual
+from distill.cli.lazy_tyro import tyro
 from distill.cli.options import Arguments, ConfigArguments
 from distill.config import PRESETS, TrainingConfig, config_from_dict
 from distill.documents import parse_toml, read_file
@@ -46,39 +45,33 @@ def parse(kind: type[A], argv: Sequence[str], program: str) -> A:
     SystemExit
         After --help, and after errors that tyro reports.
     """
-    required = [item.name for item in dataclasses.fields(kind) if _is_required(item)]
-    defaults: dict[str, Any] = dict.fromkeys(required, tyro.MISSING)
-    if issubclass(kind, ConfigArguments):
-        defaults["training"] = base_config(argv)
+    configs = {"training": base_config(argv)} if issubclass(kind, ConfigArguments) else {}
     # tyro writes --table.no-field; --no-table.field, the usual form, is accepted too.
     argv = [re.sub(r"^--no-([\w-]+)\.([\w-]+)$", r"--\1.no-\2", argument) for argument in argv]
     argv = _with_values(argv)
-    flags, short = _flags(kind), short_flags(kind)
+    short = short_flags(kind)
     options = argv.index("--") if "--" in argv else len(argv)
     argv = [_long(argument, short) for argument in argv[:options]] + argv[options:]
-    _check_choices(argv, flags)
-    help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short)}".strip()
-    with collecting_faults():
-        arguments = tyro.cli(kind, args=argv, prog=program, description=help_text, default=kind(**defaults))
+    _check_choices(argv, {name: flag.hint for name, flag in flags_of(kind).items()})
+    arguments = read_usual(kind, argv, configs)
+    if arguments is None:
+        arguments = _read_with_tyro(kind, argv, program, configs)
     arguments.check()
     return arguments
 
 
-def _flags(kind: type, table: str = "") -> dict[str, Any]:
-    """Return the type of each flag of a dataclass of options; those of a nested configuration begin with its name."""
-    flags: dict[str, Any] = {}
-    for name, hint in get_type_hints(kind).items():
-        flag = f"{table}{name}".replace("_", "-")
-        # The fields of the training configuration are flags without a prefix.
-        nested = "" if hint is TrainingConfig else f"{flag}."
-        is_nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        flags |= _flags(hint, nested) if is_nested else {f"--{flag}": hint}
-    return flags
+def _read_with_tyro(kind: type[A], argv: Sequence[str], program: str, configs: Mapping[str, Any]) -> A:
+    """Return the options of any command line, or report its faults."""
+    required = [item.name for item in dataclasses.fields(kind) if is_required(item)]
+    default = kind(**dict.fromkeys(required, tyro.MISSING), **configs)
+    help_text = f"{inspect.getdoc(kind)}\n\n{_short_help(short_flags(kind))}".strip()
+    with collecting_faults():
+        return tyro.cli(kind, args=argv, prog=program, description=help_text, default=default)
 
 
 def short_flags(kind: type[Arguments]) -> dict[str, str]:
     """Return the short flags of a command, and the flag that each of them stands for."""
-    flags = _flags(kind)
+    flags = flags_of(kind)
     pairs = {short: [name for name in names if name in flags] for short, names in _SHORT.items()}
     return {short: names[0] for short, names in pairs.items() if names}
 
@@ -130,10 +123,6 @@ def _with_values(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _is_required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-
-
 def base_config(argv: Sequence[str]) -> TrainingConfig:
     """Return the configuration that flags override.
 
@@ -146,6 +135,10 @@ def base_config(argv: Sequence[str]) -> TrainingConfig:
     RunError
         If the folder of --resume is not a run.
     """
+    if not any(argument.startswith(("--preset", "--config", "--resume")) for argument in argv):
+        return TrainingConfig()
+    import argparse  # noqa: PLC0415 - most command lines have none of these
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--config", type=Path)
@@ -156,7 +149,7 @@ def base_config(argv: Sequence[str]) -> TrainingConfig:
         return TrainingConfig()  # tyro reports the error
     config = TrainingConfig()
     if named.resume is not None:
-        from distill.runs.folder import RunFolder  # noqa: PLC0415 - imports torch
+        from distill.runs.folder import RunFolder  # noqa: PLC0415 - only resuming needs it
 
         run = RunFolder(named.resume)
         run.dataset()

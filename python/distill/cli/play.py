@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 import threading
 import webbrowser
 from pathlib import Path
 
-from distill.cli.options import PlayArguments
-from distill.cli.process import say
+from distill.cli.process import Terminated, ended_by_ctrl_c, say, status_after
 from distill.cli.progress import ProgressView
+from distill.cli.run_options import PlayArguments
 from distill.cli.signals import interrupted_by_signals
+from distill.device import resolve_device
 from distill.errors import ConfigError, DistillError
 from distill.play.analysis import Analyses
 from distill.play.library import Library
 from distill.play.shelf import Shelf
+from distill.play.threads import Threads
 from distill.text import counted, printable
 
+# A sound takes less; the encoding of a long file may not.
+_ENDED_WITHIN_S = 2.0
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 def play(arguments: PlayArguments) -> int:
     """Run ``distill play``: until Ctrl-C."""
     try:
-        import websockets  # noqa: F401, PLC0415 - what the server speaks it with
+        with ended_by_ctrl_c():
+            import websockets  # noqa: F401, PLC0415 - what the server speaks it with
 
-        from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
-        from distill.play.server import listen, serve  # noqa: PLC0415
+            from distill.play.guard import LOCAL_HOSTS  # noqa: PLC0415 - of an extra, as the next
+            from distill.play.server import listen, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("distill"):
             raise
         raise ConfigError([f"distill play needs {error.name}"], "install it: pip install 'distill[play]'") from error
+    resolve_device(arguments.device)
     analyses = Analyses(arguments.device)
     library = Library(arguments.run, analyses)
     host = arguments.host
@@ -65,7 +72,11 @@ def play(arguments: PlayArguments) -> int:
                 on_start=started,
             )
         except KeyboardInterrupt as error:
-            error.outcome = _kept(library)  # type: ignore[attr-defined]
+            outcome = _kept(library)
+            if not Threads.end_all(_ENDED_WITHIN_S):
+                say(f"interrupted; {outcome}", sys.stderr)
+                os._exit(status_after(error.number if isinstance(error, Terminated) else signal.SIGINT))
+            error.outcome = outcome  # type: ignore[attr-defined]
             raise
     return 0
 

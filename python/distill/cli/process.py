@@ -7,8 +7,10 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TextIO
 
 from distill.errors import DistillError
@@ -18,7 +20,7 @@ _SIGNALLED = 128
 # How often an idle thread of torch looks for work before it sleeps. The default of OpenMP, 300 000, keeps a core busy
 # for milliseconds: next to another busy program on two cores, training took 2 to 4 times as long. Alone it makes no
 # difference.
-_SPINS = "20000"
+SPINS = 20_000
 _SIGNALS_CHECKED_S = 0.2
 
 
@@ -122,8 +124,15 @@ def ask(question: str, stream: TextIO | TolerantOutput) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def run_command(body: Callable[[], int]) -> int:
+def run_command(body: Callable[[], int], spins: int = SPINS) -> int:
     """Run the body of a command, and report errors and Ctrl-C as a message and an exit status.
+
+    Parameters
+    ----------
+    body : callable
+        Returns the exit status.
+    spins : int
+        How often an idle thread of torch looks for work before it sleeps. Default: `SPINS`.
 
     Returns
     -------
@@ -133,7 +142,7 @@ def run_command(body: Callable[[], int]) -> int:
     """
     # torch reads these when it is imported. A setting of the user's has priority.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
     _prepare_streams()
     status = _status_of(body)
     # What cannot be written now would fail again when Python ends, with a traceback and status 120.
@@ -145,6 +154,28 @@ def run_command(body: Callable[[], int]) -> int:
             status = status or _output_failed(error)
             _abandon(stream)
     return status
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """End the process at Ctrl-C: while modules are imported, some of which turn KeyboardInterrupt into other errors.
+
+    Not in other threads than the main one, and not where Ctrl-C is handled or ignored already.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _say_on_stderr("interrupted; nothing was begun")
+        os._exit(status_after(number))
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _status_of(body: Callable[[], int]) -> int:

@@ -9,15 +9,16 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from distill.cli.process import TolerantOutput, ask, is_terminal, say
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from distill.training.events import TrainEvent
 
 _PLAIN_EVERY_S = 5.0
+# What takes less time needs no bar; to import what draws it takes 0.1 s.
+_BAR_AFTER_S = 0.3
 # What each stage counts, by the first word of its name.
 _UNITS = {
     **dict.fromkeys(("scan", "lengths", "features", "decode"), "files"),
@@ -64,17 +65,11 @@ class ProgressView:
         self._assume_yes = yes
         self.stream = TolerantOutput((sys.stderr if json else sys.stdout) if is_shown else None)
         self._is_result = is_result and not json
-        self._console = Console(file=cast("TextIO", self.stream), highlight=False, markup=False, soft_wrap=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[what]}"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
+        self._has_terminal = is_terminal(self.stream)
+        self._bar: Progress | None = None
         self._task: Any = None
         self._stage, self._first, self._last = "", 0, 0
-        self._last_line = self._stage_started = time.monotonic()
+        self._began = self._last_line = self._stage_started = time.monotonic()
         self._handler = _LogLines(self)
 
     def __enter__(self) -> ProgressView:
@@ -82,8 +77,6 @@ class ProgressView:
         self._level = self._logger.level
         self._logger.setLevel(logging.INFO)
         self._logger.addHandler(self._handler)
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(
@@ -100,7 +93,7 @@ class ProgressView:
         """Show a line that stays."""
         self._last_line = time.monotonic()
         if self._bar:
-            self._console.print(text.encode("utf-8", "backslashreplace").decode())
+            self._bar.console.print(text.encode("utf-8", "backslashreplace").decode())
         else:
             say(text, self.stream)
 
@@ -126,7 +119,7 @@ class ProgressView:
 
     def progress(self, stage: str, current: int, total: int) -> None:
         """Progress callback; without a terminal, it prints a line if none was printed for 5 s."""
-        if self._bar:
+        if self._has_terminal:
             self._show(stage, current, total, f"{current}/{total}" if total else f"{current}")
             return
         now = time.monotonic()
@@ -148,7 +141,7 @@ class ProgressView:
         elif event.kind == "start":
             self._steps, self._epochs = values["steps_per_epoch"], values["epochs"]
             self._stage = ""
-        elif event.kind == "step" and self._bar:
+        elif event.kind == "step" and self._has_terminal:
             done = (values["epoch"] - 1) * self._steps + values["step"]
             loss = f", loss {values['loss']:.4f}" if "loss" in values else ""
             self._show("training", done, self._epochs * self._steps, f"epoch {values['epoch']}/{self._epochs}{loss}")
@@ -168,7 +161,11 @@ class ProgressView:
         self.line(f"epoch {values['epoch']}/{self._epochs}  {losses}{r2}  {pace}{best}")
 
     def _show(self, description: str, current: int, total: int, what: str) -> None:
-        assert self._bar is not None
+        if self._bar is None:
+            if time.monotonic() - self._began < _BAR_AFTER_S:
+                return
+            self._bar = _bar_on(self.stream)
+            self._bar.start()
         if self._task is None or description != self._stage or current < self._last:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -176,6 +173,20 @@ class ProgressView:
             self._task = self._bar.add_task(description, total=total or None, what=what)
         self._last = current
         self._bar.update(self._task, completed=current, total=total or None, what=what)
+
+
+def _bar_on(stream: TolerantOutput) -> Progress:
+    from rich.console import Console  # noqa: PLC0415 - only a bar needs it
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    console = Console(file=cast("TextIO", stream), highlight=False, markup=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[what]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 def _amount(stage: str, current: int, total: int) -> str:

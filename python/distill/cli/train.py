@@ -97,3 +97,4 @@ def _say_what_is_there(out: TolerantOutput, run: Path, latent_dir: Path | None, 
     name = shlex.quote(str(run))
     say(f"make new sounds:    distill generate {name} --out DIR", out)
     say(f"reconstruct sounds: distill reconstruct {name} FILE --out DIR", out)
+    say(f"play the run:       distill play {name}", out)

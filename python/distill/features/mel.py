@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from distill.config import (
     least_samples,
 )
 from distill.features.backend_names import Backend
+from distill.features.scales import SLANEY_CORNER, SLANEY_HZ, SLANEY_STEP, hertz_to_mel
 
 if TYPE_CHECKING:
     import torch
@@ -138,26 +138,12 @@ class MelBands:
     half_support: np.ndarray
 
 
-# Slaney's scale: linear up to 1 kHz, then 27 mels for a factor of 6.4 [1]_.
-_SLANEY_HZ, _SLANEY_CORNER = 200.0 / 3.0, 1000.0
-_SLANEY_STEP = math.log(6.4) / 27.0
-
-
-def hertz_to_mel(frequency: float, scale: MelScale = "htk") -> float:
-    """Return a frequency in Hz as mels."""
-    if scale == "htk":
-        return 2595.0 * math.log10(1.0 + frequency / 700.0)
-    if frequency < _SLANEY_CORNER:
-        return frequency / _SLANEY_HZ
-    return _SLANEY_CORNER / _SLANEY_HZ + math.log(frequency / _SLANEY_CORNER) / _SLANEY_STEP
-
-
 def _mel_to_hertz(mels: np.ndarray, scale: MelScale) -> np.ndarray:
     """Return mels as frequencies in Hz."""
     if scale == "htk":
         return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    above = np.maximum(mels - _SLANEY_CORNER / _SLANEY_HZ, 0.0)
-    return np.minimum(mels * _SLANEY_HZ, _SLANEY_CORNER) * np.exp(_SLANEY_STEP * above)
+    above = np.maximum(mels - SLANEY_CORNER / SLANEY_HZ, 0.0)
+    return np.minimum(mels * SLANEY_HZ, SLANEY_CORNER) * np.exp(SLANEY_STEP * above)
 
 
 @lru_cache(maxsize=32)

@@ -1,36 +1,21 @@
 """Normalisation of features: mean and standard deviation of each channel, z-scores and back.
 
 Statistics are a dict with ``mag_mean`` and ``mag_std`` for channel 0, ``if_mean`` and ``if_std`` for channel 1.
-``distill status`` reads them and imports no torch, so this module must not import it either.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill import _native
+from distill.features.statistics import CHANNELS
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_CHANNELS = ("mag", "if")
-
-
-def normalization_stats(sums: Sequence[float]) -> dict[str, float]:
-    """Compute mean and standard deviation of both channels from [n, sum, sum of squares, sum, sum of squares]."""
-    n, *moments = sums
-    stats = {}
-    for name, total, squares in zip(_CHANNELS, moments[::2], moments[1::2], strict=True):
-        mean = total / n if n else 0.0
-        variance = squares / n - mean * mean if n else 0.0
-        stats[f"{name}_mean"] = mean
-        # A constant channel keeps its scale: divided by its rounding errors, it would explode.
-        stats[f"{name}_std"] = math.sqrt(variance) if variance > 1e-12 else 1.0
-    return stats
 
 
 def row_sums(rows: np.ndarray) -> np.ndarray:
@@ -130,7 +115,7 @@ def silence_of(features: Tensor, stats: Mapping[str, float] | None) -> Tensor:
 
 
 def _means_and_stds(stats: Mapping[str, float], channels: int) -> tuple[list[float], list[float]]:
-    names = _CHANNELS[:channels]
+    names = CHANNELS[:channels]
     return [_figure(stats, f"{name}_mean") for name in names], [_figure(stats, f"{name}_std") for name in names]
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from distill.errors import BackendError
 from distill.features import reference
@@ -18,6 +19,10 @@ from distill.features.backends import Kernel, KernelError, rust, triton
 from distill.features.mel import MelSpec
 
 logger = logging.getLogger(__name__)
+
+# Torch has no public names for these.
+_functorch = torch._C._functorch
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 
 _NAME = "distill::complex_mel"
 _KERNELS: dict[Computed, Any] = {"fused": triton, "rust": rust}
@@ -49,7 +54,7 @@ def backend_for(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> Comp
 
 def _choose(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> tuple[Computed, Kernel | None]:
     """Return which backend computes, and its kernel unless that is the reference."""
-    name = _AUTO.get(waveform.device.type, "reference") if backend == "auto" else backend
+    name = backend if backend != "auto" else _AUTO.get(waveform.device.type, "reference")
     # The gradient is the reference's, so "auto" takes the values from it, too. On a GPU the kernel is much faster.
     if name == "reference" or (name == "rust" and backend == "auto" and waveform.requires_grad):
         return "reference", None
@@ -103,9 +108,36 @@ def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
         least = f"above n_fft/2 = {spec.n_fft // 2}" if spec.center else f"at least n_fft = {spec.n_fft}"
         expected = f"[batch, samples], samples {least}"
         raise ValueError(f"waveform of shape {list(waveform.shape)} must be {expected}")
+    return compute(waveform, spec, backend)
+
+
+def compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.Tensor:
+    """Compute what the operator computes.
+
+    Parameters
+    ----------
+    waveform : torch.Tensor
+        Shape (B, S), S at least ``spec.least_samples``; :func:`is_plain`, unless the operator calls.
+    spec : MelSpec
+        The feature.
+    backend : {"auto", "fused", "rust", "reference"}
+        The requested backend.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, C, M, T), contiguous.
+
+    Raises
+    ------
+    BackendError
+        If a kernel was requested that cannot compute it.
+    DeviceError
+        If the device has failed.
+    """
     name, kernel = _choose(waveform, spec, backend)
-    if waveform.shape[0] == 0:
-        return _empty_features(waveform, *arguments)
+    if not waveform.numel():
+        return _empty_features(waveform, spec)
     if kernel is not None:
         try:
             return kernel(waveform)
@@ -115,14 +147,34 @@ def _complex_mel(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
     return reference.complex_mel(waveform.detach(), spec).contiguous()
 
 
-def _empty_features(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
-    spec, _ = MelSpec.of_arguments(arguments)
+def is_plain(waveform: torch.Tensor) -> bool:
+    """Whether the operator would be a mere detour of 10 µs: nothing traces, transforms, differentiates or watches."""
+    return not (
+        torch.compiler.is_compiling()
+        or type(waveform) is not torch.Tensor
+        or not (waveform.is_cuda or waveform.is_cpu)
+        or (waveform.requires_grad and torch.is_grad_enabled())
+        or forward_ad._current_level >= 0
+        or _functorch.peek_interpreter_stack() is not None
+        or _functorch.is_functorch_wrapped_tensor(waveform)
+        or _dispatch_modes()
+        or _function_modes()
+        or torch._C._is_tracing()
+    )
+
+
+def _empty_features(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:
     dtype = torch.float64 if waveform.dtype == torch.float64 else torch.float32
     shape = (waveform.shape[0], spec.channels, spec.n_mels, spec.n_frames(waveform.shape[1]))
     return waveform.new_empty(shape, dtype=dtype)
 
 
-torch.library.register_fake(_NAME, _empty_features)
+def _fake(waveform: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    spec, _ = MelSpec.of_arguments(arguments)
+    return _empty_features(waveform, spec)
+
+
+torch.library.register_fake(_NAME, _fake)
 
 
 def _save_waveform(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

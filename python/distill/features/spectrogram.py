@@ -9,10 +9,10 @@ from torch import nn
 
 from distill.config import ComplexSpectrogramConfig, SpectrogramConfig
 from distill.errors import BackendError, ConfigError
+from distill.features import ops
 from distill.features.backend_names import Backend, Computed, resolve_backend
 from distill.features.inversion.griffin_lim import invert
 from distill.features.mel import MelSpec, mel_bands
-from distill.features.ops import backend_for
 from distill.features.reference import complex_mel, is_transformed
 
 
@@ -38,9 +38,9 @@ class ComplexSpectrogram(nn.Module):
         Rust kernel, likewise. "reference": plain torch, which torch.compile can fuse with other code. "auto": the value
         of the environment variable DISTILL_BACKEND; if it is not set, the Triton kernel on CUDA, the Rust kernel on a
         CPU (the reference if the waveform requires a gradient), and the reference on other devices. If the kernel
-        cannot compute the feature, the reference takes its place, and the reason is logged once. The inverse has no
-        Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference" or n_fft is no power of
-        two, and by torch on a GPU.
+        cannot compute the feature or be launched, the reference takes its place, and the reason is logged once. The
+        inverse has no Triton kernel: it is computed by the Rust kernel on a CPU unless this is "reference" or n_fft is
+        no power of two, and by torch on a GPU.
 
     Raises
     ------
@@ -94,7 +94,9 @@ class ComplexSpectrogram(nn.Module):
         ValueError
             If shape or type are wrong, or the waveform is too short.
         BackendError
-            If the backend is "fused" or "rust" and cannot compute the features.
+            If the backend is "fused" or "rust" and cannot compute the features, or the first call is captured.
+        DeviceError
+            If the GPU has failed, because of an earlier error of any kernel.
         """
         mono = self._mono(waveform)
         features = _compute(_batch(mono), self._spec, self.backend)
@@ -107,7 +109,7 @@ class ComplexSpectrogram(nn.Module):
 
     def backend_for(self, waveform: torch.Tensor) -> Computed:
         """Return which backend computes the features of a waveform; parameters and errors as :meth:`forward`."""
-        return backend_for(_batch(self._mono(waveform)), self._spec, self.backend)
+        return ops.backend_for(_batch(self._mono(waveform)), self._spec, self.backend)
 
     def _mono(self, waveform: torch.Tensor) -> torch.Tensor:
         """Return a valid waveform without the dimension of its one channel, (..., S)."""
@@ -117,7 +119,7 @@ class ComplexSpectrogram(nn.Module):
                 "[batch, samples] or [samples], mono; for the features of each channel, pass waveform.unsqueeze(-2)"
             )
         _check_waveform(waveform, self._spec)
-        return waveform.select(-2, 0) if waveform.ndim > 2 else waveform
+        return waveform.squeeze(-2) if waveform.ndim > 2 else waveform
 
     def to_hertz(self, features: torch.Tensor) -> torch.Tensor:
         """Convert channel 1 to Hz.
@@ -295,6 +297,8 @@ def _compute(waveform: torch.Tensor, spec: MelSpec, backend: Backend) -> torch.T
     """Compute features (B, C, M, T) of waveforms (B, S)."""
     if backend == "reference":  # not through the operator, so that torch.compile can see into it
         return complex_mel(waveform, spec)
+    if ops.is_plain(waveform):
+        return ops.compute(waveform, spec, backend)
     if is_transformed(waveform):
         # The operator has a gradient, and no other derivative: torch would take it for zero without a word.
         if backend != "auto":

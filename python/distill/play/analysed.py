@@ -54,10 +54,10 @@ def _tip(run_dir: Path) -> str:
 
 
 def require_own(run_dir: Path) -> None:
-    """Raise RunError if the folder of the analysis is a link, which would lead out of the run."""
-    folder = run_dir / LATENT_NAME
-    if folder.is_symlink():
-        raise RunError(f"{folder}: a link, which is not followed here", "put the folder itself in its place")
+    """Raise RunError if the folder of the analysis, or a file in it, is a link, which would lead out of the run."""
+    for name in (LATENT_NAME, REPORT, _TENSORS):
+        if (run_dir / name).is_symlink():
+            raise RunError(f"{run_dir / name}: a link, which is not followed here", "put what it leads to in its place")
 
 
 def _read_report(run_dir: Path) -> dict[str, Any]:

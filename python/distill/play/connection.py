@@ -177,6 +177,8 @@ class Connection:
             return request.make(engine), was_replaced
 
         task = asyncio.ensure_future(self._sounds.do(make))
+        # Nobody waits for it once the client is gone; its exception is then no news.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         told = None
         while not (await asyncio.wait([task], timeout=_PROGRESS_EVERY_S))[0]:
             if request.progress is not None and request.progress != told:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 import stat
-from contextlib import ExitStack
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,7 +14,7 @@ from distill.audio.windows import WindowedFile
 from distill.errors import AudioFileError, DistillError, StorageError
 from distill.play.threads import Threads
 from distill.play.view import DROPPED_NAME
-from distill.storage import remove_leftovers, replacing, storage_error
+from distill.storage import remove_leftovers, storage_error, temporary_file
 
 LARGEST = 256_000_000
 """Bytes of the largest file that is taken."""
@@ -52,27 +51,20 @@ async def receive_drop(request: Request, run_dir: Path, threads: Threads) -> dic
     folder = run_dir / DROPPED_NAME
     try:
         _make(folder)
-        # The final name holds a part of the hash. A temporary file that stays is removed by the next drop.
-        received = folder / f".distill-{secrets.token_hex(8)}.tmp"
         hashed, size = hashlib.blake2b(), 0
-        with ExitStack() as stack:
-            file = stack.enter_context(replacing(received))
+        # Locked until it has its final name, which holds a part of the hash.
+        with temporary_file(folder) as (path, file):
             async for piece in request.stream():
                 size += len(piece)
                 if size > LARGEST:
                     raise _too_large()
                 hashed.update(piece)
                 file.write(piece)
-            # In a thread, because it waits for the disk.
-            await threads.do(stack.close)
-        try:
-            duration_s = await threads.do(lambda: _duration_s(received))
+            duration_s = await threads.do(lambda: _duration_s(path, file))
             kept = _name_for(name, hashed.hexdigest())
-            received.replace(folder / kept)
-        except AudioFileError as error:
-            raise AudioFileError(name or "the file", error.reason, error.tip) from error
-        finally:
-            received.unlink(missing_ok=True)
+            path.replace(folder / kept)
+    except AudioFileError as error:
+        raise AudioFileError(name or "the file", error.reason, error.tip) from error
     except OSError as error:
         raise storage_error(folder, error, "make it writable, or play a copy of the run") from error
     except ClientDisconnect as error:
@@ -94,8 +86,10 @@ def _make(folder: Path) -> None:
     remove_leftovers(folder)
 
 
-def _duration_s(path: Path) -> float:
-    """Return the length of a sound in seconds; AudioFileError if it cannot be decoded, or is silent."""
+def _duration_s(path: Path, file: BinaryIO) -> float:
+    """Return the length in seconds of a file that was written; AudioFileError if it is no sound, or silent."""
+    file.flush()
+    os.fsync(file.fileno())
     return WindowedFile(path, _RATE, _RATE, _RATE, "file").samples / _RATE
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +27,12 @@ from distill.generate.output import level_notes
 from distill.generate.recipe import Recipe
 from distill.models.store import WEIGHTS_NAME
 from distill.play.analysed import require_own
-from distill.play.settings import FileForm, Settings, Source
+from distill.play.settings import FileForm, Settings, Source, locate
 from distill.play.stamps import stamp_of
-from distill.play.view import LONGEST_S, dataset_file, dropped_file
+from distill.play.view import LONGEST_S
 from distill.runs.axes import LATENT_NAME, TENSORS_NAME, Axes, read_axes
 from distill.runs.instrument import Instrument
+from distill.storage import storage_error, temporary_file
 from distill.types import ProgressCallback
 
 _SHOWN_DB = 80.0
@@ -41,8 +40,7 @@ _SILENCE_DB = -200.0
 # Channel 1 is clamped to this, on either side of the centre of a band.
 _WIDEST = 2.0
 _AXES_SHOWN = 32
-# Threads of torch wait for each other: beside a busy browser, one thread makes a second of sound sooner than two.
-_SHORT_S = 4.0
+_UNWRITABLE_TIP = "make room in the run folder, or make it writable"
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,11 @@ class Engine:
         The run folder.
     device : str
         Device of the model.
-    threads : int
-        How many threads torch may use.
     """
 
-    def __init__(self, run_dir: Path, device: str, threads: int) -> None:
+    def __init__(self, run_dir: Path, device: str) -> None:
         self.run_dir = run_dir
-        self._device, self._threads = device, threads
+        self._device = device
         self._stamp: str | None = None
         self._analysis_stamp: str | None = None
         self._axes: Axes | None = None
@@ -99,6 +95,8 @@ class Engine:
         """
         stamp = stamp_of(self.run_dir / WEIGHTS_NAME)
         analysis = stamp_of(self.run_dir / LATENT_NAME / TENSORS_NAME)
+        if not self.run_dir.is_dir():
+            raise RunError(f"{self.run_dir}: not there any more", "put the folder back, or choose another run")
         if stamp is None:
             raise RunError(f"{self.run_dir}: no trained model yet", "wait until the first epoch has ended")
         before = self._stamp
@@ -123,12 +121,8 @@ class Engine:
         DistillError
             As `distill.generate.generate`.
         """
-        recipe = self._recipe(settings)
-        with _torch_threads(1 if (settings.duration or 1.0) <= _SHORT_S else self._threads):
-            return self._sound(settings, recipe, progress, both_channels=both_channels)
-
-    def _sound(self, settings: Settings, recipe: Recipe, progress: ProgressCallback, *, both_channels: bool) -> Reply:
         began = time.monotonic()
+        recipe = self._recipe(settings)
         made = self._maker.make(recipe, settings.seed, progress)
         if made.samples > LONGEST_S * self._instrument.sample_rate:
             raise ConfigError([f"duration: a sound of more than {LONGEST_S} s"], "use distill generate for it")
@@ -178,18 +172,16 @@ class Engine:
         recipe = self._recipe(settings)
         sound_format = SoundFormat(**form._asdict())
         sound_format.check(self._instrument.sample_rate)
-        # Under a name of a temporary file, which is removed even if this process is killed.
-        path = self.run_dir / f".distill-{secrets.token_hex(8)}.tmp"
+        (sound,) = self._maker.make(recipe, settings.seed).sounds()
         try:
-            # As many threads as `generate` uses: elsewhere, their number may change the last bits.
-            with _torch_threads(self._threads):
-                (sound,) = self._maker.make(recipe, settings.seed).sounds()
+            # Its name is removed by the next writer of the run if this process is killed.
+            with temporary_file(self.run_dir) as (path, _):
                 write_sound(path, sound.blocks, self._instrument.sample_rate, sound_format)
-            return path.read_bytes()
+                return path.read_bytes()
+        except OSError as error:
+            raise storage_error(self.run_dir, error, _UNWRITABLE_TIP) from error
         except StorageError as error:
-            raise StorageError(f"{self.run_dir}: {error}", "make the run folder writable, or play a copy") from error
-        finally:
-            path.unlink(missing_ok=True)
+            raise StorageError(str(error), _UNWRITABLE_TIP) from error
 
     def _recipe(self, settings: Settings) -> Recipe:
         """Load what the sound needs, and return its recipe, checked."""
@@ -201,13 +193,8 @@ class Engine:
         recipe.check()
         return recipe
 
-    def command(self, settings: Settings) -> str:
-        """Return the command line that writes the sound of the settings."""
-        return settings.command(self.run_dir, self._locate)
-
     def _locate(self, source: Source) -> Path:
-        find = dataset_file if source.kind == "dataset" else dropped_file
-        return find(self.run_dir, source.name)
+        return locate(self.run_dir, source)
 
     def _coordinates(self, latents: torch.Tensor) -> list[float] | None:
         """Return where a sound [S, k] is on the first axes: the mean over its windows, in standard deviations."""
@@ -249,17 +236,6 @@ class Engine:
         return shades.numpy(), high_db
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for the work of this one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @lru_cache(16)
 def _measured(path: Path, stamp: str | None, rate: int, size: int, normalize: Normalize) -> WindowedFile:
     """Return a file as one window; its levels are measured anew if the stamp is another one."""
@@ -278,12 +254,12 @@ class Engines:
     _MOST = 3
 
     def __init__(self, device: str) -> None:
-        self._device, self._threads = device, torch.get_num_threads()
+        self._device = device
         self._engines: dict[Path, Engine] = {}
 
     def of(self, run_dir: Path) -> Engine:
         """Return the engine of a run. The engine that was used least recently is dropped if there are too many."""
-        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device, self._threads)
+        engine = self._engines.pop(run_dir, None) or Engine(run_dir, self._device)
         self._engines[run_dir] = engine
         while len(self._engines) > self._MOST:
             del self._engines[next(iter(self._engines))]

@@ -59,7 +59,7 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
         else:
-            await _refuse(send, *fault)
+            await _refuse(send, *fault, as_text=scope["path"] == "/")
 
     def _fault(self, scope: Scope, headers: Mapping[str, str]) -> tuple[str, str] | None:
         """Return why a request is refused, and the remedy."""
@@ -99,8 +99,9 @@ def _with_headers(send: Send, host: str) -> Send:
     return sending
 
 
-async def _refuse(send: Send, error: str, tip: str) -> None:
-    body = json.dumps({"error": error, "tip": tip}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _refuse(send: Send, error: str, tip: str, *, as_text: bool) -> None:
+    body = (f"{error}\n{tip}\n" if as_text else json.dumps({"error": error, "tip": tip})).encode()
+    kind = b"text/plain; charset=utf-8" if as_text else b"application/json"
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from distill.errors import DistillError, NotFoundError, RunError
+from distill.errors import DistillError, NotFoundError
 from distill.play.analysed import analysis_state
 from distill.play.analysis import Analyses
+from distill.play.folders import RUN_FILE, check_library, is_run, run_folders
 from distill.play.view import unplayable_reason
 from distill.play.watch import PICTURES, is_training, read_metrics
 from distill.types import PathLike
-
-_RUN_FILE = "run.json"
-_TIP = "give the folder of a run, as distill train printed it, or one that holds runs"
 
 
 class Library:
@@ -43,11 +40,10 @@ class Library:
     def __init__(self, path: PathLike, analyses: Analyses | None = None) -> None:
         self.path = Path(path)
         self._analyses = analyses
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: {'not a folder' if self.path.exists() else 'no such folder'}", _TIP)
-        self.single = _is_run(self.path)
-        if not self._folders():
-            raise RunError(f"{self.path}: not a run, and no folder in it is one: no {_RUN_FILE}", _TIP)
+        check_library(self.path)
+        self.single = is_run(self.path)
+        # Also if its run.json is damaged or lost while it is shown.
+        self._alone = run_folders(self.path) if self.single else None
 
     def runs(self) -> list[dict[str, Any]]:
         """Describe each run in a few figures, the newest first; one that is damaged has an `error`.
@@ -91,15 +87,8 @@ class Library:
         return list(self._folders().values())
 
     def _folders(self) -> dict[str, Path]:
-        """Return the runs by name. Links are left out: what they lead to is not in the folder."""
-        if self.single:
-            return {self.path.resolve().name or "run": self.path}
-        try:
-            with os.scandir(self.path) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read: {error.strerror or error}", _TIP) from error
-        return {name: self.path / name for name in names if _is_run(self.path / name)}
+        """Return the runs by name."""
+        return self._alone or run_folders(self.path)
 
     def _summary(self, name: str, folder: Path) -> dict[str, Any]:
         summary: dict[str, Any] = {
@@ -125,16 +114,9 @@ class Library:
         return summary
 
 
-def _is_run(folder: Path) -> bool:
-    try:
-        return (folder / _RUN_FILE).is_file()
-    except OSError:
-        return False
-
-
 def _date(folder: Path) -> str | None:
     """Return when the weights were written, or else the run was begun: ISO, UTC."""
-    for name in ("model.safetensors", _RUN_FILE):
+    for name in ("model.safetensors", RUN_FILE):
         try:
             seconds = (folder / name).stat().st_mtime
         except OSError:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
+from starlette.responses import JSONResponse as PlainJSONResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -38,7 +41,7 @@ from distill.play.drops import TooLargeError, receive_drop
 from distill.play.engine import Engines, error_record
 from distill.play.guard import Guard
 from distill.play.library import Library
-from distill.play.settings import parse_save, parse_settings
+from distill.play.settings import locate, parse_save, parse_settings
 from distill.play.shelf import Shelf
 from distill.play.threads import Threads
 
@@ -62,6 +65,14 @@ _KEPT = Table({"name": Key(str), "settings": Key(dict)}, others=None)
 _NAMED = Table({"name": Key(str)}, others=None)
 
 Handler = Callable[[Request, Path], Awaitable[Response]]
+
+
+class JSONResponse(PlainJSONResponse):
+    """JSON in ASCII: names of files may hold bytes that are no UTF-8, which Python keeps as lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Server:
             ("GET", run + "/map", self._of_run(view.sound_map)),
             ("GET", run + "/training", self._training),
             ("GET", run + "/picture", self._picture),
-            ("GET", run + "/previews/{epoch:int}/{sound}", self._preview),
+            ("GET", run + "/previews/{epoch}/{sound}", self._preview),
             ("GET", run + "/sounds", self._of_run(view.sound_names)),
             ("POST", run + "/sounds", self._drop),
             ("POST", run + "/analysis", self._analyze),
@@ -144,7 +155,7 @@ class Server:
         return Response(await self.others.do(lambda: watch.picture(folder)), media_type="image/png")
 
     async def _preview(self, request: Request, folder: Path) -> Response:
-        epoch, sound = request.path_params["epoch"], request.path_params["sound"]
+        epoch, sound = _whole(request.path_params["epoch"], "epoch"), request.path_params["sound"]
         content = await self.others.do(lambda: watch.preview(folder, epoch, sound))
         return Response(content, media_type="image/png" if sound == "picture" else "audio/wav")
 
@@ -156,10 +167,10 @@ class Server:
         settings = parse_settings(values["settings"])
 
         def keep() -> dict[str, Any]:
-            command = self.engines.of(folder).command(settings)
+            command = settings.command(folder, partial(locate, folder))
             return Shelf(folder).add(values["name"], settings.record(), command)
 
-        return JSONResponse(await self.sounds.do(keep), 201)
+        return JSONResponse(await self.others.do(keep), 201)
 
     async def _rename(self, request: Request, folder: Path) -> Response:
         name = check_table(await _json(request), _NAMED)["name"]
@@ -174,8 +185,8 @@ class Server:
     async def _save(self, request: Request, folder: Path) -> Response:
         settings, form = parse_save(await _json(request))
         content = await self.sounds.do(lambda: self.engines.of(folder).save(settings, form))
-        name = f"{settings.start}-{settings.seed}.{form.file_format}"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        name = quote(f"{settings.name}.{form.file_format}", safe="")
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
         return Response(content, media_type=_MEDIA_TYPES[form.file_format], headers=headers)
 
     async def _drop(self, request: Request, folder: Path) -> Response:

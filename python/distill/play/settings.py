@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from distill.documents import check_table
 from distill.errors import ConfigError
 from distill.faults import Key, Rule, Table, between, shown
 from distill.generate.recipe import Recipe
-from distill.play.view import LONGEST_S
+from distill.play.view import LONGEST_S, dataset_file, dropped_file
 from distill.types import FileFormat, PathLike, SampleFormat
 
 _LONGEST_NAME = 4096
@@ -30,6 +30,18 @@ class Source(NamedTuple):
     """Its path in the dataset, or its name."""
     offset: float
     """Where it begins, seconds."""
+
+
+def locate(run_dir: Path, source: Source) -> Path:
+    """Return the file of a source.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file in the dataset, or among those that were dropped.
+    """
+    find = dataset_file if source.kind == "dataset" else dropped_file
+    return find(run_dir, source.name)
 
 
 Locate = Callable[[Source], Path]
@@ -67,6 +79,16 @@ class Settings:
     def moves(self) -> tuple[str, ...]:
         """The values of --axis."""
         return tuple(f"{number}={value!r}" for number, value in sorted(self.axes.items()))
+
+    @property
+    def name(self) -> str:
+        """A name for a file of the sound, without an extension."""
+        names = [PurePath(source.name).stem for source in self.sources]
+        if self.start == "between":
+            return f"{names[0]} to {names[1]} {self.amount:.2f}"
+        if self.start == "sample":
+            return f"sample-{self.seed}"
+        return f"{names[0]}-{self.seed}" if self.amount else names[0]
 
     def recipe(self, locate: Locate) -> Recipe:
         """Return the recipe, with the files of the sources."""

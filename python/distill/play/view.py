@@ -15,6 +15,7 @@ from distill.index import Dataset, ManifestError
 from distill.models.store import WEIGHTS_NAME, load_description
 from distill.play.analysed import REPORT, analysis_state, read_map, read_report
 from distill.play.analysis import Analyses
+from distill.play.folders import name_of
 from distill.play.stamps import KeptByStamp, stamp_of
 from distill.preprocess.plan import dataset_slot
 from distill.runs.folder import RunFolder
@@ -49,7 +50,7 @@ def describe(run_dir: Path, analyses: Analyses | None = None) -> dict[str, Any]:
     feature, reason = config.features, unplayable_reason(run_dir)
     analysis = analyses.state(run_dir) if analyses else analysis_state(run_dir)
     return {
-        "name": run_dir.resolve().name or "run",
+        "name": name_of(run_dir),
         "path": str(run_dir.absolute()),
         "dataset": str(dataset.path),
         "sample_rate": feature.sample_rate,

@@ -69,7 +69,9 @@ class Extractor:
     @property
     def backend(self) -> str:
         """What computes the features; raises an error if the requested backend cannot."""
-        chunk = torch.empty((1, 1, self.config.chunk_samples), dtype=torch.float32, device=self.device)
+        chunk = torch.zeros((1, 1, self.config.chunk_samples), dtype=torch.float32, device=self.device)
+        with torch.inference_mode():
+            self.spectrogram(chunk)  # the first launch shows whether a kernel can be compiled and loaded
         return self.spectrogram.backend_for(chunk)
 
     def run(self, sources: Sequence[Source], workers: int) -> Generator[Event, None, None]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -32,13 +31,12 @@ from distill.device import resolve_device
 from distill.errors import CacheError, StorageError
 from distill.features.backend_names import resolve_backend
 from distill.features.mel import MelSpec, empty_bands
-from distill.features.normalization import normalization_stats
 from distill.index import Dataset, Hashing, Manifest, Scan, check_workers
 from distill.preprocess.events import Source
 from distill.preprocess.parts import Engine, Job, make_parts
 from distill.preprocess.plan import Plan, Sources, confirm_plan, make_plan, resolve_row_format
 from distill.preprocess.recording import Extracted, Recorder
-from distill.preprocess.result import PreprocessResult, nothing_usable
+from distill.preprocess.result import PreprocessResult, known_result, nothing_usable
 from distill.preprocess.retries import forget_what_can_be_read
 from distill.preprocess.shard import extract_shard
 from distill.preprocess.shares import Shard
@@ -299,19 +297,13 @@ def _result(
     adopted: int = 0,
     changed_fields: Sequence[str] = (),
 ) -> PreprocessResult:
-    totals, extracted = manifest.totals(), extracted or Extracted()
-    return PreprocessResult(
-        cache_dir=cache_dir,
-        normalization_stats=normalization_stats(totals.sums),
-        rows=totals.rows,
+    extracted = extracted or Extracted()
+    return replace(
+        known_result(cache_dir, manifest, scan, row_format.expansion),
         decoded=extracted.decoded,
         adopted=adopted,
         skipped=sorted([*manifest.skipped(), *scan.faults, *extracted.failed]),
-        partial=list(manifest.partial()),
-        unread=scan.unread,
         channels=dict(sorted(extracted.channels.items())),
-        counts=dict(cast("dict[str, int]", scan.counts)),
-        augmentation_expansion=row_format.expansion,
         changed_fields=list(changed_fields),
         with_offset=sorted(extracted.with_offset),
     )

@@ -25,6 +25,7 @@ from distill.features import FEATURE_VERSION
 from distill.index import Dataset, Hashing, Scan
 from distill.preprocess.copies import Copies, find_copies
 from distill.preprocess.events import Source
+from distill.preprocess.identity import chosen_before, row_identity
 from distill.preprocess.lengths import read_lengths
 from distill.preprocess.result import log_found
 from distill.preprocess.retries import forget_what_can_be_read
@@ -206,21 +207,13 @@ def resolve_row_format(config: TrainingConfig, cache_dir: Path, count_files: Cal
     expansion = config.augmentation_expansion
     is_chosen = expansion is None
     if expansion is None:
-        expansion = _chosen_before(config, cache_dir)
+        expansion = chosen_before(config, cache_dir, _versions())
         if expansion is None:
             expansion = _SMALL_DATASET_EXPANSION if count_files() <= _SMALL_DATASET_FILES else 0
         logger.info("chosen: augmentation_expansion=%d", expansion)
     if expansion:
         check_available(config.augmentation)
     return RowFormat(config.complex_spectrogram, _identity(config, expansion), is_chosen)
-
-
-def _chosen_before(config: TrainingConfig, cache_dir: Path) -> int | None:
-    """Return the number of variants that was chosen for the slot of this configuration, the one last used."""
-    for _, rows in slot_formats(cache_dir):
-        if rows.expansion_is_chosen and rows.identity == _identity(config, rows.expansion):
-            return rows.expansion
-    return None
 
 
 def dataset_slot(dataset: Dataset, config: TrainingConfig) -> Path:
@@ -233,7 +226,7 @@ def dataset_slot(dataset: Dataset, config: TrainingConfig) -> Path:
     """
     expansion = config.augmentation_expansion
     if expansion is None:
-        expansion = _chosen_before(config, dataset.cache_path)
+        expansion = chosen_before(config, dataset.cache_path, _versions())
     slot = None if expansion is None else find_slot(dataset.cache_path, fingerprint(_identity(config, expansion)))
     if slot is None:
         raise CacheError(
@@ -252,7 +245,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _identity(config: TrainingConfig, expansion: int) -> dict[str, Any]:
-    return config.identity(expansion) | _versions()
+    return row_identity(config, expansion, _versions())
 
 
 def confirm_plan(plan: Plan, cache_dir: Path, device: torch.device, confirm: ConfirmCallback | None) -> None:

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from distill._native import Scan
+from distill._native import Manifest, Scan
 from distill.errors import NothingUsableError
 from distill.extensions import unread_lines
+from distill.features.statistics import normalization_stats
 from distill.text import counted, listed, printable, reason_lines
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,22 @@ class PreprocessResult:
         log_partial(self.partial)
         log_skipped(self.skipped)
         log_unread(self.unread)
+
+
+def known_result(slot_dir: Path, manifest: Manifest, scan: Scan, expansion: int) -> PreprocessResult:
+    """Return the result of a run that computed nothing: what a slot holds for the files of a scan."""
+    totals = manifest.totals()
+    return PreprocessResult(
+        cache_dir=slot_dir,
+        normalization_stats=normalization_stats(totals.sums),
+        rows=totals.rows,
+        decoded=0,
+        skipped=sorted([*manifest.skipped(), *scan.faults]),
+        partial=list(manifest.partial()),
+        unread=scan.unread,
+        counts=dict(cast("dict[str, int]", scan.counts)),
+        augmentation_expansion=expansion,
+    )
 
 
 def log_found(dataset_dir: Path, scan: Scan, *, is_walk: bool) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from distill.audio.readers.protocol import NEEDS_FFMPEG
-from distill.extensions import has_ffmpeg
+from distill.extensions import NEEDS_FFMPEG, has_ffmpeg
 from distill.index import Manifest
 
 

@@ -17,7 +17,7 @@ from distill.cache.damage import find_damage
 from distill.cache.folder import load_file_table
 from distill.cache.lock import CacheLock
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, require_manifest
-from distill.cache.pack import PackInfo
+from distill.cache.pack_info import PackInfo
 from distill.cache.row_format import RowFormat
 from distill.cache.slots import choose_slot, exists, list_slots, slot_path
 from distill.config import AugmentationConfig, TrainingConfig

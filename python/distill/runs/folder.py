@@ -1,4 +1,4 @@
-"""The run folder: the results of a training run, and all that is needed to resume it.
+"""The run folder: the results of a training run, and all that is needed to resume it. Only checkpoints need torch.
 
 .distill-output      a mark: no dataset includes this folder
 config.toml          the complete configuration
@@ -16,28 +16,22 @@ dropped/             sounds that were dropped on the page, to play from
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from distill.cache.lease import Lease, owner_files
 from distill.config import TrainingConfig, config_from_dict, config_to_toml
-from distill.documents import parse_json, parse_toml, read_document, read_file, shown_faults
+from distill.documents import parse_json, parse_toml, read_document, shown_faults
 from distill.errors import ConfigError, RunError, StorageError
-from distill.faults import table_faults
 from distill.index import Dataset
 from distill.runs.lock import LOCK_NAME, locked
-from distill.runs.records import METRICS, RUN, STATE
+from distill.runs.records import METRICS, RUN
 from distill.storage import (
     MARK_NAME,
     is_full,
@@ -52,7 +46,6 @@ from distill.types import PathLike
 
 logger = logging.getLogger(__name__)
 
-_STATE_VERSION = 2
 # What versions did that had no such settings: a chunk had one latent vector, and all errors had equal weights.
 _AS_BEFORE = {"latent_frames": 0, "loud_share": 0.0}
 _NAME_A_RUN = "name the folder that was printed at the end of training"
@@ -179,15 +172,14 @@ class RunFolder:
         StorageError
             If it cannot be written, or another process has taken over the run; earlier checkpoints are kept.
         """
-        path = self._checkpoints / f"step-{state['step']:09d}.pt"
-        # In memory first, because torch.save hides why a file could not be written.
-        content = io.BytesIO()
-        torch.save({"version": _STATE_VERSION, **state}, content)
+        from distill.runs.state import state_bytes  # noqa: PLC0415 - imports torch; what else a run holds needs it not
+
+        path, content = self._checkpoints / f"step-{state['step']:09d}.pt", state_bytes(state)
         # best.pt first: if the step cannot be written after it, the epoch is trained again on resume.
         for target in ([self._best] if is_best else []) + [path]:
             try:
                 self._require_lease()
-                write_atomically(target, content.getbuffer())
+                write_atomically(target, content)
             except OSError as error:
                 raise self.storage_error(error, target) from error
         # Those of later steps were passed over on resume, as they could not be used.
@@ -222,10 +214,12 @@ class RunFolder:
         RunError
             If training has begun, and there is no usable checkpoint.
         """
+        from distill.runs.state import read_state  # noqa: PLC0415 - as in `save_state`
+
         for folder in (self.path, self._checkpoints):
             remove_leftovers(folder)
         for path in self._states():
-            if state := _read_state(path):
+            if state := read_state(path):
                 return state
         if state := self.load_best():
             return state
@@ -240,7 +234,9 @@ class RunFolder:
 
     def load_best(self) -> dict[str, Any] | None:
         """Read the checkpoint with the best weights; None if there is none, or it is not usable."""
-        return _read_state(self._best) if self._best.exists() else None
+        from distill.runs.state import read_state  # noqa: PLC0415 - as in `save_state`
+
+        return read_state(self._best) if self._best.exists() else None
 
     def has_state(self) -> bool:
         """Whether there are checkpoints, readable or not."""
@@ -282,38 +278,6 @@ class RunFolder:
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
         # The file itself may be new; lines that are appended later do not sync the folder.
         sync_folder(self.path)
-
-
-def _read_state(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint; return None, with a warning, if that fails."""
-    try:
-        # Not by torch, which waits for a FIFO.
-        state = torch.load(io.BytesIO(read_file(path)), map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise any exception
-        logger.warning("%s: cannot be read: %s", path, str(error).split("\n")[0] or type(error).__name__)
-        return None
-    version = state.get("version") if isinstance(state, dict) else None
-    if not isinstance(version, int) or version != _STATE_VERSION:
-        logger.warning("%s: written by another version of distill", path)
-    elif faults := table_faults(state, STATE):
-        logger.warning("%s: damaged: %s", path, faults[0])
-    elif not is_finite([state["model"], state["optimizer"]]):
-        logger.warning("%s: not used, because its weights are not finite", path)
-    else:
-        checkpoint: dict[str, Any] = state
-        return checkpoint
-    return None
-
-
-def is_finite(values: Any) -> bool:
-    """Whether no number and no tensor in nested mappings and lists is NaN or infinite."""
-    if isinstance(values, Mapping):
-        values = list(values.values())
-    if isinstance(values, list):
-        return all(is_finite(value) for value in values)
-    if isinstance(values, Tensor):
-        return bool(values.isfinite().all())
-    return not isinstance(values, float) or math.isfinite(values)
 
 
 def _metrics(content: bytes) -> list[dict[str, Any]]:

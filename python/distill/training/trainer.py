@@ -20,7 +20,8 @@ from distill.errors import PreprocessingCancelled, TrainingDivergedError
 from distill.index import Dataset
 from distill.models import ConvVAE, save_model
 from distill.models.part import Part
-from distill.runs.folder import RunFolder, is_finite
+from distill.runs.folder import RunFolder
+from distill.runs.state import is_finite
 from distill.text import counted
 from distill.training.data import TrainingData, model_batches
 from distill.training.epochs import train_step, validate_epoch

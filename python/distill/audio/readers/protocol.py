@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from distill._native import ByteSource
-from distill.extensions import ffmpeg_remedy
+from distill.extensions import NEEDS_FFMPEG, ffmpeg_remedy
 from distill.types import Reason
 
 __all__ = [
@@ -51,10 +51,6 @@ class SoundError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-NEEDS_FFMPEG = "needs-ffmpeg"
-"""The code of the reason of files that only FFmpeg reads."""
 
 
 def needs_ffmpeg(what: str) -> SoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from distill.features.backends import Kernel, KernelError, window_fault
+from distill.features.backends.failures import check_device, is_out_of_memory, reason_of
 from distill.features.compression import compress
 from distill.features.mel import MelSpec, mel_bands
 
@@ -21,30 +21,38 @@ _CAPABILITY = (8, 0)
 # The kernel indexes samples with 32 bits, and needs one bit more for those that it reflects.
 _MAX_SAMPLES = 2**30
 
-# Planning and compiling take seconds: one thread does it, the others wait and then find the result in a cache.
+# What there is for a kind of waveform: the kernel, or why there is none or it could not be launched. Never evicted: a
+# launch on some stream may still read a plan's tables.
+_found: dict[tuple[MelSpec, torch.dtype, torch.device], Kernel | str] = {}
+# Planning takes seconds: one thread does it, the others wait.
 _lock = threading.Lock()
-# Why a kernel could not be compiled or launched.
-_failed: dict[tuple[MelSpec, torch.dtype, torch.device], str] = {}
 
 
 def find(waveform: torch.Tensor, spec: MelSpec) -> Kernel | str:
     """Return the kernel for waveforms (B, S) like this one, or the reason why there is none."""
     if waveform.shape[1] > _MAX_SAMPLES:
         return f"a waveform of {waveform.shape[1]} samples, while the kernel takes {_MAX_SAMPLES}"
-    if option := _option_fault(spec):
-        return option
-    with _lock:
-        return _failed.get((spec, waveform.dtype, waveform.device)) or _kernel(spec, waveform.device)
+    key = (spec, waveform.dtype, waveform.device)
+    found = _found.get(key)
+    if found is None:
+        if option := _option_fault(spec):
+            return option
+        with _lock:
+            launch = _launcher(spec, waveform.device)
+        found = _found.setdefault(key, launch if isinstance(launch, str) else _kernel(key, launch))
+    return found
 
 
-# Never evicted: a launch on some stream may still read a plan's tables.
 @cache
-def _kernel(spec: MelSpec, device: torch.device) -> Kernel | str:
-    """Return the kernel on a device, or the reason why there is none."""
+def _launcher(spec: MelSpec, device: torch.device) -> Kernel | str:
+    """Return what launches the kernel on a device, or the reason why nothing can."""
     fault = _triton_fault(device)
     if fault:
         return fault
-    from distill.kernels import complex_mel, make_plan  # noqa: PLC0415 - needs triton
+    try:
+        from distill.kernels import complex_mel, make_plan  # noqa: PLC0415 - needs triton
+    except Exception as error:  # noqa: BLE001 - a triton that is broken or too new raises whatever it likes
+        return f"the kernel cannot be imported ({reason_of(error)})"
 
     def make() -> Any:
         plan = make_plan(mel_bands(spec), n_fft=spec.n_fft, **_target(device))
@@ -61,32 +69,51 @@ def _kernel(spec: MelSpec, device: torch.device) -> Kernel | str:
         plan = thread.submit(make).result()
     if isinstance(plan, str):
         return plan
-    launch = partial(
+    return partial(
         complex_mel,
         plan=plan,
         hop_length=spec.hop_length,
         threshold=spec.if_masking_threshold or 0.0,
         log1p=spec.compression == "log1p",
     )
-    return partial(_launch, spec=spec, launch=launch)
 
 
-def _launch(waveform: torch.Tensor, spec: MelSpec, launch: Kernel) -> torch.Tensor:
-    from triton.errors import TritonError  # noqa: PLC0415 - a kernel was found, so triton is installed
+def _kernel(key: tuple[MelSpec, torch.dtype, torch.device], launch: Kernel) -> Kernel:
+    """Return what computes the features of a kind of waveform, from what launches the kernel."""
+    spec, _, device = key
+    index = device.index if device.type == "cuda" else None
+    as_launched = spec.compression == "log1p" and spec.channels == 2
 
-    key = (spec, waveform.dtype, waveform.device)
-    if waveform.stride(1) != 1:
-        waveform = waveform.contiguous()
-    try:
-        with _lock, torch.cuda.device_of(waveform):
-            features = launch(waveform)
-    except TritonError as error:
-        first_line, *_ = str(error).splitlines() or [""]
-        _failed[key] = f"{type(error).__name__}: {first_line}"
-        raise KernelError(_failed[key]) from error
-    if spec.compression != "log1p":
-        features[:, 0] = compress(features[:, 0], spec)
-    return features if spec.channels == 2 else features[:, :1].contiguous()
+    def compute(waveform: torch.Tensor) -> torch.Tensor:
+        if waveform.stride(1) != 1:
+            waveform = waveform.contiguous()
+        try:
+            if index is None or index == torch.cuda.current_device():
+                features = launch(waveform)
+            else:
+                with torch.cuda.device(index):
+                    features = launch(waveform)
+        except (torch.OutOfMemoryError, MemoryError):  # no room for the features: the reference would need more
+            raise
+        except Exception as error:
+            # Whatever Triton raises while it compiles, loads or launches the kernel, the kernel has not run.
+            raise _failure(key, error) from error
+        if as_launched:
+            return features
+        if spec.compression != "log1p":
+            features[:, 0] = compress(features[:, 0], spec)
+        return features if spec.channels == 2 else features[:, :1].contiguous()
+
+    return compute
+
+
+def _failure(key: tuple[MelSpec, torch.dtype, torch.device], error: Exception) -> KernelError:
+    """Return the error of a kernel that could not be launched, which is not tried again."""
+    check_device(key[2], error)
+    reason = reason_of(error)
+    if not is_out_of_memory(error):
+        _found[key] = reason
+    return KernelError(reason)
 
 
 def _option_fault(spec: MelSpec) -> str | None:
@@ -131,8 +158,8 @@ def _driver_fault(device: torch.device) -> str | None:
         return None
     try:
         triton.runtime.driver.active  # noqa: B018 - made on first access
-    except (RuntimeError, ImportError, OSError, subprocess.CalledProcessError) as error:
-        return f"triton cannot start ({error})"
+    except Exception as error:  # noqa: BLE001 - it compiles and loads C code, which fails in many ways
+        return f"triton cannot start ({reason_of(error)})"
     return None
 
 

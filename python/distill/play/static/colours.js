@@ -75,4 +75,5 @@ export function categories(/** @type {number} */ count) {
 }
 
 /** The value of a custom property of the style sheet. */
-export const styled = (/** @type {string} */ name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const styled = (/** @type {string} */ name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -30,7 +30,11 @@ export class SoundFile {
   showCommand(/** @type {string} */ command) {
     this.command = command;
     const format = this.format === "wav" || !command ? "" : ` --format ${this.format}`;
-    byId("command").textContent = command + format;
+    // A word each, so that lines end between words.
+    const words = (command + format).split(/( )/).map((text) => {
+      return text === " " ? text : Object.assign(document.createElement("span"), { textContent: text });
+    });
+    byId("command").replaceChildren(...words);
   }
 
   async copy() {
@@ -53,6 +57,7 @@ export class SoundFile {
     }
     const { format } = this;
     const json = { settings, format, sample_format: null, sample_rate: null };
+    say("Saving …");
     await attempt(async () => {
       const response = await request(runPath(this.run, "/save"), { method: "POST", json });
       const name = nameOf(response, format);

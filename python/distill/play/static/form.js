@@ -8,7 +8,7 @@
  */
 
 export const FARTHEST = 20;
-export const LONGEST_SEED = 2 ** 31 - 1;
+export const LARGEST_SEED = 2 ** 31 - 1;
 
 /** @type {Form} */
 export const INITIAL = Object.freeze({

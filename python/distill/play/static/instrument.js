@@ -6,7 +6,7 @@ import { INITIAL, describe, fromSettings, moved, originalOf, toSettings } from "
 import { History } from "./history.js";
 import { bindKeys } from "./keys.js";
 import { MapPanel } from "./map_panel.js";
-import { attempt, say } from "./notices.js";
+import { attempt, inProgress, say } from "./notices.js";
 import { Shelf } from "./shelf.js";
 import { Sliders } from "./sliders.js";
 import { Sounds } from "./sounds.js";
@@ -14,12 +14,14 @@ import { Stage } from "./stage.js";
 import { Start } from "./start.js";
 import { Training } from "./training.js";
 
+const AGAIN_MS = 5000;
 const byId = (id) => document.getElementById(id);
 const onClick = (id, action) => byId(id).addEventListener("click", action);
 
 export class Instrument {
   constructor(/** @type {string} */ run) {
     this.run = run;
+    this.isTraining = false;
     /** @type {History<import("./form.js").Form>} */
     this.history = new History(INITIAL);
     this.sounds = new Sounds(run);
@@ -30,6 +32,8 @@ export class Instrument {
     });
     this.stage = new Stage(run, {
       onSound: (reply) => this.showSound(reply),
+      // The command of the sound before would be that of other settings.
+      onFailed: () => this.file.showCommand(""),
       onChanged: () => this.training.poll(),
       onListening: () => this.showListening(),
     });
@@ -57,10 +61,10 @@ export class Instrument {
   }
 
   async open() {
-    byId("instrument").hidden = false;
     byId("title").textContent = this.run;
     document.title = `${this.run} · distill play`;
-    const details = await requestJson(runPath(this.run));
+    const details = await this.describe();
+    byId("instrument").hidden = byId("keys").hidden = false;
     this.training = new Training(this.run, details.sample_rate, {
       onState: (news) => this.onNews(news),
       onSamples: (samples, sampleRate) => this.stage.playSamples(samples, sampleRate),
@@ -75,6 +79,15 @@ export class Instrument {
     this.start.show(this.form);
   }
 
+  /** The details of the run, once it can be read: what is damaged may be mended, and a list leads to other runs. */
+  async describe() {
+    for (;;) {
+      const details = await attempt(() => requestJson(runPath(this.run)), "server");
+      if (details) return details;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+  }
+
   /** Use the details of the run: anew when its weights or its analysis were replaced. */
   use(details) {
     this.details = details;
@@ -83,18 +96,19 @@ export class Instrument {
     byId("both-label").hidden = details.channels < 2;
     this.sliders.setAxes(details.axes);
     this.showAnalysis(details.analysis);
-    if (!details.playable) say(details.reason ?? "This run cannot be played yet.");
+    if (!details.playable) this.play();
     this.stage.use(details);
     this.follow();
   }
 
   loadMap() {
-    return this.details.analysis.state === "ready" ? attempt(() => this.map.load(), "map") : this.map.clear();
+    const names = this.details.axes.slice(0, 2).map((axis) => axis.name);
+    return this.details.analysis.state === "ready" ? attempt(() => this.map.load(names), "map") : this.map.clear();
   }
 
   bind() {
     const actions = {
-      play: () => this.stage.play(),
+      play: () => this.play(),
       stop: () => this.stage.stop(),
       random: () => this.start.random(),
       vary: () => this.start.vary(),
@@ -127,6 +141,7 @@ export class Instrument {
     byId("reset-all").disabled = !Object.keys(form.axes).length;
     byId("original").disabled = !originalOf(form);
     if (settings) this.shelf.suggest(describe(form));
+    else this.file.showCommand("");
     this.stage.follow(settings, originalOf(form));
   }
 
@@ -141,6 +156,11 @@ export class Instrument {
 
   showListening() {
     byId("original").setAttribute("aria-pressed", String(this.stage.isOriginal));
+  }
+
+  play() {
+    if (this.details.playable) this.stage.play();
+    else say(this.details.reason ?? "This run cannot be played yet.");
   }
 
   toggleOriginal() {
@@ -176,12 +196,13 @@ export class Instrument {
   async onNews(news) {
     const { weights, analysis } = this.details;
     const hasWeights = news.weights !== weights;
+    this.isTraining = news.state === "training";
     this.showAnalysis(news.analysis);
     if (!hasWeights && (news.analysis.state === analysis.state || news.analysis.state === "running")) return;
     const details = await requestJson(runPath(this.run));
     this.use(details);
     await this.loadMap();
-    if (hasWeights) say("The weights of the run were replaced: sounds are made with the new ones.");
+    if (hasWeights) say(`New weights${news.epoch ? `, of epoch ${news.epoch}` : ""}: sounds are made with them.`);
     else if (details.analysis.state === "ready") say("The run was analysed: sliders and map are ready.");
   }
 
@@ -189,12 +210,14 @@ export class Instrument {
     const texts = {
       missing: "This run was not analysed yet. The analysis finds the sliders and draws the map.",
       outdated: "The analysis is of earlier weights. A new one finds the sliders and draws the map.",
-      running: `Analysing${progress ? `: ${progress.stage}, ${progress.current} of ${progress.total}` : " …"}`,
+      running: progress ? inProgress(progress) : "Analysing …",
       failed: "The analysis failed.",
     };
+    // The run is locked until its training has ended, which ends with an analysis.
+    if (this.isTraining) texts.missing = texts.outdated = "Sliders and map come with the analysis, when training ends.";
     byId("no-analysis").hidden = state === "ready";
     byId("no-analysis-text").textContent = [texts[state], state === "failed" ? reason : ""].filter(Boolean).join(" ");
-    byId("analyse").hidden = state === "running";
+    byId("analyse").hidden = state === "running" || this.isTraining;
     const bar = byId("analysis-progress");
     bar.hidden = state !== "running";
     if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.current });

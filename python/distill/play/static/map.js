@@ -2,7 +2,7 @@
 
 import { onCanvas } from "./canvas.js";
 import { styled } from "./colours.js";
-import { MapData, MapView } from "./map_data.js";
+import { MapView } from "./map_data.js";
 import { Nearest } from "./nearest.js";
 
 const CLICK_PX = 4;
@@ -33,7 +33,7 @@ export class SoundMap {
     this.listen();
   }
 
-  show(/** @type {MapData} */ data) {
+  show(/** @type {import("./map_data.js").MapData | null} */ data) {
     this.data = data;
     this.focused = this.hovered = -1;
     this.index = null;
@@ -50,7 +50,7 @@ export class SoundMap {
   /** Mark where the present sound is, and the sounds that it starts from. */
   mark(coordinates, sources) {
     this.present = coordinates;
-    this.sources = this.data ? sources.map((source) => this.data.find(source)).filter((i) => i >= 0) : [];
+    this.sources = this.data ? sources.map((source) => this.data.find(source)) : [];
     this.redraw();
   }
 
@@ -83,7 +83,7 @@ export class SoundMap {
   /** The dots are drawn again, not only what lies over them. */
   refresh() {
     this.isStale = true;
-    this.redraw();
+    this.hover(-1, 0, 0);
   }
 
   layOut() {
@@ -102,6 +102,7 @@ export class SoundMap {
     if (isNew || this.isStale) this.drawDots(width, height);
     context.drawImage(this.layer, 0, 0, width, height);
     this.drawMarks(context);
+    if (this.present) this.drawPresent(context, width, height);
   }
 
   drawDots(width, height) {
@@ -142,31 +143,45 @@ export class SoundMap {
   }
 
   drawMarks(context) {
-    const ring = (i, radius, colour, width) => {
-      const [x, y] = this.view.ofDot(i);
-      context.strokeStyle = colour;
-      context.lineWidth = width;
-      context.beginPath();
-      context.arc(x, y, radius, 0, 2 * Math.PI);
-      context.stroke();
-    };
-    const ink = styled("--ink");
-    for (const i of this.sources) ring(i, this.radius + 4, ink, 1.5);
-    if (this.hovered >= 0) ring(this.hovered, this.radius + 3, ink, 1);
-    if (this.focused >= 0 && document.activeElement === this.canvas) ring(this.focused, this.radius + 7, ink, 2);
-    if (this.present) this.drawPresent(context, this.view.ofCoordinates(...this.present));
+    context.strokeStyle = context.fillStyle = styled("--ink");
+    this.sources.forEach((i, k) => i >= 0 && this.drawSource(context, i, this.sources.length > 1 ? "AB"[k] : ""));
+    if (this.hovered >= 0) this.ring(context, this.hovered, this.radius + 3, 1);
+    const isFocused = this.focused >= 0 && document.activeElement === this.canvas;
+    if (isFocused) this.ring(context, this.focused, this.radius + 7, 2);
   }
 
-  drawPresent(context, [x, y]) {
+  ring(context, i, radius, width) {
+    const [x, y] = this.view.ofDot(i);
+    context.lineWidth = width;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.stroke();
+  }
+
+  /** A sound that the present one starts from. */
+  drawSource(context, i, letter) {
+    this.ring(context, i, this.radius + 4, 1.5);
+    const [x, y] = this.view.ofDot(i);
+    context.font = "bold 13px system-ui, sans-serif";
+    context.fillText(letter, x + this.radius + 8, y + 5);
+  }
+
+  /** Where the present sound is: a dot with a halo, or a ring at the edge of the map if it is beyond. */
+  drawPresent(context, width, height) {
+    const [x, y] = this.view.ofCoordinates(...this.present);
+    const [u, v] = [Math.max(9, Math.min(width - 9, x)), Math.max(9, Math.min(height - 9, y))];
+    const isBeyond = u !== x || v !== y;
+    const disc = (radius) => {
+      context.beginPath();
+      context.arc(u, v, radius, 0, 2 * Math.PI);
+    };
     context.fillStyle = styled("--halo");
-    context.beginPath();
-    context.arc(x, y, 16, 0, 2 * Math.PI);
+    disc(16);
     context.fill();
-    context.fillStyle = styled("--present");
-    context.strokeStyle = styled("--panel");
+    context.fillStyle = styled(isBeyond ? "--panel" : "--present");
+    context.strokeStyle = styled(isBeyond ? "--present" : "--panel");
     context.lineWidth = 2;
-    context.beginPath();
-    context.arc(x, y, 6, 0, 2 * Math.PI);
+    disc(6);
     context.fill();
     context.stroke();
   }
@@ -180,7 +195,7 @@ export class SoundMap {
     on("pointerleave", () => this.hover(-1, 0, 0));
     on("keydown", (event) => this.onKey(event));
     on("focus", () => this.redraw());
-    on("blur", () => this.redraw());
+    on("blur", () => this.hover(-1, 0, 0));
     this.canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
   }
 
@@ -263,7 +278,7 @@ export class SoundMap {
   }
 
   hover(number, x, y) {
-    if (number === this.hovered) return;
+    if (number === this.hovered && number >= 0) return;
     this.hovered = number;
     this.handlers.onHover(number, x, y);
     this.redraw();
@@ -293,7 +308,8 @@ export class SoundMap {
     if (this.focused < 0) {
       const { clientWidth: width, clientHeight: height } = this.canvas;
       this.layOut();
-      this.focused = this.nearest(...(this.present ? this.view.ofCoordinates(...this.present) : [width / 2, height / 2])).number;
+      const place = this.present ? this.view.ofCoordinates(...this.present) : [width / 2, height / 2];
+      this.focused = this.nearest(...place).number;
     }
     return this.focused;
   }

@@ -9,16 +9,16 @@ const words = (name) => name.replaceAll("_", " ");
 const digits = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)).replace("-", "−");
 
 /** A feature with its unit; logarithms are shown as what they are of. */
-function inUnit(value, unit) {
-  if (!unit.startsWith("log2 ")) return `${digits(value)} ${unit}`;
-  return `${digits(2 ** value)} ${unit.slice(5)}`;
+function inUnit(value, unit, hasUnit = true) {
+  const [number, name] = unit.startsWith("log2 ") ? [2 ** value, unit.slice(5)] : [value, unit];
+  return digits(number) + (hasUnit ? ` ${name}` : "");
 }
 
-/** The 1st and 99th percentile: a few extreme sounds would leave one colour for all others. */
+/** From the 3rd to the 97th percentile: a few extreme sounds would leave one colour for all others. */
 function span(values) {
   const sorted = values.filter((value) => value !== null && Number.isFinite(value)).sort((a, b) => a - b);
   if (!sorted.length) return [0, 1];
-  return [sorted[Math.floor(0.01 * (sorted.length - 1))], sorted[Math.ceil(0.99 * (sorted.length - 1))]];
+  return [sorted[Math.floor(0.03 * (sorted.length - 1))], sorted[Math.ceil(0.97 * (sorted.length - 1))]];
 }
 
 export class MapData {
@@ -90,7 +90,7 @@ export class MapData {
       if (value === null || !Number.isFinite(value)) return steps;
       return Math.round((steps - 1) * Math.max(0, Math.min(1, (value - low) / (high - low || 1))));
     });
-    return { of, list, legend: { table, low: inUnit(low, unit), high: inUnit(high, unit) } };
+    return { of, list, legend: { table, low: inUnit(low, unit, false), high: inUnit(high, unit) } };
   }
 
   byFolder() {

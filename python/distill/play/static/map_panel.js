@@ -30,22 +30,35 @@ export class MapPanel {
     byId("zoom-all").addEventListener("click", () => this.map.zoom(0));
   }
 
-  async load() {
+  /** Load the map; `names` are those of the axes across and up. */
+  async load(/** @type {string[]} */ names) {
     this.data = new MapData(await requestJson(runPath(this.run, "/map")));
     const { choices, count, of } = this.data;
     const select = byId("colour-by");
     const chosen = choices.some(([value]) => value === select.value) ? select.value : choices[0][0];
     select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
     select.value = this.map.by = chosen;
-    byId("map-count").textContent = count < of ? `${count} of ${of} sounds` : `${count} sounds`;
-    byId("map-empty").hidden = true;
+    const chunks = count < of ? `${count} of ${of} chunks` : `${count} chunks`;
+    const [across, up] = names.map((name) => name.replaceAll("_", " "));
+    byId("map-count").textContent = `${chunks} · across: ${across}${up ? ` · up: ${up}` : ""}`;
+    this.showWhether(true);
     this.map.colours = null;
     this.map.show(this.data);
   }
 
+  /** There is no map without an analysis. */
   clear() {
+    this.data = null;
+    this.map.show(null);
+    byId("map-count").textContent = "";
     byId("map-empty").textContent = "The map comes with the analysis.";
-    byId("map-empty").hidden = this.data !== null;
+    this.showWhether(false);
+  }
+
+  showWhether(hasMap) {
+    for (const id of ["map-zoom", "map-foot", "map-help"]) byId(id).hidden = !hasMap;
+    byId("map-empty").hidden = hasMap;
+    byId("map").tabIndex = hasMap ? 0 : -1;
   }
 
   mark(coordinates, sources) {

@@ -46,9 +46,10 @@ export class Meter {
     }
     this.shown.rms = Math.max(heard.rms, this.shown.rms - fall);
     this.shown.peak = Math.max(heard.peak, this.shown.peak - fall / 2);
-    if (now - this.told > 0.25) this.tell(now);
+    const isMoving = this.shown.peak > LOWEST_DB;
+    if (!isMoving || now - this.told > 0.25) this.tell(now);
     this.redraw();
-    return this.shown.peak > LOWEST_DB;
+    return isMoving;
   }
 
   tell(now) {

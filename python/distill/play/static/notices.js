@@ -2,6 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 let shown = null;
+let dismissed = null;
 let timer = 0;
 
 /** Say something in the status region; it fades from view after some seconds. */
@@ -13,20 +14,42 @@ export function say(/** @type {string} */ text) {
   timer = setTimeout(() => status.classList.remove("fresh"), 6000);
 }
 
-/** Show an error. One with the same `about` replaces it or, with `settle`, takes it away. */
+const STAGES = {
+  decode: "Reading the files",
+  effect: "Measuring the axes",
+  encode: "Encoding",
+  features: "Computing features",
+  generate: "Making the sound",
+  hash: "Looking for changes",
+  lengths: "Reading the files",
+  neighbours: "Comparing the sounds",
+  scan: "Looking for changes",
+};
+
+/** What is being done, in words, and how far it is. */
+export function inProgress({ stage, current, total }) {
+  return `${STAGES[stage] ?? stage}${total ? `: ${Math.floor((100 * current) / total)} %` : " …"}`;
+}
+
+/** Show an error; `settle` takes it away when what it is about works again. */
 export function complain(/** @type {Error & {tip?: string | null}} */ error, about = "page") {
+  // The server is asked again and again: an error is not told twice, nor after it was dismissed.
+  if (about === "server" && (error.message === dismissed || error.message === byId("notice-error").textContent)) return;
   shown = about;
   byId("notice-error").textContent = error.message;
   byId("notice-tip").textContent = error.tip ?? "";
   byId("notice").hidden = false;
 }
 
-/** Take away the error about something that works again. */
-export function settle(/** @type {string} */ about) {
-  if (shown === about) dismiss();
+/** Take away the error about something that works again. Returns whether there was one. */
+export function settle(/** @type {string[]} */ ...about) {
+  if (about.includes("server")) dismissed = null;
+  const isShown = about.includes(shown);
+  if (isShown) hide();
+  return isShown;
 }
 
-function dismiss() {
+function hide() {
   shown = null;
   byId("notice").hidden = true;
   byId("notice-error").textContent = "";
@@ -45,4 +68,7 @@ export async function attempt(action, about = "page") {
   }
 }
 
-byId("notice-close").addEventListener("click", dismiss);
+byId("notice-close").addEventListener("click", () => {
+  dismissed = byId("notice-error").textContent;
+  hide();
+});

@@ -26,16 +26,16 @@ export class Player {
     }
   }
 
-  /** Play a sound: from its beginning, or from where the last one is while sounds are looped. */
-  play(/** @type {Float32Array} */ samples, /** @type {number} */ sampleRate) {
+  /** Play a sound: from its beginning, or from where the last one is while sounds are looped. A quiet one waits. */
+  play(/** @type {Float32Array} */ samples, /** @type {number} */ sampleRate, isQuiet = false) {
     const before = this.position;
     this.sound = { samples, sampleRate, duration: samples.length / sampleRate };
     window.lastSound = samples;
-    if (!this.isAwake || !samples.length) return;
+    if (isQuiet || !this.isAwake || !samples.length) return;
     const from = this.isLooping && before !== null ? before % this.sound.duration : 0;
     const last = this.voice;
-    this.voice = { isLooping: this.isLooping, duration: this.sound.duration, ...this.startNodes(from, last !== null) };
-    this.voice.began = this.now() - from;
+    const nodes = this.startNodes(from, last !== null);
+    this.voice = { isLooping: this.isLooping, duration: this.sound.duration, from, began: this.clocks(), ...nodes };
     this.release(last);
   }
 
@@ -48,24 +48,30 @@ export class Player {
     const position = this.position;
     this.isLooping = isLooping;
     if (position === null) return;
-    this.voice.isLooping = isLooping;
-    this.voice.began = this.now() - position;
+    Object.assign(this.voice, { isLooping, from: position, began: this.clocks() });
     if (this.voice.source) this.voice.source.loop = isLooping;
   }
 
   /** Where the sound is, in seconds; null if none plays. */
   get position() {
     if (!this.voice) return null;
-    const passed = Math.max(0, this.now() - this.voice.began);
+    const { from, began } = this.voice;
+    const clock = this.isRunning ? "audio" : "wall";
+    const passed = from + Math.max(0, this.clocks()[clock] - began[clock]);
     if (this.voice.isLooping) return passed % this.voice.duration;
     if (passed < this.voice.duration) return passed;
     this.voice = null;
     return null;
   }
 
-  /** Seconds, by the clock of the audio device if it runs. */
-  now() {
-    return this.context?.state === "running" ? this.context.currentTime : performance.now() / 1000;
+  /** Whether the audio device runs: it starts some time after it was woken, or never. */
+  get isRunning() {
+    return this.context?.state === "running";
+  }
+
+  /** Seconds, by the clock of the audio device and by another one. */
+  clocks() {
+    return { audio: this.context?.currentTime ?? 0, wall: performance.now() / 1000 };
   }
 
   startNodes(from, isFaded) {

@@ -22,6 +22,7 @@ export class Shelf {
     this.path = (rest = "") => runPath(run, `/shelf${rest}`);
     this.handlers = handlers;
     this.sounds = [];
+    this.keeping = null;
     byId("keep").addEventListener("click", () => this.keep());
     byId("keep-name").addEventListener("keydown", (event) => event.key === "Enter" && this.keep());
   }
@@ -38,26 +39,41 @@ export class Shelf {
       return;
     }
     const name = byId("keep-name").value.trim() || current.name;
+    const json = { name, settings: current.settings };
+    const key = JSON.stringify(json);
+    if (key === this.keeping || this.sounds.some((entry) => entry.key === key)) {
+      say(`${name} is on the shelf already.`);
+      return;
+    }
+    this.keeping = key;
     await attempt(async () => {
-      const json = { name, settings: current.settings };
-      this.sounds.push(await requestJson(this.path(), { method: "POST", json }));
+      const entry = await requestJson(this.path(), { method: "POST", json });
+      this.sounds.push({ ...entry, key });
       byId("keep-name").value = "";
       this.show();
       say(`Kept: ${name}`);
     }, "shelf");
+    this.keeping = null;
   }
 
   async rename(entry, name) {
     await attempt(async () => {
       await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "PUT", json: { name } });
-      entry.name = name;
+      Object.assign(entry, { name, key: null });
     }, "shelf");
+    const hadFocus = document.activeElement.dataset.id === entry.id;
     this.show();
+    if (hadFocus) byId("shelf").querySelector(`[data-id="${CSS.escape(entry.id)}"]`)?.focus();
   }
 
   async remove(entry) {
     await attempt(async () => {
-      await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "DELETE" });
+      try {
+        await request(this.path(`/${encodeURIComponent(entry.id)}`), { method: "DELETE" });
+      } catch (error) {
+        // Another page may have deleted it.
+        if (error.status !== 404) throw error;
+      }
       this.sounds = this.sounds.filter((other) => other !== entry);
       this.show();
       say(`Deleted: ${entry.name}`);
@@ -84,6 +100,7 @@ export class Shelf {
     const hear = button("▸", `Hear ${entry.name}`, () => this.handlers.onHear(entry.settings));
     const rename = button("✎", `Rename ${entry.name}`, () => this.type(entry, load, rename));
     const remove = button("×", `Delete ${entry.name}`, () => this.remove(entry));
+    rename.dataset.id = entry.id;
     for (const small of [hear, rename, remove]) small.classList.add("icon");
     item.append(hear, load, rename, remove);
     return item;
@@ -99,18 +116,19 @@ export class Shelf {
     field.focus();
     field.select();
     let isDone = false;
-    const close = (isKept) => {
+    const close = (isKept, isFocused) => {
       if (isDone) return;
       isDone = true;
       const name = field.value.trim();
+      field.replaceWith(load);
+      if (isFocused) rename.focus();
       if (isKept && name && name !== entry.name) this.rename(entry, name);
-      else field.replaceWith(load);
-      if (rename.isConnected) rename.focus();
     };
     field.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") close(true);
-      if (event.key === "Escape") close(false);
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();
+      close(event.key === "Enter", true);
     });
-    field.addEventListener("blur", () => close(true));
+    field.addEventListener("blur", () => close(true, false));
   }
 }

@@ -2,6 +2,7 @@
 
 import { FARTHEST } from "./form.js";
 import { stepWithKeys } from "./keys.js";
+import { say } from "./notices.js";
 
 const FIRST = 6;
 const SPAN = 5;
@@ -10,6 +11,7 @@ const COARSE = 1;
 const FINE = 0.01;
 
 const title = (name) => name.replaceAll("_", " ").replace(/^axis(\d+)$/, "axis $1");
+const percent = (share) => `${(100 * share).toFixed(share < 0.0095 ? 1 : 0)} %`;
 const signed = (value) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
 
 function element(tag, properties = {}, ...children) {
@@ -34,7 +36,7 @@ class Slider {
     this.reset.setAttribute("aria-label", `Reset ${name}`);
     this.band = element("span", { className: "band" });
     const label = element("span", { className: "name", textContent: title(name), title: this.explanation() });
-    const share = element("span", { className: "share muted", textContent: `${(100 * axis.share).toFixed(0)} %` });
+    const share = element("span", { className: "share muted", textContent: percent(axis.share) });
     if (axis.is_course) share.append(" · over time");
     share.title = "Share of the variance of the training sounds";
     const rail = element("div", { className: "rail" }, this.band, element("span", { className: "tick" }), this.range);
@@ -88,7 +90,9 @@ class Slider {
       const typed = field.valueAsNumber;
       field.replaceWith(this.number);
       if (isFocused) this.number.focus();
-      if (isKept && Number.isFinite(typed)) this.put(Math.max(-FARTHEST, Math.min(FARTHEST, typed)));
+      if (!isKept || !Number.isFinite(typed)) return;
+      if (Math.abs(typed) > FARTHEST) say(`An axis moves by at most ${FARTHEST} standard deviations.`);
+      this.put(Math.max(-FARTHEST, Math.min(FARTHEST, typed)));
     };
     field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== "Escape") return;

@@ -4,6 +4,7 @@ import { requestJson, runPath, upload } from "./api.js";
 import { attempt, say } from "./notices.js";
 
 const MOST_SHOWN = 100;
+const LONGEST_S = 60;
 const byId = (id) => document.getElementById(id);
 
 export class Sounds {
@@ -123,7 +124,8 @@ export class Sounds {
     bar.hidden = true;
     if (!reply) return;
     this.dropped.add(reply.source.name);
-    say(others.length ? `The first of ${others.length + 1} files is used: ${file.name}` : `Here is ${file.name}`);
+    const first = others.length ? `The first of ${others.length + 1} files is used: ` : "Loaded: ";
+    say(`${first}${file.name}${reply.duration > LONGEST_S ? `, of which one hears the first ${LONGEST_S} s` : ""}`);
     onSource(reply.source);
   }
 }

@@ -6,10 +6,11 @@ import { ramps, styled } from "./colours.js";
 const LEFT = 46;
 const BOTTOM = 22;
 const TOP = 8;
-const RIGHT = 62;
+const RIGHT = 68;
 const GAP = 8;
 const HZ_TICKS = [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000];
 
+const inDb = (level) => `${level.toFixed(0)} dB`.replace("-", "−");
 const hz = (value) => (value >= 1000 ? `${value / 1000}k` : `${value}`);
 
 /** Steps of 1, 2 or 5 that leave room for the labels. */
@@ -89,7 +90,7 @@ export class Spectrogram {
       const box = { ...area, y: TOP + channel * (each + GAP), height: each };
       this.drawPicture(context, box, this.pictures[channel], frames);
       this.drawHz(context, box, bands);
-      const labels = channel ? ["+2 bands", "0", "−2 bands"] : [`${high_db} dB`, `${low_db} dB`];
+      const labels = channel ? ["+2 bd", "0", "−2 bd"] : [0, low_db - high_db].map(inDb);
       drawLegend(context, box, table, labels);
     }
     this.drawSeconds(context, area, height);

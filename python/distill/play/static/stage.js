@@ -1,7 +1,7 @@
 // The sound on stage: asks for it, plays it, shows its spectrogram and level. A/B goes between model and original.
 
 import { levels, inWords, Meter } from "./meter.js";
-import { complain, settle } from "./notices.js";
+import { complain, inProgress, say, settle } from "./notices.js";
 import { Player } from "./player.js";
 import { Spectrogram } from "./spectrogram.js";
 import { Wire } from "./wire.js";
@@ -10,7 +10,7 @@ const SLOW_MS = 400;
 const byId = (id) => document.getElementById(id);
 
 export class Stage {
-  /** @param {{onSound: (reply: object) => void, onChanged: () => void, onListening: () => void}} handlers */
+  /** @param {{onSound: (reply: object) => void, onFailed: () => void, onChanged: () => void, onListening: () => void}} handlers */
   constructor(run, handlers) {
     this.run = run;
     this.handlers = handlers;
@@ -33,21 +33,22 @@ export class Stage {
   /** Use the details of the run: anew after its weights were replaced. */
   use(details) {
     this.spectrogram.setScales(details.bands_hz, details.hop_s);
-    this.longestS = details.longest_s;
-    if (!details.playable) return;
+    if (!details.playable) {
+      this.showBusy(details.reason ?? "This run cannot be played yet.");
+      return;
+    }
+    this.hideBusy();
     this.wire ??= new Wire(this.run, {
       onReply: (reply, purpose) => this.receive(reply, purpose),
       onError: (error, purpose) => this.fail(error, purpose),
-      onProgress: ({ stage, current, total }) => this.showBusy(`${stage}: ${current} of ${total}`),
+      onProgress: (progress) => this.showBusy(inProgress(progress)),
       onChanged: this.handlers.onChanged,
-      onLost: (error, seconds) => {
-        const again = `${error.tip ?? ""} Trying again in ${Math.ceil(seconds)} s.`;
-        complain(Object.assign(error, { tip: again.trim() }), "connection");
-      },
-      onOpen: () => settle("connection"),
+      onLost: (error) => complain(error, "server"),
+      onOpen: () => settle("server") && say("The connection to distill play is back."),
     });
     this.asked = this.made = this.recorded = null;
-    if (this.settings) this.ask();
+    // A sound that nobody asked for is not played, unless it takes the place of one that plays.
+    if (this.settings) this.ask(true);
   }
 
   /** Make the sound of settings, if they are others than before. `original` is the recording behind it. */
@@ -58,20 +59,20 @@ export class Stage {
     if (isNew && settings) this.ask();
   }
 
-  ask() {
+  ask(isUnasked = false) {
     this.listenTo(false);
     this.asked = this.key();
-    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked });
+    this.send({ settings: this.settings, channels: this.channels }, { kind: "made", key: this.asked, isUnasked });
   }
 
   key = () => JSON.stringify([this.settings, this.channels]);
   originalKey = () => JSON.stringify([this.original, this.duration, this.channels]);
 
-  /** The length of the model's sound, seconds: the recording is played as long. */
+  /** The length of the model's sound, seconds, if it is known: the recording is played as long. */
   get duration() {
     if (this.settings?.duration) return this.settings.duration;
     const { reply } = this.made?.key === this.key() ? this.made : {};
-    return reply ? reply.samples.length / reply.sample_rate : this.longestS;
+    return reply ? reply.samples.length / reply.sample_rate : null;
   }
 
   send(message, purpose) {
@@ -84,27 +85,32 @@ export class Stage {
   receive(reply, purpose) {
     settle("sound");
     this.hideBusy();
-    const { kind, key } = purpose ?? { kind: "heard" };
+    const { kind, key, isUnasked } = purpose ?? { kind: "heard" };
     if (kind === "made") {
       this.made = { reply, key };
       this.handlers.onSound(reply);
     }
     if (kind === "original") this.recorded = { reply, key };
     // A/B may have gone to the other one meanwhile.
-    if (kind === "heard" || (kind === "original") === this.isOriginal) this.present(reply);
+    if (kind === "heard" || (kind === "original") === this.isOriginal) {
+      this.present(reply, isUnasked && this.player.position === null);
+    }
   }
 
   fail(error, purpose) {
     this.hideBusy();
-    if (purpose?.kind === "made") this.asked = null;
+    if (purpose?.kind === "made") {
+      this.asked = null;
+      this.handlers.onFailed();
+    }
     if (purpose?.kind === "original") this.listenTo(false);
     complain(error, "sound");
   }
 
-  present(reply) {
+  present(reply, isQuiet = false) {
     this.shown = reply;
     this.spectrogram.show(reply);
-    this.player.play(reply.samples, reply.sample_rate);
+    this.player.play(reply.samples, reply.sample_rate, isQuiet);
     const seconds = `${(reply.samples.length / reply.sample_rate).toFixed(2)} s`;
     const made = reply.kind === "sound" ? [`made in ${Math.round(reply.made_ms)} ms`] : [];
     const parts = [reply.kind === "original" ? "Original" : "", seconds, inWords(levels(reply.samples)), ...made];

@@ -1,11 +1,13 @@
 // The panel "Start from": a random sound, a sound, or what lies between two, with seed and duration.
 
-import { LONGEST_SEED, randomSeed } from "./form.js";
+import { LARGEST_SEED, randomSeed } from "./form.js";
 import { stepWithKeys } from "./keys.js";
 
 const byId = (id) => document.getElementById(id);
 const KINDS = ["sample", "around", "between"];
 const RADIUS = 0.5;
+const SHORTEST_S = 0.01;
+const FIELDS = ["seed", "duration", "dataset-sound", "sound-a", "sound-b"];
 
 export class Start {
   /**
@@ -16,8 +18,19 @@ export class Start {
     this.history = history;
     this.sounds = sounds;
     this.chunkS = null;
+    /** @type {Set<HTMLElement>} fields in which somebody types */
+    this.typedIn = new Set();
+    for (const id of FIELDS) this.follow(byId(id));
     this.listen();
     this.show(history.present);
+  }
+
+  /** Know whether somebody types in a field. */
+  follow(field) {
+    field.addEventListener("input", () => this.typedIn.add(field));
+    const end = () => this.typedIn.delete(field);
+    for (const type of ["change", "blur"]) field.addEventListener(type, end);
+    field.addEventListener("keydown", (event) => event.key === "Enter" && end());
   }
 
   change(changes) {
@@ -34,9 +47,14 @@ export class Start {
       range.addEventListener("input", () => this.preview({ [key]: Number(range.value) }));
       range.addEventListener("change", () => this.history.commit());
     }
-    this.bindNumber("seed", (text) => /^\d+$/.test(text) && Number(text) <= LONGEST_SEED);
-    this.bindNumber("duration", (text) => text === "" || (Number(text) > 0 && Number(text) <= 60));
-    const bind = (id, take) => this.sounds.bind(byId(id), take, (text) => this.hint(`There is no sound “${text}”.`));
+    this.bindNumber("seed", `A whole number up to ${LARGEST_SEED}.`, (text) => {
+      return /^\d+$/.test(text) && Number(text) <= LARGEST_SEED;
+    });
+    this.bindNumber("duration", `From ${SHORTEST_S} to 60 seconds.`, (text) => {
+      return text === "" || (Number(text) >= SHORTEST_S && Number(text) <= 60);
+    });
+    const unknown = (text) => this.hint(`There is no sound “${text}”.`);
+    const bind = (id, take) => this.sounds.bind(byId(id), take, unknown);
     bind("dataset-sound", (source) => this.from(source));
     bind("sound-a", (source) => this.change({ a: source }));
     bind("sound-b", (source) => this.change({ b: source }));
@@ -52,18 +70,19 @@ export class Start {
     this.history.preview({ ...this.history.present, ...changes });
   }
 
-  bindNumber(id, isGood) {
+  bindNumber(id, rule, isGood) {
     const field = byId(id);
     field.addEventListener("input", () => {
       const good = !field.validity.badInput && isGood(field.value);
-      field.toggleAttribute("aria-invalid", false);
+      this.hint(good ? "" : rule);
+      field.setAttribute("aria-invalid", String(!good));
       if (good) this.preview({ [id]: field.value === "" ? null : Number(field.value) });
-      else field.setAttribute("aria-invalid", "true");
     });
     field.addEventListener("change", () => {
       this.history.commit();
       // A value that is not good goes back to the last good one.
       field.removeAttribute("aria-invalid");
+      this.show(this.history.present);
       field.value = this.history.present[id] ?? "";
     });
   }
@@ -73,9 +92,16 @@ export class Start {
     this.change(kind === "between" ? { kind, a: a ?? source } : { kind });
   }
 
-  /** Start from a sound, as the model makes it. A dot of the map stands for a chunk of its file. */
+  /**
+   * Start from a sound, as the model makes it, or let it be the one that is missing of A and B. A dot of the map stands
+   * for a chunk of its file.
+   */
   from(source, isChunk = false) {
-    const { duration } = this.history.present;
+    const { duration, kind, a, b } = this.history.present;
+    if (kind === "between" && !(a && b)) {
+      this.change(a ? { b: source } : { a: source });
+      return;
+    }
     const wanted = isChunk ? (duration ?? this.chunkS) : duration === this.chunkS ? null : duration;
     this.change({ kind: "around", source, radius: 0, axes: {}, duration: wanted });
   }
@@ -112,7 +138,7 @@ export class Start {
     byId("vary").disabled = !form.source;
     const missing = {
       around: form.source ? "" : "Choose a sound, drop a file on the page, or click a dot on the map.",
-      between: form.a && form.b ? "" : "Choose two sounds.",
+      between: form.a && form.b ? "" : `Choose sound ${form.a ? "B" : "A"}, drop a file on the page, or click a dot.`,
     };
     this.hint(missing[form.kind] ?? "");
   }
@@ -120,7 +146,7 @@ export class Start {
   /** Text is not replaced while it is typed. */
   write(id, text) {
     const field = byId(id);
-    if (field !== document.activeElement && field.value !== text) field.value = text;
+    if (!this.typedIn.has(field) && field.value !== text) field.value = text;
   }
 
   /** Show the duration that is used when none is given. */

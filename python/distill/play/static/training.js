@@ -35,7 +35,7 @@ function caption(id, name, lines) {
 
 export class Training {
   /**
-   * @param {{onState: (state: object) => void, onSamples: (samples: Float32Array, sampleRate: number) => void}} handlers
+   * @param {{onState: (news: object) => void, onSamples: (samples: Float32Array, rate: number) => void}} handlers
    */
   constructor(run, sampleRate, handlers) {
     this.run = run;
@@ -63,6 +63,11 @@ export class Training {
       const news = await requestJson(runPath(this.run, "/training"), { query });
       if (turn !== this.turn) return;
       settle("server");
+      if (this.isOther(news)) {
+        this.forget();
+        this.poll();
+        return;
+      }
       this.show(news);
       if (news.state === "training") wait = WAIT_MS.training;
       if (news.analysis.state === "running") wait = WAIT_MS.analysis;
@@ -74,18 +79,32 @@ export class Training {
     if (!document.hidden && turn === this.turn) this.timer = setTimeout(() => this.poll(), wait);
   }
 
+  /** Whether the run was begun anew, or resumed from an earlier epoch: then all of it is asked for. */
+  isOther({ epoch, metrics, previews }) {
+    const epochs = new Set(previews.map((preview) => preview.epoch));
+    const isLost = this.previewEpochs.some((known) => !epochs.has(known));
+    return this.epoch > 0 && ((epoch ?? 0) < this.epoch || metrics[0]?.epoch > this.epoch + 1 || isLost);
+  }
+
+  forget() {
+    this.epoch = 0;
+    this.rows.clear();
+    this.previews.clear();
+    byId("previews").replaceChildren();
+  }
+
+  get previewEpochs() {
+    return [...byId("previews").children].map((row) => Number(row.dataset.epoch));
+  }
+
   show(news) {
     const isTraining = news.state === "training";
     for (const row of news.metrics) this.rows.set(row.epoch, row);
-    // A run that was begun anew has fewer epochs than before.
-    if (news.epoch < this.epoch) {
-      for (const epoch of [...this.rows.keys()]) if (epoch > news.epoch) this.rows.delete(epoch);
-    }
     this.epoch = news.epoch ?? 0;
     byId("training").hidden = !isTraining && !this.rows.size;
     const left = isTraining && news.seconds_left != null ? `, ${inWords(news.seconds_left)} left` : "";
     const epochs = `epoch ${news.epoch} of ${news.epochs}${left}`;
-    byId("training-text").textContent = isTraining ? epochs : `${news.epoch} epochs`;
+    byId("training-text").textContent = isTraining ? epochs : `${news.epoch} ${news.epoch === 1 ? "epoch" : "epochs"}`;
     byId("training-chip").hidden = !isTraining;
     byId("training-chip").textContent = `Training · ${epochs}`;
     const bar = byId("training-progress");

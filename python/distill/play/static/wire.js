@@ -4,6 +4,7 @@ import { ApiError, requestJson, socketAddress } from "./api.js";
 
 const FIRST_WAIT_S = 0.5;
 const LONGEST_WAIT_S = 10;
+const SLOW_MS = 3000;
 
 /** A message with a sound: its header, samples and spectrogram; docs/play.md describes it. */
 export function parseReply(/** @type {ArrayBuffer} */ buffer) {
@@ -18,7 +19,7 @@ export class Wire {
   /**
    * @param {string} run
    * @param {{onReply: Function, onError: Function, onProgress: Function, onChanged: Function,
-   *   onLost: (error: ApiError, waitSeconds: number) => void, onOpen: () => void}} handlers
+   *   onLost: (error: ApiError) => void, onOpen: () => void}} handlers
    */
   constructor(run, handlers) {
     this.run = run;
@@ -27,6 +28,7 @@ export class Wire {
     this.played = 0;
     this.inFlight = null;
     this.waiting = null;
+    this.purposes = new Map();
     this.wait = FIRST_WAIT_S;
     this.connect();
   }
@@ -42,10 +44,23 @@ export class Wire {
   }
 
   flush() {
-    if (this.inFlight || !this.waiting || this.socket.readyState !== WebSocket.OPEN) return;
+    // What takes long is not waited for: the server drops it for a request that starts from another sound.
+    const isFree = !this.inFlight || this.inFlight.isSlow;
+    if (!isFree || !this.waiting || this.socket.readyState !== WebSocket.OPEN) return;
     this.inFlight = this.waiting;
     this.waiting = null;
-    this.socket.send(JSON.stringify(this.inFlight.message));
+    const { message, purpose } = this.inFlight;
+    this.purposes.set(message.id, purpose);
+    this.expectSlow(this.inFlight);
+    this.socket.send(JSON.stringify(message));
+  }
+
+  /** A request that gets no reply for long is not waited for. */
+  expectSlow(request) {
+    setTimeout(() => {
+      request.isSlow = true;
+      if (this.inFlight === request) this.flush();
+    }, SLOW_MS);
   }
 
   connect() {
@@ -72,24 +87,29 @@ export class Wire {
     }
     const message = JSON.parse(data);
     if (message.event === "changed") this.handlers.onChanged();
-    else if (message.progress) this.handlers.onProgress(message.progress);
-    else if (message.error) {
+    else if (message.progress) {
+      if (this.inFlight?.message.id === message.id) this.inFlight.isSlow = true;
+      this.flush();
+      this.handlers.onProgress(message.progress);
+    } else if (message.error) {
       const purpose = this.finish(message.id);
       this.handlers.onError(new ApiError(message.error, message.tip), purpose);
     }
   }
 
-  /** End the request on its way, and send the one that waits; returns the purpose. */
+  /** End a request, and send the one that waits; returns its purpose. */
   finish(id) {
-    const { message, purpose } = this.inFlight ?? { message: {}, purpose: null };
-    if (message.id === id || id == null) this.inFlight = null;
+    const purpose = this.purposes.get(id) ?? null;
+    // Earlier ones were replaced, and get no reply.
+    for (const number of this.purposes.keys()) if (id == null || number <= id) this.purposes.delete(number);
+    if (id == null || this.inFlight?.message.id === id) this.inFlight = null;
     this.flush();
     return purpose;
   }
 
   async lost() {
     // What was on its way is sent again, unless there is something newer.
-    this.waiting ??= this.inFlight;
+    this.waiting ??= this.inFlight && { message: this.inFlight.message, purpose: this.inFlight.purpose };
     this.inFlight = null;
     const seconds = this.wait;
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT_S);
@@ -100,6 +120,6 @@ export class Wire {
     } catch (reason) {
       error = reason;
     }
-    if (this.socket.readyState !== WebSocket.OPEN) this.handlers.onLost(error, seconds);
+    if (this.socket.readyState !== WebSocket.OPEN) this.handlers.onLost(error);
   }
 }
