@@ -79,10 +79,12 @@ class FileOperations(RuleBasedStateMachine):
     def remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
 
-    @rule()
-    def reload(self) -> None:
+    @rule(has_copy=st.booleans())
+    def reload(self, has_copy: bool) -> None:
         path = Path(self.folder.name) / "manifest.json"
         self.manifest.save(path)
+        if has_copy:
+            self.manifest.save_copy(path)
         self.manifest = Manifest.load(path)
 
     @invariant()

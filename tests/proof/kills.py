@@ -35,7 +35,7 @@ from shimmed import (
 )
 
 from distill import _native
-from distill.cache import CacheReader, pack, writer
+from distill.cache import CacheReader, binary, pack, writer
 from distill.cache.compaction import clean
 from distill.errors import StorageError
 from distill.preprocess.pipeline import preprocess
@@ -46,6 +46,7 @@ FATES = {"kill": (KILL, 0), "tear": (TEAR, 0), "ENOSPC": (FAIL, errno.ENOSPC), "
 
 torch.set_num_threads(1)
 pack.MAX_PACK_BYTES = 1024 + 3 * (ROW_BYTES + 8)
+binary.COPY_FROM_BYTES = 0
 
 
 class Scenario(NamedTuple):

@@ -187,6 +187,11 @@ def scan_and_apply(slot: str, root: Path, tried: Counter[str]) -> tuple[Manifest
     for _, content_hash, _ in scan.todo:
         manifest.set_content(content_hash, [], 1, [0.0] * 5)
     manifest.save(path)
+    if slot == "a":
+        # What is loaded from now on is the binary copies.
+        manifest.save_copy(path)
+        if table_path.exists():
+            table.save_copy(table_path)
     tried["scans that trusted every stamp"] += not hashed
     return Manifest.load(path), scan
 

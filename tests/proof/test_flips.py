@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 from distill.audio import ComplexSpectrogramConfig, load_cache_manifest
 from distill.cache import CacheReader
+from distill.cache.folder import load_file_table
 from distill.errors import CacheError
 from distill.preprocess.pipeline import preprocess
+from distill.preprocess.status import dataset_status
 from sounds import noise, rows_by_content, slot_of, training, write
 
 TINY = training(
@@ -21,7 +24,9 @@ TINY = training(
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def dataset(tmp_path, monkeypatch):
+    # As a large cache, with binary copies of its tables.
+    monkeypatch.setattr("distill.cache.binary.COPY_FROM_BYTES", 0)
     for number in range(3):
         write(tmp_path / "dataset" / f"{number}.wav", noise(number, 128 + 128 * number), subtype="PCM_16")
     preprocess(tmp_path / "dataset", TINY)
@@ -56,6 +61,31 @@ def test_damage_at_every_byte_of_the_manifest_is_found(dataset, tried: Counter[s
             CacheReader(dataset / ".cache")
         if number % (7 if soak else 151) == 0:
             assert_recovers(dataset, before)
+            tried["recoveries"] += 1
+    tried["bytes flipped"] += len(content)
+    tried["lengths cut to"] += len(content)
+
+
+@pytest.mark.parametrize("name", ["manifest.bin", "files.bin"])
+def test_damage_at_every_byte_of_a_binary_copy_changes_nothing(dataset, name, tried: Counter[str], soak):
+    time.sleep(2.1)  # until the stamps are old enough to be trusted, so that the tables stay the same
+    preprocess(dataset, TINY)
+    before = rows_by_content(dataset / ".cache")
+    status = dataset_status(dataset)
+    manifest = load_cache_manifest(dataset / ".cache")
+    path = (slot_of(dataset) if name == "manifest.bin" else dataset / ".cache") / name
+    content = path.read_bytes()
+    assert len(content) > 400
+    for number, bad in enumerate(damaged(content, 1)):
+        path.write_bytes(bad)
+        assert load_cache_manifest(dataset / ".cache") == manifest
+        assert len(load_file_table(dataset / ".cache")) == 3
+        if number % (7 if soak else 151) == 0:
+            assert dataset_status(dataset)["unchanged"] == status["unchanged"] == 3
+            assert preprocess(dataset, TINY).decoded == 0
+            assert path.read_bytes() == content  # written again
+            after = rows_by_content(dataset / ".cache")
+            assert all(np.array_equal(after[content], rows) for content, rows in before.items())
             tried["recoveries"] += 1
     tried["bytes flipped"] += len(content)
     tried["lengths cut to"] += len(content)

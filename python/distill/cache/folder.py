@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill import _native
+from distill.cache.binary import copy_path
 from distill.cache.lease import OWNER_NAME
 from distill.cache.manifest import MANIFEST_NAME, PACKS_NAME, load_manifest, newer_format
 from distill.cache.pack_info import is_pack_name
@@ -79,6 +80,7 @@ def _marked(cache_dir: Path) -> Path:
 def _is_ours(cache_dir: Path) -> bool:
     """Whether a folder holds nothing but a cache. Marks in another one would hide its other files from backups."""
     names = {"lock", FILES_NAME, SLOTS_NAME, MANIFEST_NAME, PACKS_NAME, "CACHEDIR.TAG", ".gitignore"}
+    names.add(copy_path(Path(FILES_NAME)).name)
     return all(
         path.name in names or any(kind.fullmatch(path.name) for kind in (_PREDECESSOR_ROW, TEMPORARY, OWNER_NAME))
         for path in cache_dir.iterdir()

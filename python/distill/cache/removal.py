@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from distill.cache.binary import copy_path
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import Leftover, leftover
 from distill.cache.leftovers import is_left_by_writer
@@ -103,6 +104,7 @@ def remove_slot(path: Path) -> None:
         return
     # The manifest first: what is left after a kill is no slot.
     (path / MANIFEST_NAME).unlink(missing_ok=True)
+    copy_path(path / MANIFEST_NAME).unlink(missing_ok=True)
     packs = path / PACKS_NAME
     parts = path / PARTS_NAME
     for folder in (packs, parts):

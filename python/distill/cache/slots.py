@@ -8,6 +8,8 @@
     CACHE/slots/NAME/             the rows of one configuration; NAME is the start of its fingerprint
         manifest.json, packs/
 
+manifest.bin and files.bin beside them are binary copies of large tables, see `binary`.
+
 A slot is complete without the rest: readers need its folder only.
 """
 
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from distill import _native
+from distill.cache.binary import copy_path
 from distill.cache.manifest import (
     MANIFEST_NAME,
     PACKS_NAME,
@@ -124,7 +127,8 @@ def last_used_ns(path: Path) -> int:
 
 def _size(path: Path) -> int:
     """Return the size of a slot's manifest, packs and parts."""
-    files = [path / MANIFEST_NAME, *entries(path / PACKS_NAME), *entries(path / PARTS_NAME)]
+    manifest = path / MANIFEST_NAME
+    files = [manifest, copy_path(manifest), *entries(path / PACKS_NAME), *entries(path / PARTS_NAME)]
     return sum(file.lstat().st_size for file in files if file.is_file())
 
 

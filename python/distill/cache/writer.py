@@ -15,6 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from distill import _native
+from distill.cache.binary import save_copy
 from distill.cache.damage import find_damage
 from distill.cache.disk import cache_write_error
 from distill.cache.folder import FILES_NAME, load_file_table, prepare_folder
@@ -309,6 +310,8 @@ class CacheWriter:
     def finish(self) -> None:
         """Make all finished contents durable, commit them, and remove packs that the manifest does not name.
 
+        Large tables get their binary copies last: they only save time.
+
         Raises
         ------
         StorageError
@@ -327,6 +330,8 @@ class CacheWriter:
             self.remove_unnamed()
         except OSError as error:
             raise cache_write_error(self.cache_dir, error) from error
+        save_copy(self.manifest, self.slot_dir / MANIFEST_NAME)
+        save_copy(self.files, self.cache_dir / FILES_NAME)
 
     def _keep(self) -> None:
         """Commit what is finished; as a part file, which is cheaper, if the last commit was only a moment ago."""

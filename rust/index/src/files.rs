@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::hash::Hash;
+use crate::path::check_relative;
 use crate::paths::Paths;
 use crate::skip_reason::SkipReason;
 use crate::stat::StatKey;
@@ -60,6 +61,56 @@ impl Files {
             flags: Vec::with_capacity(count),
             ..Files::default()
         }
+    }
+
+    /// The files of these columns, sorted by path, and of another table, which holds those that are
+    /// skipped. `None` if a rule is broken.
+    pub(crate) fn from_columns(
+        paths: Paths,
+        keys: Vec<StatKey>,
+        flags: Vec<u8>,
+        contents: impl Iterator<Item = Option<Hash>>,
+        rare: &Files,
+    ) -> Option<Self> {
+        let known = HAS_CONTENT | RACY | UNSELECTED;
+        let mut hashes = Vec::with_capacity(flags.len());
+        let mut n_skipped = 0;
+        for (content, flags) in contents.zip(&flags) {
+            if content.is_some() != (flags & HAS_CONTENT != 0) || flags & !known != 0 {
+                return None;
+            }
+            n_skipped += usize::from(content.is_none());
+            hashes.push(content.unwrap_or_default());
+        }
+        let is_plain = |path: &[u8]| check_relative(path).is_ok();
+        if !paths.is_sorted() || !paths.iter().all(is_plain) {
+            return None;
+        }
+        let mut files = Files {
+            paths,
+            keys,
+            hashes,
+            flags,
+            skipped: BTreeMap::new(),
+        };
+        for file in rare.iter() {
+            let at = files.find(file.path)?;
+            if file
+                != (File {
+                    skipped: file.skipped,
+                    ..files.get(at)
+                })
+            {
+                return None;
+            }
+            files.skipped.insert(at, file.skipped?.clone());
+        }
+        (files.skipped.len() == n_skipped).then_some(files)
+    }
+
+    /// What is noted of the file with this number, as [`Files::from_columns`] takes it.
+    pub(crate) fn flags(&self, index: usize) -> u8 {
+        self.flags[index]
     }
 
     /// Number of files.

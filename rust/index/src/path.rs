@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use memchr::memchr;
+
 /// Checks that `path` is a plain relative path.
 ///
 /// # Errors
@@ -14,15 +16,18 @@ pub fn check_relative(path: &[u8]) -> Result<(), &'static str> {
     if path.starts_with(b"/") {
         return Err("is absolute");
     }
-    if path.contains(&0) {
+    if memchr(0, path).is_some() {
         return Err("contains a NUL");
     }
-    for component in path.split(|&byte| byte == b'/') {
-        match component {
+    let mut rest = Some(path);
+    while let Some(path) = rest {
+        let slash = memchr(b'/', path);
+        match &path[..slash.unwrap_or(path.len())] {
             b"" => return Err("has an empty component"),
             b"." | b".." => return Err("has a '.' or '..' component"),
             _ => {}
         }
+        rest = slash.map(|at| &path[at + 1..]);
     }
     Ok(())
 }

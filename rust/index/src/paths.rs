@@ -9,6 +9,22 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The paths of these lengths, which follow each other in `bytes`. `None` if they are not all of it.
+    pub(crate) fn from_lengths(bytes: Vec<u8>, lengths: &[u32]) -> Option<Self> {
+        let mut end = 0_usize;
+        let mut ends = Vec::with_capacity(lengths.len());
+        for &length in lengths {
+            end = end.checked_add(length as usize)?;
+            ends.push(end);
+        }
+        (end == bytes.len()).then_some(Paths { bytes, ends })
+    }
+
+    /// Whether each path is greater than the one before.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.iter().is_sorted_by(|a, b| a < b)
+    }
+
     /// Number of paths.
     pub fn len(&self) -> usize {
         self.ends.len()

@@ -91,6 +91,33 @@ impl RacyFrom {
 }
 
 impl StatKey {
+    pub(crate) fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let numbers = [
+            self.size.to_le_bytes(),
+            self.mtime_ns.to_le_bytes(),
+            self.ctime_ns.to_le_bytes(),
+            self.inode.to_le_bytes(),
+        ];
+        let places = bytes.chunks_exact_mut(8).zip(numbers);
+        places.for_each(|(place, number)| place.copy_from_slice(&number));
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        let number = |at: usize| {
+            let mut part = [0; 8];
+            part.copy_from_slice(&bytes[at..at + 8]);
+            part
+        };
+        StatKey {
+            size: u64::from_le_bytes(number(0)),
+            mtime_ns: i64::from_le_bytes(number(8)),
+            ctime_ns: i64::from_le_bytes(number(16)),
+            inode: u64::from_le_bytes(number(24)),
+        }
+    }
+
     /// Whether a later write could leave this key unchanged. Times in the future
     /// are always racy.
     pub(crate) fn is_racy(&self, from: RacyFrom) -> bool {

@@ -30,6 +30,10 @@ impl PyFileTable {
         py.detach(|| self.0.save(&path.0)).map_err(to_python)
     }
 
+    fn save_copy(&self, py: Python, path: AnyPath) -> PyResult<()> {
+        py.detach(|| self.0.save_copy(&path.0)).map_err(to_python)
+    }
+
     fn apply(&mut self, py: Python, scan: &PyScan) -> bool {
         py.detach(|| self.0.apply(&scan.0))
     }

@@ -56,6 +56,10 @@ impl PyManifest {
         saved.map_err(to_python)
     }
 
+    fn save_copy(&self, py: Python, path: AnyPath) -> PyResult<()> {
+        py.detach(|| self.0.save_copy(&path.0)).map_err(to_python)
+    }
+
     #[getter]
     fn header(&self) -> &str {
         self.0.header()

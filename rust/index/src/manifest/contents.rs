@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use crate::files::Files;
 use crate::hash::Hash;
-use crate::records::{Content, Segment};
+use crate::records::{Content, Pack, Segment};
 
 /// The number of rows of a content that is kept in [`Contents::others`].
 const ELSEWHERE: u32 = u32::MAX;
@@ -26,7 +26,7 @@ struct Numbered {
 
 /// Where the rows of a content are that has at most one segment.
 #[derive(Clone, Copy, Debug)]
-struct Placed {
+pub(super) struct Placed {
     pack: u32,
     first: u32,
     /// 0 if there is no segment.
@@ -78,6 +78,33 @@ impl Placed {
         (placed.rows != ELSEWHERE).then_some(placed)
     }
 
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d] = [self.pack, self.first, self.rows, self.silent].map(u32::to_le_bytes);
+        let mut bytes = [0; 16];
+        let parts = bytes.chunks_exact_mut(4).zip([a, b, c, d]);
+        parts.for_each(|(place, part)| place.copy_from_slice(&part));
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let number = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Placed {
+            pack: number(0),
+            first: number(4),
+            rows: number(8),
+            silent: number(12),
+        }
+    }
+
+    /// Whether its rows are in a pack.
+    fn is_in(self, packs: &[Pack]) -> bool {
+        let end = u64::from(self.first) + u64::from(self.rows);
+        let pack = packs.get(self.pack as usize);
+        self.rows == 0 || pack.is_some_and(|pack| end <= pack.rows)
+    }
+
     fn segment(self) -> Option<Segment> {
         (self.rows > 0).then(|| Segment {
             pack: self.pack.into(),
@@ -88,6 +115,54 @@ impl Placed {
 }
 
 impl Contents {
+    /// The contents of these columns, and of another table, which holds those that are kept as a
+    /// whole. `None` if a rule is broken, besides those that are about all contents.
+    pub(super) fn from_columns(
+        hashes: Vec<Hash>,
+        placed: Vec<Placed>,
+        sums: Vec<[f64; 5]>,
+        rare: &Contents,
+        packs: &[Pack],
+    ) -> Option<Self> {
+        let is_rare = |placed: &&Placed| placed.rows == ELSEWHERE;
+        let is_fine = |placed: &Placed| is_rare(&placed) || placed.is_in(packs);
+        let is_sorted = hashes.is_sorted_by(|a, b| a < b);
+        let n_rare = placed.iter().filter(is_rare).count();
+        if !is_sorted || !placed.iter().all(is_fine) || n_rare != rare.len() {
+            return None;
+        }
+        let mut others = HashMap::with_capacity(n_rare);
+        for (hash, content) in rare.iter() {
+            let number = hashes.binary_search(hash).ok()?;
+            let is_same = content.sums == sums[number];
+            if !is_rare(&&placed[number]) || !is_same {
+                return None;
+            }
+            others.insert(number as u32, content.into_owned());
+        }
+        let mut numbers = HashTable::with_capacity(hashes.len());
+        let of = |&number: &u32| prefix(&hashes[number as usize]);
+        for (number, hash) in (0..).zip(&hashes) {
+            numbers.insert_unique(prefix(hash), number, of);
+        }
+        Some(Contents {
+            hashes,
+            placed,
+            sums,
+            others,
+            numbers,
+            of_files: None,
+        })
+    }
+
+    pub(super) fn placed(&self, number: usize) -> Placed {
+        self.placed[number]
+    }
+
+    pub(super) fn sums(&self, number: usize) -> [f64; 5] {
+        self.sums[number]
+    }
+
     pub(super) fn len(&self) -> usize {
         self.hashes.len()
     }
@@ -113,6 +188,13 @@ impl Contents {
     pub(super) fn keep_numbers(&mut self, files: &Arc<Files>, numbers: Vec<u32>) {
         let files = Arc::downgrade(files);
         self.of_files = Some(Numbered { files, numbers });
+    }
+
+    /// Keeps the numbers that are known for an equal table.
+    pub(super) fn renumber_files(&mut self, files: &Arc<Files>) {
+        if let Some(known) = &mut self.of_files {
+            known.files = Arc::downgrade(files);
+        }
     }
 
     /// The number of the content of each file of a table; `None` where it is not listed.

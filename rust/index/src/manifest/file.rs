@@ -1,4 +1,4 @@
-//! Loading the manifest file, and replacing it atomically.
+//! Opening the manifest file, and replacing it atomically.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -6,16 +6,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
 use super::format::{split_seal, SEAL_BYTES};
-use super::read::parse;
-use super::sealed::{Sealed, TextId};
+use super::sealed::Sealed;
 use super::tables::Manifest;
 use super::write::{sealed, Writer};
-use crate::files::Files;
 use crate::progress::Progress;
 use crate::{Error, Result};
 
@@ -30,16 +27,6 @@ const SPARSE_FRACTION: u64 = 16;
 const BLOCK_BYTES: u64 = 512;
 
 impl Manifest {
-    pub(super) fn load_with(
-        path: &Path,
-        known: Option<(TextId, &Arc<Files>)>,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        parse(&open_sealed(path)?, known, progress, |error| {
-            read_error(path, error)
-        })
-    }
-
     /// Replaces the manifest at `path` durably and atomically: a reader, now or
     /// after a crash, gets either the old one or the new one.
     ///
@@ -59,8 +46,16 @@ pub(super) fn replace_with(
     progress: &dyn Progress,
     text: impl FnOnce(&mut Writer),
 ) -> Result<()> {
+    replace_by(path, |file| sealed(file, progress, text))
+}
+
+/// Replaces a file by what `write` writes, durably and atomically.
+pub(super) fn replace_by(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
     let (mut file, temporary) = create_temporary(path)?;
-    let written = sealed(&mut file, progress, text).and_then(|()| file.sync_all());
+    let written = write(&mut file).and_then(|()| file.sync_all());
     let written = written.map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => Error::Interrupted,
         _ => Error::io(path, error),
@@ -87,14 +82,7 @@ pub(super) fn read_error(path: &Path, error: io::Error) -> Error {
 /// one is not read.
 pub(super) fn open_sealed(path: &Path) -> Result<Sealed<File>> {
     let failed = |error| read_error(path, error);
-    let mut options = OpenOptions::new();
-    // NONBLOCK: opening a FIFO must not wait for a writer.
-    let options = options
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let file = options.open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    check_extent(&metadata).map_err(Error::Manifest)?;
+    let (file, metadata) = open_regular(path)?;
     let mut tail = [0; SEAL_BYTES];
     let length = metadata.len().min(SEAL_BYTES as u64);
     let tail = &mut tail[..length as usize];
@@ -106,6 +94,20 @@ pub(super) fn open_sealed(path: &Path) -> Result<Sealed<File>> {
         length: metadata.len() - length,
         checksum: checksum.to_vec(),
     })
+}
+
+/// Opens a file that is not a device, and not larger than it can be.
+pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata)> {
+    let failed = |error| read_error(path, error);
+    let mut options = OpenOptions::new();
+    // NONBLOCK: opening a FIFO must not wait for a writer.
+    let options = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let file = options.open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    check_extent(&metadata).map_err(Error::Manifest)?;
+    Ok((file, metadata))
 }
 
 /// Rejects a file that is not a manifest, before memory is allocated for it.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{open_sealed, read_error, replace_with};
+use super::file::replace_with;
 use super::lines::Text;
 use super::read::{in_memory, parse_files, start};
 use super::sealed::{Sealed, TextId};
@@ -47,18 +47,6 @@ impl FileTable {
         &self.files
     }
 
-    /// Reads and checks the table at `path`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
-    /// [`Error::Newer`] if a later version of this program wrote it, and
-    /// [`Error::Interrupted`].
-    pub fn load(path: &Path, progress: &dyn Progress) -> Result<Self> {
-        let failed = |error| read_error(path, error);
-        FileTable::parse(&open_sealed(path)?, progress, failed)
-    }
-
     /// Replaces the table at `path` durably and atomically.
     ///
     /// # Errors
@@ -77,7 +65,7 @@ impl FileTable {
         FileTable::parse(&Sealed::bytes(bytes)?, &NoProgress, in_memory)
     }
 
-    fn parse<T: Text>(
+    pub(super) fn parse<T: Text>(
         sealed: &Sealed<T>,
         progress: &dyn Progress,
         failed: impl Fn(io::Error) -> Error + Sync,
@@ -155,19 +143,6 @@ impl FileTable {
 }
 
 impl Manifest {
-    /// Reads and checks the manifest at `path`. If its files are those of the table `known`,
-    /// they are shared: one of both costs no memory.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Manifest`] if it is invalid,
-    /// [`Error::Newer`] if a later version of this program wrote it, and
-    /// [`Error::Interrupted`].
-    pub fn load(path: &Path, known: Option<&FileTable>, progress: &dyn Progress) -> Result<Self> {
-        let known = known.and_then(|table| Some((table.text?, &table.files)));
-        Manifest::load_with(path, known, progress)
-    }
-
     /// The files as a table of their own, which is shared if all are selected.
     pub fn file_table(&self) -> FileTable {
         match self.files.iter().all(|file| file.selected) {

@@ -6,9 +6,11 @@
 //! - `contents`: the table of contents
 //! - `sealed`, `read`, `lines`, `cursor`, `write`: conversion from and to JSON, block by block
 //! - `format`: what reader and writer share
+//! - `binary`: a copy of the tables beside the JSON file, which is read faster
 //! - `file`: loading and replacing the file
 //! - `file_table`: the table of files alone, which the caches of a dataset share
 
+mod binary;
 mod check;
 mod contents;
 mod cursor;

@@ -30,10 +30,10 @@ pub(super) struct Sealed<T> {
 }
 
 /// What tells a text from others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TextId {
-    length: u64,
-    hash: blake3::Hash,
+    pub(super) length: u64,
+    pub(super) hash: blake3::Hash,
 }
 
 /// What a text was found to be when it was read again.
@@ -58,8 +58,10 @@ impl<'a> Sealed<&'a [u8]> {
 impl<T: Text> Sealed<T> {
     /// What tells the text from others, if its checksum is one.
     pub(super) fn id(&self) -> Option<TextId> {
-        let (length, hash) = (self.length, blake3::Hash::from_hex(&self.checksum));
-        hash.ok().map(|hash| TextId { length, hash })
+        let (length, hash) = (self.length, blake3::Hash::from_hex(&self.checksum).ok()?);
+        // Upper case would be read, too.
+        let is_written_so = hash.to_hex().as_bytes() == self.checksum;
+        is_written_so.then_some(TextId { length, hash })
     }
 
     /// Parses two parts of the text in two threads: what is before the table of files, and
@@ -152,6 +154,16 @@ impl<T: Text> Sealed<T> {
             true => Ok((before, files)),
             false => Err(failed(io::Error::other("it changed while it was read"))),
         }
+    }
+
+    /// The hash of the text. `tick` is told how much of it was read, and ends it.
+    pub(super) fn hash(&self, tick: Tick) -> io::Result<blake3::Hash> {
+        let mut hasher = Hasher::new();
+        self.blocks(0..self.length, &|_| true, |block, at| {
+            hasher.update(block);
+            tick(at + block.len() as u64)
+        })?;
+        Ok(hasher.finalize())
     }
 
     /// Where the table of files begins; `None` if there is none.

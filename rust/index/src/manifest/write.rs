@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use super::check;
 use super::format::{first_lines, last_line};
+use super::sealed::TextId;
 use super::tables::Manifest;
 use crate::files::{File, Files};
 use crate::hash::Hash;
@@ -48,13 +49,21 @@ impl Manifest {
         out.table("contents", contents, |out, (hash, content)| {
             out.content(hash, &content);
         });
+        out.table(
+            "files",
+            self.saved_files().map(|(_, file)| file),
+            Writer::file,
+        );
+    }
+
+    /// The files that are saved, with their numbers.
+    pub(super) fn saved_files(&self) -> impl Iterator<Item = (usize, File<'_>)> {
         let number_of = self.contents.of(&self.files);
         let files = self.files.iter().enumerate();
-        let files = files.filter(|(index, file)| match file.content {
+        files.filter(move |(index, file)| match file.content {
             Some(_) => number_of(*index).is_some(),
             None => !file.is_pending(),
-        });
-        out.table("files", files.map(|(_, file)| file), Writer::file);
+        })
     }
 }
 
@@ -71,22 +80,24 @@ pub(super) fn sealed(
     progress: &dyn Progress,
     text: impl FnOnce(&mut Writer),
 ) -> io::Result<()> {
-    let mut writer = Writer {
-        out,
-        progress,
-        written: 0,
-        failed: None,
-        hasher: blake3::Hasher::new(),
-        bytes: Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8),
-        integer: itoa::Buffer::new(),
-        float: zmij::Buffer::new(),
-    };
-    writer.bytes.extend_from_slice(&first_lines());
+    let mut writer = Writer::new(out, progress);
     text(&mut writer);
     writer.write_block();
     match writer.failed {
         Some(error) => Err(error),
         None => writer.out.write_all(&last_line(writer.hasher.finalize())),
+    }
+}
+
+/// What tells the file with some text from others.
+pub(super) fn text_id(text: impl FnOnce(&mut Writer)) -> TextId {
+    let mut nowhere = io::sink();
+    let mut writer = Writer::new(&mut nowhere, &NoProgress);
+    text(&mut writer);
+    writer.write_block();
+    TextId {
+        length: writer.written,
+        hash: writer.hasher.finalize(),
     }
 }
 
@@ -112,7 +123,23 @@ pub(super) struct Writer<'a> {
     float: zmij::Buffer,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// A writer of a text of which the first lines are written.
+    fn new(out: &'a mut dyn Write, progress: &'a dyn Progress) -> Self {
+        let mut bytes = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8);
+        bytes.extend_from_slice(&first_lines());
+        Writer {
+            out,
+            progress,
+            written: 0,
+            failed: None,
+            hasher: blake3::Hasher::new(),
+            bytes,
+            integer: itoa::Buffer::new(),
+            float: zmij::Buffer::new(),
+        }
+    }
+
     fn write_block(&mut self) {
         if self.failed.is_none() {
             self.hasher.update(&self.bytes);
