@@ -129,7 +129,7 @@ def test_what_is_left_of_a_file_may_be_a_sample_but_not_nothing(tmp_path):
         with pytest.raises(AudioFileError, match=re.escape(f"{path}: is {length:.3f} s long")) as error:
             file.starting_at(offset)
         assert f"offset of {offset:g} s" in str(error.value)
-        assert "--offset" in error.value.tip
+        assert "offset" in error.value.tip
 
 
 @pytest.mark.parametrize("normalize", ["file", "chunk", "none"])
