@@ -53,8 +53,10 @@ def pytest_generate_tests(metafunc):
 
 
 compile_for = functools.cache(kernel_cost.compile_for)
-# The budgets are for the code of one compiler. That of Triton 3.9 has up to 9 % more instructions.
-BUDGETED = pytest.mark.needs("triton==3.6.*")
+# The budgets hold for the code of these compilers.
+BUDGETED = pytest.mark.needs("triton>=3.6,!=3.7.*,!=3.8.*,<3.10")
+# Of a program. More of them are exchanges that the compiler has added.
+BARRIERS = 13
 
 
 def test_every_target_has_a_budget():
@@ -81,6 +83,7 @@ def test_executed_instructions_are_within_the_budget(target):
     assert compiled.interior.instructions / compiled.frames <= inside
     assert compiled.interior.instructions < compiled.edge.instructions <= at_edge * compiled.frames
     assert sum(compiled.interior.wavefronts.values()) / compiled.frames <= cycles
+    assert compiled.interior.mix["barrier"] <= BARRIERS * compiled.warps
     # A real FFT of 2048 points takes N·log2(N) fused operations, on 32 lanes. With fewer, or with fewer loads and
     # stores than samples and features, the listing was parsed wrongly.
     assert compiled.interior.mix["fp32"] / compiled.frames > 2048 * 11 / 32
