@@ -23,7 +23,7 @@ from kernel_cost import DEFAULTS, TARGETS
 FEW = ("sm_89", "sm_90a", "gfx1100")
 
 # Spilled bytes per thread; the goal is 0 everywhere.
-SPILLS = {"sm_100": 24}
+SPILLS = {"sm_100": 32}
 # On NVIDIA cards, per frame: warp instructions inside a clip and at its edge, and cycles of shared memory and L1. The
 # budgets are a few per cent above the figures when they were set: lower them when the kernel improves.
 EXECUTED = {
@@ -31,7 +31,7 @@ EXECUTED = {
     "sm_86": (3_000, 3_450, 980),
     "sm_89": (3_000, 3_450, 980),
     "sm_90a": (3_050, 3_500, 980),
-    "sm_100": (3_350, 3_800, 990),
+    "sm_100": (3_000, 3_800, 990),
     "sm_120": (3_200, 3_700, 980),
 }
 # On AMD cards: instructions in the listing, which includes the loads for both inside and edge.
