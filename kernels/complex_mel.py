@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
-from .fft import fft, from_lane, real_fft, square, turn, variables
+from .fft import fft, from_lane, real_fft, square, turn, unstack, variables
 from .plan import Plan
 
 
@@ -22,10 +22,12 @@ def load_frames(x_p, t, S, T, HOP: tl.constexpr, N_FFT: tl.constexpr, W: tl.cons
     o_sample = 32 * (o_var % N_VARS) - N_FFT // 2 + tl.arange(0, 32)[None, None, :]
     if REFLECT:
         o_x = tl.abs(o_start + o_sample)
-        # Reflected samples are not contiguous. The hint only decides the layout, in which each lane loads single words.
-        o_x = tl.max_contiguous(o_x - 2 * tl.maximum(o_x - (S - 1), 0), (1, 1, 32))
+        # Reflected samples are not contiguous, nor are frames. The hints only decide the layout, in which each warp has
+        # a frame and each lane loads single words.
+        o_x = tl.max_contiguous(o_x - 2 * tl.maximum(o_x - (S - 1), 0), (2, 1, 32))
     else:
-        o_x = o_start.to(tl.int64) + o_sample  # in 64 bits, so that one address serves all loads, at constant offsets
+        # In 64 bits, so that one address serves all loads, at constant offsets.
+        o_x = tl.max_contiguous(o_start.to(tl.int64) + o_sample, (2, 1, 32))
     return tl.load(x_p + o_x).to(tl.float32)
 
 
@@ -124,10 +126,35 @@ def stencil(re, im, c, s, o_lane, N_COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def block_sums(x, FRAMES: tl.constexpr, W: tl.constexpr, BLOCKS: tl.constexpr, DEPTH: tl.constexpr):
-    """Sum [FRAMES, BLOCKS·DEPTH·32] over the DEPTH steps of each block: [FRAMES, BLOCKS, 32]."""
-    x = tl.sum(tl.reshape(x, (FRAMES, BLOCKS // W, DEPTH, W, 32)), 2)
-    return tl.reshape(x, (FRAMES, BLOCKS, 32))
+def steps(x, ROWS: tl.constexpr, GROUPS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr):
+    """Split [ROWS, GROUPS·DEPTH·WIDTH] into the DEPTH steps of each block, [ROWS, GROUPS, WIDTH]."""
+    x = tl.trans(tl.reshape(x, (ROWS, GROUPS, DEPTH, WIDTH)), 0, 1, 3, 2)
+    if DEPTH == 1:
+        return (tl.reshape(x, (ROWS, GROUPS, WIDTH)),)
+    elif DEPTH == 2:
+        return unstack(x, 2)
+    elif DEPTH == 4:
+        return unstack(tl.reshape(x, (ROWS, GROUPS, WIDTH, 2, 2)), 4)
+    elif DEPTH == 8:
+        return unstack(tl.reshape(x, (ROWS, GROUPS, WIDTH, 2, 2, 2)), 8)
+    elif DEPTH == 16:
+        return unstack(tl.reshape(x, (ROWS, GROUPS, WIDTH, 2, 2, 2, 2)), 16)
+    elif DEPTH == 32:
+        return unstack(tl.reshape(x, (ROWS, GROUPS, WIDTH, 2, 2, 2, 2, 2)), 32)
+    else:
+        return unstack(tl.reshape(x, (ROWS, GROUPS, WIDTH, 2, 2, 2, 2, 2, 2)), 64)
+
+
+@triton.jit
+def block_sums(xs, weights, DEPTH: tl.constexpr):
+    """Return the sums [FRAMES, BLOCKS / W, W·32] of products over the steps of each block: one after the other, fused.
+
+    In newer versions of Triton, tl.sum adds in pairs: half of the products would not be fused, and more values be held.
+    """
+    sums = xs[0] * weights[0]
+    for step in tl.static_range(1, DEPTH):
+        sums = tl.fma(xs[step], weights[step], sums)
+    return sums
 
 
 # Compiled once for all lengths. With a stride known to be a multiple of 16, lanes would load four consecutive samples.
@@ -160,9 +187,10 @@ def complex_mel_kernel(
     else:
         b_x = load_frames(x_p, t_0, S, T, HOP, N_FFT, W, True)
     x = variables(b_x, 64 * SQUARES, W)
-    # All warps read the same twiddles.
+    # All warps read the same twiddles. T >> 31 is 0, which the compiler does not know: with the hint, it gives them the
+    # layout of the samples.
     o_twiddle = tl.arange(0, 2 * N_COLUMNS)[None, :, None] * 32 + tl.arange(0, 32)[None, None, :]
-    o_twiddle = tl.broadcast_to(o_twiddle, (W, 2 * N_COLUMNS, 32))
+    o_twiddle = tl.max_contiguous(o_twiddle + tl.arange(0, W)[:, None, None].to(tl.int64) * (T >> 31), (2, 1, 32))
     twiddles = variables(tl.load(twiddle_p + 1 + o_twiddle), 2 * N_COLUMNS, W)
     one = tl.load(twiddle_p + 1 + 64 * N_COLUMNS + o_lane)
     re, im = (), ()
@@ -186,15 +214,18 @@ def complex_mel_kernel(
     b_frame = tl.arange(0, FRAMES)
     o_bin = (b_frame // PER_WARP * (1024 * SQUARES) + b_frame % PER_WARP * N_COLUMNS)[:, None]
     o_bin = tl.reshape(o_bin + tl.load(bin_p + o_weight).to(tl.int32)[None, :], (FRAMES * N_WEIGHTS,))
-    b_power = tl.reshape(tl.gather(power, o_bin, 0), (FRAMES, N_WEIGHTS))
-    b_weight = tl.load(weight_p + o_weight)[None, :]
-    b_offset = tl.load(weight_p + N_WEIGHTS + o_weight)[None, :]
-    bottom = block_sums(b_power * b_weight, FRAMES, W, BLOCKS, DEPTH)
+    b_power = steps(tl.gather(power, o_bin, 0), FRAMES, BLOCKS // W, DEPTH, W * 32)
+    b_weight = tl.broadcast_to(tl.load(weight_p + o_weight)[None, :], (FRAMES, N_WEIGHTS))
+    b_weight = steps(b_weight, FRAMES, BLOCKS // W, DEPTH, W * 32)
+    b_offset = tl.broadcast_to(tl.load(weight_p + N_WEIGHTS + o_weight)[None, :], (FRAMES, N_WEIGHTS))
+    b_offset = steps(b_offset, FRAMES, BLOCKS // W, DEPTH, W * 32)
+    bottom = block_sums(b_power, b_weight, DEPTH)
     # Summed before the shifts are read, so that powers and shifts need not be held in registers together.
-    top = block_sums(b_power * b_offset, FRAMES, W, BLOCKS, DEPTH)
-    b_shift = tl.reshape(tl.gather(shift, o_bin, 0), (FRAMES, N_WEIGHTS))
-    top += block_sums(b_shift * b_weight, FRAMES, W, BLOCKS, DEPTH)
-    bottom, top = variables(bottom, BLOCKS, FRAMES), variables(top, BLOCKS, FRAMES)
+    top = block_sums(b_power, b_offset, DEPTH)
+    b_shift = steps(tl.gather(shift, o_bin, 0), FRAMES, BLOCKS // W, DEPTH, W * 32)
+    top += block_sums(b_shift, b_weight, DEPTH)
+    bottom = variables(tl.reshape(bottom, (FRAMES, BLOCKS, 32)), BLOCKS, FRAMES)
+    top = variables(tl.reshape(top, (FRAMES, BLOCKS, 32)), BLOCKS, FRAMES)
 
     o_frame = (t_0 + b_frame)[:, None]
     for group in tl.static_range((M + 31) // 32):

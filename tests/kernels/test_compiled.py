@@ -23,7 +23,7 @@ from kernel_cost import DEFAULTS, TARGETS
 FEW = ("sm_89", "sm_90a", "gfx1100")
 
 # Spilled bytes per thread; the goal is 0 everywhere.
-SPILLS = {"sm_100": 24}
+SPILLS = {"sm_100": 32}
 # On NVIDIA cards, per frame: warp instructions inside a clip and at its edge, and cycles of shared memory and L1. The
 # budgets are a few per cent above the figures when they were set: lower them when the kernel improves.
 EXECUTED = {
@@ -31,14 +31,14 @@ EXECUTED = {
     "sm_86": (3_000, 3_450, 980),
     "sm_89": (3_000, 3_450, 980),
     "sm_90a": (3_050, 3_500, 980),
-    "sm_100": (3_350, 3_800, 990),
+    "sm_100": (3_000, 3_800, 990),
     "sm_120": (3_200, 3_700, 980),
 }
 # On AMD cards: instructions in the listing, which includes the loads for both inside and edge.
 LISTED = {"gfx942": 4_300, "gfx1100": 4_100}
 # Other frame lengths, for one target: spilled bytes, and instructions per frame inside a clip.
 LENGTHS = {
-    512: ({"hop_length": 128, "n_mels": 64}, 136, 860),
+    512: ({"hop_length": 128, "n_mels": 64}, 144, 860),
     1024: ({"hop_length": 256, "n_mels": 80}, 0, 1_800),
     4096: ({"hop_length": 1024, "n_mels": 128}, 128, 5_900),
 }
@@ -53,8 +53,10 @@ def pytest_generate_tests(metafunc):
 
 
 compile_for = functools.cache(kernel_cost.compile_for)
-# The budgets are for the code of one compiler. That of Triton 3.9 has up to 9 % more instructions.
-BUDGETED = pytest.mark.needs("triton==3.6.*")
+# The budgets hold for the code of these compilers.
+BUDGETED = pytest.mark.needs("triton>=3.6,!=3.7.*,!=3.8.*,<3.10")
+# Of a program. More of them are exchanges that the compiler has added.
+BARRIERS = 13
 
 
 def test_every_target_has_a_budget():
@@ -81,6 +83,7 @@ def test_executed_instructions_are_within_the_budget(target):
     assert compiled.interior.instructions / compiled.frames <= inside
     assert compiled.interior.instructions < compiled.edge.instructions <= at_edge * compiled.frames
     assert sum(compiled.interior.wavefronts.values()) / compiled.frames <= cycles
+    assert compiled.interior.mix["barrier"] <= BARRIERS * compiled.warps
     # A real FFT of 2048 points takes N·log2(N) fused operations, on 32 lanes. With fewer, or with fewer loads and
     # stores than samples and features, the listing was parsed wrongly.
     assert compiled.interior.mix["fp32"] / compiled.frames > 2048 * 11 / 32
