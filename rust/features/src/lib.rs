@@ -67,8 +67,10 @@ mod elementary;
 mod error;
 mod fft;
 mod frames;
+mod group;
 mod inverse;
 mod kernel;
+mod output;
 mod spectrum;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use realfft::{RealFftPlanner, RealToComplex};
 
 use crate::complex::Complex;
 use crate::fft::{twiddle, Fft, Source};
-use crate::frames::Frames;
+use crate::frames::{Frames, Run};
 
 /// The transform for one frame length.
 pub(crate) enum Transform {
@@ -29,8 +29,8 @@ impl Transform {
 
 /// Spectra of a group of frames.
 pub(crate) trait Spectra<S: Simd> {
-    /// Computes the spectra of a clip's frames from `first` on.
-    fn transform(&mut self, simd: S, clip: &[f32], first: usize);
+    /// Computes the spectra of runs of frames, together as many as there are lanes.
+    fn transform(&mut self, simd: S, runs: &[Run]);
 
     /// Twice bin `k`.
     fn bin(&self, simd: S, k: usize) -> Complex<S>;
@@ -75,6 +75,20 @@ impl<S: Simd> Source<S> for Samples<'_> {
     }
 }
 
+/// [`Samples`] of several runs.
+struct SamplesOfRuns<'a, S: Simd> {
+    frames: &'a Frames,
+    later: Vec<S::mask32s>,
+}
+
+impl<S: Simd> Source<S> for SamplesOfRuns<'_, S> {
+    #[inline(always)]
+    fn point(&self, simd: S, _: &[Complex<S>], index: usize) -> Complex<S> {
+        let sample = |index| self.frames.sample_of_runs(simd, index, &self.later);
+        Complex::new(sample(2 * index), sample(2 * index + 1))
+    }
+}
+
 pub(crate) struct PackedSpectra<'a, S: Simd> {
     packed: &'a Packed,
     frames: Frames,
@@ -93,12 +107,15 @@ impl<'a, S: Simd> PackedSpectra<'a, S> {
 
 impl<S: Simd> Spectra<S> for PackedSpectra<'_, S> {
     #[inline(always)]
-    fn transform(&mut self, simd: S, clip: &[f32], first: usize) {
-        self.frames.transpose(simd, clip, first);
-        let samples = Samples {
-            frames: &self.frames,
-        };
-        self.packed.fft.transform(simd, &samples, &mut self.data);
+    fn transform(&mut self, simd: S, runs: &[Run]) {
+        self.frames.transpose(simd, runs);
+        let (fft, frames) = (&self.packed.fft, &self.frames);
+        if frames.is_one_run() {
+            fft.transform(simd, &Samples { frames }, &mut self.data);
+        } else {
+            let later = frames.later_runs(simd);
+            fft.transform(simd, &SamplesOfRuns { frames, later }, &mut self.data);
+        }
     }
 
     #[inline(always)]
@@ -201,22 +218,25 @@ impl<'a, S: Simd> SingleSpectra<'a, S> {
 
 impl<S: Simd> Spectra<S> for SingleSpectra<'_, S> {
     #[inline(always)]
-    fn transform(&mut self, _: S, clip: &[f32], first: usize) {
+    fn transform(&mut self, _: S, runs: &[Run]) {
         let hop_length = self.frames.hop_length;
-        let samples = self.frames.window(clip, first);
-        for lane in 0..S::f32s::LEN {
-            let length = self.frame.len();
-            self.frame
-                .copy_from_slice(&samples[lane * hop_length..][..length]);
-            let done = self.fft.process_with_scratch(
-                &mut self.frame,
-                &mut self.spectrum,
-                &mut self.scratch,
-            );
-            debug_assert!(done.is_ok(), "the buffers have the lengths of the plan");
-            for (bin, value) in self.data.iter_mut().zip(&self.spectrum) {
-                bin.re[lane] = 2.0 * value.re;
-                bin.im[lane] = 2.0 * value.im;
+        let mut lanes = 0..S::f32s::LEN;
+        for &run in runs {
+            let samples = self.frames.window(run);
+            for (place, lane) in lanes.by_ref().take(run.count).enumerate() {
+                let length = self.frame.len();
+                self.frame
+                    .copy_from_slice(&samples[place * hop_length..][..length]);
+                let done = self.fft.process_with_scratch(
+                    &mut self.frame,
+                    &mut self.spectrum,
+                    &mut self.scratch,
+                );
+                debug_assert!(done.is_ok(), "the buffers have the lengths of the plan");
+                for (bin, value) in self.data.iter_mut().zip(&self.spectrum) {
+                    bin.re[lane] = 2.0 * value.re;
+                    bin.im[lane] = 2.0 * value.im;
+                }
             }
         }
     }

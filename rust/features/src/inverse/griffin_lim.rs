@@ -9,7 +9,7 @@ use super::phase::Phase;
 use super::spectrogram::Spectrogram;
 use crate::complex::Complex;
 use crate::elementary::cos_sin;
-use crate::frames::{Frames, OverlapAdd};
+use crate::frames::{Frames, OverlapAdd, Run};
 use crate::spectrum::{Packed, PackedFrames, PackedSpectra, Spectra};
 
 const MOMENTUM: f32 = 0.99;
@@ -141,7 +141,14 @@ impl<'a, S: Simd> GriffinLim<'a, S> {
     fn analyze(&mut self, simd: S, first: usize, of: &Spectrogram, is_first: bool) {
         let (half, lanes) = (self.synthesis.window.len() / 2, S::f32s::LEN);
         let clip = &self.waveform[half..half + self.synthesis.samples];
-        self.spectra.transform(simd, clip, first);
+        self.spectra.transform(
+            simd,
+            &[Run {
+                clip,
+                first,
+                count: lanes,
+            }],
+        );
         let bins = self.spectrum.len();
         let previous = &mut self.previous[first / lanes * bins..][..bins];
         // Beyond both ends, the spectrum is its mirror image.

@@ -134,15 +134,18 @@ impl Inverse {
         }
         let synthesis =
             Synthesis::new(&self.packed, self.hop_length, &self.window, frames, samples);
-        let share = clips.div_ceil(threads.clamp(1, clips));
+        let threads = threads.clamp(1, clips);
+        let share = clips.div_ceil(threads);
         let shares = features
             .chunks(share * row)
             .zip(out.chunks_mut(share * samples));
-        in_threads(shares, |(features, out)| {
-            let clips = features
-                .chunks_exact(row)
-                .zip(out.chunks_exact_mut(samples));
-            dispatch!(self.level, simd => self.invert(simd, &synthesis, clips, frames, n_iter));
+        in_threads(threads, shares, |shares| {
+            for (features, out) in shares {
+                let clips = features
+                    .chunks_exact(row)
+                    .zip(out.chunks_exact_mut(samples));
+                dispatch!(self.level, simd => self.invert(simd, &synthesis, clips, frames, n_iter));
+            }
         });
         Ok(())
     }
