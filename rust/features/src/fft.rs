@@ -122,6 +122,9 @@ fn in_place<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     let Some((first, rest)) = passes.split_first() else {
         return;
     };
+    if rest.is_empty() {
+        return first.run_last(simd, block);
+    }
     for block in block.chunks_exact_mut(first.radix * first.rest) {
         first.run(simd, block, &InPlace);
         in_place_recursive(simd, rest, block);
@@ -179,6 +182,28 @@ impl Pass {
         }
     }
 
+    /// Runs the last pass over all of its blocks, which have a point for each sum.
+    #[inline(always)]
+    fn run_last<S: Simd>(&self, simd: S, points: &mut [Complex<S>]) {
+        match self.radix {
+            8 => last::<S, 8>(
+                points,
+                #[inline(always)]
+                |x| dft8(simd, x),
+            ),
+            4 => last::<S, 4>(
+                points,
+                #[inline(always)]
+                |x| dft4(x),
+            ),
+            _ => last::<S, 2>(
+                points,
+                #[inline(always)]
+                |x| dft2(x),
+            ),
+        }
+    }
+
     #[inline(always)]
     fn run_radix<S: Simd, const R: usize>(
         &self,
@@ -188,16 +213,15 @@ impl Pass {
         dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
     ) {
         for i in 0..self.rest {
-            let mut points = [Complex::zero(simd); R];
-            for (j, point) in points.iter_mut().enumerate() {
-                *point = source.point(simd, block, i + j * self.rest);
-            }
-            let sums = dft(points);
+            let sums = dft(each(
+                #[inline(always)]
+                |j| source.point(simd, block, i + j * self.rest),
+            ));
             block[i] = sums[0];
             // In the last pass all twiddle factors are 1.
             if self.rest == 1 {
                 block[1..R].copy_from_slice(&sums[1..]);
-                continue;
+                return;
             }
             let twiddles = &self.twiddles[i * (R - 1)..][..R - 1];
             for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
@@ -205,6 +229,35 @@ impl Pass {
             }
         }
     }
+}
+
+#[inline(always)]
+fn last<S: Simd, const R: usize>(
+    points: &mut [Complex<S>],
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    for block in points.as_chunks_mut().0 {
+        *block = dft(*block);
+    }
+}
+
+/// The values of `f` for 0 to R - 1; R is 2, 4 or 8. A loop would not be unrolled if the
+/// function is large, and its values would go through memory.
+#[inline(always)]
+fn each<T: Copy, const R: usize>(mut f: impl FnMut(usize) -> T) -> [T; R] {
+    let mut values = [f(0); R];
+    values[1] = f(1);
+    if R > 2 {
+        values[2] = f(2);
+        values[3] = f(3);
+    }
+    if R > 4 {
+        values[4] = f(4);
+        values[5] = f(5);
+        values[6] = f(6);
+        values[7] = f(7);
+    }
+    values
 }
 
 #[inline(always)]

@@ -10,34 +10,39 @@ use crate::spectrum::Spectra;
 /// Channel 1 is clamped to ± this.
 const LIMIT: f32 = 2.0;
 
-/// The weights contain the scale of 64 |X|², a power; a magnitude is 8 |X|.
+/// The weights contain the scale of a power, 64 |X|²; a magnitude is 8 |X|.
 const MAGNITUDE_SCALE: f32 = 8.0;
 
 /// Computes as many frames at a time as a vector has lanes.
-pub(crate) struct Group<'a, S: Simd, T> {
+pub(crate) struct Group<S: Simd, T> {
     simd: S,
-    kernel: &'a Kernel,
     spectra: T,
     /// Sums of power, shift and magnitude of each band, and of one after the last
     /// for bins that lie in fewer than two bands.
     sums: Vec<[S::f32s; 3]>,
+    /// The features: a vector for each channel and band.
+    values: Vec<S::f32s>,
 }
 
-impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
+impl<S: Simd, T: Spectra<S>> Group<S, T> {
     #[inline(always)]
-    pub(crate) fn new(simd: S, kernel: &'a Kernel, spectra: T) -> Self {
-        let sums = vec![[S::f32s::splat(simd, 0.0); 3]; kernel.per_support.len() + 1];
+    pub(crate) fn new(simd: S, kernel: &Kernel, spectra: T) -> Self {
+        let zero = S::f32s::splat(simd, 0.0);
         Group {
             simd,
-            kernel,
             spectra,
-            sums,
+            sums: vec![[zero; 3]; kernel.per_support.len() + 1],
+            values: Vec::with_capacity(2 * kernel.per_support.len()),
         }
     }
 
     /// Computes the features of parts of clips, as many frames at a time as there are lanes.
     #[inline(always)]
-    pub(crate) fn compute<'p>(&mut self, mut parts: impl Iterator<Item = Part<'p>>) {
+    pub(crate) fn compute<'p>(
+        &mut self,
+        kernel: &Kernel,
+        mut parts: impl Iterator<Item = Part<'p>>,
+    ) {
         let mut open: Vec<Part> = Vec::new();
         let mut runs: Vec<Run> = Vec::with_capacity(S::f32s::LEN);
         loop {
@@ -66,39 +71,52 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
             };
             // Frames that are computed, but not stored.
             last.count += free;
-            self.compute_group(&runs);
+            self.compute_group(kernel, &runs);
             if let Some(last) = runs.last_mut() {
                 last.count -= free;
             }
-            self.store(&runs, &mut open);
+            let mut lane = 0;
+            for (run, part) in runs.iter().zip(&mut open) {
+                part.store::<S>(&self.values, lane, run.first, run.count);
+                lane += run.count;
+            }
         }
     }
 
     #[inline(always)]
-    fn compute_group(&mut self, runs: &[Run]) {
+    fn compute_group(&mut self, kernel: &Kernel, runs: &[Run]) {
         self.spectra.transform(self.simd, runs);
         let Shape {
             sum,
             if_masking_threshold,
             ..
-        } = self.kernel.shape;
+        } = kernel.shape;
         match (if_masking_threshold.is_some(), sum) {
-            (true, Sum::Power) => self.sum::<true, false>(),
-            (false, Sum::Power) => self.sum::<false, false>(),
-            (true, Sum::Magnitude) => self.sum::<true, true>(),
-            (false, Sum::Magnitude) => self.sum::<false, true>(),
+            (true, Sum::Power) => self.sum::<true, false>(kernel),
+            (false, Sum::Power) => self.sum::<false, false>(kernel),
+            (true, Sum::Magnitude) => self.sum::<true, true>(kernel),
+            (false, Sum::Magnitude) => self.sum::<false, true>(kernel),
+        }
+        self.values.clear();
+        for band in 0..kernel.per_support.len() {
+            self.values.push(self.magnitude(kernel, band));
+        }
+        if let Some(threshold) = if_masking_threshold {
+            for band in 0..kernel.per_support.len() {
+                self.values.push(self.frequency(kernel, band, threshold));
+            }
         }
     }
 
     /// Adds the power of each bin, its shift if there is channel 1, and its magnitude
     /// if channel 0 needs it, to the sums of its bands.
     #[inline(always)]
-    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self) {
+    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self, kernel: &Kernel) {
         let Group {
             simd,
-            kernel,
             spectra,
             sums,
+            ..
         } = self;
         let simd = *simd;
         let plan = &kernel.bin_weights;
@@ -135,25 +153,11 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
         }
     }
 
-    /// Stores the features of the frames of `runs`, each in its part.
     #[inline(always)]
-    fn store(&self, runs: &[Run], parts: &mut [Part]) {
-        let bands = self.kernel.per_support.len();
-        if let Some(threshold) = self.kernel.shape.if_masking_threshold {
-            for band in 0..bands {
-                store::<S>(self.frequency(band, threshold), bands + band, runs, parts);
-            }
-        }
-        for band in 0..bands {
-            store::<S>(self.magnitude(band), band, runs, parts);
-        }
-    }
-
-    #[inline(always)]
-    fn magnitude(&self, band: usize) -> S::f32s {
+    fn magnitude(&self, kernel: &Kernel, band: usize) -> S::f32s {
         let Shape {
             sum, compression, ..
-        } = self.kernel.shape;
+        } = kernel.shape;
         let [power, _, magnitude] = self.sums[band];
         let value = match sum {
             Sum::Power => power,
@@ -164,40 +168,13 @@ impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
 
     /// 0 where the power is at most `threshold`. NaN stays NaN.
     #[inline(always)]
-    fn frequency(&self, band: usize, threshold: f32) -> S::f32s {
+    fn frequency(&self, kernel: &Kernel, band: usize, threshold: f32) -> S::f32s {
         let limit = S::f32s::splat(self.simd, LIMIT);
         let zero = S::f32s::splat(self.simd, 0.0);
         let [power, shift, _] = self.sums[band];
-        let value = shift / power * self.kernel.per_support[band];
+        let value = shift / power * kernel.per_support[band];
         let value = value.simd_gt(limit).select(limit, value);
         let value = value.simd_lt(-limit).select(-limit, value);
         power.simd_le(threshold).select(zero, value)
-    }
-}
-
-/// Stores the values of a row, the lanes of each run in its part.
-#[inline(always)]
-fn store<S: Simd>(values: S::f32s, row: usize, runs: &[Run], parts: &mut [Part]) {
-    let mut lane = 0;
-    for (run, part) in runs.iter().zip(parts) {
-        let out = &mut part.row(row, run.first)[..run.count];
-        if run.count == S::f32s::LEN {
-            values.store_slice(out);
-        } else {
-            copy_few(&values.as_slice()[lane..][..run.count], out);
-        }
-        lane += run.count;
-    }
-}
-
-/// Copies fewer than 16 values. A call of memcpy would take longer.
-#[inline(always)]
-fn copy_few(mut from: &[f32], mut to: &mut [f32]) {
-    for count in [8, 4, 2, 1] {
-        if let Some((head, rest)) = from.split_at_checked(count) {
-            let (start, others) = to.split_at_mut(count);
-            start.copy_from_slice(head);
-            (from, to) = (rest, others);
-        }
     }
 }

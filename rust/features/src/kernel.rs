@@ -11,6 +11,9 @@
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
 
+use std::any::Any;
+use std::sync::{Arc, Mutex};
+
 use fearless_simd::{dispatch, prelude::*, Level};
 
 use crate::bands::{Band, BinWeights};
@@ -18,11 +21,11 @@ use crate::elementary::{log, log1p};
 use crate::frames::{Frames, MAX_LANES};
 use crate::group::Group;
 use crate::output::{Part, Shares};
-use crate::spectrum::{PackedSpectra, SingleSpectra, Transform};
+use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
 use crate::threads::in_threads;
 use crate::Error;
 
-/// [`Spectra::bin`](crate::spectrum::Spectra::bin) returns twice the bin, so the stencil yields 8 X: its square is
+/// [`Spectra::bin`] returns twice the bin, so the stencil yields 8 X: its square is
 /// too large by a factor of 64.
 const SCALE: f64 = 1.0 / 64.0;
 
@@ -97,6 +100,9 @@ pub struct Kernel {
     pub(crate) shape: Shape,
     level: Level,
     transform: Transform,
+    /// Groups that are not in use. Their memory costs as much time as a tenth of a second
+    /// of sound. Never waited for: a forked process may have a copy that stays locked.
+    idle: Mutex<Vec<Box<dyn Any + Send>>>,
     pub(crate) bin_weights: BinWeights,
     /// 1 / (half support) of each band.
     pub(crate) per_support: Vec<f32>,
@@ -135,6 +141,7 @@ impl Kernel {
             shape,
             level: Level::new(),
             transform: Transform::new(n_fft),
+            idle: Mutex::default(),
             bin_weights: BinWeights::new(bands, n_fft, SCALE)?,
             per_support: bands
                 .iter()
@@ -221,15 +228,33 @@ impl Kernel {
 
     fn compute_in_thread<'a>(&self, parts: impl Iterator<Item = Part<'a>>) {
         dispatch!(self.level, simd => match &self.transform {
-            Transform::Packed(packed) => {
-                Group::new(simd, self, PackedSpectra::new(simd, packed, self.frames(simd)))
-                    .compute(parts);
-            }
-            Transform::Single(fft) => {
-                Group::new(simd, self, SingleSpectra::new(simd, fft.as_ref(), self.frames(simd)))
-                    .compute(parts);
-            }
+            Transform::Packed(packed) => self.compute_parts(
+                simd,
+                parts,
+                || PackedSpectra::new(simd, Arc::clone(packed), self.frames(simd)),
+            ),
+            Transform::Single(fft) => self.compute_parts(
+                simd,
+                parts,
+                || SingleSpectra::new(simd, Arc::clone(fft), self.frames(simd)),
+            ),
         });
+    }
+
+    #[inline(always)]
+    fn compute_parts<'a, S: Simd, T: Spectra<S> + Send + 'static>(
+        &self,
+        simd: S,
+        parts: impl Iterator<Item = Part<'a>>,
+        spectra: impl FnOnce() -> T,
+    ) {
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let idle = idle.and_then(|idle| idle.downcast::<Group<S, T>>().ok());
+        let mut group = idle.unwrap_or_else(|| Box::new(Group::new(simd, self, spectra())));
+        group.compute(self, parts);
+        if let Ok(mut idle) = self.idle.try_lock() {
+            idle.push(group);
+        }
     }
 
     fn frames<S: Simd>(&self, _: S) -> Frames {

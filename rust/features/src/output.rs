@@ -1,5 +1,7 @@
 //! Where the frames of clips go, and how they are shared among threads.
 
+use fearless_simd::prelude::*;
+
 /// Consecutive frames of a clip, and the memory for their features.
 pub(crate) struct Part<'a> {
     pub(crate) clip: &'a [f32],
@@ -28,12 +30,26 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The values of a row from frame `first` on.
+    /// Stores `count` frames from `first` on: of each row's values the lanes from `lane` on.
     #[inline(always)]
-    pub(crate) fn row(&mut self, row: usize, first: usize) -> &mut [f32] {
+    pub(crate) fn store<S: Simd>(
+        &mut self,
+        values: &[S::f32s],
+        lane: usize,
+        first: usize,
+        count: usize,
+    ) {
+        let frames = first..first + count;
         match &mut self.rows {
-            Rows::Whole(out) => &mut out[row * self.end + first..(row + 1) * self.end],
-            Rows::Cut(start, rows) => &mut rows[row][first - *start..],
+            Rows::Whole(out) => {
+                let rows = out.chunks_exact_mut(self.end);
+                store::<S>(values, lane, rows.map(|row| &mut row[frames.clone()]));
+            }
+            Rows::Cut(start, rows) => {
+                let frames = frames.start - *start..frames.end - *start;
+                let rows = rows.iter_mut();
+                store::<S>(values, lane, rows.map(|row| &mut row[frames.clone()]));
+            }
         }
     }
 
@@ -55,6 +71,30 @@ impl<'a> Part<'a> {
             part(begin, begin + count, first),
             part(begin + count, end, second),
         )
+    }
+}
+
+/// Stores values, the lanes from `lane` on, as many as each row has room for.
+#[inline(always)]
+fn store<'r, S: Simd>(values: &[S::f32s], lane: usize, rows: impl Iterator<Item = &'r mut [f32]>) {
+    for (value, row) in values.iter().zip(rows) {
+        if row.len() == S::f32s::LEN {
+            value.store_slice(row);
+        } else {
+            copy_few(&value.as_slice()[lane..][..row.len()], row);
+        }
+    }
+}
+
+/// Copies fewer than 16 values. A call of memcpy would take longer.
+#[inline(always)]
+fn copy_few(mut from: &[f32], mut to: &mut [f32]) {
+    for count in [8, 4, 2, 1] {
+        if let Some((head, rest)) = from.split_at_checked(count) {
+            let (start, others) = to.split_at_mut(count);
+            start.copy_from_slice(head);
+            (from, to) = (rest, others);
+        }
     }
 }
 

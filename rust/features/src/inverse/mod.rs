@@ -13,6 +13,8 @@ mod spectrogram;
 mod tests;
 mod tree;
 
+use std::sync::Arc;
+
 use fearless_simd::{dispatch, prelude::*, Level};
 
 pub use self::bin_power::{FitTables, FrequencyTables, Matrices};
@@ -34,7 +36,7 @@ pub struct Inverse {
     n_fft: usize,
     hop_length: usize,
     level: Level,
-    packed: Packed,
+    packed: Arc<Packed>,
     tables: FitTables,
     /// The Hann window, divided by n_fft.
     window: Vec<f32>,
@@ -66,7 +68,7 @@ impl Inverse {
             n_fft,
             hop_length,
             level: Level::new(),
-            packed: Packed::new(n_fft),
+            packed: Arc::new(Packed::new(n_fft)),
             tables,
             window: (0..n_fft).map(window).collect(),
         })
