@@ -16,6 +16,26 @@ use fearless_simd::prelude::*;
 
 use crate::complex::Complex;
 
+/// Calls a function with the DFT of as many points as the radix.
+macro_rules! with_dft {
+    ($radix:expr, $simd:expr, |$dft:ident| $call:expr) => {
+        match $radix {
+            8 => {
+                let $dft = |x| dft8($simd, x);
+                $call
+            }
+            4 => {
+                let $dft = dft4;
+                $call
+            }
+            _ => {
+                let $dft = dft2;
+                $call
+            }
+        }
+    };
+}
+
 /// Unused points after each block of the first pass. Without them, the points of
 /// one step of that pass would compete for the same few lines of the cache.
 const PAD: usize = 1;
@@ -93,7 +113,7 @@ impl Fft {
         out: &mut [Complex<S>],
     ) {
         let (first, rest) = (&self.passes[0], &self.passes[1..]);
-        first.run(simd, out, source);
+        first.run_first(simd, out, source);
         for block in out.chunks_mut(first.stride) {
             in_place(simd, rest, &mut block[..first.rest]);
         }
@@ -122,11 +142,11 @@ fn in_place<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     let Some((first, rest)) = passes.split_first() else {
         return;
     };
-    if rest.is_empty() {
+    if first.rest == 1 {
         return first.run_last(simd, block);
     }
     for block in block.chunks_exact_mut(first.radix * first.rest) {
-        first.run(simd, block, &InPlace);
+        first.run(simd, block);
         in_place_recursive(simd, rest, block);
     }
 }
@@ -139,73 +159,32 @@ fn in_place_recursive<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>
     );
 }
 
-/// Where a pass reads its points.
+/// Where the first pass reads its points.
 pub(crate) trait Source<S: Simd> {
-    fn point(&self, simd: S, block: &[Complex<S>], index: usize) -> Complex<S>;
-}
-
-/// The block itself.
-struct InPlace;
-
-impl<S: Simd> Source<S> for InPlace {
-    #[inline(always)]
-    fn point(&self, _: S, block: &[Complex<S>], index: usize) -> Complex<S> {
-        block[index]
-    }
+    fn point(&self, simd: S, index: usize) -> Complex<S>;
 }
 
 impl Pass {
+    /// Runs the first pass.
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, block: &mut [Complex<S>], source: &impl Source<S>) {
-        match self.radix {
-            8 => self.run_radix::<S, 8>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft8(simd, x),
-            ),
-            4 => self.run_radix::<S, 4>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft4(x),
-            ),
-            _ => self.run_radix::<S, 2>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft2(x),
-            ),
-        }
+    fn run_first<S: Simd>(&self, simd: S, block: &mut [Complex<S>], source: &impl Source<S>) {
+        with_dft!(self.radix, simd, |dft| self.first(simd, block, source, dft));
+    }
+
+    /// Runs a later pass over one block.
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S, block: &mut [Complex<S>]) {
+        with_dft!(self.radix, simd, |dft| self.in_place(simd, block, dft));
     }
 
     /// Runs the last pass over all of its blocks, which have a point for each sum.
     #[inline(always)]
     fn run_last<S: Simd>(&self, simd: S, points: &mut [Complex<S>]) {
-        match self.radix {
-            8 => last::<S, 8>(
-                points,
-                #[inline(always)]
-                |x| dft8(simd, x),
-            ),
-            4 => last::<S, 4>(
-                points,
-                #[inline(always)]
-                |x| dft4(x),
-            ),
-            _ => last::<S, 2>(
-                points,
-                #[inline(always)]
-                |x| dft2(x),
-            ),
-        }
+        with_dft!(self.radix, simd, |dft| last(points, dft));
     }
 
     #[inline(always)]
-    fn run_radix<S: Simd, const R: usize>(
+    fn first<S: Simd, const R: usize>(
         &self,
         simd: S,
         block: &mut [Complex<S>],
@@ -215,7 +194,7 @@ impl Pass {
         for i in 0..self.rest {
             let sums = dft(each(
                 #[inline(always)]
-                |j| source.point(simd, block, i + j * self.rest),
+                |j| source.point(simd, i + j * self.rest),
             ));
             block[i] = sums[0];
             // In the last pass all twiddle factors are 1.
@@ -226,6 +205,35 @@ impl Pass {
             let twiddles = &self.twiddles[i * (R - 1)..][..R - 1];
             for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
                 block[i + q * self.stride] = sum.times(simd, *twiddle);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn in_place<S: Simd, const R: usize>(
+        &self,
+        simd: S,
+        mut block: &mut [Complex<S>],
+        dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+    ) {
+        // Slices of the same length, whose indices need no checks.
+        let parts: [&mut [Complex<S>]; R] = std::array::from_fn(
+            #[inline(always)]
+            |_| {
+                let (part, others) = std::mem::take(&mut block).split_at_mut(self.rest);
+                block = others;
+                part
+            },
+        );
+        let twiddles = self.twiddles.chunks_exact(R - 1);
+        for (i, twiddles) in (0..self.rest).zip(twiddles) {
+            let sums = dft(each(
+                #[inline(always)]
+                |j| parts[j][i],
+            ));
+            parts[0][i] = sums[0];
+            for q in 1..R {
+                parts[q][i] = sums[q].times(simd, twiddles[q - 1]);
             }
         }
     }

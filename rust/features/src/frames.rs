@@ -42,8 +42,8 @@ pub(crate) struct Frames {
     padded: Vec<f32>,
     /// The transposed hops: a row for each sample in a hop.
     hops: Vec<f32>,
-    /// Index in `hops` of each sample of the first frame.
-    places: Vec<u32>,
+    /// Indices in `hops` of each two samples of the first frame.
+    places: Vec<[u32; 2]>,
     /// The first lane of each run.
     starts: Vec<usize>,
 }
@@ -72,10 +72,12 @@ impl Frames {
             return;
         }
         let hop_length = self.hop_length;
-        let place = |sample| (sample % hop_length * columns + sample / hop_length) as u32;
+        let place = |sample| place(sample, hop_length, columns);
         self.columns = columns;
         self.hops = vec![0.0; hop_length.min(self.n_fft) * columns];
-        self.places = (0..self.n_fft).map(place).collect();
+        self.places = (0..self.n_fft / 2)
+            .map(|index| [place(2 * index), place(2 * index + 1)])
+            .collect();
     }
 
     /// The samples that `run` spans. Beyond the ends of the clip they are its
@@ -181,30 +183,42 @@ impl Frames {
         starts.map(|&start| lanes.simd_ge(start as f32)).collect()
     }
 
-    /// Sample `index` of every frame of a group of one run.
+    /// Samples `2 * index` and `2 * index + 1` of every frame of a group of one run.
     #[inline(always)]
-    pub(crate) fn sample<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
-        let place = self.places[index] as usize;
-        S::f32s::from_slice(simd, &self.hops[place..][..S::f32s::LEN])
+    pub(crate) fn pair<S: Simd>(&self, simd: S, index: usize) -> [S::f32s; 2] {
+        let [even, odd] = self.places[index];
+        [self.column(simd, even), self.column(simd, odd)]
     }
 
-    /// Sample `index` of every frame, where `later` is [`Self::later_runs`].
     #[inline(always)]
-    pub(crate) fn sample_of_runs<S: Simd>(
+    fn column<S: Simd>(&self, simd: S, place: u32) -> S::f32s {
+        let place = place as usize;
+        S::f32s::from_slice(simd, &self.hops[place..place + S::f32s::LEN])
+    }
+
+    /// The same of several runs, where `later` is [`Self::later_runs`].
+    #[inline(always)]
+    pub(crate) fn pair_of_runs<S: Simd>(
         &self,
         simd: S,
         index: usize,
         later: &[S::mask32s],
-    ) -> S::f32s {
-        let mut value = self.sample(simd, index);
-        let mut place = self.places[index] as usize;
+    ) -> [S::f32s; 2] {
+        let mut values = self.pair(simd, index);
+        let mut places = self.places[index];
         for mask in later {
-            place += self.extra;
-            let next = S::f32s::from_slice(simd, &self.hops[place..][..S::f32s::LEN]);
-            value = mask.select(next, value);
+            for (value, place) in values.iter_mut().zip(&mut places) {
+                *place += self.extra as u32;
+                *value = mask.select(self.column(simd, *place), *value);
+            }
         }
-        value
+        values
     }
+}
+
+/// Where the transposed hops have sample `sample` of the first frame.
+fn place(sample: usize, hop_length: usize, columns: usize) -> u32 {
+    (sample % hop_length * columns + sample / hop_length) as u32
 }
 
 /// Sums of overlapping frames, transposed like [`Frames`].
@@ -218,17 +232,13 @@ pub(crate) struct OverlapAdd {
 impl OverlapAdd {
     /// For frames that are at most `n_fft` samples apart.
     pub(crate) fn new(n_fft: usize, hop_length: usize, lanes: usize) -> Self {
-        let Frames {
-            columns,
-            hops,
-            places,
-            ..
-        } = Frames::new(n_fft, hop_length, 0, lanes);
+        let columns = lanes + (n_fft - 1) / hop_length;
+        let place = |sample| place(sample, hop_length, columns);
         OverlapAdd {
             hop_length,
             columns,
-            sums: hops,
-            places,
+            sums: vec![0.0; hop_length * columns],
+            places: (0..n_fft).map(place).collect(),
         }
     }
 

@@ -4,7 +4,7 @@ use fearless_simd::prelude::*;
 
 use crate::frames::Run;
 use crate::kernel::{Kernel, Shape, Sum};
-use crate::output::Part;
+use crate::output::{copy_few, Part};
 use crate::spectrum::Spectra;
 
 /// Channel 1 is clamped to ± this.
@@ -75,11 +75,7 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
             if let Some(last) = runs.last_mut() {
                 last.count -= free;
             }
-            let mut lane = 0;
-            for (run, part) in runs.iter().zip(&mut open) {
-                part.store::<S>(&self.values, lane, run.first, run.count);
-                lane += run.count;
-            }
+            self.store(kernel, &runs, &mut open);
         }
     }
 
@@ -96,15 +92,6 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
             (false, Sum::Power) => self.sum::<false, false>(kernel),
             (true, Sum::Magnitude) => self.sum::<true, true>(kernel),
             (false, Sum::Magnitude) => self.sum::<false, true>(kernel),
-        }
-        self.values.clear();
-        for band in 0..kernel.per_support.len() {
-            self.values.push(self.magnitude(kernel, band));
-        }
-        if let Some(threshold) = if_masking_threshold {
-            for band in 0..kernel.per_support.len() {
-                self.values.push(self.frequency(kernel, band, threshold));
-            }
         }
     }
 
@@ -151,6 +138,59 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
             sums[section.bands[0]] = first_sums;
             sums[section.bands[1]] = second_sums;
         }
+    }
+
+    #[inline(always)]
+    fn store(&mut self, kernel: &Kernel, runs: &[Run], parts: &mut [Part]) {
+        let bands = kernel.per_support.len();
+        let threshold = kernel.shape.if_masking_threshold;
+        if let (&[Run { first, count, .. }], [part]) = (runs, &mut *parts) {
+            if count == S::f32s::LEN {
+                // At once: the memory is written while the next values are computed.
+                if let Some(threshold) = threshold {
+                    part.store(
+                        bands..2 * bands,
+                        first,
+                        count,
+                        #[inline(always)]
+                        |row, out| {
+                            let values = self.frequency(kernel, row - bands, threshold);
+                            values.store_slice(out);
+                        },
+                    );
+                }
+                part.store(
+                    0..bands,
+                    first,
+                    count,
+                    #[inline(always)]
+                    |row, out| {
+                        self.magnitude(kernel, row).store_slice(out);
+                    },
+                );
+                return;
+            }
+        }
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        values.extend((0..bands).map(|band| self.magnitude(kernel, band)));
+        if let Some(threshold) = threshold {
+            values.extend((0..bands).map(|band| self.frequency(kernel, band, threshold)));
+        }
+        let mut lane = 0;
+        for (run, part) in runs.iter().zip(parts) {
+            part.store(
+                0..values.len(),
+                run.first,
+                run.count,
+                #[inline(always)]
+                |row, out| {
+                    copy_few(&values[row].as_slice()[lane..][..run.count], out);
+                },
+            );
+            lane += run.count;
+        }
+        self.values = values;
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Where the frames of clips go, and how they are shared among threads.
 
-use fearless_simd::prelude::*;
+use std::ops::Range;
 
 /// Consecutive frames of a clip, and the memory for their features.
 pub(crate) struct Part<'a> {
@@ -30,25 +30,28 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Stores `count` frames from `first` on: of each row's values the lanes from `lane` on.
+    /// Calls `store` with `count` values of each row in `rows`, from frame `first` on.
     #[inline(always)]
-    pub(crate) fn store<S: Simd>(
+    pub(crate) fn store(
         &mut self,
-        values: &[S::f32s],
-        lane: usize,
+        rows: Range<usize>,
         first: usize,
         count: usize,
+        mut store: impl FnMut(usize, &mut [f32]),
     ) {
-        let frames = first..first + count;
+        let end = self.end;
         match &mut self.rows {
             Rows::Whole(out) => {
-                let rows = out.chunks_exact_mut(self.end);
-                store::<S>(values, lane, rows.map(|row| &mut row[frames.clone()]));
+                let out = &mut out[rows.start * end..rows.end * end];
+                for (row, out) in rows.zip(out.chunks_exact_mut(end)) {
+                    store(row, &mut out[first..first + count]);
+                }
             }
-            Rows::Cut(start, rows) => {
-                let frames = frames.start - *start..frames.end - *start;
-                let rows = rows.iter_mut();
-                store::<S>(values, lane, rows.map(|row| &mut row[frames.clone()]));
+            Rows::Cut(start, out) => {
+                let first = first - *start;
+                for (row, out) in rows.clone().zip(&mut out[rows]) {
+                    store(row, &mut out[first..first + count]);
+                }
             }
         }
     }
@@ -74,21 +77,9 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Stores values, the lanes from `lane` on, as many as each row has room for.
-#[inline(always)]
-fn store<'r, S: Simd>(values: &[S::f32s], lane: usize, rows: impl Iterator<Item = &'r mut [f32]>) {
-    for (value, row) in values.iter().zip(rows) {
-        if row.len() == S::f32s::LEN {
-            value.store_slice(row);
-        } else {
-            copy_few(&value.as_slice()[lane..][..row.len()], row);
-        }
-    }
-}
-
 /// Copies fewer than 16 values. A call of memcpy would take longer.
 #[inline(always)]
-fn copy_few(mut from: &[f32], mut to: &mut [f32]) {
+pub(crate) fn copy_few(mut from: &[f32], mut to: &mut [f32]) {
     for count in [8, 4, 2, 1] {
         if let Some((head, rest)) = from.split_at_checked(count) {
             let (start, others) = to.split_at_mut(count);

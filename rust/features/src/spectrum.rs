@@ -109,9 +109,9 @@ struct Samples<'a> {
 
 impl<S: Simd> Source<S> for Samples<'_> {
     #[inline(always)]
-    fn point(&self, simd: S, _: &[Complex<S>], index: usize) -> Complex<S> {
-        let even = self.frames.sample(simd, 2 * index);
-        Complex::new(even, self.frames.sample(simd, 2 * index + 1))
+    fn point(&self, simd: S, index: usize) -> Complex<S> {
+        let [even, odd] = self.frames.pair(simd, index);
+        Complex::new(even, odd)
     }
 }
 
@@ -123,9 +123,9 @@ struct SamplesOfRuns<'a, S: Simd> {
 
 impl<S: Simd> Source<S> for SamplesOfRuns<'_, S> {
     #[inline(always)]
-    fn point(&self, simd: S, _: &[Complex<S>], index: usize) -> Complex<S> {
-        let sample = |index| self.frames.sample_of_runs(simd, index, &self.later);
-        Complex::new(sample(2 * index), sample(2 * index + 1))
+    fn point(&self, simd: S, index: usize) -> Complex<S> {
+        let [even, odd] = self.frames.pair_of_runs(simd, index, &self.later);
+        Complex::new(even, odd)
     }
 }
 
@@ -220,7 +220,7 @@ struct Swapped<'a, S: Simd> {
 
 impl<S: Simd> Source<S> for Swapped<'_, S> {
     #[inline(always)]
-    fn point(&self, simd: S, _: &[Complex<S>], k: usize) -> Complex<S> {
+    fn point(&self, simd: S, k: usize) -> Complex<S> {
         let here = self.spectrum[k];
         let mirror = self.spectrum[self.spectrum.len() - 1 - k];
         let [re, im] = self.twiddles[k];
