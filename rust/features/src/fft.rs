@@ -183,6 +183,7 @@ impl Pass {
         with_dft!(self.radix, simd, |dft| last(points, dft));
     }
 
+    /// The first pass: from `source` into `block`.
     #[inline(always)]
     fn first<S: Simd, const R: usize>(
         &self,
@@ -197,7 +198,7 @@ impl Pass {
                 |j| source.point(simd, i + j * self.rest),
             ));
             block[i] = sums[0];
-            // In the last pass all twiddle factors are 1.
+            // If it is also the last pass, all twiddle factors are 1.
             if self.rest == 1 {
                 block[1..R].copy_from_slice(&sums[1..]);
                 return;
@@ -209,6 +210,7 @@ impl Pass {
         }
     }
 
+    /// A pass of one block that is neither the first nor the last.
     #[inline(always)]
     fn in_place<S: Simd, const R: usize>(
         &self,
@@ -239,6 +241,7 @@ impl Pass {
     }
 }
 
+/// Replaces each R points by their DFT.
 #[inline(always)]
 fn last<S: Simd, const R: usize>(
     points: &mut [Complex<S>],

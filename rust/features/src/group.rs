@@ -20,7 +20,7 @@ pub(crate) struct Group<S: Simd, T> {
     /// Sums of power, shift and magnitude of each band, and of one after the last
     /// for bins that lie in fewer than two bands.
     sums: Vec<[S::f32s; 3]>,
-    /// The features: a vector for each channel and band.
+    /// The features of a group of several runs: a vector for each channel and band.
     values: Vec<S::f32s>,
 }
 
@@ -140,6 +140,7 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
         }
     }
 
+    /// Computes the features of a group from its sums, and stores them in the parts of its runs.
     #[inline(always)]
     fn store(&mut self, kernel: &Kernel, runs: &[Run], parts: &mut [Part]) {
         let bands = kernel.per_support.len();

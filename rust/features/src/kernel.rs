@@ -217,7 +217,10 @@ impl Kernel {
         let total = n_clips * frames;
         let threads = threads.min(total * n_fft / MIN_SAMPLES).max(1);
         // Several shares for each thread, because a core may have other work, too.
-        let share = (total / (4 * threads)).clamp(1, MAX_SHARE);
+        let share = match threads {
+            1 => MAX_SHARE,
+            _ => (total / (4 * threads)).clamp(1, MAX_SHARE),
+        };
         let clips = clips.chunks_exact(samples).zip(out.chunks_exact_mut(row));
         let shares = Shares::new(clips, frames, share.next_multiple_of(MAX_LANES));
         in_threads(threads, shares, |shares| {

@@ -29,7 +29,7 @@ def fault(device: torch.device, what_is: str) -> str | None:
 
 
 def _compute(waveform: torch.Tensor, spec: MelSpec) -> torch.Tensor:
-    """Compute features on as many threads as torch may use; each thread takes whole waveforms.
+    """Compute features on as many threads as torch may use, which share the frames of all waveforms.
 
     With one thread, as in the workers of a data loader, the calling thread computes.
     """
