@@ -16,22 +16,26 @@ use fearless_simd::prelude::*;
 
 use crate::complex::Complex;
 
-/// Calls a function with the DFT of as many points as the radix.
+/// Calls a method with the DFT of as many points as the radix. The closures are inlined
+/// where the instruction set is known, and only as arguments can they say so.
 macro_rules! with_dft {
-    ($radix:expr, $simd:expr, |$dft:ident| $call:expr) => {
+    ($radix:expr, $simd:expr, $function:ident($($argument:expr),*)) => {
         match $radix {
-            8 => {
-                let $dft = |x| dft8($simd, x);
-                $call
-            }
-            4 => {
-                let $dft = dft4;
-                $call
-            }
-            _ => {
-                let $dft = dft2;
-                $call
-            }
+            8 => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft8($simd, x),
+            ),
+            4 => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft4(x),
+            ),
+            _ => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft2(x),
+            ),
         }
     };
 }
@@ -168,82 +172,82 @@ impl Pass {
     /// Runs the first pass.
     #[inline(always)]
     fn run_first<S: Simd>(&self, simd: S, block: &mut [Complex<S>], source: &impl Source<S>) {
-        with_dft!(self.radix, simd, |dft| self.first(simd, block, source, dft));
+        with_dft!(self.radix, simd, first_pass(self, simd, block, source));
     }
 
     /// Runs a later pass over one block.
     #[inline(always)]
     fn run<S: Simd>(&self, simd: S, block: &mut [Complex<S>]) {
-        with_dft!(self.radix, simd, |dft| self.in_place(simd, block, dft));
+        with_dft!(self.radix, simd, middle_pass(self, simd, block));
     }
 
     /// Runs the last pass over all of its blocks, which have a point for each sum.
     #[inline(always)]
     fn run_last<S: Simd>(&self, simd: S, points: &mut [Complex<S>]) {
-        with_dft!(self.radix, simd, |dft| last(points, dft));
+        with_dft!(self.radix, simd, last_pass(points));
     }
+}
 
-    /// The first pass: from `source` into `block`.
-    #[inline(always)]
-    fn first<S: Simd, const R: usize>(
-        &self,
-        simd: S,
-        block: &mut [Complex<S>],
-        source: &impl Source<S>,
-        dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
-    ) {
-        for i in 0..self.rest {
-            let sums = dft(each(
-                #[inline(always)]
-                |j| source.point(simd, i + j * self.rest),
-            ));
-            block[i] = sums[0];
-            // If it is also the last pass, all twiddle factors are 1.
-            if self.rest == 1 {
-                block[1..R].copy_from_slice(&sums[1..]);
-                return;
-            }
-            let twiddles = &self.twiddles[i * (R - 1)..][..R - 1];
-            for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
-                block[i + q * self.stride] = sum.times(simd, *twiddle);
-            }
+/// The first pass: from `source` into `block`.
+#[inline(always)]
+fn first_pass<S: Simd, const R: usize>(
+    pass: &Pass,
+    simd: S,
+    block: &mut [Complex<S>],
+    source: &impl Source<S>,
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    for i in 0..pass.rest {
+        let sums = dft(each(
+            #[inline(always)]
+            |j| source.point(simd, i + j * pass.rest),
+        ));
+        block[i] = sums[0];
+        // If it is also the last pass, all twiddle factors are 1.
+        if pass.rest == 1 {
+            block[1..R].copy_from_slice(&sums[1..]);
+            return;
+        }
+        let twiddles = &pass.twiddles[i * (R - 1)..][..R - 1];
+        for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
+            block[i + q * pass.stride] = sum.times(simd, *twiddle);
         }
     }
+}
 
-    /// A pass of one block that is neither the first nor the last.
-    #[inline(always)]
-    fn in_place<S: Simd, const R: usize>(
-        &self,
-        simd: S,
-        mut block: &mut [Complex<S>],
-        dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
-    ) {
-        // Slices of the same length, whose indices need no checks.
-        let parts: [&mut [Complex<S>]; R] = std::array::from_fn(
+/// A pass of one block that is neither the first nor the last.
+#[inline(always)]
+fn middle_pass<S: Simd, const R: usize>(
+    pass: &Pass,
+    simd: S,
+    mut block: &mut [Complex<S>],
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    // Slices of the same length, whose indices need no checks.
+    let parts: [&mut [Complex<S>]; R] = std::array::from_fn(
+        #[inline(always)]
+        |_| {
+            let (part, others) = std::mem::take(&mut block).split_at_mut(pass.rest);
+            block = others;
+            part
+        },
+    );
+    let twiddles = pass.twiddles.chunks_exact(R - 1);
+    for (i, twiddles) in (0..pass.rest).zip(twiddles) {
+        let sums = dft(each(
             #[inline(always)]
-            |_| {
-                let (part, others) = std::mem::take(&mut block).split_at_mut(self.rest);
-                block = others;
-                part
-            },
-        );
-        let twiddles = self.twiddles.chunks_exact(R - 1);
-        for (i, twiddles) in (0..self.rest).zip(twiddles) {
-            let sums = dft(each(
-                #[inline(always)]
-                |j| parts[j][i],
-            ));
-            parts[0][i] = sums[0];
-            for q in 1..R {
-                parts[q][i] = sums[q].times(simd, twiddles[q - 1]);
-            }
+            |j| parts[j][i],
+        ));
+        parts[0][i] = sums[0];
+        for q in 1..R {
+            parts[q][i] = sums[q].times(simd, twiddles[q - 1]);
         }
     }
 }
 
 /// Replaces each R points by their DFT.
 #[inline(always)]
-fn last<S: Simd, const R: usize>(
+fn last_pass<S: Simd, const R: usize>(
     points: &mut [Complex<S>],
     dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
 ) {

@@ -179,8 +179,11 @@ impl Frames {
     #[inline(always)]
     pub(crate) fn later_runs<S: Simd>(&self, simd: S) -> Vec<S::mask32s> {
         let lanes = S::f32s::from_fn(simd, |lane| lane as f32);
-        let starts = self.starts[1..].iter();
-        starts.map(|&start| lanes.simd_ge(start as f32)).collect()
+        let mut later = Vec::with_capacity(self.starts.len());
+        for &start in &self.starts[1..] {
+            later.push(lanes.simd_ge(start as f32));
+        }
+        later
     }
 
     /// Samples `2 * index` and `2 * index + 1` of every frame of a group of one run.

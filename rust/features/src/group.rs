@@ -174,9 +174,13 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
         }
         let mut values = std::mem::take(&mut self.values);
         values.clear();
-        values.extend((0..bands).map(|band| self.magnitude(kernel, band)));
+        for band in 0..bands {
+            values.push(self.magnitude(kernel, band));
+        }
         if let Some(threshold) = threshold {
-            values.extend((0..bands).map(|band| self.frequency(kernel, band, threshold)));
+            for band in 0..bands {
+                values.push(self.frequency(kernel, band, threshold));
+            }
         }
         let mut lane = 0;
         for (run, part) in runs.iter().zip(parts) {
