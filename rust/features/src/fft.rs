@@ -16,6 +16,30 @@ use fearless_simd::prelude::*;
 
 use crate::complex::Complex;
 
+/// Calls a method with the DFT of as many points as the radix. The closures are inlined
+/// where the instruction set is known, and only as arguments can they say so.
+macro_rules! with_dft {
+    ($radix:expr, $simd:expr, $function:ident($($argument:expr),*)) => {
+        match $radix {
+            8 => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft8($simd, x),
+            ),
+            4 => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft4(x),
+            ),
+            _ => $function(
+                $($argument,)*
+                #[inline(always)]
+                |x| dft2(x),
+            ),
+        }
+    };
+}
+
 /// Unused points after each block of the first pass. Without them, the points of
 /// one step of that pass would compete for the same few lines of the cache.
 const PAD: usize = 1;
@@ -93,7 +117,7 @@ impl Fft {
         out: &mut [Complex<S>],
     ) {
         let (first, rest) = (&self.passes[0], &self.passes[1..]);
-        first.run(simd, out, source);
+        first.run_first(simd, out, source);
         for block in out.chunks_mut(first.stride) {
             in_place(simd, rest, &mut block[..first.rest]);
         }
@@ -122,8 +146,11 @@ fn in_place<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>]) {
     let Some((first, rest)) = passes.split_first() else {
         return;
     };
+    if first.rest == 1 {
+        return first.run_last(simd, block);
+    }
     for block in block.chunks_exact_mut(first.radix * first.rest) {
-        first.run(simd, block, &InPlace);
+        first.run(simd, block);
         in_place_recursive(simd, rest, block);
     }
 }
@@ -136,75 +163,116 @@ fn in_place_recursive<S: Simd>(simd: S, passes: &[Pass], block: &mut [Complex<S>
     );
 }
 
-/// Where a pass reads its points.
+/// Where the first pass reads its points.
 pub(crate) trait Source<S: Simd> {
-    fn point(&self, simd: S, block: &[Complex<S>], index: usize) -> Complex<S>;
-}
-
-/// The block itself.
-struct InPlace;
-
-impl<S: Simd> Source<S> for InPlace {
-    #[inline(always)]
-    fn point(&self, _: S, block: &[Complex<S>], index: usize) -> Complex<S> {
-        block[index]
-    }
+    fn point(&self, simd: S, index: usize) -> Complex<S>;
 }
 
 impl Pass {
+    /// Runs the first pass.
     #[inline(always)]
-    fn run<S: Simd>(&self, simd: S, block: &mut [Complex<S>], source: &impl Source<S>) {
-        match self.radix {
-            8 => self.run_radix::<S, 8>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft8(simd, x),
-            ),
-            4 => self.run_radix::<S, 4>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft4(x),
-            ),
-            _ => self.run_radix::<S, 2>(
-                simd,
-                block,
-                source,
-                #[inline(always)]
-                |x| dft2(x),
-            ),
-        }
+    fn run_first<S: Simd>(&self, simd: S, block: &mut [Complex<S>], source: &impl Source<S>) {
+        with_dft!(self.radix, simd, first_pass(self, simd, block, source));
     }
 
+    /// Runs a later pass over one block.
     #[inline(always)]
-    fn run_radix<S: Simd, const R: usize>(
-        &self,
-        simd: S,
-        block: &mut [Complex<S>],
-        source: &impl Source<S>,
-        dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
-    ) {
-        for i in 0..self.rest {
-            let mut points = [Complex::zero(simd); R];
-            for (j, point) in points.iter_mut().enumerate() {
-                *point = source.point(simd, block, i + j * self.rest);
-            }
-            let sums = dft(points);
-            block[i] = sums[0];
-            // In the last pass all twiddle factors are 1.
-            if self.rest == 1 {
-                block[1..R].copy_from_slice(&sums[1..]);
-                continue;
-            }
-            let twiddles = &self.twiddles[i * (R - 1)..][..R - 1];
-            for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
-                block[i + q * self.stride] = sum.times(simd, *twiddle);
-            }
+    fn run<S: Simd>(&self, simd: S, block: &mut [Complex<S>]) {
+        with_dft!(self.radix, simd, middle_pass(self, simd, block));
+    }
+
+    /// Runs the last pass over all of its blocks, which have a point for each sum.
+    #[inline(always)]
+    fn run_last<S: Simd>(&self, simd: S, points: &mut [Complex<S>]) {
+        with_dft!(self.radix, simd, last_pass(points));
+    }
+}
+
+/// The first pass: from `source` into `block`.
+#[inline(always)]
+fn first_pass<S: Simd, const R: usize>(
+    pass: &Pass,
+    simd: S,
+    block: &mut [Complex<S>],
+    source: &impl Source<S>,
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    for i in 0..pass.rest {
+        let sums = dft(each(
+            #[inline(always)]
+            |j| source.point(simd, i + j * pass.rest),
+        ));
+        block[i] = sums[0];
+        // If it is also the last pass, all twiddle factors are 1.
+        if pass.rest == 1 {
+            block[1..R].copy_from_slice(&sums[1..]);
+            return;
+        }
+        let twiddles = &pass.twiddles[i * (R - 1)..][..R - 1];
+        for (q, (sum, twiddle)) in (1..).zip(sums[1..].iter().zip(twiddles)) {
+            block[i + q * pass.stride] = sum.times(simd, *twiddle);
         }
     }
+}
+
+/// A pass of one block that is neither the first nor the last.
+#[inline(always)]
+fn middle_pass<S: Simd, const R: usize>(
+    pass: &Pass,
+    simd: S,
+    mut block: &mut [Complex<S>],
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    // Slices of the same length, whose indices need no checks.
+    let parts: [&mut [Complex<S>]; R] = std::array::from_fn(
+        #[inline(always)]
+        |_| {
+            let (part, others) = std::mem::take(&mut block).split_at_mut(pass.rest);
+            block = others;
+            part
+        },
+    );
+    let twiddles = pass.twiddles.chunks_exact(R - 1);
+    for (i, twiddles) in (0..pass.rest).zip(twiddles) {
+        let sums = dft(each(
+            #[inline(always)]
+            |j| parts[j][i],
+        ));
+        parts[0][i] = sums[0];
+        for q in 1..R {
+            parts[q][i] = sums[q].times(simd, twiddles[q - 1]);
+        }
+    }
+}
+
+/// Replaces each R points by their DFT.
+#[inline(always)]
+fn last_pass<S: Simd, const R: usize>(
+    points: &mut [Complex<S>],
+    dft: impl Fn([Complex<S>; R]) -> [Complex<S>; R],
+) {
+    for block in points.as_chunks_mut().0 {
+        *block = dft(*block);
+    }
+}
+
+/// The values of `f` for 0 to R - 1; R is 2, 4 or 8. A loop would not be unrolled if the
+/// function is large, and its values would go through memory.
+#[inline(always)]
+fn each<T: Copy, const R: usize>(mut f: impl FnMut(usize) -> T) -> [T; R] {
+    let mut values = [f(0); R];
+    values[1] = f(1);
+    if R > 2 {
+        values[2] = f(2);
+        values[3] = f(3);
+    }
+    if R > 4 {
+        values[4] = f(4);
+        values[5] = f(5);
+        values[6] = f(6);
+        values[7] = f(7);
+    }
+    values
 }
 
 #[inline(always)]

@@ -11,28 +11,30 @@
 //! channel 1 = Σ w·((k - centre)·|X|² + C) / (half support · Σ w·|X|²)
 //! ```
 
+use std::any::Any;
+use std::sync::{Arc, Mutex};
+
 use fearless_simd::{dispatch, prelude::*, Level};
 
 use crate::bands::{Band, BinWeights};
 use crate::elementary::{log, log1p};
-use crate::frames::Frames;
+use crate::frames::{Frames, MAX_LANES};
+use crate::group::Group;
+use crate::output::{Part, Shares};
 use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
 use crate::threads::in_threads;
 use crate::Error;
-
-/// Channel 1 is clamped to ± this.
-const LIMIT: f32 = 2.0;
 
 /// [`Spectra::bin`] returns twice the bin, so the stencil yields 8 X: its square is
 /// too large by a factor of 64.
 const SCALE: f64 = 1.0 / 64.0;
 
-/// The weights contain SCALE for the 64 |X|² of a power; a magnitude is 8 |X|.
-const MAGNITUDE_SCALE: f32 = 8.0;
-
 /// Minimum work of a thread, in samples of frames. Less takes about 0.2 ms, which
 /// is no longer than starting a thread.
 const MIN_SAMPLES: usize = 1 << 19;
+
+/// Maximum number of frames of a share.
+const MAX_SHARE: usize = 1 << 12;
 
 /// The parameters of the features, besides the bands.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +83,7 @@ pub enum Compression {
 impl Compression {
     /// Infinity and NaN are returned unchanged.
     #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+    pub(crate) fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         match self {
             Compression::None => x,
             Compression::Log1p => log1p(simd, x),
@@ -95,12 +97,15 @@ impl Compression {
 
 /// Computes features of one shape; can be shared by threads.
 pub struct Kernel {
-    shape: Shape,
+    pub(crate) shape: Shape,
     level: Level,
     transform: Transform,
-    bin_weights: BinWeights,
+    /// Groups that are not in use. Their memory costs as much time as a tenth of a second
+    /// of sound. Never waited for: a forked process may have a copy that stays locked.
+    idle: Mutex<Vec<Box<dyn Any + Send>>>,
+    pub(crate) bin_weights: BinWeights,
     /// 1 / (half support) of each band.
-    per_support: Vec<f32>,
+    pub(crate) per_support: Vec<f32>,
 }
 
 impl Kernel {
@@ -136,6 +141,7 @@ impl Kernel {
             shape,
             level: Level::new(),
             transform: Transform::new(n_fft),
+            idle: Mutex::default(),
             bin_weights: BinWeights::new(bands, n_fft, SCALE)?,
             per_support: bands
                 .iter()
@@ -208,27 +214,50 @@ impl Kernel {
         if n_clips == 0 || row == 0 {
             return Ok(());
         }
-        let useful = n_clips * frames * self.shape.n_fft / MIN_SAMPLES;
-        let share = n_clips.div_ceil(threads.min(useful).max(1));
-        let clips = clips.chunks(share * samples);
-        let shares = clips.zip(out.chunks_mut(share * row));
-        in_threads(shares, |(clips, out)| {
-            self.compute_in_thread(clips, samples, out, row);
+        let total = n_clips * frames;
+        let threads = threads.min(total * n_fft / MIN_SAMPLES).max(1);
+        // Several shares for each thread, because a core may have other work, too.
+        let share = match threads {
+            1 => MAX_SHARE,
+            _ => (total / (4 * threads)).clamp(1, MAX_SHARE),
+        };
+        let clips = clips.chunks_exact(samples).zip(out.chunks_exact_mut(row));
+        let shares = Shares::new(clips, frames, share.next_multiple_of(MAX_LANES));
+        in_threads(threads, shares, |shares| {
+            self.compute_in_thread(shares.flatten());
         });
         Ok(())
     }
 
-    fn compute_in_thread(&self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
+    fn compute_in_thread<'a>(&self, parts: impl Iterator<Item = Part<'a>>) {
         dispatch!(self.level, simd => match &self.transform {
-            Transform::Packed(packed) => {
-                Group::new(simd, self, PackedSpectra::new(simd, packed, self.frames(simd)))
-                    .compute(clips, samples, out, row);
-            }
-            Transform::Single(fft) => {
-                Group::new(simd, self, SingleSpectra::new(simd, fft.as_ref(), self.frames(simd)))
-                    .compute(clips, samples, out, row);
-            }
+            Transform::Packed(packed) => self.compute_parts(
+                simd,
+                parts,
+                || PackedSpectra::new(simd, Arc::clone(packed), self.frames(simd)),
+            ),
+            Transform::Single(fft) => self.compute_parts(
+                simd,
+                parts,
+                || SingleSpectra::new(simd, Arc::clone(fft), self.frames(simd)),
+            ),
         });
+    }
+
+    #[inline(always)]
+    fn compute_parts<'a, S: Simd, T: Spectra<S> + Send + 'static>(
+        &self,
+        simd: S,
+        parts: impl Iterator<Item = Part<'a>>,
+        spectra: impl FnOnce() -> T,
+    ) {
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let idle = idle.and_then(|idle| idle.downcast::<Group<S, T>>().ok());
+        let mut group = idle.unwrap_or_else(|| Box::new(Group::new(simd, self, spectra())));
+        group.compute(self, parts);
+        if let Ok(mut idle) = self.idle.try_lock() {
+            idle.push(group);
+        }
     }
 
     fn frames<S: Simd>(&self, _: S) -> Frames {
@@ -236,138 +265,5 @@ impl Kernel {
             n_fft, hop_length, ..
         } = self.shape;
         Frames::new(n_fft, hop_length, self.padding(), S::f32s::LEN)
-    }
-}
-
-/// Computes as many frames at a time as a vector has lanes.
-struct Group<'a, S: Simd, T> {
-    simd: S,
-    kernel: &'a Kernel,
-    spectra: T,
-    /// Sums of power, shift and magnitude of each band, and of one after the last
-    /// for bins that lie in fewer than two bands.
-    sums: Vec<[S::f32s; 3]>,
-}
-
-impl<'a, S: Simd, T: Spectra<S>> Group<'a, S, T> {
-    #[inline(always)]
-    fn new(simd: S, kernel: &'a Kernel, spectra: T) -> Self {
-        let sums = vec![[S::f32s::splat(simd, 0.0); 3]; kernel.per_support.len() + 1];
-        Group {
-            simd,
-            kernel,
-            spectra,
-            sums,
-        }
-    }
-
-    #[inline(always)]
-    fn compute(&mut self, clips: &[f32], samples: usize, out: &mut [f32], row: usize) {
-        let frames = self.kernel.frames_in(samples);
-        let Shape { sum, .. } = self.kernel.shape;
-        for (clip, out) in clips.chunks_exact(samples).zip(out.chunks_exact_mut(row)) {
-            for first in (0..frames).step_by(S::f32s::LEN) {
-                self.spectra.transform(self.simd, clip, first);
-                let threshold = self.kernel.shape.if_masking_threshold;
-                match (threshold.is_some(), sum) {
-                    (true, Sum::Power) => self.sum::<true, false>(),
-                    (false, Sum::Power) => self.sum::<false, false>(),
-                    (true, Sum::Magnitude) => self.sum::<true, true>(),
-                    (false, Sum::Magnitude) => self.sum::<false, true>(),
-                }
-                if let Some(threshold) = threshold {
-                    self.store_frequency(out, first, frames, threshold);
-                }
-                self.store_magnitude(out, first, frames);
-            }
-        }
-    }
-
-    /// Adds the power of each bin, its shift if there is channel 1, and its magnitude
-    /// if channel 0 needs it, to the sums of its bands.
-    #[inline(always)]
-    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self) {
-        let Group {
-            simd,
-            kernel,
-            spectra,
-            sums,
-        } = self;
-        let simd = *simd;
-        let plan = &kernel.bin_weights;
-        sums.fill([S::f32s::splat(simd, 0.0); 3]);
-        let mut bin = plan.start;
-        let mut below = spectra.bin(simd, bin - 1);
-        let mut here = spectra.bin(simd, bin);
-        let mut weights = plan.weights.iter();
-        for section in &plan.sections {
-            let mut first_sums = sums[section.bands[0]];
-            let mut second_sums = sums[section.bands[1]];
-            for &[first, second] in weights.by_ref().take(section.end - bin) {
-                let above = spectra.bin(simd, bin + 1);
-                let stft = here.plus(here).minus(below.plus(above));
-                let power = stft.re.mul_add(stft.re, stft.im * stft.im);
-                let slope = below.minus(above);
-                let shift = slope.re.mul_add(stft.re, slope.im * stft.im);
-                for (sums, factors) in [(&mut first_sums, first), (&mut second_sums, second)] {
-                    let weight = S::f32s::splat(simd, factors.weight);
-                    sums[0] = power.mul_add(weight, sums[0]);
-                    if WITH_MAGNITUDE {
-                        sums[2] = power.sqrt().mul_add(weight, sums[2]);
-                    }
-                    if WITH_FREQUENCY {
-                        let moment = S::f32s::splat(simd, factors.moment);
-                        sums[1] = power.mul_add(moment, shift.mul_add(weight, sums[1]));
-                    }
-                }
-                (below, here) = (here, above);
-                bin += 1;
-            }
-            sums[section.bands[0]] = first_sums;
-            sums[section.bands[1]] = second_sums;
-        }
-    }
-
-    #[inline(always)]
-    fn store_magnitude(&self, out: &mut [f32], first: usize, frames: usize) {
-        let (magnitude, _) = out.split_at_mut(self.kernel.per_support.len() * frames);
-        let Shape {
-            sum, compression, ..
-        } = self.kernel.shape;
-        for (band, [power, _, magnitude]) in magnitude.chunks_exact_mut(frames).zip(&self.sums) {
-            let value = match sum {
-                Sum::Power => *power,
-                Sum::Magnitude => *magnitude * MAGNITUDE_SCALE,
-            };
-            store::<S>(compression.apply(self.simd, value), &mut band[first..]);
-        }
-    }
-
-    /// Stores 0 where the power is at most `threshold`. NaN stays NaN.
-    #[inline(always)]
-    fn store_frequency(&self, out: &mut [f32], first: usize, frames: usize, threshold: f32) {
-        let limit = S::f32s::splat(self.simd, LIMIT);
-        let zero = S::f32s::splat(self.simd, 0.0);
-        let (_, frequency) = out.split_at_mut(self.kernel.per_support.len() * frames);
-        let bands = frequency.chunks_exact_mut(frames);
-        for ((band, sums), per_support) in bands.zip(&self.sums).zip(&self.kernel.per_support) {
-            let [power, shift, _] = *sums;
-            let value = shift / power * *per_support;
-            let value = value.simd_gt(limit).select(limit, value);
-            let value = value.simd_lt(-limit).select(-limit, value);
-            store::<S>(
-                power.simd_le(threshold).select(zero, value),
-                &mut band[first..],
-            );
-        }
-    }
-}
-
-/// Stores the values of the first lanes, as many as fit into `out`.
-#[inline(always)]
-fn store<S: Simd>(values: S::f32s, out: &mut [f32]) {
-    match out.get_mut(..S::f32s::LEN) {
-        Some(out) => values.store_slice(out),
-        None => out.copy_from_slice(&values.as_slice()[..out.len()]),
     }
 }

@@ -7,9 +7,9 @@
 //! to each other, as in the output.
 //!
 //! ```text
-//! samples → hops, transposed → FFT → bins: window, power, shift, sums → both channels
-//!           one sample of      in    in registers, in one pass
-//!           all frames         place over the spectrum
+//! samples → hops, transposed → FFT → bins → window, power, shift, sums → both channels
+//!           one sample of      in place      in registers, in one pass
+//!           all frames                       over the spectrum
 //! ```
 //!
 //! All intermediate results stay in the caches of a core. The instruction set
@@ -67,8 +67,10 @@ mod elementary;
 mod error;
 mod fft;
 mod frames;
+mod group;
 mod inverse;
 mod kernel;
+mod output;
 mod spectrum;
 #[cfg(test)]
 mod tests;

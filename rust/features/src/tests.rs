@@ -253,6 +253,31 @@ fn threads_and_other_clips_do_not_change_the_result() {
 }
 
 #[test]
+fn frames_of_several_clips_and_threads_do_not_change_the_result() {
+    // Clips that are shorter than a group, with 3 to 13 frames, and one that is cut.
+    for (shape, samples, clips) in [
+        (shape(64, 16), 35, 40),
+        (shape(64, 16), 200, 9),
+        (shape(64, 100), 1000, 7),
+        (shape(50, 10), 60, 9),
+        (shape(64, 16), 300_000, 1),
+    ] {
+        let waveforms: Vec<f32> = (0..clips).flat_map(|seed| noise(samples, seed)).collect();
+        for level in levels() {
+            let kernel = kernel_at(level, shape, &triangles(shape.n_fft, 6));
+            let alone: Vec<f32> = waveforms
+                .chunks(samples)
+                .flat_map(|clip| computed(&kernel, clip, samples, 1))
+                .collect();
+            for threads in [1, 2, 3] {
+                let together = computed(&kernel, &waveforms, samples, threads);
+                assert_eq!(together, alone, "{level:?} {shape:?} {threads}");
+            }
+        }
+    }
+}
+
+#[test]
 fn non_finite_samples_only_affect_their_frames() {
     let shape = shape(64, 16);
     let (samples, at) = (1_000, 500);

@@ -3,25 +3,22 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// Calls `work` for each share, on as many threads as there are shares, including
-/// the calling one; on fewer if the system does not start as many.
+/// Calls `work` on `threads` threads, including the calling one, with an iterator
+/// from which all of them take their shares; on fewer if the system does not start
+/// as many.
 pub(crate) fn in_threads<T: Send>(
-    shares: impl ExactSizeIterator<Item = T> + Send,
-    work: impl Fn(T) + Sync,
+    threads: usize,
+    shares: impl Iterator<Item = T> + Send,
+    work: impl Fn(&mut dyn Iterator<Item = T>) + Sync,
 ) {
-    let count = shares.len();
     let shares = Mutex::new(shares);
     let take = || {
         let shares = shares.lock();
         shares.unwrap_or_else(PoisonError::into_inner).next()
     };
-    let work = || {
-        while let Some(share) = take() {
-            work(share);
-        }
-    };
+    let work = || work(&mut std::iter::from_fn(take));
     thread::scope(|scope| {
-        for _ in 1..count {
+        for _ in 1..threads {
             // The threads that did start, at least this one, can do all of the work.
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;

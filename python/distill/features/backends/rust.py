@@ -59,7 +59,7 @@ def _kernel(spec: MelSpec) -> Kernel:
 
 
 def _compute(waveform: torch.Tensor, spec: MelSpec, kernel: Any) -> torch.Tensor:
-    """Compute features on as many threads as torch may use; each thread takes whole waveforms.
+    """Compute features on as many threads as torch may use, which share the frames of all waveforms.
 
     With one thread, as in the workers of a data loader, the calling thread computes.
     """

@@ -3,13 +3,15 @@
 //! A group of frames is analysed, changed and synthesised before the next one, so
 //! of all spectra only the previous ones are stored.
 
+use std::sync::Arc;
+
 use fearless_simd::prelude::*;
 
 use super::phase::Phase;
 use super::spectrogram::Spectrogram;
 use crate::complex::Complex;
 use crate::elementary::cos_sin;
-use crate::frames::{Frames, OverlapAdd};
+use crate::frames::{Frames, OverlapAdd, Run};
 use crate::spectrum::{Packed, PackedFrames, PackedSpectra, Spectra};
 
 const MOMENTUM: f32 = 0.99;
@@ -21,7 +23,7 @@ const SCALE: f32 = 1.0 / 8.0;
 
 /// What is the same for all clips with as many frames.
 pub(crate) struct Synthesis<'a> {
-    packed: &'a Packed,
+    packed: &'a Arc<Packed>,
     hop_length: usize,
     /// The Hann window, divided by n_fft.
     window: &'a [f32],
@@ -33,7 +35,7 @@ pub(crate) struct Synthesis<'a> {
 
 impl<'a> Synthesis<'a> {
     pub(crate) fn new(
-        packed: &'a Packed,
+        packed: &'a Arc<Packed>,
         hop_length: usize,
         window: &'a [f32],
         frames: usize,
@@ -64,7 +66,7 @@ impl<'a> Synthesis<'a> {
 /// A clip that is computed, and the memory for it.
 pub(crate) struct GriffinLim<'a, S: Simd> {
     synthesis: &'a Synthesis<'a>,
-    spectra: PackedSpectra<'a, S>,
+    spectra: PackedSpectra<S>,
     frames: PackedFrames<'a, S>,
     overlap: OverlapAdd,
     /// The spectra of a group.
@@ -87,7 +89,7 @@ impl<'a, S: Simd> GriffinLim<'a, S> {
         let input = Frames::new(n_fft, hop_length, n_fft / 2, lanes);
         GriffinLim {
             synthesis,
-            spectra: PackedSpectra::new(simd, synthesis.packed, input),
+            spectra: PackedSpectra::new(simd, Arc::clone(synthesis.packed), input),
             frames: PackedFrames::new(simd, synthesis.packed),
             overlap,
             spectrum: vec![Complex::zero(simd); n_fft / 2 + 1],
@@ -141,7 +143,14 @@ impl<'a, S: Simd> GriffinLim<'a, S> {
     fn analyze(&mut self, simd: S, first: usize, of: &Spectrogram, is_first: bool) {
         let (half, lanes) = (self.synthesis.window.len() / 2, S::f32s::LEN);
         let clip = &self.waveform[half..half + self.synthesis.samples];
-        self.spectra.transform(simd, clip, first);
+        self.spectra.transform(
+            simd,
+            &[Run {
+                clip,
+                first,
+                count: lanes,
+            }],
+        );
         let bins = self.spectrum.len();
         let previous = &mut self.previous[first / lanes * bins..][..bins];
         // Beyond both ends, the spectrum is its mirror image.

@@ -13,6 +13,8 @@ mod spectrogram;
 mod tests;
 mod tree;
 
+use std::sync::Arc;
+
 use fearless_simd::{dispatch, prelude::*, Level};
 
 pub use self::bin_power::{FitTables, FrequencyTables, Matrices};
@@ -34,7 +36,7 @@ pub struct Inverse {
     n_fft: usize,
     hop_length: usize,
     level: Level,
-    packed: Packed,
+    packed: Arc<Packed>,
     tables: FitTables,
     /// The Hann window, divided by n_fft.
     window: Vec<f32>,
@@ -66,7 +68,7 @@ impl Inverse {
             n_fft,
             hop_length,
             level: Level::new(),
-            packed: Packed::new(n_fft),
+            packed: Arc::new(Packed::new(n_fft)),
             tables,
             window: (0..n_fft).map(window).collect(),
         })
@@ -134,15 +136,18 @@ impl Inverse {
         }
         let synthesis =
             Synthesis::new(&self.packed, self.hop_length, &self.window, frames, samples);
-        let share = clips.div_ceil(threads.clamp(1, clips));
+        let threads = threads.clamp(1, clips);
+        let share = clips.div_ceil(threads);
         let shares = features
             .chunks(share * row)
             .zip(out.chunks_mut(share * samples));
-        in_threads(shares, |(features, out)| {
-            let clips = features
-                .chunks_exact(row)
-                .zip(out.chunks_exact_mut(samples));
-            dispatch!(self.level, simd => self.invert(simd, &synthesis, clips, frames, n_iter));
+        in_threads(threads, shares, |shares| {
+            for (features, out) in shares {
+                let clips = features
+                    .chunks_exact(row)
+                    .zip(out.chunks_exact_mut(samples));
+                dispatch!(self.level, simd => self.invert(simd, &synthesis, clips, frames, n_iter));
+            }
         });
         Ok(())
     }
