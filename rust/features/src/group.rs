@@ -3,8 +3,8 @@
 use fearless_simd::prelude::*;
 
 use crate::frames::Run;
-use crate::kernel::{Kernel, Shape, Sum};
 use crate::output::{copy_few, Part};
+use crate::plan::{Plan, Shape, Sum};
 use crate::spectrum::Spectra;
 
 /// Channel 1 is clamped to ± this.
@@ -26,23 +26,19 @@ pub(crate) struct Group<S: Simd, T> {
 
 impl<S: Simd, T: Spectra<S>> Group<S, T> {
     #[inline(always)]
-    pub(crate) fn new(simd: S, kernel: &Kernel, spectra: T) -> Self {
+    pub(crate) fn new(simd: S, plan: &Plan, spectra: T) -> Self {
         let zero = S::f32s::splat(simd, 0.0);
         Group {
             simd,
             spectra,
-            sums: vec![[zero; 3]; kernel.per_support.len() + 1],
-            values: Vec::with_capacity(2 * kernel.per_support.len()),
+            sums: vec![[zero; 3]; plan.per_support.len() + 1],
+            values: Vec::with_capacity(2 * plan.per_support.len()),
         }
     }
 
     /// Computes the features of parts of clips, as many frames at a time as there are lanes.
     #[inline(always)]
-    pub(crate) fn compute<'p>(
-        &mut self,
-        kernel: &Kernel,
-        mut parts: impl Iterator<Item = Part<'p>>,
-    ) {
+    pub(crate) fn compute<'p>(&mut self, plan: &Plan, mut parts: impl Iterator<Item = Part<'p>>) {
         let mut open: Vec<Part> = Vec::new();
         let mut runs: Vec<Run> = Vec::with_capacity(S::f32s::LEN);
         loop {
@@ -71,34 +67,34 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
             };
             // Frames that are computed, but not stored.
             last.count += free;
-            self.compute_group(kernel, &runs);
+            self.compute_group(plan, &runs);
             if let Some(last) = runs.last_mut() {
                 last.count -= free;
             }
-            self.store(kernel, &runs, &mut open);
+            self.store(plan, &runs, &mut open);
         }
     }
 
     #[inline(always)]
-    fn compute_group(&mut self, kernel: &Kernel, runs: &[Run]) {
+    fn compute_group(&mut self, plan: &Plan, runs: &[Run]) {
         self.spectra.transform(self.simd, runs);
         let Shape {
             sum,
             if_masking_threshold,
             ..
-        } = kernel.shape;
+        } = plan.shape;
         match (if_masking_threshold.is_some(), sum) {
-            (true, Sum::Power) => self.sum::<true, false>(kernel),
-            (false, Sum::Power) => self.sum::<false, false>(kernel),
-            (true, Sum::Magnitude) => self.sum::<true, true>(kernel),
-            (false, Sum::Magnitude) => self.sum::<false, true>(kernel),
+            (true, Sum::Power) => self.sum::<true, false>(plan),
+            (false, Sum::Power) => self.sum::<false, false>(plan),
+            (true, Sum::Magnitude) => self.sum::<true, true>(plan),
+            (false, Sum::Magnitude) => self.sum::<false, true>(plan),
         }
     }
 
     /// Adds the power of each bin, its shift if there is channel 1, and its magnitude
     /// if channel 0 needs it, to the sums of its bands.
     #[inline(always)]
-    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self, kernel: &Kernel) {
+    fn sum<const WITH_FREQUENCY: bool, const WITH_MAGNITUDE: bool>(&mut self, plan: &Plan) {
         let Group {
             simd,
             spectra,
@@ -106,13 +102,13 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
             ..
         } = self;
         let simd = *simd;
-        let plan = &kernel.bin_weights;
+        let weights_of_bins = &plan.bin_weights;
         sums.fill([S::f32s::splat(simd, 0.0); 3]);
-        let mut bin = plan.start;
+        let mut bin = weights_of_bins.start;
         let mut below = spectra.bin(simd, bin - 1);
         let mut here = spectra.bin(simd, bin);
-        let mut weights = plan.weights.iter();
-        for section in &plan.sections {
+        let mut weights = weights_of_bins.weights.iter();
+        for section in &weights_of_bins.sections {
             let mut first_sums = sums[section.bands[0]];
             let mut second_sums = sums[section.bands[1]];
             for &[first, second] in weights.by_ref().take(section.end - bin) {
@@ -142,9 +138,9 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
 
     /// Computes the features of a group from its sums, and stores them in the parts of its runs.
     #[inline(always)]
-    fn store(&mut self, kernel: &Kernel, runs: &[Run], parts: &mut [Part]) {
-        let bands = kernel.per_support.len();
-        let threshold = kernel.shape.if_masking_threshold;
+    fn store(&mut self, plan: &Plan, runs: &[Run], parts: &mut [Part]) {
+        let bands = plan.per_support.len();
+        let threshold = plan.shape.if_masking_threshold;
         if let (&[Run { first, count, .. }], [part]) = (runs, &mut *parts) {
             if count == S::f32s::LEN {
                 // At once: the memory is written while the next values are computed.
@@ -155,7 +151,7 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
                         count,
                         #[inline(always)]
                         |row, out| {
-                            let values = self.frequency(kernel, row - bands, threshold);
+                            let values = self.frequency(plan, row - bands, threshold);
                             values.store_slice(out);
                         },
                     );
@@ -166,7 +162,7 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
                     count,
                     #[inline(always)]
                     |row, out| {
-                        self.magnitude(kernel, row).store_slice(out);
+                        self.magnitude(plan, row).store_slice(out);
                     },
                 );
                 return;
@@ -175,11 +171,11 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
         let mut values = std::mem::take(&mut self.values);
         values.clear();
         for band in 0..bands {
-            values.push(self.magnitude(kernel, band));
+            values.push(self.magnitude(plan, band));
         }
         if let Some(threshold) = threshold {
             for band in 0..bands {
-                values.push(self.frequency(kernel, band, threshold));
+                values.push(self.frequency(plan, band, threshold));
             }
         }
         let mut lane = 0;
@@ -199,10 +195,10 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
     }
 
     #[inline(always)]
-    fn magnitude(&self, kernel: &Kernel, band: usize) -> S::f32s {
+    fn magnitude(&self, plan: &Plan, band: usize) -> S::f32s {
         let Shape {
             sum, compression, ..
-        } = kernel.shape;
+        } = plan.shape;
         let [power, _, magnitude] = self.sums[band];
         let value = match sum {
             Sum::Power => power,
@@ -213,11 +209,11 @@ impl<S: Simd, T: Spectra<S>> Group<S, T> {
 
     /// 0 where the power is at most `threshold`. NaN stays NaN.
     #[inline(always)]
-    fn frequency(&self, kernel: &Kernel, band: usize, threshold: f32) -> S::f32s {
+    fn frequency(&self, plan: &Plan, band: usize, threshold: f32) -> S::f32s {
         let limit = S::f32s::splat(self.simd, LIMIT);
         let zero = S::f32s::splat(self.simd, 0.0);
         let [power, shift, _] = self.sums[band];
-        let value = shift / power * kernel.per_support[band];
+        let value = shift / power * plan.per_support[band];
         let value = value.simd_gt(limit).select(limit, value);
         let value = value.simd_lt(-limit).select(-limit, value);
         power.simd_le(threshold).select(zero, value)

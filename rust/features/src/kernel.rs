@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex};
 use fearless_simd::{dispatch, prelude::*, Level};
 
 use crate::bands::{Band, BinWeights};
-use crate::elementary::{log, log1p};
 use crate::frames::{Frames, MAX_LANES};
 use crate::group::Group;
 use crate::output::{Part, Shares};
+use crate::plan::{Compression, Plan, Shape};
 use crate::spectrum::{PackedSpectra, SingleSpectra, Spectra, Transform};
 use crate::threads::in_threads;
 use crate::Error;
@@ -36,76 +36,14 @@ const MIN_SAMPLES: usize = 1 << 19;
 /// Maximum number of frames of a share.
 const MAX_SHARE: usize = 1 << 12;
 
-/// The parameters of the features, besides the bands.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Samples per frame; even, at least 4.
-    pub n_fft: usize,
-    /// Samples from one frame to the next; at least 1.
-    pub hop_length: usize,
-    /// Whether frames are centred at multiples of `hop_length`, and clips reflected
-    /// at their ends. Otherwise all frames lie inside the clip.
-    pub center: bool,
-    /// What channel 0 adds up.
-    pub sum: Sum,
-    /// What is done to the sums of channel 0.
-    pub compression: Compression,
-    /// If the power of a band is at most this, channel 1 is 0. `None`: channel 1
-    /// is not computed.
-    pub if_masking_threshold: Option<f32>,
-}
-
-/// What is added up over the bins of a band.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sum {
-    /// |X|²
-    Power,
-    /// |X|
-    Magnitude,
-}
-
-/// What is done to the sums of channel 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Compression {
-    /// Nothing.
-    None,
-    /// log(1 + x)
-    Log1p,
-    /// `factor · log(max(x, floor))`
-    Log {
-        /// Least value of which the logarithm is taken; a normal number above 0.
-        floor: f32,
-        /// What the natural logarithm is multiplied with.
-        factor: f32,
-    },
-}
-
-impl Compression {
-    /// Infinity and NaN are returned unchanged.
-    #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
-        match self {
-            Compression::None => x,
-            Compression::Log1p => log1p(simd, x),
-            Compression::Log { floor, factor } => {
-                let result = log(simd, x.max(floor)) * factor;
-                x.simd_lt(f32::INFINITY).select(result, x)
-            }
-        }
-    }
-}
-
 /// Computes features of one shape; can be shared by threads.
 pub struct Kernel {
-    pub(crate) shape: Shape,
+    plan: Plan,
     level: Level,
     transform: Transform,
     /// Groups that are not in use. Their memory costs as much time as a tenth of a second
     /// of sound. Never waited for: a forked process may have a copy that stays locked.
     idle: Mutex<Vec<Box<dyn Any + Send>>>,
-    pub(crate) bin_weights: BinWeights,
-    /// 1 / (half support) of each band.
-    pub(crate) per_support: Vec<f32>,
 }
 
 impl Kernel {
@@ -137,16 +75,19 @@ impl Kernel {
                 )));
             }
         }
-        Ok(Kernel {
+        let plan = Plan {
             shape,
-            level: Level::new(),
-            transform: Transform::new(n_fft),
-            idle: Mutex::default(),
             bin_weights: BinWeights::new(bands, n_fft, SCALE)?,
             per_support: bands
                 .iter()
                 .map(|band| (1.0 / band.half_support) as f32)
                 .collect(),
+        };
+        Ok(Kernel {
+            plan,
+            level: Level::new(),
+            transform: Transform::new(n_fft),
+            idle: Mutex::default(),
         })
     }
 
@@ -157,18 +98,22 @@ impl Kernel {
 
     /// Samples before the first sample of a clip with which its first frame begins.
     fn padding(&self) -> usize {
-        usize::from(self.shape.center) * self.shape.n_fft / 2
+        usize::from(self.plan.shape.center) * self.plan.shape.n_fft / 2
     }
 
     fn frames_in(&self, samples: usize) -> usize {
-        let beyond_first = (samples + 2 * self.padding()).saturating_sub(self.shape.n_fft);
-        beyond_first / self.shape.hop_length + 1
+        let beyond_first = (samples + 2 * self.padding()).saturating_sub(self.plan.shape.n_fft);
+        beyond_first / self.plan.shape.hop_length + 1
     }
 
     /// Shape of a clip's features: (channels, bands, frames).
     pub fn row_shape(&self, samples: usize) -> [usize; 3] {
-        let channels = 1 + usize::from(self.shape.if_masking_threshold.is_some());
-        [channels, self.per_support.len(), self.frames_in(samples)]
+        let channels = 1 + usize::from(self.plan.shape.if_masking_threshold.is_some());
+        [
+            channels,
+            self.plan.per_support.len(),
+            self.frames_in(samples),
+        ]
     }
 
     /// Computes the features of clips.
@@ -189,7 +134,7 @@ impl Kernel {
         out: &mut [f32],
         threads: usize,
     ) -> Result<(), Error> {
-        let Shape { n_fft, center, .. } = self.shape;
+        let Shape { n_fft, center, .. } = self.plan.shape;
         let half = n_fft / 2;
         if center && samples <= half {
             return Err(Error::Invalid(format!(
@@ -253,8 +198,8 @@ impl Kernel {
     ) {
         let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
         let idle = idle.and_then(|idle| idle.downcast::<Group<S, T>>().ok());
-        let mut group = idle.unwrap_or_else(|| Box::new(Group::new(simd, self, spectra())));
-        group.compute(self, parts);
+        let mut group = idle.unwrap_or_else(|| Box::new(Group::new(simd, &self.plan, spectra())));
+        group.compute(&self.plan, parts);
         if let Ok(mut idle) = self.idle.try_lock() {
             idle.push(group);
         }
@@ -263,7 +208,7 @@ impl Kernel {
     fn frames<S: Simd>(&self, _: S) -> Frames {
         let Shape {
             n_fft, hop_length, ..
-        } = self.shape;
+        } = self.plan.shape;
         Frames::new(n_fft, hop_length, self.padding(), S::f32s::LEN)
     }
 }

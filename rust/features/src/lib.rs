@@ -71,6 +71,7 @@ mod group;
 mod inverse;
 mod kernel;
 mod output;
+mod plan;
 mod spectrum;
 #[cfg(test)]
 mod tests;
@@ -79,4 +80,5 @@ mod threads;
 pub use bands::Band;
 pub use error::Error;
 pub use inverse::{FitTables, FrequencyTables, Inverse, Matrices, Sparse};
-pub use kernel::{Compression, Kernel, Shape, Sum};
+pub use kernel::Kernel;
+pub use plan::{Compression, Shape, Sum};
