@@ -31,10 +31,13 @@ def test_the_wheel_is_for_all_pythons_from_3_10(wheel):
     assert wheel.name.startswith(f"distill-{distill.__version__}-cp310-abi3-")
 
 
-def test_the_wheel_has_every_module_the_extension_and_its_types(wheel):
+def test_the_wheel_has_every_module_the_page_the_extension_and_its_types(wheel):
     found = set(zipfile.ZipFile(wheel).namelist())
     source = ROOT / "python"
-    assert {path.relative_to(source).as_posix() for path in source.rglob("*.py")} <= found
+    kinds = (".py", ".html", ".css", ".js", ".svg")  # with the page of `distill play`
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.suffix in kinds}
+    assert "distill/play/static/index.html" in files
+    assert files <= found
     assert {"distill/_native.pyi", "distill/py.typed", "distill/_native.abi3.so"} <= found
     # A link in the source tree: rglob above does not follow it, and the builder drops it unless it is listed.
     assert {f"distill/kernels/{path.name}" for path in KERNELS.glob("*.py")} <= found
