@@ -68,8 +68,8 @@ def test_links_with_the_names_of_earlier_temporary_files_are_not_followed(tmp_pa
 @pytest.mark.parametrize("plant", ["file", "link", "dangling link"])
 def test_a_planted_file_with_the_very_name_is_neither_used_nor_removed(tmp_path, monkeypatch, plant):
     """An attacker who guesses the random name gains nothing: the writer takes another one."""
-    names = iter(["0" * 16, "1" * 16])
-    monkeypatch.setattr(storage.secrets, "token_hex", lambda n: next(names))
+    names = iter([bytes(8), b"\x11" * 8])
+    monkeypatch.setattr(storage.os, "urandom", lambda n: next(names))
     planted, treasure = tmp_path / f".distill-{'0' * 16}.tmp", tmp_path / "treasure"
     if plant == "file":
         planted.write_bytes(b"mine")

@@ -92,7 +92,7 @@ from distill.index import Dataset, Manifest
 from sounds import FEATURE, training
 spec = MelSpec.of(training().features)
 clips = np.random.default_rng(0).standard_normal((64, 32_000), np.float32)
-kernel = rust._kernel(spec)
+kernel = rust._kernel(spec).keywords["kernel"]
 shape = (len(clips), spec.channels, spec.n_mels, spec.n_frames(clips.shape[1]))
 alone, limited = np.empty(shape, np.float32), np.empty(shape, np.float32)
 kernel.compute(clips, alone, 1)
